@@ -1,0 +1,14 @@
+/*
+ * crc32c: CRC-32C (Castagnoli), RFC 3720 appendix B.4; check value of "123456789" is e3069283.
+ * Uses the SSE4.2 instruction where the processor has it.  Pure; any thread.
+ */
+#ifndef KEYTRAIL_CRC32C_H
+#define KEYTRAIL_CRC32C_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Continue `crc` (0 to begin) over n bytes. */
+uint32_t crc32c(uint32_t crc, const void *p, size_t n);
+
+#endif

@@ -1,0 +1,45 @@
+/*
+ * identity: who asks, read from the claims of a bearer token (RFC 6750, RFC 7519) without checking
+ * its signature.
+ *
+ * The claims are hearsay until the key service answers 2xx; the event says so (verifiedBy).  Only
+ * the claims in the struct are read; personal ones (given_name, family_name, email) are stepped
+ * over.  No allocation: base64url is decoded into a buffer on the stack that is wiped.  Pure.
+ */
+#ifndef KEYTRAIL_IDENTITY_H
+#define KEYTRAIL_IDENTITY_H
+
+#include "keytrail/slice.h"
+
+enum identity_state {
+	IDENTITY_NONE,	     /* no Authorization header */
+	IDENTITY_TOKEN,	     /* claims parsed */
+	IDENTITY_UNPARSABLE, /* not a bearer token, its claims do not parse or name one twice */
+	IDENTITY_CERTIFICATE /* subject of a verified client certificate */
+};
+
+enum identity_kind { IDENTITY_USER, IDENTITY_SERVICE_ID, IDENTITY_PROFILE, IDENTITY_CLIENT_CERT };
+
+/* Strings are scrubbed already: they fit their grammar or are "[redacted]". */
+struct identity {
+	enum identity_state state;
+	enum identity_kind  kind;
+	char iam_id[129];   /* iam_id */
+	char name[257];	    /* sub, or the certificate's subject */
+	char authn_id[129]; /* authn.iam_id */
+	char account[33];   /* account.bss */
+	char grant[65];	    /* grant_type */
+};
+
+#define IDENTITY_TOKEN_MAX 8192 /* bytes of a token; longer ones are unparsable */
+
+/* From the value of Authorization; pass a slice with p == NULL when there is no such header. */
+void identity_from_authorization(struct slice value, struct identity *out);
+
+/* From a verified client certificate's subject (RFC 2253 text, UTF-8). */
+void identity_from_certificate(struct slice subject, struct identity *out);
+
+/* credential.type of the event: apikey, user, token, certificate, public-access. */
+const char *identity_credential_type(const struct identity *id);
+
+#endif

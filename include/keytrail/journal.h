@@ -1,0 +1,57 @@
+/*
+ * journal: the one thread that turns ring entries into numbered, durable lines of the trail.
+ *
+ * It drains all rings, appends the batch with one write, and syncs when somebody waits (spaced
+ * adaptively, so that syncing takes at most 6 % of a CPU; a lone waiter is synced at once) or when
+ * the flush interval is over.  Then it releases ring space and notifies the producers that wait.
+ */
+#ifndef KEYTRAIL_JOURNAL_H
+#define KEYTRAIL_JOURNAL_H
+
+#include "keytrail/err.h"
+#include "keytrail/log.h"
+#include "keytrail/metrics.h"
+#include "keytrail/ring.h"
+#include "keytrail/trail.h"
+
+struct journal;
+
+/* Called on the journal thread after the durable position of a ring has moved past a RING_DURABLE
+ * entry, or its state has changed; must not block. */
+typedef void (*journal_notify_fn)(void *arg);
+
+struct journal_opts {
+	struct trail	     *trail;
+	struct log	     *log;
+	struct metrics_shard *metrics; /* the journal thread's own */
+	unsigned flush_interval_ms, spacing_min_us, spacing_max_us;
+	uint64_t retention_s, max_size;
+	/* Lowest number that every sink has acknowledged + 1; called on the journal thread. */
+	uint64_t (*keep_seq)(void *arg);
+	void *keep_arg;
+	/* The durable number has moved: wake the sinks.  Called on the journal thread. */
+	void (*durable)(void *arg, uint64_t seq);
+	void *durable_arg;
+};
+
+/* Add all rings between journal_new and journal_start.  The rings stay the caller's and must
+ * outlive the journal. */
+struct journal *journal_new(const struct journal_opts *opts, struct err *err);
+int  journal_add_ring(struct journal *j, struct ring *r, journal_notify_fn notify, void *arg,
+     struct err *err);
+int  journal_start(struct journal *j, struct err *err);
+
+/* After ring_commit, from any producer: wakes the thread if it sleeps.  Cheap when it does not. */
+void journal_kick(struct journal *j);
+
+/* Drain every ring, sync, and end the thread.  -1 when something could not be made durable. */
+int  journal_stop(struct journal *j, struct err *err);
+void journal_free(struct journal *j);
+
+/* Why the trail cannot be written now, or "" (any thread; for readiness). */
+void journal_health(const struct journal *j, char *out, size_t n);
+
+/* Live changes of a reload. */
+void journal_set_retention(struct journal *j, uint64_t retention_s, uint64_t max_size);
+
+#endif

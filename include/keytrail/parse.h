@@ -1,0 +1,91 @@
+/*
+ * parse: bytes to heads and bodies of HTTP/1.x, strictly (RFC 9112), without I/O.
+ *
+ * A head is parsed where it lies: the caller keeps the bytes of one head contiguous and calls again
+ * with more until it is whole.  Our own scan over the raw bytes comes first (line ends, characters,
+ * names, framing), then llhttp in strict mode reads the same bytes; a message is accepted only
+ * when both agree.  Pure; one parser is used by one thread at a time.
+ */
+#ifndef KEYTRAIL_PARSE_H
+#define KEYTRAIL_PARSE_H
+
+#include "keytrail/head.h"
+#include "keytrail/refusal.h"
+
+enum http_result {
+	HTTP_MORE, /* nothing wrong so far, needs more bytes */
+	HTTP_DONE,
+	HTTP_BAD,  /* *refusal says why; never retry */
+};
+
+struct http_limits {
+	size_t	 head;	 /* bytes of the whole head (start line, fields, empty line) */
+	size_t	 target; /* bytes of a request target */
+	unsigned fields; /* at most HTTP_FIELDS_MAX */
+};
+
+/* Remembers how far a head has been scanned, so that slow arrival is not quadratic.  Zero it (or
+ * call http_scan_reset) before each head. */
+struct http_scan {
+	size_t scanned;
+	size_t line; /* where the line that is being scanned begins */
+};
+
+static inline void
+http_scan_reset(struct http_scan *s)
+{
+	*s = (struct http_scan){ 0 };
+}
+
+/*
+ * Parse a request head at the beginning of `in`.  On HTTP_DONE *out is filled and *used is the
+ * length of the head; on HTTP_BAD *refusal is set.  Leading empty lines are not skipped.
+ */
+enum http_result http_parse_request(struct http_scan *scan, struct slice in,
+    const struct http_limits *limits, struct http_head *out, size_t *used,
+    enum http_refusal *refusal);
+
+/*
+ * The same for an answer.  `to_head` is true when the request was a HEAD (then there is no body
+ * whatever the fields say); 1xx, 204 and 304 have none either.
+ */
+enum http_result http_parse_response(struct http_scan *scan, struct slice in,
+    const struct http_limits *limits, bool to_head, struct http_head *out, size_t *used,
+    enum http_refusal *refusal);
+
+#define HTTP_TRAILERS_MAX 4096 /* bytes of a trailer section */
+
+/* The body of one message: where its content lies between the framing bytes. */
+struct http_body {
+	enum http_framing framing;
+	uint64_t	  left;	 /* of the length, or of the current chunk */
+	uint64_t	  total; /* content bytes handed out so far */
+	unsigned	  state; /* of the chunked decoder */
+	unsigned	  count; /* bytes of the current framing line */
+	size_t		  trailers_len;
+	char		  trailers[HTTP_TRAILERS_MAX]; /* raw, "Name: value\r\n"..., checked */
+};
+
+void http_body_init(struct http_body *b, enum http_framing framing, uint64_t length);
+
+enum http_body_result {
+	HTTP_BODY_MORE, /* all of *in was framing and is consumed; needs more bytes */
+	HTTP_BODY_DATA, /* *data is content, borrowed from *in; call again */
+	HTTP_BODY_END,	/* the body is complete; what is left of *in belongs to the next message */
+	HTTP_BODY_BAD,	/* *refusal: BAD_CHUNK or BAD_TRAILER */
+};
+
+/*
+ * Take the next piece out of *in, which is advanced past what was consumed.  Chunk extensions are
+ * read (up to 256 bytes a chunk) and dropped.  HTTP_UNTIL_CLOSE never ends by itself.
+ */
+enum http_body_result http_body_next(struct http_body *b, struct slice *in, struct slice *data,
+    enum http_refusal *refusal);
+
+/* Has the body been read to its end (true at once where there is none)? */
+bool http_body_done(const struct http_body *b);
+
+/* The trailer section, "Name: value\r\n" lines safe to forward; empty where there is none. */
+struct slice http_body_trailers(const struct http_body *b);
+
+#endif

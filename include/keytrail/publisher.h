@@ -1,0 +1,55 @@
+/*
+ * publisher: one thread and one cursor a sink; reads the durable trail and delivers it.
+ *
+ * Delivery is at least once and in order.  SINK_RETRY backs off exponentially with jitter (100 ms to
+ * 30 s); SINK_REJECT writes the line to <trail>/quarantine.<sink>.jsonl and counts it.  The cursor
+ * <trail>/cursor.<sink> is a preallocated file of two checksummed slots, overwritten in turn, synced
+ * at most once a second and at the end.
+ */
+#ifndef KEYTRAIL_PUBLISHER_H
+#define KEYTRAIL_PUBLISHER_H
+
+#include "keytrail/config.h"
+#include "keytrail/log.h"
+#include "keytrail/metrics.h"
+
+struct publisher;
+
+struct publisher_opts {
+	const struct config *config; /* sinks, trail directory */
+	int		     dirfd;
+	struct metrics	    *metrics;
+	struct log	    *log;
+};
+
+int  publisher_start(const struct publisher_opts *opts, struct publisher **out, struct err *err);
+
+/* The durable number has moved; any thread. */
+void publisher_wake(struct publisher *p, uint64_t durable_seq);
+
+/* Lowest number not yet acknowledged by every sink; UINT64_MAX without sinks.  Any thread. */
+uint64_t publisher_keep_seq(struct publisher *p);
+
+/* Reload: settings of sinks that exist change, new ones start, missing ones stop (their cursor
+ * stays and pins nothing). */
+int  publisher_reload(struct publisher *p, const struct config *next, struct err *err);
+void publisher_reopen(struct publisher *p); /* USR1 */
+
+struct publisher_sink_status {
+	char	    name[64];
+	const char *type;
+	uint64_t    delivered, rejected, filtered, retries;
+	uint64_t    waiting;	     /* durable and not yet delivered, filtered or rejected */
+	double	    oldest_seconds;  /* age of the oldest waiting event */
+	bool	    up;
+	char	    last_error[256]; /* our words */
+};
+/* Main thread.  Fills at most n; returns how many sinks there are. */
+size_t publisher_status(struct publisher *p, struct publisher_sink_status *out, size_t n);
+
+/* Give the sinks until deadline_ns (monotonic), then stop their threads.  Returns how many events
+ * are undelivered, summed over the sinks. */
+uint64_t publisher_stop(struct publisher *p, int64_t deadline_ns);
+void	 publisher_free(struct publisher *p);
+
+#endif

@@ -1,0 +1,55 @@
+/*
+ * scrub: the grammars that decide which strings of a client or of the key service may be recorded.
+ *
+ * A string is recorded only if its member is in the closed list of the event and the string fits
+ * the member's grammar; otherwise REDACTED stands in its place (a value was there).  Nothing is
+ * masked in part.  Pure but for scrub_key_ref, which uses OpenSSL's HMAC; any thread.
+ */
+#ifndef KEYTRAIL_SCRUB_H
+#define KEYTRAIL_SCRUB_H
+
+#include "keytrail/slice.h"
+
+#define SCRUB_REDACTED "[redacted]"
+
+enum scrub_grammar {
+	SCRUB_UUID,	   /* RFC 9562 text, any case: 36 bytes */
+	SCRUB_CORRELATION, /* letters, digits, - _ . : at most 64: for sets that do not use UUIDs */
+	SCRUB_KEY_RING,	   /* letters, digits, '-', 2 to 100 */
+	SCRUB_ACCOUNT,	   /* lower-case hex, 32 */
+	SCRUB_IAM_ID,	   /* letters, digits, - _ . : @ at most 128 */
+	SCRUB_METHOD,	   /* one of the methods of RFC 9110 and PATCH, in capitals */
+	SCRUB_IDENTIFIER,  /* letters, digits, - _ at most 64: grant types and the like */
+};
+
+bool scrub_fits(enum scrub_grammar g, struct slice s);
+
+/* The slice itself, or REDACTED.  Empty stays empty. */
+struct slice scrub_value(enum scrub_grammar g, struct slice s);
+
+/* "unix_ms" is no product token; "curl/7.88.1 (x; y) OpenSSL/3" becomes "curl/7.88.1 OpenSSL/3":
+ * product tokens of User-Agent (RFC 9110 section 10.1.5) without comments, at most 128 bytes.
+ * A token that is longer than 40 bytes is replaced by REDACTED (it could be a credential).
+ * Returns the length written to out (no NUL). */
+#define SCRUB_AGENT_MAX 128
+size_t scrub_agent(struct slice s, char out[SCRUB_AGENT_MAX]);
+
+/* Text from a certificate or a claim: valid UTF-8, with C0, DEL, C1, bidi, zero-width and U+2028/9
+ * characters replaced by U+FFFD; cut at a character boundary to fit cap.  Returns the length. */
+size_t scrub_text(struct slice utf8, char *out, size_t cap);
+
+#define SCRUB_HMAC_KEY_SIZE 32
+#define SCRUB_KEY_REF_SIZE  48
+
+/*
+ * "h1:<epoch>:<base32 of 128 bits>" of HMAC-SHA-256 over instance, NUL, "uuid" or "alias", NUL,
+ * the lower-cased UUID or the alias; NUL-terminated.  0, or -1 when OpenSSL fails.
+ */
+int scrub_key_ref(const unsigned char key[SCRUB_HMAC_KEY_SIZE], unsigned epoch,
+    struct slice instance, struct slice id, char out[SCRUB_KEY_REF_SIZE]);
+
+/* The same construction for identity names: HMAC over "name", NUL, the name. */
+int scrub_name_ref(const unsigned char key[SCRUB_HMAC_KEY_SIZE], unsigned epoch, struct slice name,
+    char out[SCRUB_KEY_REF_SIZE]);
+
+#endif

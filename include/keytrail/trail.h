@@ -1,0 +1,106 @@
+/*
+ * trail: the directory of segments that is the audit log: append, recover, retain, read.
+ *
+ * <dir>/00000000000000000001.jsonl (first sequence number in the name), one event a line; `state`
+ * (one mapped page: durable number, segment, offset); `log` (the log's id); `lock`; `ring.*`;
+ * `cursor.<sink>`.  Format and recovery: DESIGN section 5.  The writer side belongs to the journal
+ * thread; readers (sinks, `tail`, other processes) need no lock and stop at the durable mark.
+ */
+#ifndef KEYTRAIL_TRAIL_H
+#define KEYTRAIL_TRAIL_H
+
+#include "keytrail/err.h"
+#include "keytrail/slice.h"
+
+struct trail;
+
+#define TRAIL_ID_SIZE 33 /* 128 bits as lower-case hex, and a NUL */
+
+struct trail_opts {
+	const char *dir;
+	bool	    create;	  /* make a new log where there is none */
+	uint64_t    segment_size; /* bytes */
+	uint64_t    room;	  /* bytes to keep preallocated beyond what is written (all rings) */
+	const char *group;	  /* of the segments, or NULL */
+};
+
+/* What opening found; goes into keytrail.start, .recover and .corrupt. */
+struct trail_recovery {
+	bool	 new_log;
+	bool	 clean;	    /* the previous run ended by TERM */
+	char	 previous_boot[TRAIL_ID_SIZE]; /* "" when new */
+	uint64_t torn_bytes;	/* cut from the end, kept in <segment>.torn */
+	uint64_t from_rings;	/* events that only the rings held */
+	uint64_t corrupt_lines; /* invalid lines followed by valid ones */
+	uint64_t corrupt_first, corrupt_last;
+	uint64_t missing_first, missing_last; /* durable numbers that are gone; 0 when none */
+};
+
+/* Lock, recover (rings included), make ready to append.  "locked by process N" and the like in
+ * err.  The directory is made when it is missing and `create`. */
+int  trail_open(const struct trail_opts *opts, struct trail **out, struct trail_recovery *rec,
+     struct err *err);
+/* clean: everything is synced, say so in the state page. */
+void trail_close(struct trail *t, bool clean);
+
+const char *trail_log_id(const struct trail *t); /* TRAIL_ID_SIZE - 1 hex digits */
+const char *trail_boot_id(const struct trail *t);
+int	    trail_dirfd(const struct trail *t);
+
+/* ---- the one writer ---- */
+
+/* Number a line (as event_render leaves it), close it with the trail member and queue it for the
+ * next write.  The number. */
+int trail_append(struct trail *t, struct slice line, int64_t wall_ns, uint64_t *seq,
+    struct err *err);
+/* Write what is queued.  On -1 nothing of it counts as written; see trail_reopen. */
+int trail_write(struct trail *t, struct err *err);
+/* fdatasync and publish the durable mark. */
+int trail_sync(struct trail *t, struct err *err);
+/* After a failed write or sync: seal the segment, open a successor; the caller appends again every
+ * line since the last good sync. */
+int trail_reopen(struct trail *t, struct err *err);
+
+uint64_t trail_last_seq(const struct trail *t);
+uint64_t trail_durable_seq(const struct trail *t); /* any thread */
+/* Segment and offset of the durable mark (for ring_release). */
+void	 trail_durable_mark(const struct trail *t, uint64_t *segment, uint64_t *offset);
+
+/* Remove sealed segments that are older than `before_ns` (or, with max_size, the oldest ones) and
+ * wholly below `keep_seq`.  Fills the removed range (0 when none). */
+int trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
+    uint64_t *first, uint64_t *last, struct err *err);
+
+struct trail_stats {
+	uint64_t bytes, segments, free_bytes;
+};
+void trail_stats(const struct trail *t, struct trail_stats *out); /* any thread */
+
+/* ---- readers: any process, any thread, one reader a thread ---- */
+
+struct trail_reader;
+
+/* Open for reading; from_seq 0: the first line there is. */
+int  trail_reader_open(const char *dir, uint64_t from_seq, struct trail_reader **out,
+     struct err *err);
+void trail_reader_close(struct trail_reader *r);
+
+/*
+ * The next durable line, without its newline, borrowed until the next call: 1, 0 when there is none
+ * yet, -1 on an error.  A gap (expired or corrupt lines) is stepped over: compare *seq.
+ */
+int trail_reader_next(struct trail_reader *r, struct slice *line, uint64_t *seq, struct err *err);
+
+/* The durable number that readers of this directory may go up to. */
+uint64_t trail_reader_durable(const struct trail_reader *r);
+
+/* Check and take apart a line's trail member: the number and time; -1 when the line is malformed
+ * or its sum is wrong. */
+struct trail_member {
+	uint64_t     seq;
+	struct slice at, boot, log;
+	size_t	     event_len; /* the line up to `,"trail":` */
+};
+int trail_parse_line(struct slice line, struct trail_member *out);
+
+#endif

@@ -1,0 +1,75 @@
+#include "keytrail/buf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define BUF_MIN 512
+
+void
+buf_fini(struct buf *b)
+{
+	if (b->mem != NULL)
+		explicit_bzero(b->mem, b->cap);
+	free(b->mem);
+	*b = BUF_INIT;
+}
+
+int
+buf_reserve(struct buf *b, size_t n)
+{
+	size_t used = buf_size(b);
+	size_t cap = b->cap < BUF_MIN ? BUF_MIN : b->cap;
+	char  *mem;
+
+	if (b->cap - b->len >= n)
+		return 0;
+	if (n > SIZE_MAX / 4 || used > SIZE_MAX / 4)
+		return -1;
+	if (b->cap >= used + n) {
+		memmove(b->mem, b->mem + b->off, used);
+		b->off = 0;
+		b->len = used;
+		return 0;
+	}
+	while (cap < used + n)
+		cap *= 2;
+	/* Not realloc: it could leave the old bytes behind unwiped. */
+	if ((mem = malloc(cap)) == NULL)
+		return -1;
+	if (used > 0)
+		memcpy(mem, b->mem + b->off, used);
+	buf_fini(b);
+	*b = (struct buf){ mem, 0, used, cap };
+	return 0;
+}
+
+int
+buf_append(struct buf *b, const void *p, size_t n)
+{
+	if (n == 0)
+		return 0;
+	if (buf_reserve(b, n) == -1)
+		return -1;
+	memcpy(buf_tail(b), p, n);
+	buf_commit(b, n);
+	return 0;
+}
+
+int
+buf_printf(struct buf *b, const char *fmt, ...)
+{
+	va_list ap;
+	int	n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(NULL, 0, fmt, ap);
+	va_end(ap);
+	if (n < 0 || buf_reserve(b, (size_t)n + 1) == -1)
+		return -1;
+	va_start(ap, fmt);
+	vsnprintf(buf_tail(b), (size_t)n + 1, fmt, ap);
+	va_end(ap);
+	buf_commit(b, (size_t)n);
+	return 0;
+}

@@ -1,0 +1,102 @@
+#include "keytrail/clock.h"
+
+#include <string.h>
+#include <time.h>
+
+static int64_t
+read_clock(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (int64_t)ts.tv_sec * CLOCK_NS_PER_S + ts.tv_nsec;
+}
+
+int64_t
+clock_mono_ns(void)
+{
+	return read_clock(CLOCK_MONOTONIC);
+}
+
+int64_t
+clock_wall_ns(void)
+{
+	return read_clock(CLOCK_REALTIME);
+}
+
+static void
+digits(char *out, unsigned width, unsigned value)
+{
+	while (width-- > 0) {
+		out[width] = (char)('0' + value % 10);
+		value /= 10;
+	}
+}
+
+/* Civil date from days since 1970-01-01 (proleptic Gregorian; Hinnant, "chrono-compatible date
+ * algorithms"): gmtime_r takes a lock in some libraries and is slower than all the rest. */
+static void
+write_seconds(int64_t wall_ns, char *out)
+{
+	int64_t	 secs = wall_ns / CLOCK_NS_PER_S;
+	int64_t	 days = secs / 86400;
+	unsigned sod = (unsigned)(secs % 86400);
+	int64_t	 z = days + 719468;
+	unsigned doe = (unsigned)(z % 146097);
+	unsigned yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+	unsigned doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+	unsigned mp = (5 * doy + 2) / 153;
+	unsigned day = doy - (153 * mp + 2) / 5 + 1;
+	unsigned month = mp < 10 ? mp + 3 : mp - 9;
+	unsigned year = yoe + (unsigned)(z / 146097) * 400 + (month <= 2);
+
+	memcpy(out, "0000-00-00T00:00:00", 19);
+	digits(out, 4, year);
+	digits(out + 5, 2, month);
+	digits(out + 8, 2, day);
+	digits(out + 11, 2, sod / 3600);
+	digits(out + 14, 2, sod / 60 % 60);
+	digits(out + 17, 2, sod % 60);
+}
+
+void
+clock_event_time(int64_t wall_ns, char out[CLOCK_EVENT_TIME_SIZE])
+{
+	if (wall_ns < 0)
+		wall_ns = 0;
+	write_seconds(wall_ns, out);
+	memcpy(out + 19, ".00+0000", 9);
+	digits(out + 20, 2, (unsigned)(wall_ns % CLOCK_NS_PER_S / 10000000));
+}
+
+void
+clock_rfc3339(int64_t wall_ns, char out[CLOCK_RFC3339_SIZE])
+{
+	if (wall_ns < 0)
+		wall_ns = 0;
+	write_seconds(wall_ns, out);
+	memcpy(out + 19, ".000Z", 6);
+	digits(out + 20, 3, (unsigned)(wall_ns % CLOCK_NS_PER_S / CLOCK_NS_PER_MS));
+}
+
+void
+clock_uuid7(int64_t wall_ns, const unsigned char random[10], char out[CLOCK_UUID_SIZE])
+{
+	static const char hex[] = "0123456789abcdef";
+	uint64_t	  ms = (uint64_t)(wall_ns < 0 ? 0 : wall_ns) / CLOCK_NS_PER_MS;
+	unsigned char	  b[16];
+	char		 *o = out;
+
+	for (unsigned i = 0; i < 6; i++)
+		b[i] = (unsigned char)(ms >> (40 - 8 * i));
+	memcpy(b + 6, random, 10);
+	b[6] = (b[6] & 0x0f) | 0x70;
+	b[8] = (b[8] & 0x3f) | 0x80;
+	for (unsigned i = 0; i < 16; i++) {
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*o++ = '-';
+		*o++ = hex[b[i] >> 4];
+		*o++ = hex[b[i] & 15];
+	}
+	*o = '\0';
+}
