@@ -10,7 +10,7 @@
 #include "keytrail/slice.h"
 
 struct buf {
-	char  *mem;
+	char *mem;
 	size_t off; /* first unread byte */
 	size_t len; /* end of the bytes; mem[off..len) is the content */
 	size_t cap;

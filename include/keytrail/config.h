@@ -18,24 +18,24 @@
 #include "keytrail/route.h"
 
 struct config_address {
-	char	*host; /* name or numeric address, without brackets */
+	char *host; /* name or numeric address, without brackets */
 	uint16_t port;
 };
 
-struct config_network { /* CIDR */
+struct config_network {		   /* CIDR */
 	unsigned char address[16]; /* IPv4 as ::ffff:a.b.c.d */
-	unsigned      bits;	   /* 0 to 128 */
+	unsigned bits;		   /* 0 to 128 */
 };
 
 struct config_secret { /* {"file": "..."}; read at load; NULL when not given */
-	char	      *path;
+	char *path;
 	unsigned char *bytes; /* without a trailing newline; wiped when freed */
-	size_t	       n;
+	size_t n;
 };
 
 struct config_listen {
 	struct config_address address;
-	bool  tls;	   /* false: "tls": null */
+	bool tls;	   /* false: "tls": null */
 	char *certificate; /* paths, resolved against the file's folder */
 	char *key;
 	char *client_ca; /* NULL: no client certificates asked for */
@@ -43,10 +43,10 @@ struct config_listen {
 
 struct config_upstream {
 	struct config_address *addresses;
-	size_t		       naddresses;
-	char *host;	 /* Host header; default server_name (and port if not 443) */
-	bool  pass_host; /* "host": "pass" */
-	bool  tls;
+	size_t naddresses;
+	char *host;	/* Host header; default server_name (and port if not 443) */
+	bool pass_host; /* "host": "pass" */
+	bool tls;
 	char *ca; /* path, or NULL: the system's store */
 	char *server_name;
 	char *certificate; /* client certificate, or NULL */
@@ -56,14 +56,14 @@ struct config_upstream {
 };
 
 struct config_limits {
-	size_t	 head;		  /* bytes, default 32768 */
-	size_t	 target;	  /* bytes, default 8192 */
-	unsigned fields;	  /* default 128, at most HTTP_FIELDS_MAX */
-	uint64_t body;		  /* bytes, default 4 GiB; 0: none allowed */
-	unsigned connections;	  /* open client connections, default 10000 */
+	size_t head;	      /* bytes, default 32768 */
+	size_t target;	      /* bytes, default 8192 */
+	unsigned fields;      /* default 128, at most HTTP_FIELDS_MAX */
+	uint64_t body;	      /* bytes, default 4 GiB; 0: none allowed */
+	unsigned connections; /* open client connections, default 10000 */
 };
 
-struct config_timeouts { /* milliseconds */
+struct config_timeouts {    /* milliseconds */
 	unsigned handshake; /* 10000 */
 	unsigned head;	    /* first byte to the end of a head, 10000 */
 	unsigned body;	    /* no byte of a request's body or of an answer's progress, 30000 */
@@ -74,15 +74,15 @@ struct config_timeouts { /* milliseconds */
 };
 
 struct config_audit {
-	char	      *trail; /* directory */
-	bool	       create; /* default true: make a new log where there is none */
+	char *trail; /* directory */
+	bool create; /* default true: make a new log where there is none */
 	enum guarantee guarantee;
-	bool	       deny_unmatched; /* "unmatched": "deny" */
-	enum event_key_ids    key_ids;
-	enum event_names      identity_name;
+	bool deny_unmatched; /* "unmatched": "deny" */
+	enum event_key_ids key_ids;
+	enum event_names identity_name;
 	enum event_vocabulary vocabulary;
-	struct config_secret  hmac_key;
-	char	*group;		 /* of the segments, or NULL */
+	struct config_secret hmac_key;
+	char *group;		 /* of the segments, or NULL */
 	uint64_t segment_size;	 /* bytes, default 64 MiB */
 	uint64_t ring_size;	 /* bytes, default 16 MiB */
 	unsigned flush_interval; /* ms, default 20 */
@@ -93,11 +93,11 @@ struct config_audit {
 };
 
 struct config_service {
-	char  *name;	  /* "Key Protect" */
-	char  *crn_name;  /* "kms" */
-	char  *type_uri;  /* "kms/secrets" */
-	char  *region;	  /* "" when not given */
-	char  *account;
+	char *name;	/* "Key Protect" */
+	char *crn_name; /* "kms" */
+	char *type_uri; /* "kms/secrets" */
+	char *region;	/* "" when not given */
+	char *account;
 	char **instances;
 	size_t ninstances;
 };
@@ -105,44 +105,44 @@ struct config_service {
 enum config_sink_type { CONFIG_SINK_STDOUT, CONFIG_SINK_FILE };
 
 struct config_sink {
-	char		     *name; /* letters, digits, '-', '_': a metric's label and a file name */
+	char *name; /* letters, digits, '-', '_': a metric's label and a file name */
 	enum config_sink_type type;
-	char		     *path; /* file */
-	uint64_t	      rotate_size; /* bytes, 0: never */
-	uint64_t	      rotate_age;  /* seconds, 0: never */
-	unsigned	      keep;	   /* rotated files kept, default 10 */
-	bool		      earliest;	   /* "start": "earliest" (default), else "now" */
-	bool		      intents;	   /* pending lines too */
+	char *path;	      /* file */
+	uint64_t rotate_size; /* bytes, 0: never */
+	uint64_t rotate_age;  /* seconds, 0: never */
+	unsigned keep;	      /* rotated files kept, default 10 */
+	bool earliest;	      /* "start": "earliest" (default), else "now" */
+	bool intents;	      /* pending lines too */
 };
 
 struct config_admin {
-	bool		      enabled;
-	char		     *unix_path; /* or NULL: `address` */
+	bool enabled;
+	char *unix_path; /* or NULL: `address` */
 	struct config_address address;
-	struct config_secret  token; /* bytes NULL: none asked for (loopback only) */
+	struct config_secret token; /* bytes NULL: none asked for (loopback only) */
 };
 
 struct config {
-	char		     *path;   /* of the file */
-	char		      digest[65]; /* SHA-256 of the whole resolved configuration, hex */
-	struct config_listen   listen;
+	char *path;	 /* of the file */
+	char digest[65]; /* SHA-256 of the whole resolved configuration, hex */
+	struct config_listen listen;
 	struct config_upstream upstream;
-	bool		       metrics_enabled;
-	struct config_address  metrics;
-	struct config_admin    admin;
-	struct config_audit    audit;
-	struct config_service  service;
-	struct config_limits   limits;
+	bool metrics_enabled;
+	struct config_address metrics;
+	struct config_admin admin;
+	struct config_audit audit;
+	struct config_service service;
+	struct config_limits limits;
 	struct config_timeouts timeouts;
-	unsigned	       workers; /* 0: the CPUs this process may use */
-	enum log_level	       log_level; /* "log": {"level": "info"} */
+	unsigned workers;	  /* 0: the CPUs this process may use */
+	enum log_level log_level; /* "log": {"level": "info"} */
 	struct config_network *trusted_networks;
-	size_t		       ntrusted_networks;
-	struct config_sink    *sinks;
-	size_t		       nsinks;
-	struct route_table    *routes;
-	char		      *correlation_header; /* of the set, default "Correlation-Id" */
-	enum scrub_grammar     correlation_grammar;
+	size_t ntrusted_networks;
+	struct config_sink *sinks;
+	size_t nsinks;
+	struct route_table *routes;
+	char *correlation_header; /* of the set, default "Correlation-Id" */
+	enum scrub_grammar correlation_grammar;
 };
 
 /*
@@ -153,18 +153,18 @@ struct config {
 int config_load(const char *path, const char *routes_dir, struct config **out, struct err *err);
 
 struct config *config_ref(const struct config *c);
-void	       config_unref(const struct config *c); /* NULL is allowed */
+void config_unref(const struct config *c); /* NULL is allowed */
 
 /* What differs between two configurations that HUP cannot change, as a list of member names
  * ("listen.address, workers"), or false. */
-bool config_needs_restart(const struct config *running, const struct config *next, char *out,
-    size_t n);
+bool config_needs_restart(
+    const struct config *running, const struct config *next, char *out, size_t n);
 
 /* The names of top-level members that differ ("routes, limits"); "" when nothing does. */
 void config_changes(const struct config *running, const struct config *next, char *out, size_t n);
 
-bool config_network_contains(const struct config_network *nets, size_t n,
-    const unsigned char address[16]);
+bool config_network_contains(
+    const struct config_network *nets, size_t n, const unsigned char address[16]);
 
 int config_schema(struct buf *out);    /* JSON Schema (2020-12) */
 int config_reference(struct buf *out); /* Markdown */

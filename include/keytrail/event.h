@@ -37,60 +37,59 @@ enum event_vocabulary { EVENT_CURRENT, EVENT_2019 };
 
 /* What is the same for every event of one configuration; borrowed, immutable. */
 struct event_profile {
-	const char	     *service_name; /* "Key Protect", opens the message */
-	const char	     *crn_service;  /* "kms" */
-	const char	     *type_uri;	    /* "kms/secrets" */
-	const char	     *region;	    /* "us-south", or "" */
-	const char	     *account;	    /* from the configuration, or "" */
-	const char *const    *instances;    /* known instance ids, else verified ones are believed */
-	size_t		      ninstances;
-	const char	     *observer_id; /* "keytrail/<log id>" */
-	enum event_key_ids    key_ids;
-	enum event_names      names;
+	const char *service_name;     /* "Key Protect", opens the message */
+	const char *crn_service;      /* "kms" */
+	const char *type_uri;	      /* "kms/secrets" */
+	const char *region;	      /* "us-south", or "" */
+	const char *account;	      /* from the configuration, or "" */
+	const char *const *instances; /* known instance ids, else verified ones are believed */
+	size_t ninstances;
+	const char *observer_id; /* "keytrail/<log id>" */
+	enum event_key_ids key_ids;
+	enum event_names names;
 	enum event_vocabulary vocabulary;
-	const unsigned char  *hmac_key; /* SCRUB_HMAC_KEY_SIZE bytes, or NULL: hmac acts as omit */
-	unsigned	      hmac_epoch;
+	const unsigned char *hmac_key; /* SCRUB_HMAC_KEY_SIZE bytes, or NULL: hmac acts as omit */
+	unsigned hmac_epoch;
 };
 
 /* The facts of one call.  Fixed storage: nothing is borrowed from the request's bytes. */
 struct event {
 	const struct route *route;
-	bool		    matched;
-	enum http_refusal   refusal;   /* we answered ourselves, for this reason */
-	unsigned	    status;    /* of the final answer (the service's or ours); 0: none came */
-	bool		    from_service; /* status came from the key service */
+	bool matched;
+	enum http_refusal refusal; /* we answered ourselves, for this reason */
+	unsigned status;	   /* of the final answer (the service's or ours); 0: none came */
+	bool from_service;	   /* status came from the key service */
 	/* status 0: why; a fixed word: "client_gone", "timeout", "restart", "connection_lost" */
 	const char *unknown_reason;
-	bool	    client_gone; /* the client vanished; the service's status is known */
-	int64_t	    arrival_ns;	 /* wall clock */
-	char	    id[CLOCK_UUID_SIZE];
-	char	    method[8];		 /* scrubbed */
-	char	    correlation[65];	 /* scrubbed; "" when there is none */
+	bool client_gone;   /* the client vanished; the service's status is known */
+	int64_t arrival_ns; /* wall clock */
+	char id[CLOCK_UUID_SIZE];
+	char method[8];	      /* scrubbed */
+	char correlation[65]; /* scrubbed; "" when there is none */
 	enum correlation_source correlation_source;
-	char	    instance[37];	 /* Bluemix-Instance, scrubbed: UUID or [redacted] or "" */
-	char	    key_ring[101];	 /* X-Kms-Key-Ring, scrubbed */
-	char	    key[91];		 /* {id} as it came when it is a UUID or alias, else "" */
-	char	    agent[129];		 /* scrubbed product tokens */
-	char	    address[46];	 /* client address, numeric */
-	char	    peer[46];		 /* TCP peer when address came from X-Forwarded-For, else "" */
-	char	    shape[ROUTE_SHAPE_SIZE];
-	unsigned    attempts;		 /* 2 after the one retry, else 1 */
-	bool	    recovered;		 /* written by recovery */
+	char instance[37];  /* Bluemix-Instance, scrubbed: UUID or [redacted] or "" */
+	char key_ring[101]; /* X-Kms-Key-Ring, scrubbed */
+	char key[91];	    /* {id} as it came when it is a UUID or alias, else "" */
+	char agent[129];    /* scrubbed product tokens */
+	char address[46];   /* client address, numeric */
+	char peer[46];	    /* TCP peer when address came from X-Forwarded-For, else "" */
+	char shape[ROUTE_SHAPE_SIZE];
+	unsigned attempts; /* 2 after the one retry, else 1 */
+	bool recovered;	   /* written by recovery */
 	struct identity identity;
 };
 
 /* Fill the facts that come from the request's head: method, instance, key ring, agent, identity,
  * key, route, and the client's own correlation ID (source REQUEST). */
 void event_from_request(struct event *ev, const struct http_head *head,
-    const struct route_match *match, struct slice correlation_header,
-    enum scrub_grammar grammar);
+    const struct route_match *match, struct slice correlation_header, enum scrub_grammar grammar);
 
 /* Fill status and correlation ID from the answer's head; `echoed` is decided here. */
 void event_from_response(struct event *ev, const struct http_head *head,
     struct slice correlation_header, enum scrub_grammar grammar);
 
 enum event_outcome event_outcome(const struct event *ev);
-enum severity	   event_severity(const struct event *ev);
+enum severity event_severity(const struct event *ev);
 
 /* Render into out (at least EVENT_LINE_MAX bytes).  The length; never fails. */
 size_t event_render(const struct event_profile *p, const struct event *ev, char *out);
@@ -101,21 +100,22 @@ size_t event_render(const struct event_profile *p, const struct event *ev, char 
 struct event_detail {
 	const char *key;
 	enum { EVENT_DETAIL_STRING, EVENT_DETAIL_NUMBER, EVENT_DETAIL_BOOL } type;
-	const char *string; /* own text or configuration, never a client's bytes; scrubbed as text */
-	uint64_t    number; /* below 2^53, and the truth of a boolean */
+	const char
+	    *string;	 /* own text or configuration, never a client's bytes; scrubbed as text */
+	uint64_t number; /* below 2^53, and the truth of a boolean */
 };
 
 #define EVENT_DETAILS_MAX 24
 
 struct event_self {
-	const char		  *action; /* "keytrail.start" */
-	enum severity		   severity;
-	enum event_outcome	   outcome;
-	const char		  *message;
-	int64_t			   time_ns;
-	char			   id[CLOCK_UUID_SIZE];
+	const char *action; /* "keytrail.start" */
+	enum severity severity;
+	enum event_outcome outcome;
+	const char *message;
+	int64_t time_ns;
+	char id[CLOCK_UUID_SIZE];
 	const struct event_detail *details; /* any order; sorted by the renderer */
-	size_t			   ndetails;
+	size_t ndetails;
 };
 
 /* Render into out (at least EVENT_HARD_MAX - EVENT_TRAIL_MAX bytes); details that do not fit are

@@ -52,19 +52,19 @@ enum http_field_id {
 #define X(suffix, name) HTTP_F_##suffix,
 	HTTP_FIELD_TABLE(X)
 #undef X
-	HTTP_F_COUNT
+	    HTTP_F_COUNT
 };
 
 struct http_field {
-	struct slice	   name;  /* as it came */
-	struct slice	   value; /* without OWS around it */
+	struct slice name;  /* as it came */
+	struct slice value; /* without OWS around it */
 	enum http_field_id id;
-	bool		   hop;	  /* hop-by-hop: not forwarded (RFC 9110 section 7.6.1) */
+	bool hop; /* hop-by-hop: not forwarded (RFC 9110 section 7.6.1) */
 };
 
 enum http_framing {
 	HTTP_NO_BODY,
-	HTTP_LENGTH,	  /* `length` bytes, may be 0 */
+	HTTP_LENGTH, /* `length` bytes, may be 0 */
 	HTTP_CHUNKED,
 	HTTP_UNTIL_CLOSE, /* answers only */
 };
@@ -75,17 +75,17 @@ struct http_head {
 	struct slice authority; /* of an absolute-form target, else empty */
 	struct slice path;	/* raw, begins with '/'; "*" for OPTIONS * */
 	struct slice query;	/* raw, without '?' */
-	bool	     has_query;
+	bool has_query;
 	/* an answer's */
-	unsigned     status;
+	unsigned status;
 	struct slice reason;
 	/* both */
-	unsigned	  minor;      /* HTTP/1.minor: 0 or 1 */
-	bool		  keep_alive; /* may the connection carry another message after this one */
-	bool		  expect_continue;
+	unsigned minor;	 /* HTTP/1.minor: 0 or 1 */
+	bool keep_alive; /* may the connection carry another message after this one */
+	bool expect_continue;
 	enum http_framing framing;
-	uint64_t	  length;
-	unsigned	  nfields;
+	uint64_t length;
+	unsigned nfields;
 	struct http_field fields[HTTP_FIELDS_MAX];
 	/* index + 1 of the first field of each known id; 0 when there is none */
 	uint8_t first[HTTP_F_COUNT];

@@ -23,7 +23,7 @@ enum identity_kind { IDENTITY_USER, IDENTITY_SERVICE_ID, IDENTITY_PROFILE, IDENT
 /* Strings are scrubbed already: they fit their grammar or are "[redacted]". */
 struct identity {
 	enum identity_state state;
-	enum identity_kind  kind;
+	enum identity_kind kind;
 	char iam_id[129];   /* iam_id */
 	char name[257];	    /* sub, or the certificate's subject */
 	char authn_id[129]; /* authn.iam_id */

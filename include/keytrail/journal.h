@@ -21,8 +21,8 @@ struct journal;
 typedef void (*journal_notify_fn)(void *arg);
 
 struct journal_opts {
-	struct trail	     *trail;
-	struct log	     *log;
+	struct trail *trail;
+	struct log *log;
 	struct metrics_shard *metrics; /* the journal thread's own */
 	unsigned flush_interval_ms, spacing_min_us, spacing_max_us;
 	uint64_t retention_s, max_size;
@@ -37,15 +37,15 @@ struct journal_opts {
 /* Add all rings between journal_new and journal_start.  The rings stay the caller's and must
  * outlive the journal. */
 struct journal *journal_new(const struct journal_opts *opts, struct err *err);
-int  journal_add_ring(struct journal *j, struct ring *r, journal_notify_fn notify, void *arg,
-     struct err *err);
-int  journal_start(struct journal *j, struct err *err);
+int journal_add_ring(
+    struct journal *j, struct ring *r, journal_notify_fn notify, void *arg, struct err *err);
+int journal_start(struct journal *j, struct err *err);
 
 /* After ring_commit, from any producer: wakes the thread if it sleeps.  Cheap when it does not. */
 void journal_kick(struct journal *j);
 
 /* Drain every ring, sync, and end the thread.  -1 when something could not be made durable. */
-int  journal_stop(struct journal *j, struct err *err);
+int journal_stop(struct journal *j, struct err *err);
 void journal_free(struct journal *j);
 
 /* Why the trail cannot be written now, or "" (any thread; for readiness). */

@@ -17,7 +17,7 @@ enum jsonscan_type {
 	JSONSCAN_OBJECT_END, /* } */
 	JSONSCAN_ARRAY,
 	JSONSCAN_ARRAY_END,
-	JSONSCAN_KEY,	 /* a member's name; its value follows */
+	JSONSCAN_KEY, /* a member's name; its value follows */
 	JSONSCAN_STRING,
 	JSONSCAN_NUMBER,
 	JSONSCAN_TRUE,
@@ -29,21 +29,21 @@ enum jsonscan_type {
 
 struct jsonscan {
 	struct slice text;
-	size_t	     pos;
-	unsigned     depth;
-	uint32_t     in_object; /* bit per level */
-	unsigned     expect;
-	const char  *error;
+	size_t pos;
+	unsigned depth;
+	uint32_t in_object; /* bit per level */
+	unsigned expect;
+	const char *error;
 };
 
 struct jsonscan_token {
 	enum jsonscan_type type;
-	size_t		   offset;  /* of the token's first byte */
-	struct slice	   raw;	    /* KEY and STRING: between the quotes, escapes as they stand */
-	bool		   escaped; /* raw holds a backslash */
+	size_t offset;	  /* of the token's first byte */
+	struct slice raw; /* KEY and STRING: between the quotes, escapes as they stand */
+	bool escaped;	  /* raw holds a backslash */
 };
 
-void		   jsonscan_init(struct jsonscan *s, struct slice text);
+void jsonscan_init(struct jsonscan *s, struct slice text);
 enum jsonscan_type jsonscan_next(struct jsonscan *s, struct jsonscan_token *t);
 
 /* Skip the value that `t` begins (an object or array with all its content, or a scalar): 0 or -1. */

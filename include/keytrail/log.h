@@ -16,12 +16,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG, LOG_LEVEL_TRACE };
+enum log_level {
+	LOG_LEVEL_ERROR,
+	LOG_LEVEL_WARN,
+	LOG_LEVEL_INFO,
+	LOG_LEVEL_DEBUG,
+	LOG_LEVEL_TRACE
+};
 
 struct log;
 
 struct log *log_new(int fd, enum log_level level); /* NULL when memory is short */
-void	    log_free(struct log *log);		   /* flushes what can be written */
+void log_free(struct log *log);			   /* flushes what can be written */
 
 /* An eventfd that becomes readable when there is something to flush. */
 int log_wakeup_fd(const struct log *log);

@@ -26,61 +26,66 @@ enum metric_id {
 	METRIC_REQUEST_SECONDS, /* histogram: arrival of the head to the last byte of the answer */
 	METRIC_ADDED_SECONDS,	/* histogram: the part of it spent in keytrail */
 	METRIC_REQUESTS_IN_FLIGHT,
-	METRIC_REFUSED,		    /* by reason: index = enum http_refusal */
-	METRIC_UNMATCHED,	    /* requests that fit no route */
-	METRIC_CONNECTIONS,	    /* accepted */
-	METRIC_CONNECTIONS_OPEN,    /* gauge */
-	METRIC_CONNECTIONS_REJECTED,/* over the limit */
-	METRIC_HANDSHAKES,	    /* finished, by resumed: index 0 full, 1 resumed */
-	METRIC_HANDSHAKE_FAILURES,  /* by reason: index = enum tls_failure */
-	METRIC_CLIENT_ABORTS,	    /* answers cut by the client after RECORD */
-	METRIC_RECEIVED_BYTES,	    /* from clients, plain text */
-	METRIC_SENT_BYTES,	    /* to clients, plain text */
-	METRIC_UPSTREAM_OPEN,	    /* gauge */
-	METRIC_UPSTREAM_IDLE,	    /* gauge */
+	METRIC_REFUSED,		     /* by reason: index = enum http_refusal */
+	METRIC_UNMATCHED,	     /* requests that fit no route */
+	METRIC_CONNECTIONS,	     /* accepted */
+	METRIC_CONNECTIONS_OPEN,     /* gauge */
+	METRIC_CONNECTIONS_REJECTED, /* over the limit */
+	METRIC_HANDSHAKES,	     /* finished, by resumed: index 0 full, 1 resumed */
+	METRIC_HANDSHAKE_FAILURES,   /* by reason: index = enum tls_failure */
+	METRIC_CLIENT_ABORTS,	     /* answers cut by the client after RECORD */
+	METRIC_RECEIVED_BYTES,	     /* from clients, plain text */
+	METRIC_SENT_BYTES,	     /* to clients, plain text */
+	METRIC_UPSTREAM_OPEN,	     /* gauge */
+	METRIC_UPSTREAM_IDLE,	     /* gauge */
 	METRIC_UPSTREAM_CONNECTS,
 	METRIC_UPSTREAM_REUSES,
-	METRIC_UPSTREAM_RETRIES,    /* stale pooled connection replaced */
-	METRIC_UPSTREAM_FAILURES,   /* by reason: index = enum upstream_failure */
-	METRIC_UPSTREAM_CUT,	    /* answers cut after RECORD */
-	METRIC_EVENTS_ACCEPTED,	    /* committed to a ring */
-	METRIC_EVENTS_RECORDED,	    /* appended to the trail */
-	METRIC_EVENTS_DURABLE,	    /* synced */
-	METRIC_EVENTS_LOST,	    /* by reason: index = enum metric_loss */
-	METRIC_TRAIL_BYTES,	    /* gauge */
-	METRIC_TRAIL_SEGMENTS,	    /* gauge */
-	METRIC_TRAIL_FREE_BYTES,    /* gauge: room on the trail's file system */
-	METRIC_TRAIL_SEQUENCE,	    /* gauge: highest durable number */
-	METRIC_TRAIL_WRITABLE,	    /* gauge 0/1 */
-	METRIC_FSYNC_SECONDS,	    /* histogram */
-	METRIC_COMMIT_EVENTS,	    /* histogram: events a group commit */
-	METRIC_TRAIL_FAILURES,	    /* by operation: index = enum metric_trail_op */
-	METRIC_SINK_DELIVERED,	    /* by sink */
-	METRIC_SINK_REJECTED,	    /* by sink */
-	METRIC_SINK_FILTERED,	    /* by sink */
-	METRIC_SINK_RETRIES,	    /* by sink */
-	METRIC_SINK_LAG_EVENTS,	    /* gauge by sink */
-	METRIC_SINK_LAG_SECONDS,    /* gauge by sink: age of the oldest undelivered event */
-	METRIC_SINK_UP,		    /* gauge by sink: last attempt was not a failure */
-	METRIC_RELOADS,		    /* by result: index 0 failure, 1 success */
-	METRIC_RELOAD_TIME,	    /* gauge: time of the last successful load, seconds since 1970 */
-	METRIC_CERTIFICATE_EXPIRY,  /* gauge: notAfter of the server's certificate, seconds since 1970 */
+	METRIC_UPSTREAM_RETRIES,  /* stale pooled connection replaced */
+	METRIC_UPSTREAM_FAILURES, /* by reason: index = enum upstream_failure */
+	METRIC_UPSTREAM_CUT,	  /* answers cut after RECORD */
+	METRIC_EVENTS_ACCEPTED,	  /* committed to a ring */
+	METRIC_EVENTS_RECORDED,	  /* appended to the trail */
+	METRIC_EVENTS_DURABLE,	  /* synced */
+	METRIC_EVENTS_LOST,	  /* by reason: index = enum metric_loss */
+	METRIC_TRAIL_BYTES,	  /* gauge */
+	METRIC_TRAIL_SEGMENTS,	  /* gauge */
+	METRIC_TRAIL_FREE_BYTES,  /* gauge: room on the trail's file system */
+	METRIC_TRAIL_SEQUENCE,	  /* gauge: highest durable number */
+	METRIC_TRAIL_WRITABLE,	  /* gauge 0/1 */
+	METRIC_FSYNC_SECONDS,	  /* histogram */
+	METRIC_COMMIT_EVENTS,	  /* histogram: events a group commit */
+	METRIC_TRAIL_FAILURES,	  /* by operation: index = enum metric_trail_op */
+	METRIC_SINK_DELIVERED,	  /* by sink */
+	METRIC_SINK_REJECTED,	  /* by sink */
+	METRIC_SINK_FILTERED,	  /* by sink */
+	METRIC_SINK_RETRIES,	  /* by sink */
+	METRIC_SINK_LAG_EVENTS,	  /* gauge by sink */
+	METRIC_SINK_LAG_SECONDS,  /* gauge by sink: age of the oldest undelivered event */
+	METRIC_SINK_UP,		  /* gauge by sink: last attempt was not a failure */
+	METRIC_RELOADS,		  /* by result: index 0 failure, 1 success */
+	METRIC_RELOAD_TIME,	  /* gauge: time of the last successful load, seconds since 1970 */
+	METRIC_CERTIFICATE_EXPIRY, /* gauge: notAfter of the server's certificate, seconds since 1970 */
 	METRIC_LOG_SUPPRESSED,
 	METRIC_LOG_DROPPED,
-	METRIC_BUILD_INFO,	    /* gauge, always 1, labels version, tls, http_parser */
-	METRIC_START_TIME,	    /* gauge: seconds since 1970 */
+	METRIC_BUILD_INFO, /* gauge, always 1, labels version, tls, http_parser */
+	METRIC_START_TIME, /* gauge: seconds since 1970 */
 	METRIC_COUNT
 };
 
 enum metric_outcome { METRIC_OUTCOME_SUCCESS, METRIC_OUTCOME_FAILURE, METRIC_OUTCOME_UNKNOWN };
 enum metric_loss { METRIC_LOSS_RING_FULL, METRIC_LOSS_TRAIL, METRIC_LOSS_TOO_LARGE };
-enum metric_trail_op { METRIC_TRAIL_WRITE, METRIC_TRAIL_SYNC, METRIC_TRAIL_OPEN, METRIC_TRAIL_RENAME };
+enum metric_trail_op {
+	METRIC_TRAIL_WRITE,
+	METRIC_TRAIL_SYNC,
+	METRIC_TRAIL_OPEN,
+	METRIC_TRAIL_RENAME
+};
 
 #define METRICS_ACTIONS_MAX 512 /* distinct action names in a process's life; then "other" */
 #define METRICS_SINKS_MAX   16
 
 struct metrics *metrics_new(void);
-void		metrics_free(struct metrics *m);
+void metrics_free(struct metrics *m);
 
 /* Main thread.  A shard lives as long as the metrics. */
 struct metrics_shard *metrics_shard_new(struct metrics *m);
@@ -96,8 +101,8 @@ void metrics_set(struct metrics_shard *s, enum metric_id id, unsigned index, dou
 void metrics_observe(struct metrics_shard *s, enum metric_id id, double value);
 
 /* status 0: no status came. */
-void metrics_count_request(struct metrics_shard *s, unsigned action, enum metric_outcome outcome,
-    unsigned status);
+void metrics_count_request(
+    struct metrics_shard *s, unsigned action, enum metric_outcome outcome, unsigned status);
 
 /* Sum over the shards; for tests and readiness.  For a histogram: the number of observations. */
 double metrics_value(const struct metrics *m, enum metric_id id, unsigned index);

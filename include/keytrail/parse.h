@@ -15,12 +15,12 @@
 enum http_result {
 	HTTP_MORE, /* nothing wrong so far, needs more bytes */
 	HTTP_DONE,
-	HTTP_BAD,  /* *refusal says why; never retry */
+	HTTP_BAD, /* *refusal says why; never retry */
 };
 
 struct http_limits {
-	size_t	 head;	 /* bytes of the whole head (start line, fields, empty line) */
-	size_t	 target; /* bytes of a request target */
+	size_t head;	 /* bytes of the whole head (start line, fields, empty line) */
+	size_t target;	 /* bytes of a request target */
 	unsigned fields; /* at most HTTP_FIELDS_MAX */
 };
 
@@ -58,12 +58,12 @@ enum http_result http_parse_response(struct http_scan *scan, struct slice in,
 /* The body of one message: where its content lies between the framing bytes. */
 struct http_body {
 	enum http_framing framing;
-	uint64_t	  left;	 /* of the length, or of the current chunk */
-	uint64_t	  total; /* content bytes handed out so far */
-	unsigned	  state; /* of the chunked decoder */
-	unsigned	  count; /* bytes of the current framing line */
-	size_t		  trailers_len;
-	char		  trailers[HTTP_TRAILERS_MAX]; /* raw, "Name: value\r\n"..., checked */
+	uint64_t left;	/* of the length, or of the current chunk */
+	uint64_t total; /* content bytes handed out so far */
+	unsigned state; /* of the chunked decoder */
+	unsigned count; /* bytes of the current framing line */
+	size_t trailers_len;
+	char trailers[HTTP_TRAILERS_MAX]; /* raw, "Name: value\r\n"..., checked */
 };
 
 void http_body_init(struct http_body *b, enum http_framing framing, uint64_t length);
@@ -79,8 +79,8 @@ enum http_body_result {
  * Take the next piece out of *in, which is advanced past what was consumed.  Chunk extensions are
  * read (up to 256 bytes a chunk) and dropped.  HTTP_UNTIL_CLOSE never ends by itself.
  */
-enum http_body_result http_body_next(struct http_body *b, struct slice *in, struct slice *data,
-    enum http_refusal *refusal);
+enum http_body_result http_body_next(
+    struct http_body *b, struct slice *in, struct slice *data, enum http_refusal *refusal);
 
 /* Has the body been read to its end (true at once where there is none)? */
 bool http_body_done(const struct http_body *b);

@@ -17,12 +17,12 @@ struct publisher;
 
 struct publisher_opts {
 	const struct config *config; /* sinks, trail directory */
-	int		     dirfd;
-	struct metrics	    *metrics;
-	struct log	    *log;
+	int dirfd;
+	struct metrics *metrics;
+	struct log *log;
 };
 
-int  publisher_start(const struct publisher_opts *opts, struct publisher **out, struct err *err);
+int publisher_start(const struct publisher_opts *opts, struct publisher **out, struct err *err);
 
 /* The durable number has moved; any thread. */
 void publisher_wake(struct publisher *p, uint64_t durable_seq);
@@ -32,17 +32,17 @@ uint64_t publisher_keep_seq(struct publisher *p);
 
 /* Reload: settings of sinks that exist change, new ones start, missing ones stop (their cursor
  * stays and pins nothing). */
-int  publisher_reload(struct publisher *p, const struct config *next, struct err *err);
+int publisher_reload(struct publisher *p, const struct config *next, struct err *err);
 void publisher_reopen(struct publisher *p); /* USR1 */
 
 struct publisher_sink_status {
-	char	    name[64];
+	char name[64];
 	const char *type;
-	uint64_t    delivered, rejected, filtered, retries;
-	uint64_t    waiting;	     /* durable and not yet delivered, filtered or rejected */
-	double	    oldest_seconds;  /* age of the oldest waiting event */
-	bool	    up;
-	char	    last_error[256]; /* our words */
+	uint64_t delivered, rejected, filtered, retries;
+	uint64_t waiting;      /* durable and not yet delivered, filtered or rejected */
+	double oldest_seconds; /* age of the oldest waiting event */
+	bool up;
+	char last_error[256]; /* our words */
 };
 /* Main thread.  Fills at most n; returns how many sinks there are. */
 size_t publisher_status(struct publisher *p, struct publisher_sink_status *out, size_t n);
@@ -50,6 +50,6 @@ size_t publisher_status(struct publisher *p, struct publisher_sink_status *out, 
 /* Give the sinks until deadline_ns (monotonic), then stop their threads.  Returns how many events
  * are undelivered, summed over the sinks. */
 uint64_t publisher_stop(struct publisher *p, int64_t deadline_ns);
-void	 publisher_free(struct publisher *p);
+void publisher_free(struct publisher *p);
 
 #endif

@@ -19,13 +19,15 @@
 	X(BAD_HEADER, 400, "BAD_HEADER", "a header field is malformed")                            \
 	X(OBS_FOLD, 400, "OBS_FOLD", "a header field is folded")                                   \
 	X(BAD_HOST, 400, "BAD_HOST", "Host is missing, repeated or malformed")                     \
-	X(BAD_CONTENT_LENGTH, 400, "BAD_CONTENT_LENGTH", "Content-Length is malformed or repeated")\
+	X(BAD_CONTENT_LENGTH, 400, "BAD_CONTENT_LENGTH",                                           \
+	    "Content-Length is malformed or repeated")                                             \
 	X(BAD_TRANSFER_ENCODING, 400, "BAD_TRANSFER_ENCODING",                                     \
 	    "Transfer-Encoding is not a single final chunked")                                     \
 	X(BAD_FRAMING, 400, "BAD_FRAMING", "Content-Length and Transfer-Encoding together")        \
 	X(BAD_CHUNK, 400, "BAD_CHUNK", "the chunked body is malformed")                            \
 	X(BAD_TRAILER, 400, "BAD_TRAILER", "a trailer names a field that may not be one")          \
-	X(BAD_CONNECTION, 400, "BAD_CONNECTION", "Connection names a field that may not be removed") \
+	X(BAD_CONNECTION, 400, "BAD_CONNECTION",                                                   \
+	    "Connection names a field that may not be removed")                                    \
 	X(BAD_EXPECT, 417, "BAD_EXPECT", "an expectation other than 100-continue")                 \
 	X(UPGRADE, 400, "UPGRADE", "protocol upgrades are not supported")                          \
 	X(METHOD_NOT_ALLOWED, 405, "METHOD_NOT_ALLOWED", "CONNECT and TRACE are not supported")    \
@@ -64,11 +66,11 @@ enum http_refusal {
 #define X(name, status, code, text) REFUSAL_##name,
 	REFUSAL_TABLE(X)
 #undef X
-	REFUSAL_COUNT
+	    REFUSAL_COUNT
 };
 
 struct refusal_info {
-	unsigned    status;
+	unsigned status;
 	const char *code;  /* "BAD_HOST" */
 	const char *label; /* "bad_host": metrics, reason of the event */
 	const char *text;

@@ -27,7 +27,7 @@ enum ring_flag {
 
 /* Make or reuse <dir>/<name> with `size` bytes of room (a multiple of the page), preallocated, and
  * clear it.  Recover first. */
-int  ring_open(int dirfd, const char *name, size_t size, struct ring **out, struct err *err);
+int ring_open(int dirfd, const char *name, size_t size, struct ring **out, struct err *err);
 void ring_close(struct ring *r); /* NULL is allowed; the file stays */
 
 /* ---- producer ---- */

@@ -21,35 +21,35 @@ enum guarantee { GUARANTEE_ASYNC, GUARANTEE_DURABLE, GUARANTEE_INTENT };
 
 /* One route as the file has it.  Strings are borrowed until route_compile returns. */
 struct route_spec {
-	const char    *action;	    /* "kms.secrets.unwrap" */
-	const char    *action_2019; /* the name before 2022, or NULL when it never changed */
-	const char    *method;	    /* "POST", or "*" */
-	const char    *path;	    /* "/api/v2/keys/{id}", may end in a segment "**" (zero or more) */
-	const char    *query_name;  /* discriminator, or NULL */
-	const char    *query_value;
-	const char    *header_name; /* discriminator, or NULL */
-	const char    *header_value;
-	enum severity  severity;
+	const char *action;	 /* "kms.secrets.unwrap" */
+	const char *action_2019; /* the name before 2022, or NULL when it never changed */
+	const char *method;	 /* "POST", or "*" */
+	const char *path;	 /* "/api/v2/keys/{id}", may end in a segment "**" (zero or more) */
+	const char *query_name;	 /* discriminator, or NULL */
+	const char *query_value;
+	const char *header_name; /* discriminator, or NULL */
+	const char *header_value;
+	enum severity severity;
 	enum guarantee guarantee;
-	bool	       data_event;
-	bool	       login;	 /* a 2xx means that the service checked the caller (default true) */
-	bool	       retry;	 /* a GET or HEAD may be sent again on a fresh connection */
-	bool	       fallback; /* the set's action for invalid requests: such a request is unmatched */
-	const char    *where;	 /* "file:line:column" for errors */
+	bool data_event;
+	bool login;	   /* a 2xx means that the service checked the caller (default true) */
+	bool retry;	   /* a GET or HEAD may be sent again on a fresh connection */
+	bool fallback;	   /* the set's action for invalid requests: such a request is unmatched */
+	const char *where; /* "file:line:column" for errors */
 };
 
 /* One compiled route.  Strings belong to the table. */
 struct route {
-	const char    *action;
-	const char    *action_2019; /* equals action when it never changed */
-	const char    *method;
-	const char    *path; /* the template */
-	const char    *where;
-	enum severity  severity;
+	const char *action;
+	const char *action_2019; /* equals action when it never changed */
+	const char *method;
+	const char *path; /* the template */
+	const char *where;
+	enum severity severity;
 	enum guarantee guarantee;
-	bool	       data_event, login, retry, fallback;
-	unsigned       index;	     /* of the route in the table, 0 .. route_table_size - 1 */
-	unsigned       action_index; /* of its action among the table's distinct actions */
+	bool data_event, login, retry, fallback;
+	unsigned index;	       /* of the route in the table, 0 .. route_table_size - 1 */
+	unsigned action_index; /* of its action among the table's distinct actions */
 };
 
 struct route_table;
@@ -60,35 +60,35 @@ struct route_options {
 	const char *default_where;
 	/* Further headers whose repetition is refused (identity headers of the configuration). */
 	const char *const *single_headers;
-	size_t		   nsingle_headers;
+	size_t nsingle_headers;
 };
 
 /* Compile n specifications.  On success *out is the caller's; on -1 *out is untouched and err
  * says which two routes (file:line:column of both) or what else is wrong. */
-int  route_compile(const struct route_spec *specs, size_t n, const struct route_options *opts,
-     struct route_table **out, struct err *err);
+int route_compile(const struct route_spec *specs, size_t n, const struct route_options *opts,
+    struct route_table **out, struct err *err);
 void route_table_free(struct route_table *t); /* NULL is allowed */
 
-size_t		    route_table_size(const struct route_table *t);
+size_t route_table_size(const struct route_table *t);
 const struct route *route_table_get(const struct route_table *t, size_t index);
-size_t		    route_table_actions(const struct route_table *t);
-const char	   *route_table_action(const struct route_table *t, size_t action_index);
+size_t route_table_actions(const struct route_table *t);
+const char *route_table_action(const struct route_table *t, size_t action_index);
 
 #define ROUTE_SHAPE_SIZE 257
 
 struct route_match {
 	const struct route *route; /* never NULL: the fallback or the default where nothing fits */
-	bool		    matched; /* false: fallback or default, the event says unmatched */
-	enum http_refusal   refusal; /* not NONE: refuse; route is then the best name there is */
-	struct slice	    key;     /* raw value of {id} where the route has one, else empty */
+	bool matched;		   /* false: fallback or default, the event says unmatched */
+	enum http_refusal refusal; /* not NONE: refuse; route is then the best name there is */
+	struct slice key;	   /* raw value of {id} where the route has one, else empty */
 	/* Unmatched: literals known to the table verbatim, the rest {uuid}, {n}, {} (DESIGN section
 	 * 7), NUL-terminated; empty when matched.  Holds no byte a client chose freely. */
 	char shape[ROUTE_SHAPE_SIZE];
 };
 
 /* Classify.  Everything in *out is borrowed from the table and the head. */
-void route_match(const struct route_table *t, const struct http_head *head,
-    struct route_match *out);
+void route_match(
+    const struct route_table *t, const struct http_head *head, struct route_match *out);
 
 /* A sentence why this route and not another, for `keytrail explain`; at most n bytes with NUL. */
 void route_explain(const struct route_table *t, const struct http_head *head, char *out, size_t n);

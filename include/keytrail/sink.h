@@ -19,13 +19,13 @@ enum sink_result {
 
 struct sink_ops {
 	const char *type; /* "file" */
-	int  (*open)(const struct config_sink *cfg, void **state, struct err *err);
+	int (*open)(const struct config_sink *cfg, void **state, struct err *err);
 	void (*close)(void *state);
 	/* Lines without newline, in order. */
-	enum sink_result (*deliver)(void *state, const struct slice *lines, size_t n,
-	    int64_t deadline_ns, struct err *err);
-	void (*reopen)(void *state);				     /* USR1; NULL when pointless */
-	int  (*flush)(void *state, int64_t deadline_ns, struct err *err); /* before a cursor moves */
+	enum sink_result (*deliver)(
+	    void *state, const struct slice *lines, size_t n, int64_t deadline_ns, struct err *err);
+	void (*reopen)(void *state); /* USR1; NULL when pointless */
+	int (*flush)(void *state, int64_t deadline_ns, struct err *err); /* before a cursor moves */
 };
 
 /* The operations of a type; never NULL for a value of the enum. */

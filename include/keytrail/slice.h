@@ -14,13 +14,16 @@
 
 struct slice {
 	const char *p;
-	size_t	    n;
+	size_t n;
 };
 
 /* A slice of a string literal, as an expression and as an initialiser. */
-#define SLICE(lit)	((struct slice){ "" lit, sizeof(lit) - 1 })
-#define SLICE_INIT(lit) { "" lit, sizeof(lit) - 1 }
-#define SLICE_EMPTY	((struct slice){ "", 0 })
+#define SLICE(lit) ((struct slice){ "" lit, sizeof(lit) - 1 })
+#define SLICE_INIT(lit)                                                                            \
+	{                                                                                          \
+		"" lit, sizeof(lit) - 1                                                            \
+	}
+#define SLICE_EMPTY ((struct slice){ "", 0 })
 
 /* For printf's "%.*s". */
 #define SLICE_ARG(s) (int)(s).n, (s).p

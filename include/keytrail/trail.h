@@ -18,41 +18,41 @@ struct trail;
 
 struct trail_opts {
 	const char *dir;
-	bool	    create;	  /* make a new log where there is none */
-	uint64_t    segment_size; /* bytes */
-	uint64_t    room;	  /* bytes to keep preallocated beyond what is written (all rings) */
-	const char *group;	  /* of the segments, or NULL */
+	bool create;	       /* make a new log where there is none */
+	uint64_t segment_size; /* bytes */
+	uint64_t room;	       /* bytes to keep preallocated beyond what is written (all rings) */
+	const char *group;     /* of the segments, or NULL */
 };
 
 /* What opening found; goes into keytrail.start, .recover and .corrupt. */
 struct trail_recovery {
-	bool	 new_log;
-	bool	 clean;	    /* the previous run ended by TERM */
-	char	 previous_boot[TRAIL_ID_SIZE]; /* "" when new */
-	uint64_t torn_bytes;	/* cut from the end, kept in <segment>.torn */
-	uint64_t from_rings;	/* events that only the rings held */
-	uint64_t corrupt_lines; /* invalid lines followed by valid ones */
+	bool new_log;
+	bool clean;			   /* the previous run ended by TERM */
+	char previous_boot[TRAIL_ID_SIZE]; /* "" when new */
+	uint64_t torn_bytes;		   /* cut from the end, kept in <segment>.torn */
+	uint64_t from_rings;		   /* events that only the rings held */
+	uint64_t corrupt_lines;		   /* invalid lines followed by valid ones */
 	uint64_t corrupt_first, corrupt_last;
 	uint64_t missing_first, missing_last; /* durable numbers that are gone; 0 when none */
 };
 
 /* Lock, recover (rings included), make ready to append.  "locked by process N" and the like in
  * err.  The directory is made when it is missing and `create`. */
-int  trail_open(const struct trail_opts *opts, struct trail **out, struct trail_recovery *rec,
-     struct err *err);
+int trail_open(
+    const struct trail_opts *opts, struct trail **out, struct trail_recovery *rec, struct err *err);
 /* clean: everything is synced, say so in the state page. */
 void trail_close(struct trail *t, bool clean);
 
 const char *trail_log_id(const struct trail *t); /* TRAIL_ID_SIZE - 1 hex digits */
 const char *trail_boot_id(const struct trail *t);
-int	    trail_dirfd(const struct trail *t);
+int trail_dirfd(const struct trail *t);
 
 /* ---- the one writer ---- */
 
 /* Number a line (as event_render leaves it), close it with the trail member and queue it for the
  * next write.  The number. */
-int trail_append(struct trail *t, struct slice line, int64_t wall_ns, uint64_t *seq,
-    struct err *err);
+int trail_append(
+    struct trail *t, struct slice line, int64_t wall_ns, uint64_t *seq, struct err *err);
 /* Write what is queued.  On -1 nothing of it counts as written; see trail_reopen. */
 int trail_write(struct trail *t, struct err *err);
 /* fdatasync and publish the durable mark. */
@@ -64,7 +64,7 @@ int trail_reopen(struct trail *t, struct err *err);
 uint64_t trail_last_seq(const struct trail *t);
 uint64_t trail_durable_seq(const struct trail *t); /* any thread */
 /* Segment and offset of the durable mark (for ring_release). */
-void	 trail_durable_mark(const struct trail *t, uint64_t *segment, uint64_t *offset);
+void trail_durable_mark(const struct trail *t, uint64_t *segment, uint64_t *offset);
 
 /* Remove sealed segments that are older than `before_ns` (or, with max_size, the oldest ones) and
  * wholly below `keep_seq`.  Fills the removed range (0 when none). */
@@ -81,8 +81,8 @@ void trail_stats(const struct trail *t, struct trail_stats *out); /* any thread 
 struct trail_reader;
 
 /* Open for reading; from_seq 0: the first line there is. */
-int  trail_reader_open(const char *dir, uint64_t from_seq, struct trail_reader **out,
-     struct err *err);
+int trail_reader_open(
+    const char *dir, uint64_t from_seq, struct trail_reader **out, struct err *err);
 void trail_reader_close(struct trail_reader *r);
 
 /*
@@ -97,9 +97,9 @@ uint64_t trail_reader_durable(const struct trail_reader *r);
 /* Check and take apart a line's trail member: the number and time; -1 when the line is malformed
  * or its sum is wrong. */
 struct trail_member {
-	uint64_t     seq;
+	uint64_t seq;
 	struct slice at, boot, log;
-	size_t	     event_len; /* the line up to `,"trail":` */
+	size_t event_len; /* the line up to `,"trail":` */
 };
 int trail_parse_line(struct slice line, struct trail_member *out);
 

@@ -12,7 +12,7 @@
 #define URI_SEGMENTS_MAX 32
 
 struct uri_path {
-	unsigned     nsegments;
+	unsigned nsegments;
 	struct slice segments[URI_SEGMENTS_MAX]; /* raw, between the slashes */
 	/* bit i: segment i holds an encoded slash, backslash or percent, which is legal only where
 	 * the route has a {parameter} */
@@ -29,8 +29,8 @@ enum http_refusal uri_split_path(struct slice path, struct uri_path *out);
 
 /* Step through a raw query: *rest is advanced past the next name=value; false at the end.  A
  * parameter without '=' has an empty value and *has_value false. */
-bool uri_next_parameter(struct slice *rest, struct slice *name, struct slice *value,
-    bool *has_value);
+bool uri_next_parameter(
+    struct slice *rest, struct slice *name, struct slice *value, bool *has_value);
 
 /* Characters and '%' escapes of a query are well-formed: NONE, BAD_TARGET or AMBIGUOUS_QUERY. */
 enum http_refusal uri_check_query(struct slice query);

@@ -20,7 +20,7 @@ buf_reserve(struct buf *b, size_t n)
 {
 	size_t used = buf_size(b);
 	size_t cap = b->cap < BUF_MIN ? BUF_MIN : b->cap;
-	char  *mem;
+	char *mem;
 
 	if (b->cap - b->len >= n)
 		return 0;
@@ -60,7 +60,7 @@ int
 buf_printf(struct buf *b, const char *fmt, ...)
 {
 	va_list ap;
-	int	n;
+	int n;
 
 	va_start(ap, fmt);
 	n = vsnprintf(NULL, 0, fmt, ap);

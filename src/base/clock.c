@@ -38,10 +38,10 @@ digits(char *out, unsigned width, unsigned value)
 static void
 write_seconds(int64_t wall_ns, char *out)
 {
-	int64_t	 secs = wall_ns / CLOCK_NS_PER_S;
-	int64_t	 days = secs / 86400;
+	int64_t secs = wall_ns / CLOCK_NS_PER_S;
+	int64_t days = secs / 86400;
 	unsigned sod = (unsigned)(secs % 86400);
-	int64_t	 z = days + 719468;
+	int64_t z = days + 719468;
 	unsigned doe = (unsigned)(z % 146097);
 	unsigned yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
 	unsigned doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
@@ -83,9 +83,9 @@ void
 clock_uuid7(int64_t wall_ns, const unsigned char random[10], char out[CLOCK_UUID_SIZE])
 {
 	static const char hex[] = "0123456789abcdef";
-	uint64_t	  ms = (uint64_t)(wall_ns < 0 ? 0 : wall_ns) / CLOCK_NS_PER_MS;
-	unsigned char	  b[16];
-	char		 *o = out;
+	uint64_t ms = (uint64_t)(wall_ns < 0 ? 0 : wall_ns) / CLOCK_NS_PER_MS;
+	unsigned char b[16];
+	char *o = out;
 
 	for (unsigned i = 0; i < 6; i++)
 		b[i] = (unsigned char)(ms >> (40 - 8 * i));

@@ -19,25 +19,24 @@ err_set(struct err *err, const char *fmt, ...)
 int
 err_set_errno(struct err *err, const char *fmt, ...)
 {
-	char	text[128];
-	int	saved = errno;
-	size_t	n;
+	char text[128];
+	int saved = errno;
+	size_t n;
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 	va_end(ap);
 	n = strlen(err->msg);
-	snprintf(err->msg + n, sizeof(err->msg) - n, ": %s",
-	    strerror_r(saved, text, sizeof(text)));
+	snprintf(err->msg + n, sizeof(err->msg) - n, ": %s", strerror_r(saved, text, sizeof(text)));
 	return -1;
 }
 
 int
 err_prefix(struct err *err, const char *fmt, ...)
 {
-	char	rest[ERR_MSG_MAX];
-	size_t	n;
+	char rest[ERR_MSG_MAX];
+	size_t n;
 	va_list ap;
 
 	memcpy(rest, err->msg, sizeof(rest));
