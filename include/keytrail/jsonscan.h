@@ -2,8 +2,9 @@
  * jsonscan: a pull scanner for JSON (RFC 8259) that allocates nothing and keeps positions.
  *
  * It serves the two places a tree builder does not: the claims of a bearer token on the hot path,
- * and line:column of values in configuration errors.  Strict: UTF-8 checked, no comments, no
- * trailing commas, depth at most 32.  Pure; one scanner is used by one thread.
+ * and line:column of values in configuration errors.  Strict: UTF-8 checked, no lone surrogates, no
+ * comments, no trailing commas, depth at most 32.  An error is final: every later call repeats it.
+ * Names that occur twice are the caller's business.  Pure; one scanner is used by one thread.
  */
 #ifndef KEYTRAIL_JSONSCAN_H
 #define KEYTRAIL_JSONSCAN_H
@@ -39,7 +40,8 @@ struct jsonscan {
 struct jsonscan_token {
 	enum jsonscan_type type;
 	size_t offset;	  /* of the token's first byte */
-	struct slice raw; /* KEY and STRING: between the quotes, escapes as they stand */
+	struct slice raw; /* KEY and STRING: between the quotes, escapes as they stand;
+				     * NUMBER, TRUE, FALSE and NULL: the word; else empty */
 	bool escaped;	  /* raw holds a backslash */
 };
 
