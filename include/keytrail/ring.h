@@ -9,8 +9,9 @@
  *
  * File: one page of header (magic, format version, epoch, size, head, tail, released, durable
  * segment and offset at the last release, closed flag), then `size` bytes mapped twice in a row, so
- * that every entry is contiguous.  Entry: length, flags, epoch, CRC-32C of all, then the line;
- * 8-byte aligned.  An entry counts only when its epoch is the header's and its checksum holds.
+ * that every entry is contiguous.  Entry: CRC-32C, length, flags, epoch, then the line; 8-byte
+ * aligned.  The sum covers the entry's position too, so that what an earlier turn left behind is
+ * never taken for new.  An entry counts only when its epoch is the header's and its sum holds.
  */
 #ifndef KEYTRAIL_RING_H
 #define KEYTRAIL_RING_H
@@ -19,6 +20,8 @@
 #include "keytrail/slice.h"
 
 struct ring;
+
+#define RING_SIZE_MAX ((size_t)1 << 30)
 
 enum ring_flag {
 	RING_DURABLE = 1, /* someone waits: sync as soon as the spacing allows */
@@ -61,9 +64,13 @@ void ring_set_state(struct ring *r, enum ring_state state);
 /* ---- recovery ---- */
 
 /* Call `each` for every committed line of the file that was not released, oldest first, with the
- * durable segment and offset at the last release.  Foreign epochs and bad checksums are skipped. */
+ * durable segment and offset at the last release.  Foreign epochs and bad checksums are skipped; a
+ * file that is no ring holds nothing.  -1 when the file cannot be read or `each` says so. */
 typedef int (*ring_recover_fn)(void *arg, struct slice line, unsigned flags, uint64_t segment,
     uint64_t offset, struct err *err);
 int ring_recover(int dirfd, const char *name, ring_recover_fn each, void *arg, struct err *err);
+
+/* Forget what the file holds, once it is durable elsewhere: a new epoch, synced. */
+int ring_clear(int dirfd, const char *name, struct err *err);
 
 #endif
