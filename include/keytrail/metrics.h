@@ -1,11 +1,15 @@
 /*
  * metrics: counters, gauges and histograms, one shard a thread, summed at the scrape.
  *
- * One table (src/base/metrics.c) holds every metric: name, type, help, label names.  The scrape,
- * the manual and the tests are made from it.  A shard is written by one thread only, with relaxed
- * stores to its own cache lines, and read by the scraping thread.  Values that live elsewhere
+ * One table (src/base/metrics.c) holds every metric: name, type, unit, help, labels.  The scrape,
+ * the manual and the tests are made from it.  A shard is written by one thread only, with plain
+ * (release) stores to its own pages, and read by the scraping thread.  Values that live elsewhere
  * (trail bytes, sink lag, certificate expiry) are set by the main thread just before a scrape, in
  * its own shard, with metrics_set.
+ *
+ * Counters are printed from the first increment of their label on; those of a short fixed list
+ * (loss, trail failures, reloads, handshakes, their failures, upstream failures) and those without
+ * labels always, so that an alert sees the step from 0 to 1.
  *
  * No label value ever comes from a client: labels are actions of the routes file, sink names of the
  * configuration, and the words of fixed tables.
@@ -67,7 +71,7 @@ enum metric_id {
 	METRIC_CERTIFICATE_EXPIRY, /* gauge: notAfter of the server's certificate, seconds since 1970 */
 	METRIC_LOG_SUPPRESSED,
 	METRIC_LOG_DROPPED,
-	METRIC_BUILD_INFO, /* gauge, always 1, labels version, tls, http_parser */
+	METRIC_BUILD_INFO, /* always 1, labels version, tls, http_parser; metrics_build_info */
 	METRIC_START_TIME, /* gauge: seconds since 1970 */
 	METRIC_COUNT
 };
@@ -81,8 +85,44 @@ enum metric_trail_op {
 	METRIC_TRAIL_RENAME
 };
 
+/* Why a client's handshake failed.  X(enum suffix, label) */
+#define METRIC_TLS_FAILURE_TABLE(X)                                                                \
+	X(PROTOCOL, "protocol") /* no common version, cipher or curve; not TLS; an alert */        \
+	X(NO_CERTIFICATE, "no_certificate") /* one was asked for and none came */                  \
+	X(CERTIFICATE, "certificate")	    /* the client's could not be verified */               \
+	X(REJECTED, "rejected")		    /* the client did not trust ours */                    \
+	X(ALPN, "alpn")			    /* no common application protocol */                   \
+	X(TIMEOUT, "timeout")                                                                      \
+	X(CLOSED, "closed") /* the client went away */                                             \
+	X(OTHER, "other")
+
+enum tls_failure {
+#define X(name, label) TLS_FAILURE_##name,
+	METRIC_TLS_FAILURE_TABLE(X)
+#undef X
+	    TLS_FAILURE_COUNT
+};
+
+/* Why a connection to the key service could not be had or used.  X(enum suffix, label) */
+#define METRIC_UPSTREAM_FAILURE_TABLE(X)                                                           \
+	X(RESOLVE, "resolve")	  /* the name could not be resolved */                             \
+	X(CONNECT, "connect")	  /* refused, unreachable */                                       \
+	X(TIMEOUT, "timeout")	  /* connecting, or waiting for the answer */                      \
+	X(HANDSHAKE, "handshake") /* TLS failed, but not over trust */                             \
+	X(UNTRUSTED, "untrusted") /* certificate or host name could not be verified */             \
+	X(CLOSED, "closed")	  /* closed or reset without an answer */                          \
+	X(MALFORMED, "malformed") /* the answer is malformed */                                    \
+	X(BUSY, "busy")		  /* the pool is exhausted */
+
+enum upstream_failure {
+#define X(name, label) UPSTREAM_FAILURE_##name,
+	METRIC_UPSTREAM_FAILURE_TABLE(X)
+#undef X
+	    UPSTREAM_FAILURE_COUNT
+};
+
 #define METRICS_ACTIONS_MAX 512 /* distinct action names in a process's life; then "other" */
-#define METRICS_SINKS_MAX   16
+#define METRICS_SINKS_MAX   16	/* distinct sink names; then "other" */
 
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *m);
@@ -95,8 +135,19 @@ unsigned metrics_action(struct metrics *m, const char *action);
 /* The same for sink names. */
 unsigned metrics_sink(struct metrics *m, const char *sink);
 
-/* The owner of the shard.  `index` is the label's index where the metric has one, else 0. */
+/* Main thread.  What the program is made of; NULL leaves a label out. */
+void metrics_build_info(
+    struct metrics *m, const char *version, const char *tls, const char *http_parser);
+
+/*
+ * The owner of the shard.  `index` is the label's index where the metric has one, else 0.  Counters
+ * and gauges; n may be negative for gauges only.  A thread counts before it hands on: an event as
+ * accepted before it commits it, as recorded before it is durable, so that a scrape's differences
+ * are never negative.
+ */
 void metrics_add(struct metrics_shard *s, enum metric_id id, unsigned index, int64_t n);
+/* A gauge set to NAN is left out of the scrape (a sink that was removed); labelled gauges and the
+ * certificate's expiry start so.  A counter that is kept elsewhere may be set too. */
 void metrics_set(struct metrics_shard *s, enum metric_id id, unsigned index, double value);
 void metrics_observe(struct metrics_shard *s, enum metric_id id, double value);
 
@@ -104,7 +155,8 @@ void metrics_observe(struct metrics_shard *s, enum metric_id id, double value);
 void metrics_count_request(
     struct metrics_shard *s, unsigned action, enum metric_outcome outcome, unsigned status);
 
-/* Sum over the shards; for tests and readiness.  For a histogram: the number of observations. */
+/* Sum over the shards; for tests and readiness.  For a histogram: the number of observations.  For
+ * METRIC_REQUESTS: all outcomes and codes of the action `index`.  A gauge that nobody set is 0. */
 double metrics_value(const struct metrics *m, enum metric_id id, unsigned index);
 
 enum metrics_format { METRICS_TEXT_0_0_4, METRICS_OPENMETRICS_1_0_0 };
