@@ -14,30 +14,34 @@
 struct uri_path {
 	unsigned nsegments;
 	struct slice segments[URI_SEGMENTS_MAX]; /* raw, between the slashes */
-	/* bit i: segment i holds an encoded slash, backslash or percent, which is legal only where
-	 * the route has a {parameter} */
+	/* bit i: segment i holds an encoded slash, backslash, percent, ';', '?', '#' or non-ASCII
+	 * byte, which is legal only where the route has a {parameter} */
 	uint32_t encoded_delimiter;
 };
 
 /*
- * Split a raw path that begins with '/'.  REFUSAL_NONE, or REFUSAL_AMBIGUOUS_PATH /
- * REFUSAL_BAD_TARGET: "//", an empty last segment (but for the path "/", which has no segments),
- * "." and ".." segments plain or encoded, "%XX" of an unreserved character, a malformed "%",
- * encoded NUL or control bytes, backslash, ';', '#', control and non-ASCII bytes.
+ * Split a raw path that begins with '/'; "/" has no segments.  REFUSAL_NONE, or
+ * REFUSAL_AMBIGUOUS_PATH: "//", an empty last segment; "." and ".." between slashes or backslashes,
+ * plain or encoded; "%XX" of an unreserved or control character or of no well-formed UTF-8; all of
+ * this also in what "%25XX" decodes to, and a "%25" before anything else; backslash and ';'.
+ * REFUSAL_BAD_TARGET: bytes that RFC 3986 allows in no path (control, non-ASCII, '#', ...), a
+ * malformed "%", more than URI_SEGMENTS_MAX segments.
  */
 enum http_refusal uri_split_path(struct slice path, struct uri_path *out);
 
 /* Step through a raw query: *rest is advanced past the next name=value; false at the end.  A
- * parameter without '=' has an empty value and *has_value false. */
+ * parameter without '=' has an empty value and *has_value false; empty ones ("&&") are skipped. */
 bool uri_next_parameter(
     struct slice *rest, struct slice *name, struct slice *value, bool *has_value);
 
-/* Characters and '%' escapes of a query are well-formed: NONE, BAD_TARGET or AMBIGUOUS_QUERY. */
+/* NONE; BAD_TARGET: bytes that RFC 3986 allows in no query, a malformed "%"; AMBIGUOUS_QUERY: ';',
+ * backslash, encoded control characters. */
 enum http_refusal uri_check_query(struct slice query);
 
 /*
- * Does `name`, percent-decoded ('+' as space) and case-folded, equal `literal` without being it
- * byte for byte?  Repeated decoding (%2561) counts too.
+ * Would somebody read `name` as `literal` (of unreserved characters) though it is not it byte for
+ * byte: percent-decoded any number of times, ASCII case folded, without white space ('+' too)
+ * around it, without the "[...]" of an array?  Also true for a name of over 256 bytes with a '%'.
  */
 bool uri_is_disguised(struct slice name, struct slice literal);
 

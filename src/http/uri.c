@@ -1,0 +1,258 @@
+#include "keytrail/uri.h"
+
+#include "keytrail/chars.h"
+
+/* A name that is longer and holds an escape is no parameter that we can vouch for. */
+#define NAME_MAX_DECODED 256
+
+/* The escape "XX" after a '%' at p: its byte, or -1 when it is malformed. */
+static int
+escape(const char *p, const char *end)
+{
+	if (end - p < 2 || !chars_is(p[0], CHARS_HEX) || !chars_is(p[1], CHARS_HEX))
+		return -1;
+	return (int)(chars_hex(p[0]) << 4 | chars_hex(p[1]));
+}
+
+/* ---- well-formed UTF-8 (RFC 3629 section 4): an overlong '/' or '.' is somebody's '/' or '.' ---- */
+
+struct utf8 {
+	unsigned need;		 /* continuation bytes still to come */
+	unsigned char low, high; /* bounds of the next one */
+};
+
+static bool
+utf8_first(struct utf8 *u, unsigned char c)
+{
+	if (c < 0x80)
+		return true;
+	if (c < 0xc2 || c > 0xf4)
+		return false;
+	u->need = c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3;
+	u->low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+	u->high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+	return true;
+}
+
+static bool
+utf8_step(struct utf8 *u, unsigned char c)
+{
+	if (u->need == 0)
+		return utf8_first(u, c);
+	if (c < u->low || c > u->high)
+		return false;
+	u->need--;
+	u->low = 0x80;
+	u->high = 0xbf;
+	return true;
+}
+
+/* ---- path ---- */
+
+struct segment {
+	const char *p, *end;
+	struct utf8 utf8;
+	unsigned piece; /* plain bytes since the last separator, encoded ones included */
+	bool dots;	/* and all of them dots */
+	bool delimiter;
+};
+
+/* "." and ".." between separators, whoever decodes those. */
+static bool
+is_dot_piece(const struct segment *s)
+{
+	return s->dots && (s->piece == 1 || s->piece == 2);
+}
+
+static void
+begin_piece(struct segment *s)
+{
+	s->piece = 0;
+	s->dots = true;
+}
+
+static enum http_refusal
+plain_byte(struct segment *s)
+{
+	char c = *s->p++;
+
+	if (c == '\\' || c == ';')
+		return REFUSAL_AMBIGUOUS_PATH;
+	if (!chars_is(c, CHARS_PCHAR))
+		return REFUSAL_BAD_TARGET;
+	if (s->utf8.need > 0)
+		return REFUSAL_AMBIGUOUS_PATH;
+	s->dots = s->dots && c == '.';
+	s->piece++;
+	return REFUSAL_NONE;
+}
+
+/*
+ * An escape, decoded to the end: "%252f" is a slash to whoever decodes twice.  A percent sign that
+ * begins no further escape would make the number of decodings matter, so it is refused.
+ */
+static enum http_refusal
+escaped_byte(struct segment *s)
+{
+	int c = escape(s->p + 1, s->end);
+
+	if (c == -1)
+		return REFUSAL_BAD_TARGET;
+	for (s->p += 3; c == '%'; s->p += 2) {
+		s->delimiter = true;
+		if ((c = escape(s->p, s->end)) == -1)
+			return REFUSAL_AMBIGUOUS_PATH;
+	}
+	if (c < 0x20 || c == 0x7f || chars_is((char)c, CHARS_UNRESERVED) ||
+	    !utf8_step(&s->utf8, (unsigned char)c))
+		return REFUSAL_AMBIGUOUS_PATH;
+	if (c >= 0x80 || strchr("/\\;?#", c) != NULL)
+		s->delimiter = true;
+	if (c != '/' && c != '\\') {
+		s->dots = false;
+		s->piece++;
+		return REFUSAL_NONE;
+	}
+	if (is_dot_piece(s))
+		return REFUSAL_AMBIGUOUS_PATH;
+	begin_piece(s);
+	return REFUSAL_NONE;
+}
+
+static enum http_refusal
+check_segment(struct slice raw, bool *delimiter)
+{
+	struct segment s = { .p = raw.p, .end = raw.p + raw.n };
+	enum http_refusal refusal;
+
+	if (raw.n == 0)
+		return REFUSAL_AMBIGUOUS_PATH;
+	begin_piece(&s);
+	while (s.p < s.end) {
+		refusal = *s.p == '%' ? escaped_byte(&s) : plain_byte(&s);
+		if (refusal != REFUSAL_NONE)
+			return refusal;
+	}
+	if (is_dot_piece(&s) || s.utf8.need > 0)
+		return REFUSAL_AMBIGUOUS_PATH;
+	*delimiter = s.delimiter;
+	return REFUSAL_NONE;
+}
+
+enum http_refusal
+uri_split_path(struct slice path, struct uri_path *out)
+{
+	size_t begin = 1;
+
+	out->nsegments = 0;
+	out->encoded_delimiter = 0;
+	if (path.n == 0 || path.p[0] != '/')
+		return REFUSAL_BAD_TARGET;
+	while (path.n > 1 && begin <= path.n) {
+		const char *slash = memchr(path.p + begin, '/', path.n - begin);
+		size_t end = slash != NULL ? (size_t)(slash - path.p) : path.n;
+		struct slice raw = slice_sub(path, begin, end);
+		enum http_refusal refusal;
+		bool delimiter = false;
+
+		if (out->nsegments == URI_SEGMENTS_MAX)
+			return REFUSAL_BAD_TARGET;
+		if ((refusal = check_segment(raw, &delimiter)) != REFUSAL_NONE)
+			return refusal;
+		out->encoded_delimiter |= (uint32_t)delimiter << out->nsegments;
+		out->segments[out->nsegments++] = raw;
+		begin = end + 1;
+	}
+	return REFUSAL_NONE;
+}
+
+/* ---- query ---- */
+
+bool
+uri_next_parameter(struct slice *rest, struct slice *name, struct slice *value, bool *has_value)
+{
+	const char *end, *stop, *equals;
+
+	while (rest->n > 0 && rest->p[0] == '&')
+		*rest = slice_sub(*rest, 1, rest->n);
+	if (rest->n == 0)
+		return false;
+	end = rest->p + rest->n;
+	if ((stop = memchr(rest->p, '&', rest->n)) == NULL)
+		stop = end;
+	equals = memchr(rest->p, '=', (size_t)(stop - rest->p));
+	*has_value = equals != NULL;
+	*name = (struct slice){ rest->p, (size_t)((equals != NULL ? equals : stop) - rest->p) };
+	*value = equals != NULL ? (struct slice){ equals + 1, (size_t)(stop - equals) - 1 }
+				: SLICE_EMPTY;
+	*rest = (struct slice){ stop, (size_t)(end - stop) };
+	return true;
+}
+
+enum http_refusal
+uri_check_query(struct slice query)
+{
+	const char *end = query.p + query.n;
+
+	for (const char *p = query.p; p < end; p++) {
+		int c;
+
+		if (*p == ';' || *p == '\\')
+			return REFUSAL_AMBIGUOUS_QUERY;
+		if (chars_is(*p, CHARS_QUERY))
+			continue;
+		if (*p != '%' || (c = escape(p + 1, end)) == -1)
+			return REFUSAL_BAD_TARGET;
+		if (c < 0x20 || c == 0x7f)
+			return REFUSAL_AMBIGUOUS_QUERY;
+		p += 2;
+	}
+	return REFUSAL_NONE;
+}
+
+/* Decode to the end, as often as anybody might: whenever the bytes written so far end in an
+ * escape, its byte takes their place, and may complete the next escape. */
+static size_t
+decode_fully(struct slice name, char out[NAME_MAX_DECODED])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < name.n; i++) {
+		int c;
+
+		out[n++] = name.p[i];
+		while (n >= 3 && out[n - 3] == '%' && (c = escape(out + n - 2, out + n)) != -1) {
+			n -= 2;
+			out[n - 1] = (char)c;
+		}
+	}
+	return n;
+}
+
+static bool
+is_space(char c)
+{
+	return c == ' ' || c == '+' || c == '\0' || (c >= '\t' && c <= '\r');
+}
+
+bool
+uri_is_disguised(struct slice name, struct slice literal)
+{
+	char decoded[NAME_MAX_DECODED];
+	struct slice plain = { decoded, 0 };
+	const char *bracket;
+
+	if (slice_equal(name, literal))
+		return false;
+	if (name.n > sizeof(decoded))
+		return memchr(name.p, '%', name.n) != NULL;
+	plain.n = decode_fully(name, decoded);
+	/* "action[]" and "action[x]" are an array called action to PHP, Rack and others. */
+	if ((bracket = memchr(plain.p, '[', plain.n)) != NULL)
+		plain.n = (size_t)(bracket - plain.p);
+	while (plain.n > 0 && is_space(plain.p[0]))
+		plain = slice_sub(plain, 1, plain.n);
+	while (plain.n > 0 && is_space(plain.p[plain.n - 1]))
+		plain.n--;
+	return slice_equal_nocase(plain, literal);
+}
