@@ -1,13 +1,22 @@
 # keytrail: the one entry point.  `make help` lists the targets.
 #
-# SAN=address|thread builds into a folder of its own with that sanitizer; CC=clang is welcome.
+# The targets that people type install the Debian packages they miss and then call make again, so
+# that nothing about the machine is looked up before the packages are there.
+#
+# SAN=address|thread builds with that sanitizer and CC=clang with that compiler, each into a folder
+# of its own under build/.  With clang, SAN=address also carries the instrumentation of libFuzzer:
+# unit tests and fuzz targets share one build.
 
-VERSION := $(shell cat VERSION)
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+VERSION := $(file <VERSION)
 PYTHON  ?= /usr/bin/python3
 SAN     ?=
-B       := build$(if $(SAN),/$(SAN))
+B       := build$(if $(findstring clang,$(CC)),/clang)$(if $(SAN),/$(SAN))
 PREFIX  ?= /usr/local
+DESTDIR ?=
+JOBS    ?= $(shell nproc 2>/dev/null || echo 1)
 
 # ---- packages, by the name Debian 12 gives them -----------------------------------------------
 
@@ -18,9 +27,15 @@ PACKAGES_CHECK := $(PACKAGES_BUILD) clang clang-format clang-tidy cppcheck libcl
 PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest python3-pytest-xdist \
                   python3-prometheus-client python3-jsonschema python3-cryptography prometheus git \
                   procps)
-PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client
+PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client util-linux
 
-install_packages = tests/install-packages $(1)
+# $(call again,PACKAGES,TARGETS): install what is missing, then make the targets.
+again = +@tests/install-packages $(1) && $(MAKE) --no-print-directory $(JOBFLAG) $(2)
+
+# As many jobs as processors unless -j was given.  V=1 shows the commands.
+JOBFLAG = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
+Q      := $(if $(V),,@)
+say     = $(if $(V),,@echo "  $(1)	$(2)")
 
 # ---- flags -------------------------------------------------------------------------------------
 
@@ -35,13 +50,18 @@ LINK     := -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed
 OPT      := -O2 -g
 
 ifeq ($(SAN),address)
-HARDEN := -fPIE
-OPT    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-LINK   += -fsanitize=address,undefined
+SANITIZE := -fsanitize=address,undefined
+HARDEN   := -fPIE
+OPT      := -O1 -g $(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+ifneq ($(findstring clang,$(CC)),)
+OPT      += -fsanitize=fuzzer-no-link
+endif
 else ifeq ($(SAN),thread)
-HARDEN := -fPIE
-OPT    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
-LINK   += -fsanitize=thread
+SANITIZE := -fsanitize=thread
+HARDEN   := -fPIE
+OPT      := -O1 -g $(SANITIZE) -fno-omit-frame-pointer
+else ifneq ($(SAN),)
+$(error SAN is address or thread, not "$(SAN)")
 endif
 
 # llhttp: the library where pkg-config knows one, else the C sources of package node-llhttp, built
@@ -71,51 +91,193 @@ PROXY_SRC := $(sort $(wildcard proxy/*.c proxy/*/*.c))
 KMS_SRC   := $(sort $(wildcard tests/kms/*.c))
 UNIT_SRC  := $(sort $(wildcard tests/unit/test_*.c))
 FUZZ_SRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+LOAD_SRC  := $(sort $(wildcard tests/soak/*.c))
 
 LIB_OBJ   := $(LIB_SRC:%.c=$B/%.o)
 PROXY_OBJ := $(PROXY_SRC:%.c=$B/%.o)
 KMS_OBJ   := $(KMS_SRC:%.c=$B/%.o)
+LOAD_OBJ  := $(LOAD_SRC:%.c=$B/%.o)
 UNIT      := $(UNIT_SRC:tests/unit/%.c=$B/unit/%)
+FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 
-LIB := $B/libkeytrail.a
+LIB      := $B/libkeytrail.a
+LIBPROXY := $B/libproxy.a
 
-.PHONY: all demo test check format format-check tsan fuzz bench install image clean help \
-        unit integration layers tidy cppcheck soak packages-%
+.PHONY: all demo test check format tsan fuzz bench bench-quick soak install image clean help \
+        programs unit integration replay run-demo run-check run-fuzz run-soak run-tsan run-install \
+        check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-all: $B/keytrail $B/kms ## build keytrail and the stand-in key service
+all: ## build keytrail and the stand-in key service
+	$(call again,$(PACKAGES_BUILD),programs)
+
+programs: $(if $(PROXY_SRC),$B/keytrail) $(if $(KMS_SRC),$B/kms) $(LIB)
 
 $B/keytrail: $(PROXY_OBJ) $(LIB)
-	$(CC) $(OPT) $(LINK) -o $@ $(PROXY_OBJ) $(LIB) $(LDLIBS)
+	$(call say,LINK,$@)
+	$Q$(CC) $(OPT) $(LINK) -o $@ $(PROXY_OBJ) $(LIB) $(LDLIBS)
 
 $B/kms: $(KMS_OBJ) $(LIB)
-	$(CC) $(OPT) $(LINK) -o $@ $(KMS_OBJ) $(LIB) $(LDLIBS)
+	$(call say,LINK,$@)
+	$Q$(CC) $(OPT) $(LINK) -o $@ $(KMS_OBJ) $(LIB) $(LDLIBS)
+
+$B/load: $(LOAD_OBJ)
+	$(call say,LINK,$@)
+	$Q$(CC) $(OPT) $(LINK) -o $@ $(LOAD_OBJ) $(LDLIBS)
 
 $(LIB): $(LIB_OBJ) $(LLHTTP_OBJ)
-	rm -f $@
-	ar rcs $@ $^
+	$(call say,AR,$@)
+	$Qrm -f $@ && ar rcs $@ $^
 
-$B/%.o: %.c
+# The proxy's modules but main, so that tests can reach them.
+$(LIBPROXY): $(filter-out $B/proxy/main.o,$(PROXY_OBJ))
+	$(call say,AR,$@)
+	$Qrm -f $@ && ar rcs $@ $^
+
+# Objects depend on the command that makes them: a changed flag or PREFIX rebuilds.
+FLAGS_NOW = $(CC) $(CPPFLAGS) $(KT_CFLAGS)
+$B/flags: FORCE
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(KT_CFLAGS) -c -o $@ $<
+	@echo '$(subst ','\'',$(FLAGS_NOW))' | cmp -s - $@ || echo '$(subst ','\'',$(FLAGS_NOW))' >$@
 
-$B/llhttp/%.o: /usr/share/llhttp/%.c
+FORCE:
+
+$B/%.o: %.c $B/flags
 	@mkdir -p $(@D)
-	$(CC) $(LLHTTP_CFLAGS) -std=c11 -w $(OPT) $(HARDEN) -c -o $@ $<
+	$(call say,CC,$@)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) -c -o $@ $<
 
-# Proxy modules but main, so that a unit test can reach them.
-$B/unit/%: tests/unit/%.c $(LIB) $(filter-out $B/proxy/main.o,$(PROXY_OBJ))
+$B/llhttp/%.o: /usr/share/llhttp/%.c $B/flags
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests/unit $(KT_CFLAGS) $(LINK) -o $@ $< \
-	    $(filter-out $B/proxy/main.o,$(PROXY_OBJ)) $(LIB) $(call pc,--libs cmocka) $(LDLIBS)
+	$(call say,CC,$@)
+	$Q$(CC) $(LLHTTP_CFLAGS) -std=c11 -w $(OPT) $(HARDEN) -c -o $@ $<
 
-unit: $(UNIT)
-	@set -e; for t in $(UNIT); do echo "== $$t"; $$t; done
+$B/unit/%: tests/unit/%.c $(LIBPROXY) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$Q$(CC) $(CPPFLAGS) -Itests/unit $(KT_CFLAGS) $(LINK) -o $@ $< \
+	    $(LIBPROXY) $(LIB) $(call pc,--libs cmocka) $(LDLIBS)
 
--include $(LIB_OBJ:.o=.d) $(PROXY_OBJ:.o=.d) $(KMS_OBJ:.o=.d) $(UNIT:=.d)
+$B/fuzz/%: tests/fuzz/%.c $(LIBPROXY) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -fsanitize=fuzzer -o $@ $< $(LIBPROXY) $(LIB) $(LDLIBS)
+
+-include $(LIB_OBJ:.o=.d) $(PROXY_OBJ:.o=.d) $(KMS_OBJ:.o=.d) $(LOAD_OBJ:.o=.d) \
+         $(UNIT:=.d) $(FUZZ:=.d)
+
+# ---- tests -------------------------------------------------------------------------------------
+
+CLANG_ADDRESS = $(MAKE) --no-print-directory CC=clang SAN=address
+
+test: ## install what is missing, build, check, then unit, fuzz-seed and integration tests
+	$(call again,$(PACKAGES_TEST),programs)
+	+@MAKE='$(MAKE)' $(PYTHON) tests/run check unit replay integration
+
+check: ## format, include graph, static analysis, unit tests under ASan and UBSan with clang
+	$(call again,$(PACKAGES_CHECK),run-check)
+
+unit: $(UNIT) ## unit tests (SAN=address|thread, CC=clang)
+	@$(PYTHON) tests/run-unit $(UNIT)
+
+integration: programs ## integration tests against build/keytrail (SAN=address|thread)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -n 2 -p no:cacheprovider \
+	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) tests/integration
+
+tsan: ## unit and integration tests under ThreadSanitizer
+	$(call again,$(PACKAGES_TEST),SAN=thread run-tsan)
+
+run-tsan: unit
+	+@$(MAKE) --no-print-directory integration
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (default 60) each
+	$(call again,$(PACKAGES_CHECK),CC=clang SAN=address run-fuzz)
+
+FUZZ_SECONDS ?= 60
+
+run-fuzz: $(FUZZ)
+	@$(PYTHON) tests/fuzz/run --seconds $(FUZZ_SECONDS) $(FUZZ)
+
+replay: $(FUZZ)
+	@$(PYTHON) tests/fuzz/run $(FUZZ)
+
+DURATION ?= 600
+
+soak: ## DURATION (600) seconds of mixed traffic at full speed, one event an answer (SAN=...)
+	$(call again,$(PACKAGES_DEMO),run-soak)
+
+run-soak: programs build/load
+	@$(PYTHON) tests/soak/soak --build $B --load build/load --duration $(DURATION)
+
+bench: ## CPU time per request next to nginx and HAProxy
+	$(call again,$(PACKAGES_BENCH),programs)
+	@$(PYTHON) tests/bench/bench --build $B
+
+bench-quick: ## the same in under two minutes
+	$(call again,$(PACKAGES_BENCH),programs)
+	@$(PYTHON) tests/bench/bench --build $B --quick
+
+# ---- checks ------------------------------------------------------------------------------------
+
+C_FILES = $(sort $(wildcard include/keytrail/*.h src/*/*.[ch] proxy/*.[ch] proxy/*/*.[ch] \
+          tests/*/*.[ch]))
+CHECKED := $(LIB_SRC) $(PROXY_SRC) $(KMS_SRC) $(LOAD_SRC)
+
+run-check: check-format check-tree check-lint tidy analyze cppcheck
+	+@$(CLANG_ADDRESS) unit
+
+format: ## settle white space by .clang-format
+	@tests/install-packages clang-format
+	clang-format -i $(C_FILES)
+
+check-format:
+	@clang-format --dry-run -Werror $(C_FILES)
+
+check-tree:
+	@$(PYTHON) tests/lint/check-layers
+	@$(PYTHON) tests/lint/check-tree
+
+check-lint:
+	@$(PYTHON) tests/lint/test_lint.py -q
+
+# A stamp for each file; the object stands for the source and every header that it includes.
+tidy: $(CHECKED:%.c=build/tidy/%.ok)
+analyze: $(CHECKED:%.c=build/analyze/%.ok)
+
+build/tidy/%.ok: %.c $B/%.o .clang-tidy
+	@mkdir -p $(@D)
+	$(call say,TIDY,$<)
+	$Qclang-tidy --quiet $< -- -std=c11 $(CPPFLAGS) 2>$@.err || { cat $@.err >&2; exit 1; }
+	@rm -f $@.err; touch $@
+
+build/analyze/%.ok: %.c $B/%.o
+	@mkdir -p $(@D)
+	$(call say,ANALYZE,$<)
+	$Qgcc $(CPPFLAGS) -std=c11 -O1 -fanalyzer -Werror -w $(ANALYZE) -c -o /dev/null $<
+	@touch $@
+
+cppcheck:
+	@mkdir -p build/cppcheck
+	$(call say,CPPCHECK,)
+	$Qcppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --cppcheck-build-dir=build/cppcheck \
+	    -j2 --enable=warning,performance,portability --suppressions-list=tests/lint/cppcheck.txt \
+	    -Iinclude -Iproxy -D_GNU_SOURCE -DKEYTRAIL_VERSION='""' -DKEYTRAIL_ROUTES='""' $(CHECKED)
+
+# ---- out of the tree ---------------------------------------------------------------------------
+
+install: programs ## into DESTDIR/PREFIX: the program, route sets, schema
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/keytrail/routes
+	install -m 755 $B/keytrail $(DESTDIR)$(PREFIX)/bin/keytrail
+	install -m 644 $(wildcard proxy/routes/*.json) $(DESTDIR)$(PREFIX)/share/keytrail/routes/
+
+IMAGE ?= keytrail:$(VERSION)
+
+image: ## the container image, with docker, podman or buildah
+	@docker/build-image $(IMAGE)
 
 clean: ## remove everything that was built
 	rm -rf build

@@ -67,7 +67,7 @@ open_container(struct jsonscan *s, struct jsonscan_token *t, bool object)
 {
 	uint32_t bit;
 
-	if (s->depth == JSONSCAN_DEPTH_MAX)
+	if (s->depth >= JSONSCAN_DEPTH_MAX)
 		return fail(s, t, s->pos, "nested too deep");
 	bit = UINT32_C(1) << s->depth++;
 	s->in_object = object ? s->in_object | bit : s->in_object & ~bit;
