@@ -4,8 +4,8 @@
  *
  * A line is complete but for its last member: it ends before `,"trail":{...}}` and the newline,
  * which the journal adds (journal.h).  Keys are sorted at every level.  Every string that a client
- * or the key service chose has been through scrub before it enters struct event.  Pure: no clock,
- * no allocation, no I/O.
+ * or the key service chose has been through scrub before it enters struct audit_event (libevent
+ * owns the name `struct event`).  Pure: no clock, no allocation, no I/O.
  */
 #ifndef KEYTRAIL_EVENT_H
 #define KEYTRAIL_EVENT_H
@@ -53,7 +53,7 @@ struct event_profile {
 };
 
 /* The facts of one call.  Fixed storage: nothing is borrowed from the request's bytes. */
-struct event {
+struct audit_event {
 	const struct route *route;
 	bool matched;
 	enum http_refusal refusal; /* we answered ourselves, for this reason */
@@ -81,18 +81,18 @@ struct event {
 
 /* Fill the facts that come from the request's head: method, instance, key ring, agent, identity,
  * key, route, and the client's own correlation ID (source REQUEST). */
-void event_from_request(struct event *ev, const struct http_head *head,
+void event_from_request(struct audit_event *ev, const struct http_head *head,
     const struct route_match *match, struct slice correlation_header, enum scrub_grammar grammar);
 
 /* Fill status and correlation ID from the answer's head; `echoed` is decided here. */
-void event_from_response(struct event *ev, const struct http_head *head,
+void event_from_response(struct audit_event *ev, const struct http_head *head,
     struct slice correlation_header, enum scrub_grammar grammar);
 
-enum event_outcome event_outcome(const struct event *ev);
-enum severity event_severity(const struct event *ev);
+enum event_outcome event_outcome(const struct audit_event *ev);
+enum severity event_severity(const struct audit_event *ev);
 
 /* Render into out (at least EVENT_LINE_MAX bytes).  The length; never fails. */
-size_t event_render(const struct event_profile *p, const struct event *ev, char *out);
+size_t event_render(const struct event_profile *p, const struct audit_event *ev, char *out);
 
 /* ---- events of the sidecar's own life: keytrail.start, .stop, .reload, .recover, ... ---- */
 
