@@ -121,6 +121,7 @@ $B/keytrail: $(PROXY_OBJ) $(LIB)
 	$(call say,LINK,$@)
 	$Q$(CC) $(OPT) $(LINK) -o $@ $(PROXY_OBJ) $(LIB) $(LDLIBS)
 
+$B/kms: LDLIBS += -levent_openssl
 $B/kms: $(KMS_OBJ) $(LIB)
 	$(call say,LINK,$@)
 	$Q$(CC) $(OPT) $(LINK) -o $@ $(KMS_OBJ) $(LIB) $(LDLIBS)
