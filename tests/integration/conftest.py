@@ -1,0 +1,69 @@
+"""Fixtures: the PKI, the stand-in key service, scripted back ends, and the sidecar itself."""
+
+import itertools
+
+import pytest
+
+import backend as backends
+import support
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: moves gigabytes; KEYTRAIL_SLOW=1 runs it")
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    return support.Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="session")
+def kms(tmp_path_factory, pki):
+    service = support.Kms(tmp_path_factory.mktemp("kms"), pki)
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def raw_backend(pki):
+    """raw_backend(script): a scripted back end with the key service's certificate."""
+    made = []
+
+    def make(script, tls=True, context=None, **options):
+        context = context or (pki.server() if tls else None)
+        made.append(backends.RawBackend(script, context, **options))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+    for backend in made:
+        assert backend.errors == []
+
+
+@pytest.fixture
+def keytrail(tmp_path, pki, kms):
+    """keytrail(backend, config): a running sidecar; every one is stopped and its trail checked."""
+    made = []
+    numbers = itertools.count()
+
+    def make(backend=None, config=None, start=True, **options):
+        folder = tmp_path / f"keytrail{next(numbers)}"
+        made.append(support.Keytrail(folder, pki, backend or kms, config, **options))
+        return made[-1].start() if start else made[-1]
+
+    yield make
+    for sidecar in made:
+        sidecar.finish()
+
+
+@pytest.fixture
+def key(kms, pki):
+    """The id of a fresh root key, made without the sidecar."""
+    import json
+    import http1
+    with http1.Client(kms.port, pki.client()) as c:
+        r = c.request("POST", "/api/v2/keys", kms.headers(),
+                      json.dumps({"resources": [{"name": "a test's key"}]}))
+        assert r.status == 201
+        return json.loads(r.body)["resources"][0]["id"]
