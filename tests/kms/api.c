@@ -298,14 +298,13 @@ append_bound(struct bytes *b, const char *s, size_t n)
 static int
 body_aad(struct call *c, struct bytes *out)
 {
-	json_t *aad = json_object_get(c->body, "aad"), *item;
-	size_t i;
+	json_t *aad = json_object_get(c->body, "aad");
 
 	*out = (struct bytes){ NULL, 0 };
 	if (aad != NULL && !json_is_array(aad))
 		goto bad;
-	json_array_foreach(aad, i, item)
-	{
+	for (size_t i = 0; i < json_array_size(aad); i++) {
+		json_t *item = json_array_get(aad, i);
 		if (!json_is_string(item))
 			goto bad;
 		append_bound(out, json_string_value(item), json_string_length(item));
@@ -599,12 +598,10 @@ static void
 rings_list(struct call *c)
 {
 	json_t *rings = array_of_instance(c->store->rings, c->instance), *out = json_array();
-	json_t *name;
-	size_t i;
 
 	json_array_append_new(out, json_pack("{s:s}", "id", "default"));
-	json_array_foreach(rings, i, name)
-	    json_array_append_new(out, json_pack("{s:O}", "id", name));
+	for (size_t i = 0; i < json_array_size(rings); i++)
+		json_array_append_new(out, json_pack("{s:O}", "id", json_array_get(rings, i)));
 	c->list = true;
 	collection(c, 200, "key_ring", out);
 }
@@ -612,14 +609,9 @@ rings_list(struct call *c)
 static size_t
 index_of_text(json_t *array, const char *text)
 {
-	json_t *item;
-	size_t i;
-
-	json_array_foreach(array, i, item)
-	{
-		if (strcmp(json_string_value(item), text) == 0)
+	for (size_t i = 0; i < json_array_size(array); i++)
+		if (strcmp(json_string_value(json_array_get(array, i)), text) == 0)
 			return i;
-	}
 	return SIZE_MAX;
 }
 

@@ -219,19 +219,19 @@ int
 crypto_rsa_open(const struct crypto_rsa *r, const struct bytes *in, struct bytes *out)
 {
 	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(r->pkey, NULL);
-	struct bytes b = { malloc((size_t)EVP_PKEY_get_size(r->pkey)), 0 };
+	size_t n = (size_t)EVP_PKEY_get_size(r->pkey);
+	unsigned char *p = malloc(n);
 	bool ok;
 
-	b.n = (size_t)EVP_PKEY_get_size(r->pkey);
-	ok = ctx != NULL && b.p != NULL && EVP_PKEY_decrypt_init(ctx) == 1 &&
+	ok = ctx != NULL && p != NULL && EVP_PKEY_decrypt_init(ctx) == 1 &&
 	     EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_OAEP_PADDING) == 1 &&
 	     EVP_PKEY_CTX_set_rsa_oaep_md(ctx, EVP_sha256()) == 1 &&
-	     EVP_PKEY_decrypt(ctx, b.p, &b.n, in->p, in->n) == 1;
+	     EVP_PKEY_decrypt(ctx, p, &n, in->p, in->n) == 1;
 	EVP_PKEY_CTX_free(ctx);
 	if (!ok) {
-		bytes_free(&b);
+		free(p);
 		return -1;
 	}
-	*out = b;
+	*out = (struct bytes){ p, n };
 	return 0;
 }

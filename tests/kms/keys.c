@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 void
@@ -61,16 +62,13 @@ keystore_free(struct keystore *s)
 static bool
 key_is_called(const struct key *k, const char *name)
 {
-	json_t *alias;
-	size_t i;
+	json_t *aliases = json_object_get(k->meta, "aliases");
 
 	if (strcasecmp(k->id, name) == 0)
 		return true;
-	json_array_foreach(json_object_get(k->meta, "aliases"), i, alias)
-	{
-		if (strcmp(json_string_value(alias), name) == 0)
+	for (size_t i = 0; i < json_array_size(aliases); i++)
+		if (strcmp(json_string_value(json_array_get(aliases, i)), name) == 0)
 			return true;
-	}
 	return false;
 }
 

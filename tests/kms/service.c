@@ -61,11 +61,11 @@ method_name(struct evhttp_request *req)
 static json_t *
 log_field_names(struct evhttp_request *req)
 {
+	const struct evkeyval *kv = evhttp_request_get_input_headers(req)->tqh_first;
 	json_t *names = json_array();
-	struct evkeyval *kv;
 
-	TAILQ_FOREACH(kv, evhttp_request_get_input_headers(req), next)
-	json_array_append_new(names, json_string(kv->key));
+	for (; kv != NULL; kv = kv->next.tqe_next)
+		json_array_append_new(names, json_string(kv->key));
 	return names;
 }
 
