@@ -1,8 +1,9 @@
 /*
  * head: the parsed head of one HTTP/1.x message (RFC 9110, RFC 9112).
  *
- * All slices point into the bytes that were parsed and live as long as those.  A head that
- * http_parse handed out obeys the strict grammar: one reading, no folding, framing decided.
+ * All slices point into the bytes that were parsed and live as long as those (the path "/" of an
+ * absolute-form target without one is static).  A head that parse handed out obeys the strict
+ * grammar: one reading, no folding, framing decided.
  */
 #ifndef KEYTRAIL_HEAD_H
 #define KEYTRAIL_HEAD_H

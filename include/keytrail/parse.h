@@ -1,10 +1,23 @@
 /*
  * parse: bytes to heads and bodies of HTTP/1.x, strictly (RFC 9112), without I/O.
  *
- * A head is parsed where it lies: the caller keeps the bytes of one head contiguous and calls again
- * with more until it is whole.  Our own scan over the raw bytes comes first (line ends, characters,
- * names, framing), then llhttp in strict mode reads the same bytes; a message is accepted only
- * when both agree.  Pure; one parser is used by one thread at a time.
+ * A head is parsed where it lies: the caller keeps the bytes of one head contiguous (they may move
+ * between calls) and calls again with more until it is whole.  Our own scan over the raw bytes
+ * comes first (line ends, characters, names, framing), then llhttp in strict mode reads the same
+ * bytes; a message is accepted only when both agree.  Pure; one parser is used by one thread at a
+ * time.
+ *
+ * Bytes are judged from left to right, and a head is refused at the first byte that no legal head
+ * could have there or that is over a limit; what concerns several fields is judged when the head
+ * is whole.  The verdict does not depend on how the bytes were cut.
+ *
+ * Stricter than RFC 9112 asks: methods are those of RFC 9110 and PATCH; obs-text (0x80 to 0xff) is
+ * refused in a request's field values and in trailers, and passed in an answer; Content-Length has
+ * no leading zeros and is below 2^63, and neither it nor Transfer-Encoding has a tab beside its
+ * value; Host is a name of letters, digits, '-', '_', '.' or an
+ * address, with a port from 1 to 65535, never empty; a Connection field has at most
+ * HTTP_OPTIONS_MAX options; chunk extensions have no white space outside of quotes.  More lenient
+ * in one point: a status line may lack the space before its empty reason.
  */
 #ifndef KEYTRAIL_PARSE_H
 #define KEYTRAIL_PARSE_H
@@ -24,11 +37,15 @@ struct http_limits {
 	unsigned fields; /* at most HTTP_FIELDS_MAX */
 };
 
+#define HTTP_OPTIONS_MAX 32
+
 /* Remembers how far a head has been scanned, so that slow arrival is not quadratic.  Zero it (or
  * call http_scan_reset) before each head. */
 struct http_scan {
 	size_t scanned;
-	size_t line; /* where the line that is being scanned begins */
+	size_t token; /* where the token that is being scanned begins */
+	unsigned state;
+	unsigned fields;
 };
 
 static inline void
@@ -46,8 +63,9 @@ enum http_result http_parse_request(struct http_scan *scan, struct slice in,
     enum http_refusal *refusal);
 
 /*
- * The same for an answer.  `to_head` is true when the request was a HEAD (then there is no body
- * whatever the fields say); 1xx, 204 and 304 have none either.
+ * The same for an answer; the one refusal is UPSTREAM_MALFORMED.  `to_head` is true when the
+ * request was a HEAD (then there is no body whatever the fields say); 1xx, 204 and 304 have none
+ * either.  `length` keeps what Content-Length said.
  */
 enum http_result http_parse_response(struct http_scan *scan, struct slice in,
     const struct http_limits *limits, bool to_head, struct http_head *out, size_t *used,
@@ -61,9 +79,9 @@ struct http_body {
 	uint64_t left;	/* of the length, or of the current chunk */
 	uint64_t total; /* content bytes handed out so far */
 	unsigned state; /* of the chunked decoder */
-	unsigned count; /* bytes of the current framing line */
+	unsigned count; /* bytes of the current framing element */
 	size_t trailers_len;
-	char trailers[HTTP_TRAILERS_MAX]; /* raw, "Name: value\r\n"..., checked */
+	char trailers[HTTP_TRAILERS_MAX]; /* "Name: value\r\n"..., checked, then the open line */
 };
 
 void http_body_init(struct http_body *b, enum http_framing framing, uint64_t length);
@@ -72,12 +90,13 @@ enum http_body_result {
 	HTTP_BODY_MORE, /* all of *in was framing and is consumed; needs more bytes */
 	HTTP_BODY_DATA, /* *data is content, borrowed from *in; call again */
 	HTTP_BODY_END,	/* the body is complete; what is left of *in belongs to the next message */
-	HTTP_BODY_BAD,	/* *refusal: BAD_CHUNK or BAD_TRAILER */
+	HTTP_BODY_BAD,	/* *refusal: BAD_CHUNK or BAD_TRAILER; never call again */
 };
 
 /*
  * Take the next piece out of *in, which is advanced past what was consumed.  Chunk extensions are
- * read (up to 256 bytes a chunk) and dropped.  HTTP_UNTIL_CLOSE never ends by itself.
+ * read (up to 256 bytes a chunk) and dropped.  HTTP_UNTIL_CLOSE never ends by itself.  A trailer
+ * that names framing, routing, authentication or any other field of HTTP_FIELD_TABLE is bad.
  */
 enum http_body_result http_body_next(
     struct http_body *b, struct slice *in, struct slice *data, enum http_refusal *refusal);
