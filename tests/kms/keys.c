@@ -2,6 +2,7 @@
 
 #include <openssl/crypto.h>
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -238,11 +239,13 @@ char *
 key_wrap(const struct key *k, const struct bytes *aad, const struct bytes *plain)
 {
 	const struct key_version *v = key_newest(k);
-	struct bytes bound = key_bind(v, aad), sealed = { malloc(plain->n + 1), plain->n };
+	struct bytes bound, sealed = { malloc(plain->n + 1), plain->n };
 	unsigned char iv[CRYPTO_IV_SIZE], tag[CRYPTO_TAG_SIZE];
 	json_t *envelope;
 	char *text = NULL, *out = NULL;
 
+	assert(v != NULL); /* the caller has seen that it is a root key */
+	bound = key_bind(v, aad);
 	crypto_random(iv, sizeof(iv));
 	if (sealed.p == NULL || crypto_seal(v->secret, iv, &bound, plain, sealed.p, tag) == -1)
 		goto done;
