@@ -42,7 +42,7 @@ static _Noreturn void
 die(const char *what, const char *about)
 {
 	fprintf(stderr, "kms: %s: %s\n", what, about);
-	exit(1);
+	exit(1); /* NOLINT(concurrency-mt-unsafe): there is one thread */
 }
 
 static _Noreturn void
@@ -51,7 +51,7 @@ usage(void)
 	fputs("usage: kms [option]...\n", stderr);
 	for (size_t i = 0; i < NROWS; i++)
 		fprintf(stderr, "  --%-14s %s\n", rows[i].option.name, rows[i].help);
-	exit(2);
+	exit(2); /* NOLINT(concurrency-mt-unsafe) */
 }
 
 static void
@@ -99,6 +99,7 @@ parse_options(int argc, char **argv)
 
 	for (size_t i = 0; i < NROWS; i++)
 		long_options[i] = rows[i].option;
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe) */
 	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		set_option(&o, c);
 	if (optind != argc || o.secret == NULL || (o.cert == NULL) != (o.key == NULL))
@@ -161,20 +162,28 @@ on_signal(evutil_socket_t sig, short what, void *arg)
 	event_base_loopbreak(arg);
 }
 
+static unsigned
+bound_port(struct evhttp_bound_socket *bound)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} sa;
+	socklen_t len = sizeof(sa);
+
+	memset(&sa, 0, sizeof(sa));
+	if (getsockname(evhttp_bound_socket_get_fd(bound), &sa.any, &len) == -1)
+		die("getsockname", "failed");
+	return ntohs(sa.any.sa_family == AF_INET ? sa.v4.sin_port : sa.v6.sin6_port);
+}
+
 static void
 announce(const struct options *o, struct evhttp_bound_socket *bound)
 {
-	struct sockaddr_storage sa;
-	socklen_t len = sizeof(sa);
-	unsigned port = 0;
+	unsigned port = bound_port(bound);
 	FILE *f;
 
-	if (getsockname(evhttp_bound_socket_get_fd(bound), (struct sockaddr *)&sa, &len) == -1)
-		die("getsockname", o->address);
-	if (sa.ss_family == AF_INET)
-		port = ntohs(((struct sockaddr_in *)&sa)->sin_port);
-	else
-		port = ntohs(((struct sockaddr_in6 *)&sa)->sin6_port);
 	if (o->port_file != NULL) {
 		if ((f = fopen(o->port_file, "we")) == NULL || fprintf(f, "%u\n", port) < 0 ||
 		    fclose(f) != 0)
