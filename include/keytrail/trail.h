@@ -12,16 +12,32 @@
 #include "keytrail/err.h"
 #include "keytrail/slice.h"
 
+#include <sys/types.h>
+
 struct trail;
 
-#define TRAIL_ID_SIZE 33 /* 128 bits as lower-case hex, and a NUL */
+#define TRAIL_LINE_MAX	 16384 /* a line of the trail, with its newline */
+#define TRAIL_MEMBER_MAX 256   /* what trail_append adds to a line at most */
+
+#define TRAIL_ID_SIZE	 33 /* 128 bits as lower-case hex, and a NUL */
+
+/* The calls that a disk can fail; tests give their own.  As the system calls: -1 and errno. */
+struct trail_io {
+	int (*create)(void *arg, int dirfd, const char *name); /* O_EXCL, for writing, 0640 */
+	int (*allocate)(void *arg, int fd, off_t at, off_t n); /* FALLOC_FL_KEEP_SIZE */
+	ssize_t (*write)(void *arg, int fd, const void *p, size_t n, off_t at);
+	int (*sync)(void *arg, int fd); /* data */
+	int (*truncate)(void *arg, int fd, off_t length);
+	void *arg;
+};
 
 struct trail_opts {
 	const char *dir;
-	bool create;	       /* make a new log where there is none */
-	uint64_t segment_size; /* bytes */
-	uint64_t room;	       /* bytes to keep preallocated beyond what is written (all rings) */
-	const char *group;     /* of the segments, or NULL */
+	bool create;		   /* make a new log where there is none */
+	uint64_t segment_size;	   /* bytes */
+	uint64_t room;		   /* bytes of all rings; trail_reserve keeps half as much again */
+	const char *group;	   /* of the segments, or NULL */
+	const struct trail_io *io; /* NULL: the disk */
 };
 
 /* What opening found; goes into keytrail.start, .recover and .corrupt. */
@@ -50,7 +66,8 @@ int trail_dirfd(const struct trail *t);
 /* ---- the one writer ---- */
 
 /* Number a line (as event_render leaves it), close it with the trail member and queue it for the
- * next write.  The number. */
+ * next write (which is made here when the queue is full).  -1 when the line is longer than
+ * TRAIL_LINE_MAX allows, or that write failed. */
 int trail_append(
     struct trail *t, struct slice line, int64_t wall_ns, uint64_t *seq, struct err *err);
 /* Write what is queued.  On -1 nothing of it counts as written; see trail_reopen. */
@@ -58,14 +75,21 @@ int trail_write(struct trail *t, struct err *err);
 /* fdatasync and publish the durable mark. */
 int trail_sync(struct trail *t, struct err *err);
 /* After a failed write or sync: seal the segment, open a successor; the caller appends again every
- * line since the last good sync. */
+ * line since the last good sync.  May be tried again after -1; nothing else may until then. */
 int trail_reopen(struct trail *t, struct err *err);
+/* Keep the room of struct trail_opts reserved beyond what is queued.  -1: there is none now. */
+int trail_reserve(struct trail *t, struct err *err);
+/* The file system cannot reserve: room is what statvfs says. */
+bool trail_cannot_reserve(const struct trail *t);
 
 uint64_t trail_last_seq(const struct trail *t);
 uint64_t trail_durable_seq(const struct trail *t); /* any thread */
 /* Segment and offset of the durable mark (for ring_release). */
 void trail_durable_mark(const struct trail *t, uint64_t *segment, uint64_t *offset);
 
+/* The range that trail_expire would remove now, or 0: recorded before it is gone. */
+int trail_expirable(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
+    uint64_t *first, uint64_t *last, struct err *err);
 /* Remove sealed segments that are older than `before_ns` (or, with max_size, the oldest ones) and
  * wholly below `keep_seq`.  Fills the removed range (0 when none). */
 int trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
@@ -91,6 +115,9 @@ void trail_reader_close(struct trail_reader *r);
  */
 int trail_reader_next(struct trail_reader *r, struct slice *line, uint64_t *seq, struct err *err);
 
+/* Pieces of damage stepped over so far: newline-terminated, or what is left at a segment's end. */
+uint64_t trail_reader_corrupt(const struct trail_reader *r);
+
 /* The durable number that readers of this directory may go up to. */
 uint64_t trail_reader_durable(const struct trail_reader *r);
 
@@ -102,5 +129,14 @@ struct trail_member {
 	size_t event_len; /* the line up to `,"trail":` */
 };
 int trail_parse_line(struct slice line, struct trail_member *out);
+
+/* The value of a top-level string member of a line, between the quotes and not unescaped, or empty.
+ * The line may lack its closing brace. */
+struct slice trail_line_string(struct slice line, struct slice key);
+
+/* Put `"recovered":true` at its sorted place among a line's members, unless it is there.  `out` has
+ * room for TRAIL_RECOVERED_MAX bytes more than the line.  The length. */
+#define TRAIL_RECOVERED_MAX 17
+size_t trail_line_recovered(struct slice line, char *out);
 
 #endif

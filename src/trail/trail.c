@@ -1,0 +1,278 @@
+/* Opening and closing: the directory, its lock, its identity. */
+#include "trail_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static int
+make_id(char out[TRAIL_ID_SIZE], struct err *err)
+{
+	unsigned char random[(TRAIL_ID_SIZE - 1) / 2];
+
+	if (getrandom(random, sizeof(random), 0) != sizeof(random))
+		return err_set_errno(err, "random bytes");
+	for (size_t i = 0; i < sizeof(random); i++)
+		snprintf(out + 2 * i, 3, "%02x", random[i]);
+	return 0;
+}
+
+static bool
+is_id(const char *s)
+{
+	return strspn(s, "0123456789abcdef") == TRAIL_ID_SIZE - 1 && s[TRAIL_ID_SIZE - 1] == '\0';
+}
+
+static int
+open_directory(struct trail *t, bool create, struct err *err)
+{
+	if (create && mkdir(t->path, 0750) == -1 && errno != EEXIST)
+		return err_set_errno(err, "%s: create the trail's directory", t->path);
+	if ((t->dirfd = open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1)
+		return err_set_errno(err, "%s: open the trail's directory", t->path);
+	if (!create && faccessat(t->dirfd, "log", F_OK, 0) == -1 &&
+	    faccessat(t->dirfd, "state", F_OK, 0) == -1)
+		return err_set(err, "%s: holds no trail, and \"create\" is false", t->path);
+	return 0;
+}
+
+/* The owner's pid is in the file, for the one who finds it locked. */
+static int
+lock_directory(struct trail *t, struct err *err)
+{
+	char text[24] = "";
+	ssize_t n;
+	long pid;
+
+	if ((t->lockfd = openat(
+		 t->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1)
+		return err_set_errno(err, "%s: open lock", t->path);
+	if (flock(t->lockfd, LOCK_EX | LOCK_NB) == -1) {
+		if (errno != EWOULDBLOCK)
+			return err_set_errno(err, "%s: lock", t->path);
+		n = pread(t->lockfd, text, sizeof(text) - 1, 0);
+		if (n > 0 && (pid = strtol(text, NULL, 10)) > 0)
+			return err_set(err, "%s: locked by process %ld", t->path, pid);
+		return err_set(err, "%s: locked by another process", t->path);
+	}
+	n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+	if (ftruncate(t->lockfd, 0) == -1 || pwrite(t->lockfd, text, (size_t)n, 0) != n)
+		return err_set_errno(err, "%s: write lock", t->path);
+	return 0;
+}
+
+/* ---- the log's id ---- */
+
+static bool
+read_log_file(struct trail *t)
+{
+	char text[TRAIL_ID_SIZE + 1] = "";
+	int fd;
+	ssize_t n;
+
+	if ((fd = openat(t->dirfd, "log", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
+		return false;
+	n = pread(fd, text, sizeof(text) - 1, 0);
+	close(fd);
+	if (n != TRAIL_ID_SIZE || text[n - 1] != '\n')
+		return false;
+	text[n - 1] = '\0';
+	if (!is_id(text))
+		return false;
+	memcpy(t->log, text, TRAIL_ID_SIZE);
+	return true;
+}
+
+static int
+write_log_file(struct trail *t, struct err *err)
+{
+	char text[TRAIL_ID_SIZE + 1];
+	int fd, n = snprintf(text, sizeof(text), "%s\n", t->log);
+
+	if ((fd = openat(t->dirfd, "log.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+		 0600)) == -1)
+		return err_set_errno(err, "%s: create log", t->path);
+	if (write(fd, text, (size_t)n) != n || fsync(fd) == -1) {
+		err_set_errno(err, "%s: write log", t->path);
+		close(fd);
+		return -1;
+	}
+	close(fd);
+	if (renameat(t->dirfd, "log.new", t->dirfd, "log") == -1 || fsync(t->dirfd) == -1)
+		return err_set_errno(err, "%s: create log", t->path);
+	return 0;
+}
+
+/* The id is in the file `log`; the state page remembers it, should the file be gone. */
+static int
+identify(struct trail *t, const struct trail_opts *opts, const struct trail_state_info *before,
+    bool *new_log, struct err *err)
+{
+	*new_log = false;
+	if (make_id(t->boot, err) == -1)
+		return -1;
+	if (read_log_file(t))
+		return 0;
+	if (before->valid && is_id(before->log)) {
+		memcpy(t->log, before->log, TRAIL_ID_SIZE);
+		return write_log_file(t, err);
+	}
+	if (!opts->create)
+		return err_set(err, "%s: holds no trail, and \"create\" is false", t->path);
+	*new_log = true;
+	if (make_id(t->log, err) == -1)
+		return -1;
+	return write_log_file(t, err);
+}
+
+/* ---- open and close ---- */
+
+static int
+find_group(struct trail *t, const char *name, struct err *err)
+{
+	struct group *g;
+
+	t->gid = (gid_t)-1;
+	if (name == NULL)
+		return 0;
+	errno = 0;
+	if ((g = getgrnam(name)) == NULL)
+		return err_set(err, "%s: no group \"%s\"", t->path, name);
+	t->gid = g->gr_gid;
+	return 0;
+}
+
+static void
+trail_free(struct trail *t)
+{
+	trail_state_unmap(t->state);
+	buf_fini(&t->queue);
+	for (size_t i = 0; i < 3; i++) {
+		int fd = (int[]){ t->fd, t->lockfd, t->dirfd }[i];
+
+		if (fd != -1)
+			close(fd);
+	}
+	free(t->path);
+	free(t);
+}
+
+static int
+count_segments(struct trail *t, struct err *err)
+{
+	struct trail_list l;
+	struct stat st;
+
+	if (trail_list_segments(t->dirfd, &l, err) == -1)
+		return -1;
+	for (size_t i = 0; i < l.n; i++)
+		if (l.first[i] != t->first &&
+		    fstatat(t->dirfd, trail_segment_name(l.first[i], "").s, &st, 0) == 0)
+			atomic_fetch_add(&t->sealed_bytes, (uint64_t)st.st_size);
+	atomic_store(&t->segments, l.n > 0 ? l.n - 1 : 0);
+	trail_list_free(&l);
+	return 0;
+}
+
+static int
+open_trail(
+    struct trail *t, const struct trail_opts *opts, struct trail_recovery *rec, struct err *err)
+{
+	struct trail_state_info before, now = { 0 };
+
+	if (find_group(t, opts->group, err) == -1 || open_directory(t, opts->create, err) == -1 ||
+	    lock_directory(t, err) == -1 || trail_state_load(t->dirfd, &before, err) == -1 ||
+	    identify(t, opts, &before, &rec->new_log, err) == -1)
+		return -1;
+	/* The state of another log says nothing of this one. */
+	before.valid = before.valid && strcmp(before.log, t->log) == 0;
+	rec->clean = before.valid && before.clean;
+	if (before.valid && is_id(before.boot))
+		memcpy(rec->previous_boot, before.boot, TRAIL_ID_SIZE);
+	t->nmember = (size_t)snprintf(t->member, sizeof(t->member),
+	    "\",\"boot\":\"%s\",\"log\":\"%s\",\"seq\":", t->boot, t->log);
+	if (trail_recover(t, &before, rec, err) == -1)
+		return -1;
+	now.mark = t->mark;
+	memcpy(now.log, t->log, TRAIL_ID_SIZE);
+	memcpy(now.boot, t->boot, TRAIL_ID_SIZE);
+	if (trail_state_create(t->dirfd, &now, &t->state, err) == -1 ||
+	    count_segments(t, err) == -1 || trail_recover_rings(t, rec, err) == -1)
+		return -1;
+	return 0;
+}
+
+int
+trail_open(
+    const struct trail_opts *opts, struct trail **out, struct trail_recovery *rec, struct err *err)
+{
+	struct trail *t;
+
+	assert(opts->segment_size > 0);
+	*rec = (struct trail_recovery){ 0 };
+	if ((t = calloc(1, sizeof(*t))) == NULL)
+		return err_set_errno(err, "%s", opts->dir);
+	t->dirfd = t->lockfd = t->fd = -1;
+	t->io = opts->io != NULL ? *opts->io : trail_disk;
+	t->segment_size = opts->segment_size;
+	t->room = opts->room;
+	if ((t->path = strdup(opts->dir)) == NULL) {
+		trail_free(t);
+		return err_set_errno(err, "%s", opts->dir);
+	}
+	if (open_trail(t, opts, rec, err) == -1) {
+		trail_free(t);
+		return -1;
+	}
+	*out = t;
+	return 0;
+}
+
+void
+trail_close(struct trail *t, bool clean)
+{
+	struct err err;
+
+	if (clean && t->fd != -1 && trail_write(t, &err) == 0 && trail_sync(t, &err) == 0) {
+		t->io.truncate(t->io.arg, t->fd, (off_t)t->offset);
+		trail_state_set_clean(t->state, &err);
+	}
+	trail_free(t);
+}
+
+const char *
+trail_log_id(const struct trail *t)
+{
+	return t->log;
+}
+
+const char *
+trail_boot_id(const struct trail *t)
+{
+	return t->boot;
+}
+
+int
+trail_dirfd(const struct trail *t)
+{
+	return t->dirfd;
+}
+
+void
+trail_stats(const struct trail *t, struct trail_stats *out)
+{
+	struct statvfs v;
+
+	out->bytes = atomic_load_explicit(&t->sealed_bytes, memory_order_relaxed) +
+		     atomic_load_explicit(&t->open_bytes, memory_order_relaxed);
+	out->segments = atomic_load_explicit(&t->segments, memory_order_relaxed) + 1;
+	out->free_bytes = fstatvfs(t->dirfd, &v) == 0 ? (uint64_t)v.f_bavail * v.f_frsize : 0;
+}

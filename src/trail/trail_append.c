@@ -1,0 +1,362 @@
+/* The one writer: number, queue, write, sync, roll. */
+#include "keytrail/clock.h"
+#include "keytrail/crc32c.h"
+#include "trail_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define QUEUE_SIZE ((size_t)1 << 20)
+#define STEP_MIN   ((uint64_t)64 << 10)
+#define STEP_MAX   ((uint64_t)4 << 20)
+
+/* ---- the disk ---- */
+
+static int
+disk_create(void *arg, int dirfd, const char *name)
+{
+	(void)arg;
+	return openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0640);
+}
+
+static int
+disk_allocate(void *arg, int fd, off_t at, off_t n)
+{
+	(void)arg;
+	return fallocate(fd, FALLOC_FL_KEEP_SIZE, at, n);
+}
+
+static ssize_t
+disk_write(void *arg, int fd, const void *p, size_t n, off_t at)
+{
+	(void)arg;
+	return pwrite(fd, p, n, at);
+}
+
+static int
+disk_sync(void *arg, int fd)
+{
+	(void)arg;
+	return fdatasync(fd);
+}
+
+static int
+disk_truncate(void *arg, int fd, off_t length)
+{
+	(void)arg;
+	return ftruncate(fd, length);
+}
+
+const struct trail_io trail_disk = { disk_create, disk_allocate, disk_write, disk_sync,
+	disk_truncate, NULL };
+
+/* ---- room ---- */
+
+uint64_t
+trail_step(const struct trail *t)
+{
+	uint64_t step = t->segment_size / 16;
+
+	return step < STEP_MIN ? STEP_MIN : step > STEP_MAX ? STEP_MAX : step;
+}
+
+static int
+check_free(struct trail *t, uint64_t want, struct err *err)
+{
+	struct statvfs v;
+
+	if (fstatvfs(t->dirfd, &v) == -1)
+		return err_set_errno(err, "%s", t->path);
+	if ((uint64_t)v.f_bavail * v.f_frsize < want)
+		return err_set(err, "%s: no room: %" PRIu64 " bytes free, %" PRIu64 " wanted",
+		    t->path, (uint64_t)v.f_bavail * v.f_frsize, want);
+	return 0;
+}
+
+static int
+allocate_to(struct trail *t, uint64_t end)
+{
+	uint64_t from = t->allocated > t->offset ? t->allocated : t->offset;
+	int rc;
+
+	if (end <= from)
+		return 0;
+	do
+		rc = t->io.allocate(t->io.arg, t->fd, (off_t)from, (off_t)(end - from));
+	while (rc == -1 && errno == EINTR);
+	if (rc == 0)
+		t->allocated = end;
+	return rc;
+}
+
+int
+trail_reserve(struct trail *t, struct err *err)
+{
+	uint64_t queued = t->offset + buf_size(&t->queue);
+	/* A line grows by its trail member between ring and file. */
+	uint64_t need = queued + t->room + t->room / 2;
+
+	if (t->allocated >= need)
+		return 0;
+	if (t->fd == -1)
+		return err_set(err, "%s: no open segment", t->path);
+	if (!t->cannot_reserve) {
+		if (allocate_to(t, need + trail_step(t)) == 0 || allocate_to(t, need) == 0)
+			return 0;
+		if (errno != EOPNOTSUPP && errno != ENOSYS)
+			return err_set_errno(err, "%s: reserve room", t->path);
+		t->cannot_reserve = true;
+	}
+	if (check_free(t, need - t->offset, err) == -1)
+		return -1;
+	t->allocated = queued + t->room + t->room / 2 + trail_step(t);
+	return 0;
+}
+
+bool
+trail_cannot_reserve(const struct trail *t)
+{
+	return t->cannot_reserve;
+}
+
+/* ---- segments ---- */
+
+int
+trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *err)
+{
+	struct trail_name name = trail_segment_name(first, "");
+	int new;
+
+	if ((new = t->io.create(t->io.arg, t->dirfd, name.s)) == -1)
+		return err_set_errno(err, "%s: create %s", t->path, name.s);
+	if (fchmod(new, 0640) == -1 || fchown(new, (uid_t)-1, t->gid) == -1 ||
+	    fsync(t->dirfd) == -1) {
+		err_set_errno(err, "%s: create %s", t->path, name.s);
+		unlinkat(t->dirfd, name.s, 0);
+		close(new);
+		return -1;
+	}
+	*fd = new;
+	return 0;
+}
+
+void
+trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset)
+{
+	t->fd = fd;
+	t->first = first;
+	t->offset = t->allocated = offset;
+	t->roll_at = t->segment_size;
+	atomic_store_explicit(&t->open_bytes, offset, memory_order_relaxed);
+	/* Short of room the segment is used all the same: trail_reserve tells. */
+	if (!t->cannot_reserve && t->segment_size > offset)
+		allocate_to(t, t->segment_size);
+}
+
+/* What was reserved and not written is given back. */
+static void
+seal(struct trail *t, uint64_t length)
+{
+	t->io.truncate(t->io.arg, t->fd, (off_t)length);
+	close(t->fd);
+	t->fd = -1;
+	atomic_fetch_add_explicit(&t->sealed_bytes, length, memory_order_relaxed);
+	atomic_fetch_add_explicit(&t->segments, 1, memory_order_relaxed);
+}
+
+/* Everything is durable and the segment is full.  Where no successor can be made, this one grows on:
+ * the trail comes before its cut. */
+static void
+roll(struct trail *t)
+{
+	struct err err;
+	uint64_t first = t->first, offset = t->offset, allocated = t->allocated;
+	int fd, old = t->fd;
+
+	if (trail_segment_create(t, t->last_seq + 1, &fd, &err) == -1) {
+		t->roll_at = offset + trail_step(t);
+		return;
+	}
+	trail_segment_use(t, fd, t->last_seq + 1, 0);
+	if (trail_reserve(t, &err) == -1) {
+		unlinkat(t->dirfd, trail_segment_name(t->first, "").s, 0);
+		close(fd);
+		t->fd = old;
+		t->first = first;
+		t->offset = offset;
+		t->allocated = allocated;
+		t->roll_at = offset + trail_step(t);
+		atomic_store_explicit(&t->open_bytes, offset, memory_order_relaxed);
+		return;
+	}
+	t->fd = old;
+	seal(t, offset);
+	t->fd = fd;
+}
+
+int
+trail_reopen(struct trail *t, struct err *err)
+{
+	uint64_t first = t->mark.seq + 1;
+	int fd;
+
+	buf_consume(&t->queue, buf_size(&t->queue));
+	t->last_seq = t->written_seq = t->mark.seq;
+	if (t->fd != -1) {
+		/* A segment without a durable line has the name that its successor needs. */
+		bool empty = t->first == first;
+
+		seal(t, empty ? 0 : t->mark.offset);
+		if (empty)
+			atomic_fetch_sub_explicit(&t->segments, 1, memory_order_relaxed);
+	}
+	if (t->first == first && unlinkat(t->dirfd, trail_segment_name(first, "").s, 0) == -1 &&
+	    errno != ENOENT)
+		return err_set_errno(err, "%s: remove the failed segment %" PRIu64, t->path, first);
+	if (trail_segment_create(t, first, &fd, err) == -1)
+		return -1;
+	trail_segment_use(t, fd, first, 0);
+	return 0;
+}
+
+/* ---- append, write, sync ---- */
+
+static size_t
+put_digits(char *out, uint64_t v)
+{
+	char text[20];
+	size_t n = 0;
+
+	do
+		text[sizeof(text) - ++n] = (char)('0' + v % 10);
+	while ((v /= 10) > 0);
+	memcpy(out, text + sizeof(text) - n, n);
+	return n;
+}
+
+static size_t
+put(char *out, const void *p, size_t n)
+{
+	memcpy(out, p, n);
+	return n;
+}
+
+#define PUT(out, lit) put(out, lit, sizeof(lit) - 1)
+
+/* The line with its trail member; the length. */
+static size_t
+close_line(const struct trail *t, struct slice line, int64_t wall_ns, uint64_t seq, char *out)
+{
+	static const char hex[] = "0123456789abcdef";
+	char *o = out + put(out, line.p, line.n);
+	uint32_t crc;
+
+	o += PUT(o, ",\"trail\":{\"at\":\"");
+	clock_event_time(wall_ns, o);
+	o += CLOCK_EVENT_TIME_SIZE - 1;
+	o += put(o, t->member, t->nmember);
+	o += put_digits(o, seq);
+	crc = crc32c(0, out, (size_t)(o - out));
+	o += PUT(o, ",\"sum\":\"");
+	for (int shift = 28; shift >= 0; shift -= 4)
+		*o++ = hex[crc >> shift & 15];
+	o += PUT(o, "\"}}\n");
+	return (size_t)(o - out);
+}
+
+int
+trail_append(struct trail *t, struct slice line, int64_t wall_ns, uint64_t *seq, struct err *err)
+{
+	assert(line.n > 1 && line.p[0] == '{');
+	if (line.n + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX)
+		return err_set(err, "a line of %zu bytes is too long for the trail", line.n);
+	if (buf_size(&t->queue) + line.n + TRAIL_MEMBER_MAX > QUEUE_SIZE &&
+	    trail_write(t, err) == -1)
+		return -1;
+	if (buf_reserve(
+		&t->queue, buf_size(&t->queue) == 0 ? QUEUE_SIZE : line.n + TRAIL_MEMBER_MAX) == -1)
+		return err_set_errno(err, "%s: queue", t->path);
+	*seq = ++t->last_seq;
+	buf_commit(&t->queue, close_line(t, line, wall_ns, *seq, buf_tail(&t->queue)));
+	return 0;
+}
+
+static int
+write_all(struct trail *t, struct slice s, uint64_t at)
+{
+	while (s.n > 0) {
+		ssize_t n = t->io.write(t->io.arg, t->fd, s.p, s.n, (off_t)at);
+
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			errno = n == 0 ? EIO : errno;
+			return -1;
+		}
+		s = slice_sub(s, (size_t)n, s.n);
+		at += (uint64_t)n;
+	}
+	return 0;
+}
+
+int
+trail_write(struct trail *t, struct err *err)
+{
+	struct slice s = buf_slice(&t->queue);
+
+	if (s.n == 0)
+		return 0;
+	if (t->fd == -1)
+		return err_set(err, "%s: no open segment", t->path);
+	if (write_all(t, s, t->offset) == -1) {
+		err_set_errno(err, "%s: write %s", t->path, trail_segment_name(t->first, "").s);
+		t->io.truncate(t->io.arg, t->fd, (off_t)t->offset);
+		return -1;
+	}
+	t->offset += s.n;
+	buf_consume(&t->queue, s.n);
+	t->written_seq = t->last_seq;
+	atomic_store_explicit(&t->open_bytes, t->offset, memory_order_relaxed);
+	return 0;
+}
+
+int
+trail_sync(struct trail *t, struct err *err)
+{
+	if (t->written_seq == t->mark.seq)
+		return 0;
+	if (t->io.sync(t->io.arg, t->fd) == -1)
+		return err_set_errno(
+		    err, "%s: sync %s", t->path, trail_segment_name(t->first, "").s);
+	t->mark = (struct trail_mark){ t->written_seq, t->first, t->offset };
+	trail_state_publish(t->state, &t->mark);
+	atomic_store_explicit(&t->durable_seq, t->mark.seq, memory_order_release);
+	if (t->offset >= t->roll_at && buf_size(&t->queue) == 0)
+		roll(t);
+	return 0;
+}
+
+uint64_t
+trail_last_seq(const struct trail *t)
+{
+	return t->last_seq;
+}
+
+uint64_t
+trail_durable_seq(const struct trail *t)
+{
+	return atomic_load_explicit(&t->durable_seq, memory_order_acquire);
+}
+
+void
+trail_durable_mark(const struct trail *t, uint64_t *segment, uint64_t *offset)
+{
+	*segment = t->mark.segment;
+	*offset = t->mark.offset;
+}

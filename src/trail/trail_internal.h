@@ -1,0 +1,128 @@
+/*
+ * trail_internal: what the files of module trail share.
+ */
+#ifndef KEYTRAIL_TRAIL_INTERNAL_H
+#define KEYTRAIL_TRAIL_INTERNAL_H
+
+#include "keytrail/buf.h"
+#include "keytrail/trail.h"
+
+#include <stdatomic.h>
+
+/* Numbers from here on are not believed: JSON's integers end at 2^53, and a forged line must not
+ * use them up. */
+#define TRAIL_SEQ_END (1ULL << 52)
+
+/* ---- trail_state: the mapped page ---- */
+
+struct trail_mark {
+	uint64_t seq;	  /* all up to this number is durable */
+	uint64_t segment; /* the segment, by its first number, */
+	uint64_t offset;  /* and the offset in it where that number's line ends */
+};
+
+struct trail_state;
+
+/* What the page says, whoever wrote it. */
+struct trail_state_info {
+	bool valid;
+	bool clean;
+	char log[TRAIL_ID_SIZE];
+	char boot[TRAIL_ID_SIZE];
+	struct trail_mark mark;
+};
+
+int trail_state_load(int dirfd, struct trail_state_info *out, struct err *err);
+/* Make the page anew with this content (a writer), or map the one there is (a reader). */
+int trail_state_create(
+    int dirfd, const struct trail_state_info *info, struct trail_state **out, struct err *err);
+int trail_state_map(int dirfd, struct trail_state **out, struct err *err);
+void trail_state_unmap(struct trail_state *s); /* NULL is allowed */
+void trail_state_publish(struct trail_state *s, const struct trail_mark *m);
+/* False when the page is being overwritten faster than it can be read, or is damaged. */
+bool trail_state_read(const struct trail_state *s, struct trail_mark *out);
+int trail_state_set_clean(struct trail_state *s, struct err *err);
+
+/* ---- trail_segment: names, lists, and the pieces of a file ---- */
+
+#define TRAIL_NAME_SIZE 40
+struct trail_name {
+	char s[TRAIL_NAME_SIZE];
+};
+struct trail_name trail_segment_name(uint64_t first, const char *suffix);
+
+struct trail_list {
+	uint64_t *first; /* sorted */
+	size_t n;
+};
+int trail_list_segments(int dirfd, struct trail_list *out, struct err *err);
+void trail_list_free(struct trail_list *l);
+/* The number at which the segment at index i ends. */
+uint64_t trail_list_end(const struct trail_list *l, size_t i);
+/* Index of the last segment that begins at or before seq; n when there is none. */
+size_t trail_list_find(const struct trail_list *l, uint64_t seq);
+
+/* Walks through a file newline by newline, never past `limit`, which may grow. */
+struct trail_cursor {
+	int fd;
+	uint64_t at; /* offset of the next piece */
+	uint64_t limit;
+	char *mem;
+	size_t start, end; /* read ahead, in mem */
+	bool in_long;	   /* inside a piece that is longer than any line */
+};
+
+struct trail_piece {
+	struct slice bytes; /* without the newline */
+	uint64_t at, end;
+	bool whole; /* ended by a newline, and not too long for a line */
+};
+
+int trail_cursor_init(struct trail_cursor *c, struct err *err);
+void trail_cursor_fini(struct trail_cursor *c);
+void trail_cursor_set(struct trail_cursor *c, int fd, uint64_t at, uint64_t limit);
+/* 1, 0 at the limit, -1. */
+int trail_cursor_next(struct trail_cursor *c, struct trail_piece *out, struct err *err);
+
+/* ---- trail: the writer ---- */
+
+struct trail {
+	int dirfd, lockfd;
+	int fd; /* of the open segment; -1 after a failure */
+	char *path;
+	struct trail_io io;
+	uint64_t segment_size, room;
+	gid_t gid; /* of the segments; (gid_t)-1: as it comes */
+	struct trail_state *state;
+	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
+	char member[128]; /* of every line: from boot to seq */
+	size_t nmember;
+	struct buf queue;
+	uint64_t first;	    /* of the open segment */
+	uint64_t offset;    /* end of what is written */
+	uint64_t allocated; /* end of what is reserved */
+	uint64_t roll_at;   /* offset from which a successor is opened */
+	uint64_t last_seq;  /* numbered */
+	uint64_t written_seq;
+	struct trail_mark mark; /* durable */
+	bool cannot_reserve;
+	_Atomic uint64_t durable_seq;
+	_Atomic uint64_t sealed_bytes, open_bytes, segments;
+};
+
+extern const struct trail_io trail_disk;
+
+/* Open a new segment that begins at `first`; the old one stays the caller's. */
+int trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *err);
+/* Make fd the open segment, written and durable up to `offset`. */
+void trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset);
+uint64_t trail_step(const struct trail *t);
+
+/* ---- trail_recover ---- */
+
+/* Make segments and rings one whole, and the trail ready to append. */
+int trail_recover(struct trail *t, const struct trail_state_info *before,
+    struct trail_recovery *rec, struct err *err);
+int trail_recover_rings(struct trail *t, struct trail_recovery *rec, struct err *err);
+
+#endif

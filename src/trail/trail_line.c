@@ -1,0 +1,210 @@
+#include "keytrail/crc32c.h"
+#include "trail_internal.h"
+
+static const struct slice opening = SLICE_INIT(",\"trail\":{\"at\":\"");
+static const struct slice sum_key = SLICE_INIT(",\"sum\":\"");
+
+#define SUM_DIGITS 8
+
+/* Drop `prefix` from the front of *s, or say that it is not there. */
+static bool
+eat(struct slice *s, struct slice prefix)
+{
+	if (!slice_has_prefix(*s, prefix))
+		return false;
+	*s = slice_sub(*s, prefix.n, s->n);
+	return true;
+}
+
+/* Up to the next quote, which is dropped. */
+static bool
+eat_string(struct slice *s, struct slice *out)
+{
+	const char *quote = memchr(s->p, '"', s->n);
+
+	if (quote == NULL)
+		return false;
+	*out = slice_sub(*s, 0, (size_t)(quote - s->p));
+	*s = slice_sub(*s, out->n + 1, s->n);
+	return true;
+}
+
+static bool
+eat_number(struct slice *s, uint64_t *out)
+{
+	size_t n = 0;
+
+	while (n < s->n && s->p[n] >= '0' && s->p[n] <= '9')
+		n++;
+	if (n == 0 || s->p[0] == '0' || slice_to_u64(slice_sub(*s, 0, n), out) == -1)
+		return false;
+	*s = slice_sub(*s, n, s->n);
+	return true;
+}
+
+static bool
+parse_sum(struct slice s, uint32_t *out)
+{
+	uint32_t v = 0;
+
+	for (size_t i = 0; i < SUM_DIGITS; i++) {
+		char c = s.p[i];
+
+		if (c >= '0' && c <= '9')
+			v = v << 4 | (uint32_t)(c - '0');
+		else if (c >= 'a' && c <= 'f')
+			v = v << 4 | (uint32_t)(c - 'a' + 10);
+		else
+			return false;
+	}
+	*out = v;
+	return true;
+}
+
+/* The last place where the member may begin; a string cannot hold it, its quotes would be escaped. */
+static bool
+find_member(struct slice line, size_t *at)
+{
+	size_t from = line.n > TRAIL_MEMBER_MAX ? line.n - TRAIL_MEMBER_MAX : 0;
+
+	for (size_t i = line.n < opening.n ? 0 : line.n - opening.n + 1; i > from; i--)
+		if (line.p[i - 1] == ',' && memcmp(line.p + i - 1, opening.p, opening.n) == 0) {
+			*at = i - 1;
+			return true;
+		}
+	return false;
+}
+
+int
+trail_parse_line(struct slice line, struct trail_member *out)
+{
+	struct slice rest;
+	uint32_t sum;
+
+	if (line.n + 1 > TRAIL_LINE_MAX || line.n == 0 || line.p[0] != '{' ||
+	    !find_member(line, &out->event_len))
+		return -1;
+	rest = slice_sub(line, out->event_len, line.n);
+	if (!eat(&rest, opening) || !eat_string(&rest, &out->at) ||
+	    !eat(&rest, SLICE(",\"boot\":\"")) || !eat_string(&rest, &out->boot) ||
+	    !eat(&rest, SLICE(",\"log\":\"")) || !eat_string(&rest, &out->log) ||
+	    !eat(&rest, SLICE(",\"seq\":")) || !eat_number(&rest, &out->seq))
+		return -1;
+	if (rest.n != sum_key.n + SUM_DIGITS + 3 || !eat(&rest, sum_key) ||
+	    !parse_sum(rest, &sum) || memcmp(rest.p + SUM_DIGITS, "\"}}", 3) != 0)
+		return -1;
+	if (out->seq >= TRAIL_SEQ_END ||
+	    sum != crc32c(0, line.p, line.n - sum_key.n - SUM_DIGITS - 3))
+		return -1;
+	return 0;
+}
+
+/* ---- top-level members of canonical JSON ---- */
+
+struct member {
+	size_t at; /* of the key's opening quote */
+	struct slice key, value;
+};
+
+/* The offset after the string that begins at i, or the end. */
+static size_t
+skip_string(struct slice s, size_t i)
+{
+	for (i++; i < s.n && s.p[i] != '"'; i++)
+		if (s.p[i] == '\\')
+			i++;
+	return i < s.n ? i + 1 : s.n;
+}
+
+/* The offset of the ',' or '}' that ends the value at i, or the end. */
+static size_t
+skip_value(struct slice s, size_t i)
+{
+	unsigned depth = 0;
+
+	while (i < s.n) {
+		char c = s.p[i];
+
+		if (c == '"') {
+			i = skip_string(s, i);
+			continue;
+		}
+		if (depth == 0 && (c == ',' || c == '}'))
+			return i;
+		if (c == '{' || c == '[')
+			depth++;
+		else if ((c == '}' || c == ']') && depth > 0)
+			depth--;
+		i++;
+	}
+	return s.n;
+}
+
+/* The member after *pos, which begins at 0. */
+static bool
+next_member(struct slice line, size_t *pos, struct member *out)
+{
+	size_t at = *pos + 1, after, end;
+
+	if (at >= line.n || line.p[at] != '"' || (*pos > 0 && line.p[*pos] != ','))
+		return false;
+	after = skip_string(line, at);
+	if (after >= line.n || line.p[after] != ':')
+		return false;
+	end = skip_value(line, after + 1);
+	out->at = at;
+	out->key = slice_sub(line, at + 1, after - 1);
+	out->value = slice_sub(line, after + 1, end);
+	*pos = end;
+	return true;
+}
+
+struct slice
+trail_line_string(struct slice line, struct slice key)
+{
+	struct member m;
+	size_t pos = 0;
+
+	while (next_member(line, &pos, &m))
+		if (slice_equal(m.key, key) && m.value.n >= 2 && m.value.p[0] == '"')
+			return slice_sub(m.value, 1, m.value.n - 1);
+	return SLICE_EMPTY;
+}
+
+static int
+compare_key(struct slice a, struct slice b)
+{
+	int c = memcmp(a.p, b.p, a.n < b.n ? a.n : b.n);
+
+	return c != 0 ? c : (a.n > b.n) - (a.n < b.n);
+}
+
+size_t
+trail_line_recovered(struct slice line, char *out)
+{
+	static const struct slice key = SLICE_INIT("recovered");
+	static const struct slice text = SLICE_INIT(",\"recovered\":true");
+	struct member m;
+	size_t pos = 0;
+	bool before = false;
+
+	while (!before && next_member(line, &pos, &m)) {
+		int c = compare_key(m.key, key);
+
+		if (c == 0) {
+			memcpy(out, line.p, line.n);
+			return line.n;
+		}
+		before = c > 0;
+	}
+	if (!before) {
+		memcpy(out, line.p, line.n);
+		memcpy(out + line.n, text.p, text.n);
+		return line.n + text.n;
+	}
+	memcpy(out, line.p, m.at);
+	memcpy(out + m.at, text.p + 1, text.n - 1);
+	out[m.at + text.n - 1] = ',';
+	memcpy(out + m.at + text.n, line.p + m.at, line.n - m.at);
+	return line.n + text.n;
+}

@@ -1,0 +1,268 @@
+#include "trail_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SEEK_NEAR 65536 /* bytes that are read through rather than halved */
+
+/*
+ * A segment is opened only when something in it is durable, and read only up to the mark, so that
+ * what a reader holds is never taken back.  When the mark has left the segment, it is read to its
+ * end, but not beyond its successor's first number.
+ */
+struct trail_reader {
+	int dirfd, fd;
+	struct trail_state *state;
+	struct trail_mark mark;
+	struct trail_cursor c;
+	uint64_t want;	  /* lines below are skipped */
+	uint64_t first;	  /* of the open segment, or of the last one that was */
+	uint64_t end;	  /* number at which it ends, once it is sealed; else 0 */
+	uint64_t bad;	  /* damaged pieces since the last good line */
+	uint64_t corrupt; /* those that were no left-overs of a failed write */
+};
+
+int
+trail_reader_open(const char *dir, uint64_t from_seq, struct trail_reader **out, struct err *err)
+{
+	struct trail_reader *r;
+
+	if ((r = calloc(1, sizeof(*r))) == NULL)
+		return err_set_errno(err, "%s", dir);
+	r->fd = -1;
+	r->want = from_seq;
+	if ((r->dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1) {
+		err_set_errno(err, "%s: open", dir);
+		goto fail;
+	}
+	if (trail_state_map(r->dirfd, &r->state, err) == -1 ||
+	    trail_cursor_init(&r->c, err) == -1) {
+		err_prefix(err, "%s", dir);
+		goto fail;
+	}
+	*out = r;
+	return 0;
+fail:
+	trail_reader_close(r);
+	return -1;
+}
+
+void
+trail_reader_close(struct trail_reader *r)
+{
+	if (r == NULL)
+		return;
+	trail_cursor_fini(&r->c);
+	trail_state_unmap(r->state);
+	if (r->fd != -1)
+		close(r->fd);
+	if (r->dirfd != -1)
+		close(r->dirfd);
+	free(r);
+}
+
+uint64_t
+trail_reader_durable(const struct trail_reader *r)
+{
+	struct trail_mark m;
+
+	return trail_state_read(r->state, &m) ? m.seq : r->mark.seq;
+}
+
+uint64_t
+trail_reader_corrupt(const struct trail_reader *r)
+{
+	return r->corrupt;
+}
+
+/* True when the mark has moved. */
+static bool
+refresh_mark(struct trail_reader *r)
+{
+	struct trail_mark m;
+
+	if (!trail_state_read(r->state, &m) || m.seq <= r->mark.seq)
+		return false;
+	r->mark = m;
+	return true;
+}
+
+/* Where to look for r->want first: halve the file until what is left is near. */
+static int
+seek_near(struct trail_reader *r, uint64_t limit, struct err *err)
+{
+	uint64_t low = 0, high = limit;
+	struct trail_piece p;
+	struct trail_member m;
+	int rc;
+
+	while (high - low > SEEK_NEAR) {
+		uint64_t middle = low + (high - low) / 2;
+
+		trail_cursor_set(&r->c, r->fd, middle, limit);
+		if ((rc = trail_cursor_next(&r->c, &p, err)) == 1) /* part of a line */
+			rc = trail_cursor_next(&r->c, &p, err);
+		if (rc == -1)
+			return -1;
+		if (rc == 1 && (!p.whole || trail_parse_line(p.bytes, &m) == -1))
+			break; /* damage: read it all */
+		if (rc == 1 && m.seq < r->want)
+			low = p.at;
+		else
+			high = middle;
+	}
+	trail_cursor_set(&r->c, r->fd, low, limit);
+	return 0;
+}
+
+static int
+start_segment(struct trail_reader *r, uint64_t first, struct err *err)
+{
+	struct stat st;
+
+	if (fstat(r->fd, &st) == -1)
+		return err_set_errno(err, "read the trail");
+	r->first = first;
+	r->end = 0;
+	r->bad = 0;
+	if (r->want < first)
+		r->want = first;
+	return seek_near(r, first == r->mark.segment ? r->mark.offset : (uint64_t)st.st_size, err);
+}
+
+/* The segment that holds r->want, or else the one after it: among those that are left, behind the
+ * last one read, and durable.  The number at index n when there is none. */
+static size_t
+choose(const struct trail_reader *r, const struct trail_list *l)
+{
+	size_t i = trail_list_find(l, r->want);
+
+	if (i == l->n)
+		i = 0;
+	while (i < l->n && l->first[i] <= r->first)
+		i++;
+	return i < l->n && l->first[i] <= r->mark.segment ? i : l->n;
+}
+
+/* 1: one is open; 0: none yet. */
+static int
+open_segment(struct trail_reader *r, struct err *err)
+{
+	struct trail_list l;
+	size_t i;
+	uint64_t first;
+	bool found;
+
+	do {
+		refresh_mark(r);
+		if (r->mark.seq == 0 || r->want > r->mark.seq)
+			return 0;
+		if (trail_list_segments(r->dirfd, &l, err) == -1)
+			return -1;
+		i = choose(r, &l);
+		found = i < l.n;
+		first = found ? l.first[i] : 0;
+		trail_list_free(&l);
+		if (!found)
+			return 0;
+		r->fd = openat(
+		    r->dirfd, trail_segment_name(first, "").s, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	} while (r->fd == -1 && errno == ENOENT); /* expired under us */
+	if (r->fd == -1)
+		return err_set_errno(err, "open %s", trail_segment_name(first, "").s);
+	return start_segment(r, first, err) == -1 ? -1 : 1;
+}
+
+static void
+leave_segment(struct trail_reader *r)
+{
+	if (r->want < r->end)
+		r->corrupt += r->bad;
+	r->bad = 0;
+	if (r->want < r->end)
+		r->want = r->end;
+	close(r->fd);
+	r->fd = -1;
+}
+
+/* The mark has left the segment: it ends where the next one begins. */
+static int
+find_end(struct trail_reader *r, struct err *err)
+{
+	struct trail_list l;
+	struct stat st;
+	size_t i;
+
+	if (fstat(r->fd, &st) == -1)
+		return err_set_errno(err, "read the trail");
+	if (trail_list_segments(r->dirfd, &l, err) == -1)
+		return -1;
+	for (i = 0; i < l.n && l.first[i] <= r->first;)
+		i++;
+	r->end = i < l.n ? l.first[i] : r->mark.segment;
+	trail_list_free(&l);
+	r->c.limit = (uint64_t)st.st_size;
+	return 0;
+}
+
+/* Nothing is left below the limit: 1 when there may be more now. */
+static int
+advance(struct trail_reader *r, struct err *err)
+{
+	if (r->end != 0) {
+		leave_segment(r);
+		return 1;
+	}
+	if (r->mark.segment != r->first)
+		return find_end(r, err) == -1 ? -1 : 1;
+	if (!refresh_mark(r))
+		return 0;
+	if (r->mark.segment == r->first)
+		r->c.limit = r->mark.offset;
+	return 1;
+}
+
+/* True: a line to hand out. */
+static bool
+take_piece(struct trail_reader *r, const struct trail_piece *p, struct slice *line, uint64_t *seq)
+{
+	struct trail_member m;
+
+	if (!p->whole || trail_parse_line(p->bytes, &m) == -1) {
+		r->bad++;
+		return false;
+	}
+	if (r->end != 0 && m.seq >= r->end) {
+		leave_segment(r);
+		return false;
+	}
+	r->corrupt += r->bad;
+	r->bad = 0;
+	if (m.seq < r->want)
+		return false;
+	r->want = m.seq + 1;
+	*line = p->bytes;
+	*seq = m.seq;
+	return true;
+}
+
+int
+trail_reader_next(struct trail_reader *r, struct slice *line, uint64_t *seq, struct err *err)
+{
+	struct trail_piece p;
+	int rc;
+
+	for (;;) {
+		if (r->fd == -1 && (rc = open_segment(r, err)) != 1)
+			return rc;
+		if ((rc = trail_cursor_next(&r->c, &p, err)) == -1)
+			return -1;
+		if (rc == 1 && take_piece(r, &p, line, seq))
+			return 1;
+		if (rc == 0 && (rc = advance(r, err)) != 1)
+			return rc;
+	}
+}

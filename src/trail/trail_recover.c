@@ -1,0 +1,289 @@
+/*
+ * Recovery.  First the segments from the durable one on are read whole, and what is torn is cut;
+ * then what only the rings held is appended.
+ */
+#include "trail_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A run of bytes that are no lines of the log. */
+struct bad {
+	uint64_t at, end; /* equal: none */
+	uint64_t lines;
+};
+
+struct scan {
+	struct trail *t;
+	struct trail_mark before; /* the durable mark as found */
+	struct trail_recovery *rec;
+	struct trail_cursor c;
+	uint64_t expect;   /* the next number */
+	uint64_t line_end; /* of the last good line in this segment */
+	bool damaged;
+	/* of the last segment, when all else is done */
+	uint64_t first;
+	bool keep; /* bytes after line_end could not be copied aside: leave the segment */
+};
+
+static void
+widen(uint64_t *first, uint64_t *last, uint64_t from, uint64_t to)
+{
+	if (*first == 0 || from < *first)
+		*first = from;
+	if (to > *last)
+		*last = to;
+}
+
+static void
+note_missing(struct scan *s, uint64_t from, uint64_t to)
+{
+	widen(&s->rec->missing_first, &s->rec->missing_last, from, to);
+	s->damaged = true;
+}
+
+/* Append bytes [at, end) of the segment to <segment><suffix>. */
+static int
+copy_aside(struct scan *s, int fd, uint64_t first, const char *suffix, uint64_t at, uint64_t end,
+    struct err *err)
+{
+	struct trail_name name = trail_segment_name(first, suffix);
+	char mem[16384];
+	int out, rc = -1;
+
+	if ((out = openat(s->t->dirfd, name.s,
+		 O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1)
+		return err_set_errno(err, "%s: create %s", s->t->path, name.s);
+	while (at < end) {
+		size_t want = end - at < sizeof(mem) ? (size_t)(end - at) : sizeof(mem);
+		ssize_t n = pread(fd, mem, want, (off_t)at);
+
+		if (n <= 0 || write(out, mem, (size_t)n) != n)
+			goto out;
+		at += (uint64_t)n;
+	}
+	rc = fsync(out);
+out:
+	if (rc == -1)
+		err_set_errno(err, "%s: write %s", s->t->path, name.s);
+	close(out);
+	return rc;
+}
+
+/* The bytes stay in the segment too, so that a copy that fails loses nothing. */
+static void
+note_corrupt(
+    struct scan *s, int fd, uint64_t first, const struct bad *bad, uint64_t from, uint64_t to)
+{
+	struct err err;
+
+	widen(&s->rec->corrupt_first, &s->rec->corrupt_last, from, to < from ? from : to);
+	s->rec->corrupt_lines += bad->lines > 0 ? bad->lines : 1;
+	s->damaged = true;
+	copy_aside(s, fd, first, ".corrupt", bad->at, bad->end, &err);
+}
+
+static void
+add_bad(struct bad *bad, const struct trail_piece *p)
+{
+	if (bad->at == bad->end)
+		bad->at = p->at;
+	bad->end = p->end;
+	bad->lines++;
+}
+
+/* A line of this segment's part of the log?  1; 0: no; -1: it is the successor's. */
+static int
+classify(const struct scan *s, const struct trail_piece *p, uint64_t end, struct trail_member *m)
+{
+	if (!p->whole || trail_parse_line(p->bytes, m) == -1 || m->seq < s->expect)
+		return 0;
+	return m->seq >= end ? -1 : 1;
+}
+
+/* What follows the last good line of a sealed segment.  With no number missing it is what a failed
+ * write left behind, written again in the successor. */
+static void
+end_sealed(struct scan *s, int fd, uint64_t first, uint64_t end, const struct bad *bad)
+{
+	if (s->expect >= end)
+		return;
+	if (bad->at < bad->end)
+		note_corrupt(s, fd, first, bad, s->expect, end - 1);
+	else
+		note_missing(s, s->expect, end - 1);
+	s->expect = end;
+}
+
+/* What follows the last good line of all: up to the durable mark it is corrupt, beyond it torn. */
+static void
+end_last(struct scan *s, int fd, uint64_t first, struct bad *bad)
+{
+	uint64_t mark = first == s->before.segment ? s->before.offset : 0;
+	struct err err;
+
+	s->first = first;
+	if (bad->at < bad->end && bad->at < mark) {
+		struct bad old = { bad->at, bad->end < mark ? bad->end : mark, bad->lines };
+
+		note_corrupt(s, fd, first, &old, s->expect, s->before.seq);
+		if (s->before.seq >= s->expect)
+			s->expect = s->before.seq + 1;
+		bad->at = s->line_end = old.end;
+	}
+	if (bad->at < bad->end) {
+		s->keep = copy_aside(s, fd, first, ".torn", bad->at, bad->end, &err) == -1;
+		s->rec->torn_bytes = bad->end - bad->at;
+	}
+}
+
+static int
+scan_lines(struct scan *s, int fd, uint64_t first, uint64_t end, struct bad *bad, struct err *err)
+{
+	struct trail_piece p;
+	struct trail_member m;
+	int rc, kind;
+
+	while ((rc = trail_cursor_next(&s->c, &p, err)) == 1) {
+		if ((kind = classify(s, &p, end, &m)) == -1)
+			return 0;
+		if (kind == 0) {
+			add_bad(bad, &p);
+			continue;
+		}
+		if (bad->at < bad->end)
+			note_corrupt(s, fd, first, bad, s->expect, m.seq - 1);
+		else if (m.seq > s->expect)
+			note_missing(s, s->expect, m.seq - 1);
+		*bad = (struct bad){ 0 };
+		s->expect = m.seq + 1;
+		s->line_end = p.end;
+	}
+	return rc;
+}
+
+/* What is kept is synced before it is published. */
+static int
+scan_segment(struct scan *s, uint64_t first, uint64_t end, struct err *err)
+{
+	struct trail_name name = trail_segment_name(first, "");
+	struct bad bad = { 0 };
+	struct stat st;
+	int fd, rc = -1;
+
+	if ((fd = openat(s->t->dirfd, name.s, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) == -1)
+		return err_set_errno(err, "%s: open %s", s->t->path, name.s);
+	if (fstat(fd, &st) == -1 || fsync(fd) == -1) {
+		err_set_errno(err, "%s: %s", s->t->path, name.s);
+		goto out;
+	}
+	if (s->expect < first)
+		note_missing(s, s->expect, first - 1);
+	s->expect = first;
+	s->line_end = 0;
+	trail_cursor_set(&s->c, fd, 0, (uint64_t)st.st_size);
+	if (scan_lines(s, fd, first, end, &bad, err) == -1)
+		goto out;
+	if (end != TRAIL_SEQ_END)
+		end_sealed(s, fd, first, end, &bad);
+	else
+		end_last(s, fd, first, &bad);
+	rc = 0;
+out:
+	close(fd);
+	return rc;
+}
+
+static int
+scan_segments(struct scan *s, const struct trail_list *l, struct err *err)
+{
+	size_t from = l->n > 0 ? l->n - 1 : 0;
+
+	s->expect = 1;
+	if (s->before.segment > 0 && l->n > 0) {
+		from = trail_list_find(l, s->before.segment);
+		if (from == l->n)
+			from = 0;
+		s->expect = l->first[from] < s->before.segment ? l->first[from] : s->before.segment;
+	} else if (s->before.segment > 0) {
+		s->expect = s->before.segment;
+	} else if (l->n > 0) {
+		s->expect = l->first[from];
+	}
+	for (size_t i = from; i < l->n; i++)
+		if (scan_segment(s, l->first[i], trail_list_end(l, i), err) == -1)
+			return -1;
+	if (s->expect <= s->before.seq) {
+		note_missing(s, s->expect, s->before.seq);
+		s->expect = s->before.seq + 1;
+	}
+	return 0;
+}
+
+/* Go on in the last segment, cut behind its last line. */
+static int
+continue_segment(struct scan *s, struct err *err)
+{
+	struct trail *t = s->t;
+	struct trail_name name = trail_segment_name(s->first, "");
+	int fd;
+
+	if ((fd = openat(t->dirfd, name.s, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) == -1)
+		return err_set_errno(err, "%s: open %s", t->path, name.s);
+	if (ftruncate(fd, (off_t)s->line_end) == -1 || fsync(fd) == -1) {
+		err_set_errno(err, "%s: cut %s", t->path, name.s);
+		close(fd);
+		return -1;
+	}
+	trail_segment_use(t, fd, s->first, s->line_end);
+	return 0;
+}
+
+/* Damage is left behind in a segment that is not written any more: the next start does not find it
+ * again. */
+static int
+choose_segment(struct scan *s, bool any, struct err *err)
+{
+	struct trail *t = s->t;
+	bool own_name = any && s->first == s->expect; /* it holds nothing that counts */
+	int fd;
+
+	t->last_seq = t->written_seq = s->expect - 1;
+	if (any && (own_name || (!s->damaged && !s->keep))) {
+		if (own_name)
+			s->line_end = 0;
+		if (continue_segment(s, err) == -1)
+			return -1;
+	} else {
+		if (trail_segment_create(t, s->expect, &fd, err) == -1)
+			return -1;
+		trail_segment_use(t, fd, s->expect, 0);
+	}
+	t->mark = (struct trail_mark){ t->last_seq, t->first, t->offset };
+	atomic_store(&t->durable_seq, t->last_seq);
+	return 0;
+}
+
+int
+trail_recover(struct trail *t, const struct trail_state_info *before, struct trail_recovery *rec,
+    struct err *err)
+{
+	struct scan s = { .t = t, .rec = rec };
+	struct trail_list l;
+	int rc = -1;
+
+	if (before->valid && before->mark.seq < TRAIL_SEQ_END)
+		s.before = before->mark;
+	if (trail_list_segments(t->dirfd, &l, err) == -1)
+		return -1;
+	if (trail_cursor_init(&s.c, err) == 0 && scan_segments(&s, &l, err) == 0 &&
+	    choose_segment(&s, l.n > 0, err) == 0)
+		rc = 0;
+	trail_cursor_fini(&s.c);
+	trail_list_free(&l);
+	return rc;
+}

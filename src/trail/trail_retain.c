@@ -1,0 +1,102 @@
+/* Retention: which sealed segments may go, and their going. */
+#include "keytrail/clock.h"
+#include "trail_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct retain {
+	int64_t before_ns;
+	uint64_t max_size, keep_seq;
+	uint64_t total; /* bytes of all segments that are left */
+};
+
+static bool
+may_go(const struct retain *r, const struct stat *st, uint64_t end)
+{
+	int64_t written = (int64_t)st->st_mtim.tv_sec * CLOCK_NS_PER_S + st->st_mtim.tv_nsec;
+
+	if (end > r->keep_seq)
+		return false;
+	return written < r->before_ns || (r->max_size > 0 && r->total > r->max_size);
+}
+
+/* How many segments may go, oldest first; the open one and what is not durable never. */
+static int
+count_expired(
+    struct trail *t, const struct trail_list *l, struct retain *r, size_t *n, struct err *err)
+{
+	struct trail_stats stats;
+	struct stat st;
+
+	trail_stats(t, &stats);
+	r->total = stats.bytes;
+	for (*n = 0; *n < l->n; ++*n) {
+		struct trail_name name = trail_segment_name(l->first[*n], "");
+		uint64_t end = trail_list_end(l, *n);
+
+		if (l->first[*n] >= t->first || l->first[*n] >= t->mark.segment ||
+		    end > t->mark.seq + 1)
+			break;
+		if (fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW) == -1)
+			return err_set_errno(err, "%s: %s", t->path, name.s);
+		if (!may_go(r, &st, end))
+			break;
+		r->total -= (uint64_t)st.st_size < r->total ? (uint64_t)st.st_size : r->total;
+	}
+	return 0;
+}
+
+static int
+expire(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64_t *last,
+    struct err *err)
+{
+	struct trail_list l;
+	struct stat st;
+	size_t n = 0;
+	int rc;
+
+	*first = *last = 0;
+	if (trail_list_segments(t->dirfd, &l, err) == -1)
+		return -1;
+	rc = count_expired(t, &l, r, &n, err);
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		struct trail_name name = trail_segment_name(l.first[i], "");
+
+		if (removing && (fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW) == -1 ||
+				    unlinkat(t->dirfd, name.s, 0) == -1)) {
+			rc = err_set_errno(err, "%s: remove %s", t->path, name.s);
+			break;
+		}
+		if (removing) {
+			atomic_fetch_sub(&t->sealed_bytes, (uint64_t)st.st_size);
+			atomic_fetch_sub(&t->segments, 1);
+		}
+		*first = l.first[0];
+		*last = trail_list_end(&l, i) - 1;
+	}
+	if (removing && *last > 0 && fsync(t->dirfd) == -1 && rc == 0)
+		rc = err_set_errno(err, "%s: sync", t->path);
+	trail_list_free(&l);
+	return rc;
+}
+
+int
+trail_expirable(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
+    uint64_t *first, uint64_t *last, struct err *err)
+{
+	struct retain r = { before_ns, max_size, keep_seq, 0 };
+
+	return expire(t, &r, false, first, last, err);
+}
+
+int
+trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
+    uint64_t *first, uint64_t *last, struct err *err)
+{
+	struct retain r = { before_ns, max_size, keep_seq, 0 };
+
+	return expire(t, &r, true, first, last, err);
+}

@@ -1,0 +1,224 @@
+#include "keytrail/crc32c.h"
+#include "trail_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MAGIC	  "KTSTATE\n"
+#define VERSION	  1
+#define PAGE	  4096
+#define TRIES_MAX 1000
+
+/* Two slots, written in turn: whoever is killed while writing one leaves the other. */
+struct slot {
+	_Atomic uint64_t seq, segment, offset, generation;
+	_Atomic uint64_t sum;
+};
+
+/* All within one disk sector. */
+struct page {
+	char magic[8];
+	uint32_t version;
+	uint32_t sum; /* of log and boot */
+	char log[TRAIL_ID_SIZE - 1];
+	char boot[TRAIL_ID_SIZE - 1];
+	_Atomic uint64_t clean;
+	_Atomic uint64_t generation; /* the slot to read is the one of its lowest bit */
+	struct slot slots[2];
+};
+
+_Static_assert(sizeof(struct page) <= 512, "the state page must not be torn by a power cut");
+
+struct trail_state {
+	struct page *page;
+};
+
+static uint64_t
+slot_sum(uint64_t generation, const struct trail_mark *m)
+{
+	uint64_t words[4] = { generation, m->seq, m->segment, m->offset };
+
+	return crc32c(0, words, sizeof(words));
+}
+
+static uint32_t
+identity_sum(const struct page *p)
+{
+	return crc32c(crc32c(0, p->log, sizeof(p->log)), p->boot, sizeof(p->boot));
+}
+
+static void
+slot_store(struct slot *s, uint64_t generation, const struct trail_mark *m)
+{
+	atomic_store_explicit(&s->sum, 0, memory_order_release);
+	atomic_store_explicit(&s->seq, m->seq, memory_order_release);
+	atomic_store_explicit(&s->segment, m->segment, memory_order_release);
+	atomic_store_explicit(&s->offset, m->offset, memory_order_release);
+	atomic_store_explicit(&s->generation, generation, memory_order_release);
+	atomic_store_explicit(&s->sum, slot_sum(generation, m), memory_order_release);
+}
+
+static bool
+slot_load(const struct slot *s, uint64_t *generation, struct trail_mark *m)
+{
+	uint64_t sum = atomic_load_explicit(&s->sum, memory_order_acquire);
+
+	m->seq = atomic_load_explicit(&s->seq, memory_order_acquire);
+	m->segment = atomic_load_explicit(&s->segment, memory_order_acquire);
+	m->offset = atomic_load_explicit(&s->offset, memory_order_acquire);
+	*generation = atomic_load_explicit(&s->generation, memory_order_acquire);
+	return sum == slot_sum(*generation, m);
+}
+
+static bool
+page_valid(const struct page *p)
+{
+	return memcmp(p->magic, MAGIC, sizeof(p->magic)) == 0 && p->version == VERSION;
+}
+
+int
+trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
+{
+	union {
+		char bytes[PAGE];
+		struct page page;
+	} file = { { 0 } };
+	const struct page *p = &file.page;
+	struct trail_mark m;
+	uint64_t generation, best = 0;
+	int fd;
+
+	*out = (struct trail_state_info){ 0 };
+	if ((fd = openat(dirfd, "state", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
+		return errno == ENOENT ? 0 : err_set_errno(err, "open state");
+	if (pread(fd, file.bytes, PAGE, 0) == -1) {
+		close(fd);
+		return err_set_errno(err, "read state");
+	}
+	close(fd);
+	if (!page_valid(p) || p->sum != identity_sum(p))
+		return 0;
+	for (size_t i = 0; i < 2; i++)
+		if (slot_load(&p->slots[i], &generation, &m) &&
+		    (!out->valid || generation > best)) {
+			out->valid = true;
+			out->mark = m;
+			best = generation;
+		}
+	memcpy(out->log, p->log, sizeof(p->log));
+	memcpy(out->boot, p->boot, sizeof(p->boot));
+	out->clean = p->clean == 1;
+	return 0;
+}
+
+static int
+map_page(int dirfd, int flags, int prot, struct trail_state **out, struct err *err)
+{
+	struct trail_state *s = NULL;
+	int fd;
+
+	if ((fd = openat(dirfd, "state", flags | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1)
+		return err_set_errno(err, "open state");
+	if ((flags & O_ACCMODE) == O_RDWR && (errno = posix_fallocate(fd, 0, PAGE)) != 0) {
+		err_set_errno(err, "reserve state");
+		goto fail;
+	}
+	if (lseek(fd, 0, SEEK_END) < PAGE) {
+		err_set(err, "state: not a page");
+		goto fail;
+	}
+	if ((s = malloc(sizeof(*s))) == NULL ||
+	    (s->page = mmap(NULL, PAGE, prot, MAP_SHARED, fd, 0)) == MAP_FAILED) {
+		err_set_errno(err, "map state");
+		goto fail;
+	}
+	close(fd);
+	*out = s;
+	return 0;
+fail:
+	free(s);
+	close(fd);
+	return -1;
+}
+
+int
+trail_state_create(
+    int dirfd, const struct trail_state_info *info, struct trail_state **out, struct err *err)
+{
+	struct page *p;
+
+	if (map_page(dirfd, O_RDWR | O_CREAT, PROT_READ | PROT_WRITE, out, err) == -1)
+		return -1;
+	p = (*out)->page;
+	trail_state_publish(*out, &info->mark);
+	memcpy(p->log, info->log, sizeof(p->log));
+	memcpy(p->boot, info->boot, sizeof(p->boot));
+	p->sum = identity_sum(p);
+	p->version = VERSION;
+	memcpy(p->magic, MAGIC, sizeof(p->magic));
+	atomic_store_explicit(&p->clean, 0, memory_order_release);
+	if (msync(p, PAGE, MS_SYNC) == -1) {
+		trail_state_unmap(*out);
+		return err_set_errno(err, "sync state");
+	}
+	return 0;
+}
+
+int
+trail_state_map(int dirfd, struct trail_state **out, struct err *err)
+{
+	if (map_page(dirfd, O_RDONLY, PROT_READ, out, err) == -1)
+		return -1;
+	if (!page_valid((*out)->page)) {
+		trail_state_unmap(*out);
+		return err_set(err, "state: not the state of a trail");
+	}
+	return 0;
+}
+
+void
+trail_state_unmap(struct trail_state *s)
+{
+	if (s == NULL)
+		return;
+	munmap(s->page, PAGE);
+	free(s);
+}
+
+void
+trail_state_publish(struct trail_state *s, const struct trail_mark *m)
+{
+	struct page *p = s->page;
+	uint64_t generation = atomic_load_explicit(&p->generation, memory_order_relaxed) + 1;
+
+	slot_store(&p->slots[generation & 1], generation, m);
+	atomic_store_explicit(&p->generation, generation, memory_order_release);
+}
+
+bool
+trail_state_read(const struct trail_state *s, struct trail_mark *out)
+{
+	const struct page *p = s->page;
+
+	for (int i = 0; i < TRIES_MAX; i++) {
+		uint64_t g = atomic_load_explicit(&p->generation, memory_order_acquire), seen;
+
+		/* The slot is overwritten only after the generation has moved on. */
+		if (slot_load(&p->slots[g & 1], &seen, out) && seen == g &&
+		    atomic_load_explicit(&p->generation, memory_order_acquire) == g)
+			return true;
+	}
+	return false;
+}
+
+int
+trail_state_set_clean(struct trail_state *s, struct err *err)
+{
+	atomic_store_explicit(&s->page->clean, 1, memory_order_release);
+	if (msync(s->page, PAGE, MS_SYNC) == -1)
+		return err_set_errno(err, "sync state");
+	return 0;
+}
