@@ -104,7 +104,7 @@ LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
 .PHONY: all demo test check format tsan fuzz bench bench-quick soak install image clean help \
-        programs unit integration replay run-demo run-check run-fuzz run-soak run-tsan run-install \
+        programs unit integration replay run-demo run-check run-fuzz run-tsan \
         check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -209,9 +209,8 @@ replay: $(FUZZ)
 DURATION ?= 600
 
 soak: ## DURATION (600) seconds of mixed traffic at full speed, one event an answer (SAN=...)
-	$(call again,$(PACKAGES_DEMO),run-soak)
-
-run-soak: programs build/load
+	$(call again,$(PACKAGES_DEMO),SAN= programs build/load)
+	$(call again,$(PACKAGES_DEMO),programs)
 	@$(PYTHON) tests/soak/soak --build $B --load build/load --duration $(DURATION)
 
 bench: ## CPU time per request next to nginx and HAProxy

@@ -13,6 +13,7 @@
 
 #include <arpa/inet.h>
 #include <getopt.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,6 +209,10 @@ serve(const struct options *o, struct service *s)
 	if ((bound = evhttp_bind_socket_with_handle(
 		 http, o->address, (ev_uint16_t)strtoul(o->port, NULL, 10))) == NULL)
 		die("cannot listen", o->address);
+	/* Accepted sockets inherit it; head and body are two writes, and Nagle would hold the second
+	 * until the peer's delayed acknowledgement. */
+	setsockopt(
+	    evhttp_bound_socket_get_fd(bound), IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
 	evsignal_add(term, NULL);
 	evsignal_add(intr, NULL);
 	announce(o, bound);
