@@ -106,13 +106,15 @@ token_check(const struct token_secret *s, const char *authorization, time_t now)
 }
 
 static void
-token_append_b64url(char *out, size_t cap, const void *p, size_t n)
+token_append_part(char *out, size_t cap, const void *p, size_t n)
 {
 	char *b64 = crypto_b64_encode(p, n);
 	size_t at = strlen(out);
 
-	if (b64 == NULL || at + strlen(b64) >= cap)
+	if (b64 == NULL || at + 1 + strlen(b64) >= cap)
 		abort();
+	if (at > 0)
+		out[at++] = '.';
 	for (const char *c = b64; *c != '\0' && *c != '='; c++)
 		out[at++] = *c == '+' ? '-' : *c == '/' ? '_' : *c;
 	out[at] = '\0';
@@ -130,17 +132,15 @@ token_mint(const struct token_secret *s, const char *subject, time_t now, time_t
 	    subject, "sub", subject, "grant_type", "urn:ibm:params:oauth:grant-type:apikey",
 	    "account", "bss", "a12333e9bd28461a8c92385628efac9f", "iss",
 	    "https://iam.example.com/identity", "iat", (json_int_t)now, "exp",
-	    (json_int_t)(now + lifetime));
+	    (json_int_t)now + lifetime);
 	char *text = json_dumps(claims, JSON_COMPACT);
 
 	if (out == NULL || text == NULL)
 		abort();
-	token_append_b64url(out, cap, header, strlen(header));
-	strcat(out, ".");
-	token_append_b64url(out, cap, text, strlen(text));
+	token_append_part(out, cap, header, strlen(header));
+	token_append_part(out, cap, text, strlen(text));
 	token_sign(s, out, strlen(out), mac);
-	strcat(out, ".");
-	token_append_b64url(out, cap, mac, sizeof(mac));
+	token_append_part(out, cap, mac, sizeof(mac));
 	free(text);
 	json_decref(claims);
 	return out;
