@@ -115,6 +115,12 @@ help: ## list the targets
 all: ## build keytrail and the stand-in key service
 	$(call again,$(PACKAGES_BUILD),programs)
 
+demo: ## real traffic through keytrail, and the trail it leaves (SERVE=1: stay up)
+	$(call again,$(PACKAGES_DEMO),run-demo)
+
+run-demo: programs
+	@SERVE=$(SERVE) KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/demo/demo.py
+
 programs: $(if $(PROXY_SRC),$B/keytrail) $(if $(KMS_SRC),$B/kms) $(LIB)
 
 $B/keytrail: $(PROXY_OBJ) $(LIB)

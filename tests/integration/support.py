@@ -140,7 +140,8 @@ class Kms:
         command = [KMS, "--token-secret", self.folder / "secret", "--log", self.log, *extra]
         if tls:
             command += ["--cert", pki["kms.pem"], "--key", pki["kms.key"]]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
+                                        start_new_session=True)
         self.port = int(json.loads(self.process.stdout.readline())["address"].rpartition(":")[2])
 
     def stop(self):
@@ -219,7 +220,8 @@ class Keytrail:
         with open(self.stderr_file, "ab") as err, open(self.stdout_file, "ab") as out:
             self.process = subprocess.Popen([KEYTRAIL, "run", self.file, *self.arguments],
                                             stdout=out, stderr=err, stdin=subprocess.DEVNULL,
-                                            env=self.environment, cwd=self.folder)
+                                            env=self.environment, cwd=self.folder,
+                                            start_new_session=True)
 
     def start(self):
         mark = self.stderr_file.stat().st_size if self.stderr_file.exists() else 0
