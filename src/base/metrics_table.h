@@ -34,51 +34,51 @@ enum metric_labels {
 #define CLASSES	 6 /* none, 1xx ... 5xx */
 
 struct metric_row {
-	const char	  *name; /* of the family, without keytrail_ and _total */
-	enum metric_type   type;
-	const char	  *unit; /* the name's last word, or NULL */
+	const char *name; /* of the family, without keytrail_ and _total */
+	enum metric_type type;
+	const char *unit; /* the name's last word, or NULL */
 	enum metric_labels labels;
-	bool		   unset;  /* a gauge that is left out until it is set */
-	const double	  *bounds; /* of a histogram, ascending */
-	unsigned	   nbounds;
-	const char	  *help;
+	bool unset;	      /* a gauge that is left out until it is set */
+	const double *bounds; /* of a histogram, ascending */
+	unsigned nbounds;
+	const char *help;
 };
 
 /* How the values of a kind of label are called and shown. */
 struct label_kind {
-	const char	  *name;  /* of the label; NULL: more than one */
+	const char *name;	  /* of the label; NULL: more than one */
 	const char *const *words; /* by index; NULL: names that were registered */
-	unsigned	   slots;
-	bool		   always; /* shown at 0 too */
+	unsigned slots;
+	bool always; /* shown at 0 too */
 };
 
 extern const struct metric_row metric_rows[METRIC_COUNT];
 extern const struct label_kind metric_label_kinds[LABELS_KINDS];
-extern const char *const       metric_outcome_words[OUTCOMES];
-extern const char *const       metric_class_words[CLASSES];
+extern const char *const metric_outcome_words[OUTCOMES];
+extern const char *const metric_class_words[CLASSES];
 
 struct metrics_shard {
 	struct metrics_shard *next;
-	const unsigned	     *layout; /* first cell of each metric */
-	size_t		      size;   /* of the mapping */
+	const unsigned *layout; /* first cell of each metric */
+	size_t size;		/* of the mapping */
 	/* The cells start on a cache line of their own. */
 	_Alignas(64) _Atomic uint64_t cells[];
 };
 
 struct metrics {
 	struct metrics_shard *shards;
-	unsigned	      layout[METRIC_COUNT + 1]; /* the last: how many cells in all */
-	char		     *actions[METRICS_ACTIONS_MAX + 1]; /* "other" last */
-	unsigned	      nactions;
-	char		     *sinks[METRICS_SINKS_MAX + 1];
-	unsigned	      nsinks;
-	char		     *build[3]; /* version, tls, http_parser */
+	unsigned layout[METRIC_COUNT + 1];	/* the last: how many cells in all */
+	char *actions[METRICS_ACTIONS_MAX + 1]; /* "other" last */
+	unsigned nactions;
+	char *sinks[METRICS_SINKS_MAX + 1];
+	unsigned nsinks;
+	char *build[3]; /* version, tls, http_parser */
 };
 
 unsigned metrics_slots(const struct metric_row *row);
 
 /* Sums of one cell over the shards. */
 uint64_t metrics_sum_integer(const struct metrics *m, unsigned cell);
-double	 metrics_sum_double(const struct metrics *m, unsigned cell); /* NAN: nobody set it */
+double metrics_sum_double(const struct metrics *m, unsigned cell); /* NAN: nobody set it */
 
 #endif

@@ -211,7 +211,7 @@ put_bound(struct page *page, double bound)
 	snprintf(text, sizeof(text), "%.15g", bound);
 	/* OpenMetrics' canonical numbers have a point. */
 	if (openmetrics(page) && strpbrk(text, ".e") == NULL)
-		strcat(text, ".0");
+		memcpy(text + strlen(text), ".0", 3);
 	put_label(page, '{', "le", text, false);
 }
 

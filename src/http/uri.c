@@ -238,7 +238,7 @@ is_space(char c)
 bool
 uri_is_disguised(struct slice name, struct slice literal)
 {
-	char decoded[NAME_MAX_DECODED];
+	char decoded[NAME_MAX_DECODED] = { 0 };
 	struct slice plain = { decoded, 0 };
 	const char *bracket;
 

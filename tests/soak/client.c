@@ -247,7 +247,8 @@ client_receive(struct client *c, bool to_head, struct answer *out)
 	memset(out, 0, offsetof(struct answer, body));
 	if ((line = read_line(c)) == NULL)
 		return -1;
-	if (sscanf(line, "HTTP/1.1 %3u", &out->status) != 1 || out->status < 100)
+	if (strncmp(line, "HTTP/1.1 ", 9) != 0 ||
+	    (out->status = (unsigned)strtoul(line + 9, NULL, 10)) < 100)
 		return fail(c, "a status line is malformed");
 	if (read_fields(c, &f, out) == -1)
 		return -1;
