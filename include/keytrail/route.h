@@ -58,10 +58,26 @@ struct route_options {
 	/* What a request outside every prefix is called. */
 	const char *default_action; /* "kms.secrets.default" */
 	const char *default_where;
+	enum guarantee default_guarantee;
 	/* Further headers whose repetition is refused (identity headers of the configuration). */
 	const char *const *single_headers;
 	size_t nsingle_headers;
 };
+
+/*
+ * The grammars of a routes file: 0, or -1 and what was wanted.  An action is two to five words of
+ * lower-case letters, digits and '-', joined by '.'; "keytrail." is the sidecar's own.  A path is
+ * absolute; a segment is a literal, a whole {parameter} or, as the last one, "**".
+ */
+int route_check_action(const char *action, struct err *err);
+int route_check_path(const char *path, struct err *err);
+int route_check_method(const char *method, struct err *err); /* one of RFC 9110, PATCH, or "*" */
+/* Name and value of a discriminator; header: a field's, else a query parameter's. */
+int route_check_discriminator(const char *name, const char *value, bool header, struct err *err);
+
+/* Do two specifications stand for the same requests: method, path but for the names of its
+ * parameters, and discriminators? */
+bool route_spec_same(const struct route_spec *a, const struct route_spec *b);
 
 /* Compile n specifications.  On success *out is the caller's; on -1 *out is untouched and err
  * says which two routes (file:line:column of both) or what else is wrong. */
@@ -69,6 +85,7 @@ int route_compile(const struct route_spec *specs, size_t n, const struct route_o
     struct route_table **out, struct err *err);
 void route_table_free(struct route_table *t); /* NULL is allowed */
 
+/* The routes in the order of their specifications; the last one is the default action. */
 size_t route_table_size(const struct route_table *t);
 const struct route *route_table_get(const struct route_table *t, size_t index);
 size_t route_table_actions(const struct route_table *t);
@@ -82,11 +99,17 @@ struct route_match {
 	enum http_refusal refusal; /* not NONE: refuse; route is then the best name there is */
 	struct slice key;	   /* raw value of {id} where the route has one, else empty */
 	/* Unmatched: literals known to the table verbatim, the rest {uuid}, {n}, {} (DESIGN section
-	 * 7), NUL-terminated; empty when matched.  Holds no byte a client chose freely. */
+	 * 7), NUL-terminated; empty when matched, "{}" for a path that cannot be read, "other" for
+	 * one that is too long.  Holds no byte a client chose freely. */
 	char shape[ROUTE_SHAPE_SIZE];
 };
 
-/* Classify.  Everything in *out is borrowed from the table and the head. */
+/*
+ * Classify, and refuse what a server could read otherwise than we do.  Every discriminator in the
+ * request must be the one its route was chosen by.  A request whose path, query or body is refused
+ * as ambiguous has the fallback's name.  Everything in *out is borrowed from the table and the
+ * head.
+ */
 void route_match(
     const struct route_table *t, const struct http_head *head, struct route_match *out);
 

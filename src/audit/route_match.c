@@ -1,0 +1,424 @@
+#include "route_table.h"
+
+#include <assert.h>
+#include <strings.h>
+
+/* One request on its way through the trie. */
+struct walk {
+	const struct route_table *table;
+	const struct http_head *head;
+	struct uri_path path;
+	bool any_method; /* this pass looks at "*" entries, else at those of the method */
+	/* first value of each discriminator of the table; p NULL: the request has none */
+	struct slice query[ROUTE_DISCRIMINATORS_MAX];
+	struct slice header[ROUTE_DISCRIMINATORS_MAX];
+};
+
+/* Whoever repeats one of these could have us read the decoy and the service the real one. */
+static const enum http_field_id single_fields[] = {
+	HTTP_F_AUTHORIZATION,
+	HTTP_F_BLUEMIX_INSTANCE,
+	HTTP_F_X_KMS_KEY_RING,
+	HTTP_F_CORRELATION_ID,
+	HTTP_F_PREFER,
+};
+
+/* Some servers act on what these say and not on the request line. */
+static const enum http_field_id override_fields[] = {
+	HTTP_F_X_HTTP_METHOD,
+	HTTP_F_X_HTTP_METHOD_OVERRIDE,
+	HTTP_F_X_HTTP_REQUEST,
+	HTTP_F_X_METHOD_OVERRIDE,
+	HTTP_F_X_ORIGINAL_URL,
+	HTTP_F_X_REWRITE_URL,
+};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* ---- which entry ---- */
+
+static void
+read_discriminators(struct walk *w)
+{
+	struct slice rest = w->head->query, name, value;
+	const struct route_table *t = w->table;
+	bool has_value;
+
+	while (uri_next_parameter(&rest, &name, &value, &has_value))
+		for (size_t i = 0; i < t->nquery_names; i++)
+			if (w->query[i].p == NULL && slice_equal(name, t->query_names[i]))
+				w->query[i] = has_value ? value : SLICE_EMPTY;
+	for (size_t i = 0; i < t->nheader_names; i++) {
+		const struct http_field *f = http_head_find(w->head, t->header_names[i]);
+
+		if (f != NULL)
+			w->header[i] = f->value.p != NULL ? f->value : SLICE_EMPTY;
+	}
+}
+
+static bool
+entry_fits(const struct walk *w, const struct route_entry *e)
+{
+	if (w->any_method ? !e->any_method : !slice_equal(e->method, w->head->method))
+		return false;
+	if (e->query_name.p != NULL && (w->query[e->query_index].p == NULL ||
+					   !slice_equal(w->query[e->query_index], e->query_value)))
+		return false;
+	return e->header_name.p == NULL ||
+	       (w->header[e->header_index].p != NULL &&
+		   slice_equal(w->header[e->header_index], e->header_value));
+}
+
+static const struct route_entry *
+leaf_find(const struct walk *w, uint32_t first)
+{
+	const struct route_entry *e;
+
+	for (uint32_t i = first; i != ROUTE_NONE; i = e->next) {
+		e = &w->table->entries[i];
+		if (entry_fits(w, e))
+			return e;
+	}
+	return NULL;
+}
+
+/* The most specific entry below a node: a tree is walked, so no node is seen twice. */
+static const struct route_entry *
+node_find(const struct walk *w, uint32_t at, unsigned depth)
+{
+	const struct route_node *node = &w->table->nodes[at];
+	const struct route_entry *e = NULL;
+
+	if (depth == w->path.nsegments) {
+		e = leaf_find(w, node->exact);
+	} else {
+		struct slice segment = w->path.segments[depth];
+		const struct route_child *child = route_node_child(node, segment);
+
+		if (child != NULL && slice_equal(child->literal, segment))
+			e = node_find(w, child->node, depth + 1);
+		if (e == NULL && node->parameter != ROUTE_NONE)
+			e = node_find(w, node->parameter, depth + 1);
+	}
+	return e != NULL ? e : leaf_find(w, node->rest);
+}
+
+static const struct route_entry *
+find_fallback(struct walk *w)
+{
+	const struct route_entry *e;
+
+	w->any_method = true;
+	e = node_find(w, 0, 0);
+	return e != NULL ? e : &w->table->entries[w->table->nentries - 1];
+}
+
+static const struct route_entry *
+find_entry(struct walk *w)
+{
+	const struct route_entry *e;
+
+	w->any_method = false;
+	e = node_find(w, 0, 0);
+	return e != NULL ? e : find_fallback(w);
+}
+
+/* ---- what could be read in two ways ---- */
+
+static bool
+segment_is_disguised(const struct route_node *node, struct slice segment)
+{
+	const struct route_child *child = route_node_child(node, segment);
+
+	if (child != NULL)
+		return !slice_equal(child->literal, segment);
+	if (memchr(segment.p, '%', segment.n) == NULL)
+		return false;
+	for (size_t i = 0; i < node->nchildren; i++)
+		if (uri_is_disguised(segment, node->children[i].literal))
+			return true;
+	return false;
+}
+
+static bool
+path_is_disguised(const struct walk *w, uint32_t at, unsigned depth)
+{
+	const struct route_node *node = &w->table->nodes[at];
+	const struct route_child *child;
+	struct slice segment;
+
+	if (depth == w->path.nsegments)
+		return false;
+	segment = w->path.segments[depth];
+	if (segment_is_disguised(node, segment))
+		return true;
+	child = route_node_child(node, segment);
+	return (child != NULL && path_is_disguised(w, child->node, depth + 1)) ||
+	       (node->parameter != ROUTE_NONE && path_is_disguised(w, node->parameter, depth + 1));
+}
+
+static enum http_refusal
+check_parameter(const struct walk *w, const struct route_entry *e, struct slice name,
+    struct slice value, unsigned *seen)
+{
+	const struct route_table *t = w->table;
+
+	for (unsigned i = 0; i < t->nquery_names; i++) {
+		if (uri_is_disguised(name, t->query_names[i]))
+			return REFUSAL_AMBIGUOUS_QUERY;
+		if (!slice_equal(name, t->query_names[i]))
+			continue;
+		if (e->query_name.p == NULL || e->query_index != i ||
+		    !slice_equal(value, e->query_value) || (*seen)++ > 0)
+			return REFUSAL_AMBIGUOUS_QUERY;
+	}
+	return REFUSAL_NONE;
+}
+
+static enum http_refusal
+check_query(const struct walk *w, const struct route_entry *e)
+{
+	struct slice rest = w->head->query, name, value;
+	enum http_refusal r = uri_check_query(rest);
+	unsigned seen = 0;
+	bool has_value;
+
+	while (r == REFUSAL_NONE && uri_next_parameter(&rest, &name, &value, &has_value))
+		r = check_parameter(w, e, name, has_value ? value : SLICE_EMPTY, &seen);
+	return r;
+}
+
+static bool
+contains_nocase(struct slice s, struct slice what)
+{
+	for (size_t i = 0; i + what.n <= s.n; i++)
+		if (strncasecmp(s.p + i, what.p, what.n) == 0)
+			return true;
+	return false;
+}
+
+/* Anywhere in any Content-Type: which of several a server believes is not for us to guess. */
+static enum http_refusal
+check_body(const struct walk *w, const struct route_entry *e)
+{
+	const struct http_head *h = w->head;
+
+	if (!e->forms_refused || http_head_field(h, HTTP_F_CONTENT_TYPE) == NULL)
+		return REFUSAL_NONE;
+	for (unsigned i = 0; i < h->nfields; i++)
+		if (h->fields[i].id == HTTP_F_CONTENT_TYPE &&
+		    (contains_nocase(
+			 h->fields[i].value, SLICE("application/x-www-form-urlencoded")) ||
+			contains_nocase(h->fields[i].value, SLICE("multipart/"))))
+			return REFUSAL_AMBIGUOUS_BODY;
+	return REFUSAL_NONE;
+}
+
+static bool
+is_list(const struct http_field *f)
+{
+	return f != NULL && memchr(f->value.p, ',', f->value.n) != NULL;
+}
+
+static bool
+is_repeated(const struct http_head *h, struct slice name)
+{
+	const struct http_field *f = http_head_find(h, name);
+
+	return f != NULL && (is_list(f) || http_head_count_name(h, name) > 1);
+}
+
+static enum http_refusal
+check_single_headers(const struct walk *w)
+{
+	const struct route_table *t = w->table;
+
+	for (size_t i = 0; i < COUNT(single_fields); i++)
+		if (http_head_count(w->head, single_fields[i]) > 1 ||
+		    is_list(http_head_field(w->head, single_fields[i])))
+			return REFUSAL_REPEATED_HEADER;
+	for (size_t i = 0; i < t->nsingle_headers; i++)
+		if (is_repeated(w->head, slice_of(t->single_headers[i])))
+			return REFUSAL_REPEATED_HEADER;
+	for (size_t i = 0; i < t->nheader_names; i++)
+		if (is_repeated(w->head, t->header_names[i]))
+			return REFUSAL_REPEATED_HEADER;
+	return REFUSAL_NONE;
+}
+
+static enum http_refusal
+check_header_discriminators(const struct walk *w, const struct route_entry *e)
+{
+	for (unsigned i = 0; i < w->table->nheader_names; i++)
+		if (w->header[i].p != NULL && (e->header_name.p == NULL || e->header_index != i ||
+						  !slice_equal(w->header[i], e->header_value)))
+			return REFUSAL_AMBIGUOUS_HEADER;
+	return REFUSAL_NONE;
+}
+
+static enum http_refusal
+check_overrides(const struct walk *w)
+{
+	for (size_t i = 0; i < COUNT(override_fields); i++)
+		if (http_head_field(w->head, override_fields[i]) != NULL)
+			return REFUSAL_METHOD_OVERRIDE;
+	return REFUSAL_NONE;
+}
+
+static enum http_refusal
+check_path(const struct walk *w, const struct route_entry *e)
+{
+	if ((w->path.encoded_delimiter & ~e->parameters) != 0 || path_is_disguised(w, 0, 0))
+		return REFUSAL_AMBIGUOUS_PATH;
+	return REFUSAL_NONE;
+}
+
+/* ---- the shape of an unmatched path ---- */
+
+static bool
+is_known_literal(const struct route_table *t, struct slice s)
+{
+	size_t low = 0, high = t->nliterals;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		int order = route_slice_order(s, t->literals[middle]);
+
+		if (order == 0)
+			return true;
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return false;
+}
+
+static bool
+is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static bool
+is_number(struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (!is_digit(s.p[i]))
+			return false;
+	return s.n > 0;
+}
+
+static bool
+is_uuid(struct slice s)
+{
+	static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+
+	if (s.n != sizeof(form) - 1)
+		return false;
+	for (size_t i = 0; i < s.n; i++) {
+		char lower = (char)(s.p[i] | 0x20);
+
+		if (form[i] == '-' ? s.p[i] != '-'
+				   : !is_digit(s.p[i]) && (lower < 'a' || lower > 'f'))
+			return false;
+	}
+	return true;
+}
+
+static struct slice
+segment_shape(const struct route_table *t, struct slice s)
+{
+	if (is_known_literal(t, s))
+		return s;
+	if (is_uuid(s))
+		return SLICE("{uuid}");
+	return is_number(s) ? SLICE("{n}") : SLICE("{}");
+}
+
+static void
+path_shape(const struct route_table *t, const struct uri_path *path, char out[ROUTE_SHAPE_SIZE])
+{
+	size_t n = 0;
+
+	if (path->nsegments == 0)
+		out[n++] = '/';
+	for (unsigned i = 0; i < path->nsegments; i++) {
+		struct slice s = segment_shape(t, path->segments[i]);
+
+		if (n + s.n + 2 > ROUTE_SHAPE_SIZE) {
+			memcpy(out, "other", sizeof("other"));
+			return;
+		}
+		out[n++] = '/';
+		memcpy(out + n, s.p, s.n);
+		n += s.n;
+	}
+	out[n] = '\0';
+}
+
+/* ---- the whole ---- */
+
+/* A name that the request gave itself by what was refused is not to be believed. */
+static bool
+refusal_hides_action(enum http_refusal r)
+{
+	return r != REFUSAL_NONE && r != REFUSAL_REPEATED_HEADER;
+}
+
+static enum http_refusal
+check_request(const struct walk *w, const struct route_entry *e)
+{
+	enum http_refusal r = check_overrides(w);
+
+	if (r == REFUSAL_NONE)
+		r = check_path(w, e);
+	if (r == REFUSAL_NONE)
+		r = check_query(w, e);
+	if (r == REFUSAL_NONE)
+		r = check_single_headers(w);
+	if (r == REFUSAL_NONE)
+		r = check_header_discriminators(w, e);
+	if (r == REFUSAL_NONE)
+		r = check_body(w, e);
+	return r;
+}
+
+static void
+match_path(struct walk *w, struct route_match *out)
+{
+	const struct route_entry *e;
+
+	read_discriminators(w);
+	e = find_entry(w);
+	out->refusal = check_request(w, e);
+	if (refusal_hides_action(out->refusal) && !e->pub.fallback)
+		e = find_fallback(w);
+	out->route = &e->pub;
+	out->matched = !e->pub.fallback;
+	if (e->key_segment >= 0)
+		out->key = w->path.segments[e->key_segment];
+	if (out->matched)
+		out->shape[0] = '\0';
+	else
+		path_shape(w->table, &w->path, out->shape);
+}
+
+void
+route_match(const struct route_table *t, const struct http_head *head, struct route_match *out)
+{
+	struct walk w = { .table = t, .head = head };
+
+	*out = (struct route_match){ .key = SLICE_EMPTY };
+	out->route = &t->entries[t->nentries - 1].pub;
+	memcpy(out->shape, "{}", sizeof("{}"));
+	/* OPTIONS * has no path; the parser lets no other such target through. */
+	if (slice_equal(head->path, SLICE("*"))) {
+		out->refusal = check_overrides(&w);
+		memcpy(out->shape, "*", sizeof("*"));
+		return;
+	}
+	out->refusal = uri_split_path(head->path, &w.path);
+	if (out->refusal == REFUSAL_NONE)
+		match_path(&w, out);
+}

@@ -1,0 +1,93 @@
+/*
+ * route_table: the compiled form of a route table; private to the route_*.c files.
+ *
+ * A trie over path segments.  A node's literal children are sorted without regard to case, so that
+ * one binary search finds both the child and a segment that differs from it in case alone; two
+ * siblings that differ in case alone are refused by route_compile.
+ */
+#ifndef KEYTRAIL_ROUTE_TABLE_H
+#define KEYTRAIL_ROUTE_TABLE_H
+
+#include "keytrail/route.h"
+#include "keytrail/uri.h"
+
+#define ROUTE_NONE UINT32_MAX
+
+/* Distinct names of query parameters, and of headers, that decide an action in one table. */
+#define ROUTE_DISCRIMINATORS_MAX 16
+
+struct route_entry {
+	struct route pub; /* first: a pointer to it is a pointer to its entry */
+	struct slice method;
+	struct slice query_name, query_value; /* p NULL: no such discriminator */
+	struct slice header_name, header_value;
+	unsigned query_index; /* of the names in the table's lists */
+	unsigned header_index;
+	bool any_method;
+	bool forms_refused;  /* its path has a query discriminator */
+	int key_segment;     /* of {id}, or -1 */
+	uint32_t parameters; /* bit i: segment i of the path is a {parameter} */
+	uint32_t next;	     /* in its leaf, the most specific one first; ROUTE_NONE: the last */
+};
+
+struct route_child {
+	struct slice literal; /* borrowed from the path of an entry */
+	uint32_t node;
+};
+
+struct route_node {
+	struct route_child *children;
+	size_t nchildren;
+	uint32_t parameter; /* node below a {parameter}, or ROUTE_NONE */
+	uint32_t exact;	    /* first entry whose path ends here, or ROUTE_NONE */
+	uint32_t rest;	    /* first entry whose path ends here in "**", or ROUTE_NONE */
+};
+
+struct route_table {
+	struct route_entry *entries; /* the last one is the default */
+	size_t nentries;
+	struct route_node *nodes; /* the first one is the root */
+	size_t nnodes;
+	const char **actions; /* distinct, borrowed from the entries */
+	size_t nactions;
+	struct slice *literals; /* distinct, sorted by slice_order */
+	size_t nliterals;
+	struct slice query_names[ROUTE_DISCRIMINATORS_MAX];
+	size_t nquery_names;
+	struct slice header_names[ROUTE_DISCRIMINATORS_MAX];
+	size_t nheader_names;
+	char **single_headers;
+	size_t nsingle_headers;
+};
+
+/* Order of the literals: by length, then by bytes. */
+static inline int
+route_slice_order(struct slice a, struct slice b)
+{
+	if (a.n != b.n)
+		return a.n < b.n ? -1 : 1;
+	return memcmp(a.p, b.p, a.n);
+}
+
+/* Order of a node's children: the same without regard to ASCII case. */
+int route_child_order(struct slice a, struct slice b);
+
+/* The child with this literal but for case, or NULL. */
+const struct route_child *route_node_child(const struct route_node *node, struct slice segment);
+
+/* The next segment of a path template after *rest, which is advanced; false at the end. */
+bool route_next_segment(struct slice *rest, struct slice *segment);
+
+static inline bool
+route_is_parameter(struct slice segment)
+{
+	return segment.n > 2 && segment.p[0] == '{';
+}
+
+static inline bool
+route_is_rest(struct slice segment)
+{
+	return slice_equal(segment, SLICE("**"));
+}
+
+#endif
