@@ -82,6 +82,7 @@ struct config_audit {
 	enum event_names identity_name;
 	enum event_vocabulary vocabulary;
 	struct config_secret hmac_key;
+	unsigned hmac_epoch; /* number of that key, default 1 */
 	char *group;		 /* of the segments, or NULL */
 	uint64_t segment_size;	 /* bytes, default 64 MiB */
 	uint64_t ring_size;	 /* bytes, default 16 MiB */
@@ -151,6 +152,10 @@ struct config {
  * files (certificates) are not opened here.
  */
 int config_load(const char *path, const char *routes_dir, struct config **out, struct err *err);
+
+/* The same for a file's text in memory; `path` is what errors call it and where its folder is. */
+int config_load_text(const char *path, struct slice text, const char *routes_dir,
+    struct config **out, struct err *err);
 
 struct config *config_ref(const struct config *c);
 void config_unref(const struct config *c); /* NULL is allowed */

@@ -113,6 +113,9 @@ struct route_match {
 void route_match(
     const struct route_table *t, const struct http_head *head, struct route_match *out);
 
+/* "POST /api/v2/keys/{id} with ?action=wrap"; at most n bytes with NUL. */
+void route_describe(const struct route *r, char *out, size_t n);
+
 /* A sentence why this route and not another, for `keytrail explain`; at most n bytes with NUL. */
 void route_explain(const struct route_table *t, const struct http_head *head, char *out, size_t n);
 

@@ -3,8 +3,8 @@
 #include <assert.h>
 #include <stdio.h>
 
-static void
-describe(const struct route *r, char *out, size_t n)
+void
+route_describe(const struct route *r, char *out, size_t n)
 {
 	const struct route_entry *e = (const struct route_entry *)r;
 	int len = snprintf(out, n, "%s %s", r->method, r->path);
@@ -31,7 +31,7 @@ route_explain(const struct route_table *t, const struct http_head *head, char *o
 
 	assert(n > 0);
 	route_match(t, head, &m);
-	describe(m.route, what, sizeof(what));
+	route_describe(m.route, what, sizeof(what));
 	if (m.refusal != REFUSAL_NONE)
 		snprintf(out, n, "refused before anything is forwarded: %s; recorded as %s",
 		    refusal_info(m.refusal)->text, m.route->action);

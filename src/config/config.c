@@ -1,0 +1,285 @@
+#include "config_table.h"
+
+#include <arpa/inet.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define RING_MULTIPLE 4096
+
+/* What config_load hands out is the first member. */
+struct holder {
+	struct config pub;
+	atomic_uint refs;
+	struct arena arena;
+};
+
+/* A check across members; the tree tells where to point. */
+typedef int (*cross_check_fn)(
+    const struct config_reader *r, const struct tree *root, struct config *cfg);
+
+static const struct tree *
+find(const struct tree *root, const char *object, const char *name)
+{
+	const struct tree *o = tree_get(root, object), *m = tree_get(o, name);
+
+	return m != NULL ? m : o != NULL ? o : root;
+}
+
+static char *
+with_port(struct arena *arena, const char *host, uint16_t port, uint16_t usual)
+{
+	bool v6 = strchr(host, ':') != NULL;
+	size_t n = strlen(host) + 16;
+	char *s = arena_alloc(arena, n);
+
+	if (s == NULL)
+		return NULL;
+	if (port == usual)
+		snprintf(s, n, v6 ? "[%s]" : "%s", host);
+	else
+		snprintf(s, n, v6 ? "[%s]:%u" : "%s:%u", host, port);
+	return s;
+}
+
+static int
+check_upstream(const struct config_reader *r, const struct tree *root, struct config *cfg)
+{
+	const struct tree *upstream = tree_get(root, "upstream");
+	const struct tree *many = tree_get(upstream, "addresses");
+	struct config_upstream *u = &cfg->upstream;
+
+	if (tree_get(upstream, "address") != NULL && many != NULL)
+		return tree_error(many, r->err,
+		    "\"address\" and \"addresses\" together; one is "
+		    "enough");
+	if (u->naddresses == 0)
+		return tree_error(
+		    upstream, r->err, "\"upstream\" has no \"address\"; it is required");
+	if ((u->certificate == NULL) != (u->key == NULL))
+		return tree_error(find(upstream, "tls", "certificate"), r->err,
+		    "a client certificate needs both \"certificate\" and \"key\"");
+	if (u->tls && u->server_name == NULL)
+		u->server_name = u->addresses[0].host;
+	if (u->host != NULL && strcmp(u->host, "pass") == 0) {
+		u->pass_host = true;
+		u->host = NULL;
+	} else if (u->host == NULL) {
+		u->host = with_port(r->arena, u->tls ? u->server_name : u->addresses[0].host,
+		    u->addresses[0].port, u->tls ? 443 : 80);
+		if (u->host == NULL)
+			return err_set(r->err, "memory is short");
+	}
+	return 0;
+}
+
+static bool
+is_loopback(const char *host)
+{
+	struct in_addr v4;
+	struct in6_addr v6;
+
+	if (strcmp(host, "localhost") == 0)
+		return true;
+	if (inet_pton(AF_INET, host, &v4) == 1)
+		return (ntohl(v4.s_addr) >> 24) == 127;
+	return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+static int
+check_admin(const struct config_reader *r, const struct tree *root, struct config *cfg)
+{
+	const struct tree *admin = tree_get(root, "admin");
+
+	if (!cfg->admin.enabled || cfg->admin.unix_path != NULL || cfg->admin.token.bytes != NULL)
+		return 0;
+	if (tree_get(admin, "token") == NULL)
+		return tree_error(admin, r->err,
+		    "\"admin\" has no \"token\"; wanted {\"file\": "
+		    "\"...\"}, or null on a loopback address");
+	if (!is_loopback(cfg->admin.address.host))
+		return tree_error(find(root, "admin", "token"), r->err,
+		    "\"admin.token\" is null, but \"admin.address\" is no loopback address");
+	return 0;
+}
+
+static int
+check_audit(const struct config_reader *r, const struct tree *root, struct config *cfg)
+{
+	const struct config_audit *a = &cfg->audit;
+
+	if (a->ring_size % RING_MULTIPLE != 0)
+		return tree_error(find(root, "audit", "ring_size"), r->err,
+		    "\"audit.ring_size\" is no multiple of 4KiB");
+	if (a->spacing_min_us > a->spacing_max_us)
+		return tree_error(find(root, "audit", "spacing"), r->err,
+		    "\"audit.spacing.min\" is above \"audit.spacing.max\"");
+	if (a->hmac_key.bytes == NULL && a->key_ids == EVENT_KEY_HMAC)
+		return tree_error(find(root, "audit", "key_ids"), r->err,
+		    "\"audit.key_ids\" is \"hmac\", which needs \"audit.hmac_key\"");
+	if (a->hmac_key.bytes == NULL && a->identity_name == EVENT_NAME_HMAC)
+		return tree_error(find(root, "audit", "identity_name"), r->err,
+		    "\"audit.identity_name\" is \"hmac\", which needs \"audit.hmac_key\"");
+	return 0;
+}
+
+static int
+check_limits(const struct config_reader *r, const struct tree *root, struct config *cfg)
+{
+	if (cfg->limits.target > cfg->limits.head)
+		return tree_error(find(root, "limits", "target"), r->err,
+		    "\"limits.target\" is above \"limits.head\"");
+	return 0;
+}
+
+static int
+check_sink(const struct config_reader *r, const struct tree *at, const struct config_sink *s)
+{
+	static const char *const of_files[] = { "path", "rotate_size", "rotate_age", "keep" };
+
+	if (s->type == CONFIG_SINK_FILE && s->path == NULL)
+		return tree_error(at, r->err, "a sink of type \"file\" has a \"path\"");
+	if (s->type == CONFIG_SINK_FILE)
+		return 0;
+	for (size_t i = 0; i < sizeof(of_files) / sizeof(of_files[0]); i++) {
+		const struct tree *m = tree_get(at, of_files[i]);
+
+		if (m != NULL)
+			return tree_error(
+			    m, r->err, "\"%s\" is for sinks of type \"file\"", of_files[i]);
+	}
+	return 0;
+}
+
+static int
+check_sinks(const struct config_reader *r, const struct tree *root, struct config *cfg)
+{
+	const struct tree *sinks = tree_get(root, "sinks");
+	const struct tree *at = sinks != NULL ? sinks->first : NULL;
+
+	for (size_t i = 0; i < cfg->nsinks; i++, at = at->next) {
+		const struct config_sink *s = &cfg->sinks[i];
+
+		if (check_sink(r, at, s) == -1)
+			return -1;
+		for (const struct config_sink *other = cfg->sinks; other != s; other++) {
+			if (strcmp(s->name, other->name) == 0)
+				return tree_error(tree_get(at, "name"), r->err,
+				    "two sinks are named \"%s\"", s->name);
+			if (s->path != NULL && other->path != NULL &&
+			    strcmp(s->path, other->path) == 0)
+				return tree_error(
+				    tree_get(at, "path"), r->err, "two sinks write to %s", s->path);
+		}
+	}
+	return 0;
+}
+
+static const cross_check_fn cross_checks[] = { check_upstream, check_admin, check_audit,
+	check_limits, check_sinks };
+
+static int
+read_root(struct holder *h, const struct tree *root, const char *routes_dir, struct err *err)
+{
+	const struct config_reader r = { &h->arena, err };
+
+	if (config_read_object(&r, &config_file_table, "", root, root, &h->pub) == -1)
+		return -1;
+	for (size_t i = 0; i < sizeof(cross_checks) / sizeof(cross_checks[0]); i++)
+		if (cross_checks[i](&r, root, &h->pub) == -1)
+			return -1;
+	if (config_read_routes(&r, root, routes_dir, &h->pub) == -1)
+		return -1;
+	return config_digest(&h->pub, h->pub.digest, err);
+}
+
+static const char *
+installed_routes(const char *routes_dir)
+{
+	if (routes_dir == NULL)
+		routes_dir = getenv("KEYTRAIL_ROUTES_DIR");
+	return routes_dir != NULL ? routes_dir : KEYTRAIL_ROUTES;
+}
+
+static int
+load(const struct source *source, const char *routes_dir, struct config **out, struct err *err)
+{
+	struct holder *h = calloc(1, sizeof(*h));
+	struct arena scratch = { NULL };
+	struct tree *root;
+	int rc = -1;
+
+	if (h == NULL)
+		return err_set(err, "%s: memory is short", source->name);
+	atomic_init(&h->refs, 1);
+	h->pub.path = arena_copy(&h->arena, source->name, strlen(source->name));
+	if (h->pub.path == NULL)
+		err_set(err, "%s: memory is short", source->name);
+	else if (tree_parse(source, &scratch, &root, err) == 0)
+		rc = read_root(h, root, installed_routes(routes_dir), err);
+	arena_free(&scratch);
+	if (rc == -1) {
+		config_unref(&h->pub);
+		return -1;
+	}
+	*out = &h->pub;
+	return 0;
+}
+
+int
+config_load(const char *path, const char *routes_dir, struct config **out, struct err *err)
+{
+	struct arena scratch = { NULL };
+	struct source source;
+	int rc = config_read_file(path, &scratch, &source, err);
+
+	if (rc == 0)
+		rc = load(&source, routes_dir, out, err);
+	arena_free(&scratch);
+	return rc;
+}
+
+int
+config_load_text(const char *path, struct slice text, const char *routes_dir, struct config **out,
+    struct err *err)
+{
+	const struct source source = { path, text };
+
+	return load(&source, routes_dir, out, err);
+}
+
+/* The count is the one thing about a configuration that changes. */
+static struct holder *
+holder_of(const struct config *c)
+{
+	union {
+		const struct config *shared;
+		struct holder *holder;
+	} u = { c };
+
+	return u.holder;
+}
+
+struct config *
+config_ref(const struct config *c)
+{
+	struct holder *h = holder_of(c);
+
+	atomic_fetch_add_explicit(&h->refs, 1, memory_order_relaxed);
+	return &h->pub;
+}
+
+void
+config_unref(const struct config *c)
+{
+	struct holder *h;
+
+	if (c == NULL)
+		return;
+	h = holder_of(c);
+	if (atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	route_table_free(h->pub.routes);
+	arena_free(&h->arena);
+	free(h);
+}

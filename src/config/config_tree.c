@@ -1,0 +1,354 @@
+#include "config_tree.h"
+
+#include "keytrail/jsonscan.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- arena ---- */
+
+struct arena_block {
+	struct arena_block *next;
+	size_t n;
+	max_align_t bytes[];
+};
+
+void *
+arena_alloc(struct arena *a, size_t n)
+{
+	struct arena_block *b;
+
+	if (n > SIZE_MAX / 2 || (b = calloc(1, sizeof(*b) + n)) == NULL)
+		return NULL;
+	b->n = n;
+	b->next = a->blocks;
+	a->blocks = b;
+	return b->bytes;
+}
+
+char *
+arena_copy(struct arena *a, const char *p, size_t n)
+{
+	char *s = arena_alloc(a, n + 1);
+
+	if (s != NULL && n > 0)
+		memcpy(s, p, n);
+	return s;
+}
+
+void
+arena_free(struct arena *a)
+{
+	struct arena_block *b;
+
+	while ((b = a->blocks) != NULL) {
+		a->blocks = b->next;
+		explicit_bzero(b->bytes, b->n);
+		free(b);
+	}
+}
+
+/* ---- errors ---- */
+
+int
+source_locate(const struct source *source, size_t offset, struct err *err)
+{
+	unsigned line, column;
+
+	jsonscan_position(source->text, offset, &line, &column);
+	return err_prefix(err, "%s:%u:%u", source->name, line, column);
+}
+
+int
+tree_error(const struct tree *at, struct err *err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+	va_end(ap);
+	return source_locate(at->source, at->offset, err);
+}
+
+const char *
+tree_where(const struct tree *at, struct arena *arena)
+{
+	unsigned line, column;
+	size_t n = strlen(at->source->name) + 32;
+	char *s = arena_alloc(arena, n);
+
+	if (s == NULL)
+		return NULL;
+	jsonscan_position(at->source->text, at->offset, &line, &column);
+	snprintf(s, n, "%s:%u:%u", at->source->name, line, column);
+	return s;
+}
+
+const char *
+quoted(const char *text, char out[QUOTED_SIZE])
+{
+	size_t n = strlen(text), shown = n > 60 ? 57 : n, at = 0;
+
+	out[at++] = '"';
+	for (size_t i = 0; i < shown; i++)
+		out[at++] = (char)(text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?');
+	if (shown < n) {
+		memcpy(out + at, "...", 3);
+		at += 3;
+	}
+	out[at++] = '"';
+	out[at] = '\0';
+	return out;
+}
+
+/* ---- the nearest word ---- */
+
+#define WORD_MAX 64
+
+static size_t
+smallest(size_t a, size_t b, size_t c)
+{
+	size_t m = a < b ? a : b;
+
+	return m < c ? m : c;
+}
+
+static bool
+same_letter(char a, char b)
+{
+	return tolower((unsigned char)a) == tolower((unsigned char)b);
+}
+
+/* Edits (insert, delete, replace, swap of neighbours) that make b of a; both at most WORD_MAX. */
+static size_t
+edit_distance(struct slice a, struct slice b)
+{
+	size_t rows[3][WORD_MAX + 1], *before = rows[0], *above = rows[1], *row = rows[2];
+
+	for (size_t j = 0; j <= b.n; j++)
+		above[j] = before[j] = j;
+	for (size_t i = 1; i <= a.n; i++) {
+		size_t *recycled = before;
+
+		row[0] = i;
+		for (size_t j = 1; j <= b.n; j++) {
+			size_t replace = above[j - 1] + !same_letter(a.p[i - 1], b.p[j - 1]);
+
+			row[j] = smallest(above[j] + 1, row[j - 1] + 1, replace);
+			if (i > 1 && j > 1 && same_letter(a.p[i - 1], b.p[j - 2]) &&
+			    same_letter(a.p[i - 2], b.p[j - 1]) && before[j - 2] + 1 < row[j])
+				row[j] = before[j - 2] + 1;
+		}
+		before = above;
+		above = row;
+		row = recycled;
+	}
+	return above[b.n];
+}
+
+const char *
+nearest_word(
+    const char *meant, const char *(*word)(const void *list, size_t i), const void *list, size_t n)
+{
+	struct slice m = slice_of(meant);
+	const char *best = NULL;
+	size_t distance = m.n / 3 + 1;
+
+	if (m.n > WORD_MAX)
+		return NULL;
+	for (size_t i = 0; i < n; i++) {
+		struct slice w = slice_of(word(list, i));
+		size_t d;
+
+		if (w.n > WORD_MAX || w.n == 0)
+			continue;
+		d = edit_distance(m, w);
+		if (d <= distance && d < w.n) {
+			best = w.p;
+			distance = d - (d > 0);
+		}
+	}
+	return best;
+}
+
+/* ---- parsing ---- */
+
+#define MEMBERS_MAX 256 /* duplicates are sought one by one */
+
+struct parser {
+	struct jsonscan scan;
+	const struct source *source;
+	struct arena *arena;
+	struct err *err;
+};
+
+static int
+fail(const struct parser *p, size_t offset, const char *why)
+{
+	err_set(p->err, "%s", why);
+	return source_locate(p->source, offset, p->err);
+}
+
+static int
+read_string(const struct parser *p, const struct jsonscan_token *t, struct slice *out)
+{
+	char *s = arena_alloc(p->arena, t->raw.n + 1);
+	long n;
+
+	if (s == NULL)
+		return fail(p, t->offset, "memory is short");
+	if ((n = jsonscan_unescape(t->raw, s, t->raw.n)) == -1)
+		return fail(p, t->offset, "the string cannot be unescaped");
+	if (memchr(s, '\0', (size_t)n) != NULL)
+		return fail(p, t->offset, "a string holds no NUL");
+	*out = (struct slice){ s, (size_t)n };
+	return 0;
+}
+
+static int
+check_duplicate(const struct parser *p, const struct tree *object, struct slice name, size_t offset)
+{
+	unsigned line, column, n = 0;
+	char q[QUOTED_SIZE];
+
+	for (const struct tree *m = object->first; m != NULL; m = m->next) {
+		if (++n == MEMBERS_MAX)
+			return fail(p, offset, "too many members in one object");
+		if (strcmp(m->name, name.p) != 0)
+			continue;
+		jsonscan_position(p->source->text, m->name_offset, &line, &column);
+		err_set(p->err, "%s is given twice; the first is at %u:%u", quoted(name.p, q), line,
+		    column);
+		return source_locate(p->source, offset, p->err);
+	}
+	return 0;
+}
+
+static int read_value(struct parser *p, const struct jsonscan_token *t, struct tree **out);
+
+static int
+read_member(
+    struct parser *p, const struct tree *object, struct jsonscan_token *t, struct tree **out)
+{
+	size_t name_offset = t->offset;
+	struct slice name;
+
+	if (read_string(p, t, &name) == -1 || check_duplicate(p, object, name, name_offset) == -1)
+		return -1;
+	jsonscan_next(&p->scan, t);
+	if (read_value(p, t, out) == -1)
+		return -1;
+	(*out)->name = name.p;
+	(*out)->name_offset = name_offset;
+	return 0;
+}
+
+static int
+read_children(struct parser *p, struct tree *v)
+{
+	struct tree **tail = &v->first;
+	struct jsonscan_token t;
+
+	while (jsonscan_next(&p->scan, &t) != JSONSCAN_OBJECT_END && t.type != JSONSCAN_ARRAY_END) {
+		int rc =
+		    t.type == JSONSCAN_KEY ? read_member(p, v, &t, tail) : read_value(p, &t, tail);
+
+		if (rc == -1)
+			return -1;
+		tail = &(*tail)->next;
+	}
+	return 0;
+}
+
+static int
+fill_value(struct parser *p, const struct jsonscan_token *t, struct tree *v)
+{
+	switch (t->type) {
+	case JSONSCAN_OBJECT:
+		v->type = TREE_OBJECT;
+		return read_children(p, v);
+	case JSONSCAN_ARRAY:
+		v->type = TREE_ARRAY;
+		return read_children(p, v);
+	case JSONSCAN_STRING:
+		v->type = TREE_STRING;
+		return read_string(p, t, &v->text);
+	case JSONSCAN_NUMBER:
+		v->type = TREE_NUMBER;
+		v->text = slice_sub(p->scan.text, t->offset, p->scan.pos);
+		return 0;
+	case JSONSCAN_TRUE:
+	case JSONSCAN_FALSE:
+		v->type = TREE_BOOL;
+		v->truth = t->type == JSONSCAN_TRUE;
+		return 0;
+	case JSONSCAN_NULL:
+		v->type = TREE_NULL;
+		return 0;
+	case JSONSCAN_BAD:
+		return fail(p, t->offset, p->scan.error);
+	default:
+		return fail(p, t->offset, "wanted a value");
+	}
+}
+
+static int
+read_value(struct parser *p, const struct jsonscan_token *t, struct tree **out)
+{
+	struct tree *v = arena_alloc(p->arena, sizeof(*v));
+
+	if (v == NULL)
+		return fail(p, t->offset, "memory is short");
+	v->source = p->source;
+	v->offset = t->offset;
+	if (fill_value(p, t, v) == -1)
+		return -1;
+	*out = v;
+	return 0;
+}
+
+int
+tree_parse(const struct source *source, struct arena *arena, struct tree **out, struct err *err)
+{
+	struct parser p = { .source = source, .arena = arena, .err = err };
+	struct jsonscan_token t;
+	struct tree *v;
+
+	jsonscan_init(&p.scan, source->text);
+	jsonscan_next(&p.scan, &t);
+	if (read_value(&p, &t, &v) == -1)
+		return -1;
+	if (jsonscan_next(&p.scan, &t) != JSONSCAN_EOF)
+		return fail(&p, t.offset, p.scan.error != NULL ? p.scan.error : "wanted the end");
+	*out = v;
+	return 0;
+}
+
+const struct tree *
+tree_get(const struct tree *object, const char *name)
+{
+	if (object == NULL || object->type != TREE_OBJECT)
+		return NULL;
+	for (const struct tree *m = object->first; m != NULL; m = m->next)
+		if (strcmp(m->name, name) == 0)
+			return m;
+	return NULL;
+}
+
+const char *
+tree_type_name(enum tree_type type)
+{
+	static const char *const names[] = {
+		[TREE_OBJECT] = "an object",
+		[TREE_ARRAY] = "an array",
+		[TREE_STRING] = "a string",
+		[TREE_NUMBER] = "a number",
+		[TREE_BOOL] = "true or false",
+		[TREE_NULL] = "null",
+	};
+
+	return names[type];
+}
