@@ -39,7 +39,7 @@
 	X(BAD_TARGET, 400, "bad_target", "the request target is malformed")                        \
 	X(AMBIGUOUS_PATH, 400, "ambiguous_path", "the path could be read in two ways")             \
 	X(AMBIGUOUS_QUERY, 400, "ambiguous_query", "the query could be read in two ways")          \
-	X(AMBIGUOUS_HEADER, 400, "AMBIGUOUS_HEADER",                                               \
+	X(AMBIGUOUS_HEADER, 400, "ambiguous_header",                                               \
 	    "a header that decides the action has an unknown value")                               \
 	X(AMBIGUOUS_BODY, 415, "ambiguous_body", "a form body could carry a second action")        \
 	X(DENIED, 403, "denied", "no route allows this request")                                   \

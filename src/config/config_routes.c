@@ -96,8 +96,11 @@ settle_all(struct gathering *g, const struct config_set *set, const struct tree 
 		[SETTING_TYPE_URI] = set->service_type_uri,
 	};
 
+	const struct tree *action = tree_get(at, setting_names[SETTING_DEFAULT]);
+
 	for (unsigned i = 0; i < SETTING_COUNT; i++)
-		if (settle(g, i, values[i], at, own) == -1)
+		if (settle(g, i, values[i], i == SETTING_DEFAULT && action != NULL ? action : at,
+			own) == -1)
 			return -1;
 	return 0;
 }
@@ -131,7 +134,7 @@ read_own_settings(struct gathering *g, const struct tree *root)
 	if (correlation != NULL && config_read_object(&g->r, &config_set_table, "correlation",
 				       correlation, correlation, &set) == -1)
 		return -1;
-	return settle_all(g, &set, action != NULL ? action : root, true);
+	return settle_all(g, &set, root, true);
 }
 
 /* ---- routes ---- */
