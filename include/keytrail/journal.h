@@ -32,10 +32,13 @@ struct journal_opts {
 	/* The durable number has moved: wake the sinks.  Called on the journal thread. */
 	void (*durable)(void *arg, uint64_t seq);
 	void *durable_arg;
+	/* What trail_open found, to be recorded first (keytrail.recover, .corrupt, .tamper), or NULL;
+	 * copied. */
+	const struct trail_recovery *recovery;
 };
 
 /* Add all rings between journal_new and journal_start.  The rings stay the caller's and must
- * outlive the journal. */
+ * outlive the journal; `notify` may be NULL. */
 struct journal *journal_new(const struct journal_opts *opts, struct err *err);
 int journal_add_ring(
     struct journal *j, struct ring *r, journal_notify_fn notify, void *arg, struct err *err);
@@ -43,6 +46,8 @@ int journal_start(struct journal *j, struct err *err);
 
 /* After ring_commit, from any producer: wakes the thread if it sleeps.  Cheap when it does not. */
 void journal_kick(struct journal *j);
+/* The same where nobody waits: a thread that will look within the flush interval is let sleep. */
+void journal_kick_async(struct journal *j);
 
 /* Drain every ring, sync, and end the thread.  -1 when something could not be made durable. */
 int journal_stop(struct journal *j, struct err *err);
@@ -50,6 +55,9 @@ void journal_free(struct journal *j);
 
 /* Why the trail cannot be written now, or "" (any thread; for readiness). */
 void journal_health(const struct journal *j, char *out, size_t n);
+
+/* A reader met damage between these numbers: record keytrail.corrupt.  Any thread. */
+void journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last);
 
 /* Live changes of a reload. */
 void journal_set_retention(struct journal *j, uint64_t retention_s, uint64_t max_size);

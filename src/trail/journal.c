@@ -1,0 +1,544 @@
+#include "keytrail/journal.h"
+
+#include "journal_internal.h"
+#include "keytrail/clock.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RETRY_NS     (100 * CLOCK_NS_PER_MS) /* while the trail cannot be written */
+#define RETENTION_NS (60 * CLOCK_NS_PER_S)
+#define CPU_PERCENT  6 /* of the time between two syncs that a sync may cost */
+
+/* ---- the commit ---- */
+
+static int64_t
+thread_cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (int64_t)ts.tv_sec * CLOCK_NS_PER_S + ts.tv_nsec;
+}
+
+static void
+tell(const struct member *m)
+{
+	if (m->notify != NULL)
+		m->notify(m->arg);
+}
+
+static void
+tell_all(struct journal *j)
+{
+	for (size_t i = 0; i < j->nmembers; i++)
+		tell(&j->members[i]);
+}
+
+static void
+set_health(struct journal *j, const char *text)
+{
+	pthread_mutex_lock(&j->lock);
+	snprintf(j->health, sizeof(j->health), "%s", text);
+	pthread_mutex_unlock(&j->lock);
+}
+
+/* Producers see the state in their rings; those that wait for room or for an answer are woken. */
+static void
+set_state(struct journal *j, enum ring_state state, const char *why)
+{
+	set_health(j, why);
+	if (state == j->state)
+		return;
+	if (state == RING_OK)
+		log_info(j->opts.log, "trail_writable", "the trail can be written again");
+	else
+		log_error(j->opts.log, "trail_not_writable", "%s", why);
+	j->state = state;
+	for (size_t i = 0; i < j->nmembers; i++)
+		ring_set_state(j->members[i].ring, state);
+	if (j->running)
+		tell_all(j);
+}
+
+/* Nothing since the last good sync counts; it is all still in the rings, or in j->own. */
+static void
+fail(struct journal *j, enum metric_trail_op op, const struct err *err)
+{
+	metrics_add(j->opts.metrics, METRIC_TRAIL_FAILURES, op, 1);
+	log_error(j->opts.log, "trail_failed", "%s", err->msg);
+	j->failures++;
+	/* The first time a new segment is tried at once, and nobody need notice. */
+	j->retry_ns = clock_mono_ns() + (j->failures > 1 ? RETRY_NS : 0);
+	if (j->failures > 1)
+		set_state(j, RING_FAILED, err->msg);
+}
+
+/* So many syncs that they take CPU_PERCENT of a processor, by what the last ones cost. */
+static void
+adapt_spacing(struct journal *j, int64_t cost_ns)
+{
+	int64_t min = j->opts.spacing_min_us * CLOCK_NS_PER_US;
+	int64_t max = j->opts.spacing_max_us * CLOCK_NS_PER_US;
+	int64_t want;
+
+	j->sync_cost_ns += (cost_ns - j->sync_cost_ns) / 8;
+	want = j->sync_cost_ns * 100 / CPU_PERCENT;
+	j->spacing_ns = want < min ? min : want > max ? max : want;
+}
+
+static void
+release(struct journal *j)
+{
+	uint64_t segment, offset;
+
+	trail_durable_mark(j->opts.trail, &segment, &offset);
+	for (size_t i = 0; i < j->nmembers; i++)
+		ring_release(j->members[i].ring, j->members[i].pos, segment, offset);
+	for (size_t i = 0; i < j->nmembers; i++) {
+		struct member *m = &j->members[i];
+
+		if (m->waits) {
+			m->waits = false;
+			tell(m);
+		}
+	}
+	if (segment != j->segment)
+		j->retention_ns = 0; /* a segment was sealed: max_size may be passed */
+	j->segment = segment;
+	if (j->opts.durable != NULL)
+		j->opts.durable(j->opts.durable_arg, trail_durable_seq(j->opts.trail));
+}
+
+static void
+count_recorded(struct journal *j)
+{
+	if (j->pending > j->recorded) {
+		metrics_add(j->opts.metrics, METRIC_EVENTS_RECORDED, 0,
+		    (int64_t)(j->pending - j->recorded));
+		j->recorded = j->pending;
+	}
+}
+
+int
+journal_commit(struct journal *j)
+{
+	struct err err;
+	int64_t start = clock_mono_ns(), written, cpu;
+
+	if (trail_write(j->opts.trail, &err) == -1) {
+		fail(j, METRIC_TRAIL_WRITE, &err);
+		return -1;
+	}
+	count_recorded(j);
+	written = clock_mono_ns();
+	cpu = thread_cpu_ns();
+	if (trail_sync(j->opts.trail, &err) == -1) {
+		fail(j, METRIC_TRAIL_SYNC, &err);
+		return -1;
+	}
+	adapt_spacing(j, thread_cpu_ns() - cpu);
+	metrics_observe(j->opts.metrics, METRIC_FSYNC_SECONDS,
+	    (double)(clock_mono_ns() - written) / (double)CLOCK_NS_PER_S);
+	metrics_observe(j->opts.metrics, METRIC_COMMIT_EVENTS, (double)j->pending);
+	metrics_add(j->opts.metrics, METRIC_EVENTS_DURABLE, 0, (int64_t)j->pending);
+	j->last_sync_ns = start;
+	j->last_waiting = j->waiting;
+	j->pending = j->recorded = j->waiting = 0;
+	j->failures = 0;
+	buf_consume(&j->own, buf_size(&j->own));
+	release(j);
+	return 0;
+}
+
+/* ---- draining ---- */
+
+int
+journal_append(struct journal *j, struct slice line)
+{
+	struct err err;
+	uint64_t seq;
+
+	if (trail_append(j->opts.trail, line, clock_wall_ns(), &seq, &err) == -1) {
+		fail(j, METRIC_TRAIL_WRITE, &err);
+		return -1;
+	}
+	if (j->pending++ == 0)
+		j->pending_since_ns = clock_mono_ns();
+	return 0;
+}
+
+static int
+drain_ring(struct journal *j, struct member *m)
+{
+	uint64_t pos = m->pos;
+	struct slice line;
+	unsigned flags;
+
+	while (ring_next(m->ring, &pos, &line, &flags)) {
+		if (line.n < 2 || line.n + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX) {
+			metrics_add(j->opts.metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TOO_LARGE, 1);
+			log_error(j->opts.log, "event_too_large",
+			    "an event of %zu bytes was not recorded", line.n);
+		} else if (journal_append(j, line) == -1) {
+			return -1;
+		}
+		m->pos = pos;
+		if (flags & RING_DURABLE) {
+			m->waits = true;
+			j->waiting++;
+		}
+	}
+	return 0;
+}
+
+static int
+drain(struct journal *j)
+{
+	for (size_t i = 0; i < j->nmembers; i++)
+		if (drain_ring(j, &j->members[i]) == -1)
+			return -1;
+	return 0;
+}
+
+static bool
+rings_hold_more(struct journal *j)
+{
+	struct slice line;
+	unsigned flags;
+
+	for (size_t i = 0; i < j->nmembers; i++) {
+		uint64_t pos = j->members[i].pos;
+
+		if (ring_next(j->members[i].ring, &pos, &line, &flags))
+			return true;
+	}
+	return false;
+}
+
+/* After a failure: a new segment, and all that is not durable once more. */
+static int
+repair(struct journal *j)
+{
+	struct err err;
+
+	if (trail_reopen(j->opts.trail, &err) == -1) {
+		fail(j, METRIC_TRAIL_OPEN, &err);
+		return -1;
+	}
+	j->pending = j->waiting = 0;
+	for (size_t i = 0; i < j->nmembers; i++) {
+		j->members[i].pos = ring_tail(j->members[i].ring);
+		j->members[i].waits = false;
+	}
+	if (journal_append_own(j) == -1 || drain(j) == -1 || journal_commit(j) == -1)
+		return -1;
+	j->failures = 0;
+	return 0;
+}
+
+/* ---- what is due ---- */
+
+static void
+check_room(struct journal *j, int64_t now)
+{
+	struct err err;
+
+	if (j->failures > 0)
+		return;
+	if (trail_reserve(j->opts.trail, &err) == 0) {
+		if (j->state != RING_OK)
+			set_state(j, RING_OK, "");
+		return;
+	}
+	set_state(j, RING_NO_ROOM, err.msg);
+	j->room_ns = now + RETRY_NS;
+}
+
+/* When what is pending must be synced.  One waiter alone is not made to wait: spacing is for load,
+ * which shows in the last commit too. */
+static int64_t
+sync_due_ns(const struct journal *j)
+{
+	if (j->waiting == 0)
+		return j->pending_since_ns + j->opts.flush_interval_ms * CLOCK_NS_PER_MS;
+	if (j->waiting == 1 && j->last_waiting <= 1)
+		return 0;
+	return j->last_sync_ns + j->spacing_ns;
+}
+
+static void
+apply_retention(struct journal *j, int64_t now)
+{
+	j->retention_ns = now + RETENTION_NS;
+	if (journal_expire(j) == -1)
+		j->retention_ns = now + RETRY_NS;
+}
+
+/* Everything that is due now. */
+static void
+work(struct journal *j)
+{
+	int64_t now = clock_mono_ns();
+
+	if (j->failures > 0) {
+		if (now >= j->retry_ns && repair(j) == -1)
+			return;
+	} else {
+		journal_record_reports(j);
+		if (j->failures == 0 && drain(j) == 0 && j->pending > 0 && now >= sync_due_ns(j))
+			journal_commit(j);
+	}
+	if (j->failures == 0 && (j->state != RING_NO_ROOM || now >= j->room_ns))
+		check_room(j, now);
+	if (j->failures > 0)
+		return;
+	if (atomic_exchange(&j->retention_changed, false) || now >= j->retention_ns)
+		apply_retention(j, now);
+}
+
+/* ---- sleeping ---- */
+
+static void
+sleep_until(int64_t when)
+{
+	struct timespec ts = { .tv_sec = when / CLOCK_NS_PER_S, .tv_nsec = when % CLOCK_NS_PER_S };
+
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+}
+
+static long
+futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
+{
+	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
+}
+
+static bool
+called(struct journal *j)
+{
+	return atomic_load(&j->stop) || atomic_load(&j->retention_changed) ||
+	       atomic_load(&j->reported) || rings_hold_more(j);
+}
+
+static int64_t
+earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Until a kick, at most until `when`.  The order matters: say that we sleep, then look once more;
+ * producers commit, then look whether we sleep. */
+static void
+sleep_until_kicked(struct journal *j, enum sleep how, int64_t when)
+{
+	int64_t left = when - clock_mono_ns();
+	struct timespec ts = { .tv_sec = left / CLOCK_NS_PER_S, .tv_nsec = left % CLOCK_NS_PER_S };
+
+	if (left <= 0)
+		return;
+	atomic_store(&j->sleeping, how);
+	if (!called(j))
+		futex(&j->sleeping, FUTEX_WAIT_PRIVATE, how, &ts);
+	atomic_store(&j->sleeping, AWAKE);
+}
+
+static void
+rest(struct journal *j)
+{
+	int64_t when = j->retention_ns;
+
+	if (j->state == RING_NO_ROOM)
+		when = earlier(when, j->room_ns);
+	if (j->failures > 0)
+		sleep_until(j->retry_ns);
+	else if (j->waiting > 0)
+		sleep_until(sync_due_ns(j)); /* whoever comes meanwhile shares the sync */
+	else if (j->pending > 0)
+		sleep_until_kicked(j, DOZING, earlier(when, sync_due_ns(j)));
+	else
+		sleep_until_kicked(j, ASLEEP, when);
+}
+
+/* At the end nothing is spaced; a trail that fails is tried once more. */
+static int
+finish(struct journal *j)
+{
+	for (int tries = 0; tries < 3; tries++) {
+		if (j->failures > 0
+			? repair(j) == -1
+			: (drain(j) == -1 || (j->pending > 0 && journal_commit(j) == -1)))
+			continue;
+		if (!rings_hold_more(j))
+			return 0;
+	}
+	return -1;
+}
+
+static void *
+run(void *arg)
+{
+	struct journal *j = arg;
+
+	journal_record_recovery(j);
+	while (!atomic_load(&j->stop)) {
+		work(j);
+		rest(j);
+	}
+	j->result = finish(j);
+	return NULL;
+}
+
+/* ---- the callers' side ---- */
+
+struct journal *
+journal_new(const struct journal_opts *opts, struct err *err)
+{
+	struct journal *j;
+
+	assert(opts->trail != NULL && opts->spacing_min_us <= opts->spacing_max_us);
+	if ((j = calloc(1, sizeof(*j))) == NULL) {
+		err_set_errno(err, "journal");
+		return NULL;
+	}
+	j->opts = *opts;
+	if (opts->recovery != NULL)
+		j->recovery = *opts->recovery;
+	j->opts.recovery = opts->recovery != NULL ? &j->recovery : NULL;
+	j->spacing_ns = opts->spacing_min_us * CLOCK_NS_PER_US;
+	atomic_init(&j->retention_s, opts->retention_s);
+	atomic_init(&j->max_size, opts->max_size);
+	pthread_mutex_init(&j->lock, NULL);
+	return j;
+}
+
+int
+journal_add_ring(
+    struct journal *j, struct ring *r, journal_notify_fn notify, void *arg, struct err *err)
+{
+	struct member *more;
+	uint64_t segment, offset;
+
+	assert(!j->running);
+	if ((more = realloc(j->members, (j->nmembers + 1) * sizeof(*more))) == NULL)
+		return err_set_errno(err, "journal");
+	j->members = more;
+	j->members[j->nmembers++] = (struct member){ r, notify, arg, ring_tail(r), false };
+	/* Recovery need not look for this ring's lines before here. */
+	trail_durable_mark(j->opts.trail, &segment, &offset);
+	ring_release(r, ring_tail(r), segment, offset);
+	return 0;
+}
+
+int
+journal_start(struct journal *j, struct err *err)
+{
+	sigset_t all, before;
+	int rc;
+
+	if (trail_reserve(j->opts.trail, err) == -1)
+		set_state(j, RING_NO_ROOM, err->msg);
+	if (trail_cannot_reserve(j->opts.trail))
+		log_warn(j->opts.log, "trail_cannot_reserve",
+		    "the trail's file system cannot reserve room: free space is watched instead");
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	j->running = true;
+	rc = pthread_create(&j->thread, NULL, run, j);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc != 0) {
+		j->running = false;
+		errno = rc;
+		return err_set_errno(err, "start the journal");
+	}
+	pthread_setname_np(j->thread, "journal");
+	return 0;
+}
+
+static void
+wake(struct journal *j)
+{
+	if (atomic_exchange(&j->sleeping, AWAKE) != AWAKE)
+		futex(&j->sleeping, FUTEX_WAKE_PRIVATE, 1, NULL);
+}
+
+void
+journal_kick(struct journal *j)
+{
+	if (atomic_load(&j->sleeping) != AWAKE)
+		wake(j);
+}
+
+void
+journal_kick_async(struct journal *j)
+{
+	if (atomic_load(&j->sleeping) == ASLEEP)
+		wake(j);
+}
+
+int
+journal_stop(struct journal *j, struct err *err)
+{
+	char why[sizeof(j->health)];
+
+	if (!j->running)
+		return 0;
+	atomic_store(&j->stop, true);
+	journal_kick(j);
+	pthread_join(j->thread, NULL);
+	j->running = false;
+	if (j->result == 0)
+		return 0;
+	journal_health(j, why, sizeof(why));
+	return err_set(err, "events are left in the rings: %s", why);
+}
+
+void
+journal_free(struct journal *j)
+{
+	if (j == NULL)
+		return;
+	assert(!j->running);
+	buf_fini(&j->own);
+	free(j->members);
+	pthread_mutex_destroy(&j->lock);
+	free(j);
+}
+
+void
+journal_health(const struct journal *j, char *out, size_t n)
+{
+	struct journal *own = (struct journal *)(uintptr_t)j; /* the lock alone is changed */
+
+	pthread_mutex_lock(&own->lock);
+	snprintf(out, n, "%s", j->health);
+	pthread_mutex_unlock(&own->lock);
+}
+
+void
+journal_set_retention(struct journal *j, uint64_t retention_s, uint64_t max_size)
+{
+	atomic_store_explicit(&j->retention_s, retention_s, memory_order_relaxed);
+	atomic_store_explicit(&j->max_size, max_size, memory_order_relaxed);
+	atomic_store(&j->retention_changed, true);
+	journal_kick(j);
+}
+
+void
+journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
+{
+	pthread_mutex_lock(&j->lock);
+	if (j->corrupt_last == 0 || first < j->corrupt_first)
+		j->corrupt_first = first;
+	if (last > j->corrupt_last)
+		j->corrupt_last = last;
+	pthread_mutex_unlock(&j->lock);
+	atomic_store(&j->reported, true);
+	journal_kick(j);
+}

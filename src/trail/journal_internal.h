@@ -1,0 +1,68 @@
+/*
+ * journal_internal: the journal's state, shared by the thread (journal.c) and the events that it
+ * records itself (journal_own.c).
+ */
+#ifndef KEYTRAIL_JOURNAL_INTERNAL_H
+#define KEYTRAIL_JOURNAL_INTERNAL_H
+
+#include "keytrail/buf.h"
+#include "keytrail/journal.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+struct member {
+	struct ring *ring;
+	journal_notify_fn notify;
+	void *arg;
+	uint64_t pos; /* drained up to here */
+	bool waits;   /* a durable entry is not synced yet */
+};
+
+/* DOZING: there is something to sync later, only somebody who waits is a reason to wake. */
+enum sleep { AWAKE, DOZING, ASLEEP };
+
+struct journal {
+	struct journal_opts opts;
+	struct trail_recovery recovery;
+	struct member *members;
+	size_t nmembers;
+	pthread_t thread;
+	bool running;
+	int result; /* of the thread, once it has ended */
+
+	/* any thread */
+	_Atomic uint32_t sleeping; /* enum sleep; a futex */
+	_Atomic bool stop, retention_changed, reported;
+	_Atomic uint64_t retention_s, max_size;
+	pthread_mutex_t lock; /* of what follows */
+	char health[ERR_MSG_MAX];
+	uint64_t corrupt_first, corrupt_last;
+
+	/* the thread's own */
+	enum ring_state state;
+	unsigned failures;	    /* since the last good commit */
+	uint64_t pending, recorded; /* numbered and not durable; of these, counted */
+	uint64_t waiting;	    /* durable entries among them */
+	uint64_t last_waiting;	    /* the same at the last commit */
+	int64_t pending_since_ns;
+	int64_t last_sync_ns, spacing_ns, sync_cost_ns;
+	int64_t retry_ns, room_ns, retention_ns; /* when due */
+	uint64_t segment;			 /* of the durable mark */
+	struct buf own;				 /* own events that are not durable, for repair */
+};
+
+/* Number and queue one line. */
+int journal_append(struct journal *j, struct slice line);
+
+/* ---- own events; each is kept in j->own until it is durable ---- */
+
+int journal_append_own(struct journal *j); /* once more, after a failure */
+void journal_record_recovery(struct journal *j);
+void journal_record_reports(struct journal *j);
+/* Record what will be removed, make that durable, remove it.  -1: not done, try again. */
+int journal_expire(struct journal *j);
+int journal_commit(struct journal *j);
+
+#endif

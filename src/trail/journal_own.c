@@ -1,0 +1,167 @@
+/* The events that the journal records itself, past the rings. */
+#include "journal_internal.h"
+#include "keytrail/clock.h"
+#include "keytrail/event.h"
+
+#include <sys/random.h>
+
+struct own_line {
+	uint32_t n;
+};
+
+static int
+keep_line(struct journal *j, struct slice line)
+{
+	struct own_line head = { (uint32_t)line.n };
+
+	if (buf_reserve(&j->own, sizeof(head) + line.n) == -1)
+		return -1;
+	buf_append(&j->own, &head, sizeof(head));
+	return buf_append_slice(&j->own, line);
+}
+
+/* A line that cannot be kept for want of memory is appended all the same. */
+static int
+record(struct journal *j, struct event_self *ev)
+{
+	char line[EVENT_HARD_MAX], observer[16 + TRAIL_ID_SIZE];
+	unsigned char random[10] = { 0 };
+	size_t n;
+
+	snprintf(observer, sizeof(observer), "keytrail/%s", trail_log_id(j->opts.trail));
+	ev->time_ns = clock_wall_ns();
+	if (getrandom(random, sizeof(random), 0) != sizeof(random))
+		log_warn(j->opts.log, "no_random_bytes", "an event's id has no random part");
+	clock_uuid7(ev->time_ns, random, ev->id);
+	n = event_render_self(observer, ev, line);
+	keep_line(j, (struct slice){ line, n });
+	metrics_add(j->opts.metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
+	return journal_append(j, (struct slice){ line, n });
+}
+
+int
+journal_append_own(struct journal *j)
+{
+	struct slice rest = buf_slice(&j->own);
+
+	while (rest.n > 0) {
+		struct own_line head;
+
+		memcpy(&head, rest.p, sizeof(head));
+		rest = slice_sub(rest, sizeof(head), rest.n);
+		if (journal_append(j, slice_sub(rest, 0, head.n)) == -1)
+			return -1;
+		rest = slice_sub(rest, head.n, rest.n);
+	}
+	return 0;
+}
+
+#define NUMBER(name, value)                                                                        \
+	{                                                                                          \
+		.key = (name), .type = EVENT_DETAIL_NUMBER, .number = (value)                      \
+	}
+#define STRING(name, value)                                                                        \
+	{                                                                                          \
+		.key = (name), .type = EVENT_DETAIL_STRING, .string = (value)                      \
+	}
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static void
+record_range(struct journal *j, const char *action, enum severity severity, const char *message,
+    uint64_t first, uint64_t last)
+{
+	const struct event_detail details[] = { NUMBER("first", first), NUMBER("last", last) };
+	struct event_self ev = {
+		.action = action,
+		.severity = severity,
+		.outcome = EVENT_SUCCESS,
+		.message = message,
+		.details = details,
+		.ndetails = COUNT(details),
+	};
+
+	record(j, &ev);
+}
+
+void
+journal_record_recovery(struct journal *j)
+{
+	const struct trail_recovery *r = j->opts.recovery;
+
+	if (r == NULL)
+		return;
+	if (!r->new_log && !r->clean) {
+		const struct event_detail details[] = {
+			NUMBER("fromRings", r->from_rings),
+			STRING("previousBoot", r->previous_boot),
+			NUMBER("tornBytes", r->torn_bytes),
+		};
+		struct event_self ev = {
+			.action = "keytrail.recover",
+			.severity = SEVERITY_WARNING,
+			.outcome = EVENT_SUCCESS,
+			.message = "keytrail: recovered after an unclean stop",
+			.details = details,
+			.ndetails = COUNT(details),
+		};
+
+		record(j, &ev);
+	}
+	if (r->corrupt_last > 0)
+		record_range(j, "keytrail.corrupt", SEVERITY_CRITICAL,
+		    "keytrail: the trail held corrupt lines", r->corrupt_first, r->corrupt_last);
+	if (r->missing_last > 0)
+		record_range(j, "keytrail.tamper", SEVERITY_CRITICAL,
+		    "keytrail: durable lines are gone from the trail", r->missing_first,
+		    r->missing_last);
+}
+
+void
+journal_record_reports(struct journal *j)
+{
+	uint64_t first, last;
+
+	if (!atomic_exchange(&j->reported, false))
+		return;
+	pthread_mutex_lock(&j->lock);
+	first = j->corrupt_first;
+	last = j->corrupt_last;
+	j->corrupt_first = j->corrupt_last = 0;
+	pthread_mutex_unlock(&j->lock);
+	if (last > 0)
+		record_range(j, "keytrail.corrupt", SEVERITY_CRITICAL,
+		    "keytrail: a reader met corrupt lines in the trail", first, last);
+}
+
+/* Recorded before it is done, and no more is removed than was recorded. */
+int
+journal_expire(struct journal *j)
+{
+	struct trail *t = j->opts.trail;
+	uint64_t max_size = atomic_load_explicit(&j->max_size, memory_order_relaxed);
+	uint64_t age = atomic_load_explicit(&j->retention_s, memory_order_relaxed);
+	int64_t now = clock_wall_ns(), before = 0;
+	uint64_t keep, first, last;
+	struct err err;
+
+	if (age < (uint64_t)(now / CLOCK_NS_PER_S))
+		before = now - (int64_t)age * CLOCK_NS_PER_S;
+	keep = j->opts.keep_seq != NULL ? j->opts.keep_seq(j->opts.keep_arg)
+					: trail_durable_seq(t) + 1;
+	if (trail_expirable(t, before, max_size, keep, &first, &last, &err) == -1)
+		goto fail;
+	if (last == 0)
+		return 0;
+	record_range(j, "keytrail.expire", SEVERITY_NORMAL,
+	    "keytrail: expired segments are removed", first, last);
+	if (journal_commit(j) == -1)
+		return -1;
+	if (trail_expire(t, before, max_size, last + 1, &first, &last, &err) == -1)
+		goto fail;
+	log_info(j->opts.log, "trail_expired", "removed %llu to %llu", (unsigned long long)first,
+	    (unsigned long long)last);
+	return 0;
+fail:
+	log_error(j->opts.log, "trail_expire_failed", "%s", err.msg);
+	return -1;
+}
