@@ -31,4 +31,10 @@ void outfd_fini(struct outfd *o);
 /* How many bytes were taken; 0 when it would block; -1 with errno. */
 ssize_t outfd_write(struct outfd *o, const void *p, size_t n);
 
+/*
+ * How much of the n bytes to write at once so that no line is torn: the whole lines that fit into
+ * PIPE_BUF, which a pipe takes all or not at all; a longer line as it is.
+ */
+size_t outfd_whole_lines(const char *p, size_t n);
+
 #endif

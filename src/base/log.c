@@ -2,9 +2,12 @@
 
 #include "keytrail/clock.h"
 #include "keytrail/outfd.h"
+#include "keytrail/slice.h"
+#include "keytrail/utf8.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -123,50 +126,27 @@ log_level_from_name(const char *name, enum log_level *out)
 
 /* ---- the text of a line ---- */
 
-/* Decode one UTF-8 sequence (RFC 3629); U+FFFD and one byte where it is invalid. */
-static unsigned long
-next_rune(const unsigned char *p, size_t *used)
-{
-	static const unsigned long least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-	unsigned n = p[0] < 0x80 ? 1 : p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-	unsigned long rune = n == 1 ? p[0] : p[0] & (0x7fu >> n);
-
-	*used = 1;
-	if (p[0] >= 0x80 && (p[0] < 0xc2 || p[0] > 0xf4))
-		return 0xfffd;
-	for (unsigned i = 1; i < n; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0xfffd;
-		rune = rune << 6 | (p[i] & 0x3f);
-	}
-	if (rune < least[n] || rune > 0x10ffff || (rune >= 0xd800 && rune <= 0xdfff))
-		return 0xfffd;
-	*used = n;
-	return rune;
-}
-
 static char *
-put_rune(char *o, unsigned long rune)
+put_rune(char *o, uint32_t rune)
 {
 	if (rune >= 0x10000) {
 		rune -= 0x10000;
-		return o + sprintf(o, "\\u%04lx\\u%04lx", 0xd800 + (rune >> 10),
-			       0xdc00 + (rune & 0x3ff));
+		return o +
+		       sprintf(o, "\\u%04x\\u%04x", 0xd800 + (rune >> 10), 0xdc00 + (rune & 0x3ff));
 	}
+	if (rune < 0x20 || rune >= 0x7f)
+		return o + sprintf(o, "\\u%04x", rune);
 	if (rune == '"' || rune == '\\')
 		*o++ = '\\';
-	if (rune >= 0x20 && rune < 0x7f) {
-		*o++ = (char)rune;
-		return o;
-	}
-	return o + sprintf(o, "\\u%04lx", rune);
+	*o++ = (char)rune;
+	return o;
 }
 
 /* One JSON line into out (LINE_MAX_SIZE bytes); its length. */
 static size_t
 format_line(char *out, enum log_level level, const char *event, const char *message)
 {
-	const unsigned char *p = (const unsigned char *)message;
+	struct slice rest = slice_of(message);
 	char now[CLOCK_RFC3339_SIZE];
 	char *o = out;
 
@@ -174,11 +154,12 @@ format_line(char *out, enum log_level level, const char *event, const char *mess
 	o +=
 	    snprintf(o, 192, "{\"time\":\"%s\",\"level\":\"%s\",\"event\":\"%.64s\",\"message\":\"",
 		now, level_names[level], event);
-	while (*p != '\0') {
-		size_t used;
+	while (rest.n > 0) {
+		uint32_t rune = UTF8_REPLACEMENT;
+		size_t used = utf8_decode(rest.p, rest.n, &rune);
 
-		o = put_rune(o, next_rune(p, &used));
-		p += used;
+		o = put_rune(o, used == 0 ? UTF8_REPLACEMENT : rune);
+		rest = slice_sub(rest, used == 0 ? 1 : used, rest.n);
 	}
 	memcpy(o, "\"}\n", 3);
 	return (size_t)(o + 3 - out);
@@ -336,18 +317,20 @@ log_write(struct log *log, enum log_level level, const char *event, const char *
 
 /* ---- the one consumer ---- */
 
-/* What can be written in one piece; producers never touch those bytes. */
+/* The next whole lines, copied, since a line may lie across the end of the buffer. */
 static size_t
-first_piece(struct log *log, const char **p)
+next_piece(struct log *log, char piece[PIPE_BUF])
 {
-	size_t n;
+	size_t n, first;
 
 	pthread_mutex_lock(&log->lock);
 	report_dropped_locked(log);
-	*p = log->buffer + log->head;
-	n = log->len < BUFFER_SIZE - log->head ? log->len : BUFFER_SIZE - log->head;
+	n = log->len < PIPE_BUF ? log->len : PIPE_BUF;
+	first = n < BUFFER_SIZE - log->head ? n : BUFFER_SIZE - log->head;
+	memcpy(piece, log->buffer + log->head, first);
+	memcpy(piece + first, log->buffer, n - first);
 	pthread_mutex_unlock(&log->lock);
-	return n;
+	return outfd_whole_lines(piece, n);
 }
 
 static void
@@ -391,12 +374,12 @@ begin_flush(struct log *log)
 bool
 log_flush(struct log *log)
 {
-	const char *p;
+	char piece[PIPE_BUF];
 	size_t n;
 
 	begin_flush(log);
-	while ((n = first_piece(log, &p)) > 0) {
-		ssize_t w = outfd_write(&log->out, p, n);
+	while ((n = next_piece(log, piece)) > 0) {
+		ssize_t w = outfd_write(&log->out, piece, n);
 
 		if (w == 0)
 			return false;

@@ -139,9 +139,8 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    "Time when the process started, since 1970."),
 };
 
-/* In upper case, as the error answers have them; metrics_text.c lowers. */
 static const char *const refusal_words[] = {
-#define X(name, status, code, text) code,
+#define X(name, status, label, text) label,
 	REFUSAL_TABLE(X)
 #undef X
 };

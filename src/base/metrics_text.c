@@ -2,7 +2,6 @@
 
 #include "metrics_table.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,7 +111,7 @@ put_integer(struct page *page, uint64_t v)
 }
 
 static void
-put_label(struct page *page, char before, const char *name, const char *value, bool lower)
+put_label(struct page *page, char before, const char *name, const char *value)
 {
 	char head[2] = { before, '\0' };
 
@@ -122,8 +121,6 @@ put_label(struct page *page, char before, const char *name, const char *value, b
 	for (; *value != '\0'; value++) {
 		char c[3] = { *value, '\0', '\0' };
 
-		if (lower)
-			c[0] = (char)tolower((unsigned char)*value);
 		if (*value == '\\' || *value == '"' || *value == '\n') {
 			c[0] = '\\';
 			c[1] = *value == '\n' ? 'n' : *value;
@@ -212,7 +209,7 @@ put_bound(struct page *page, double bound)
 	/* OpenMetrics' canonical numbers have a point. */
 	if (openmetrics(page) && strpbrk(text, ".e") == NULL)
 		memcpy(text + strlen(text), ".0", 3);
-	put_label(page, '{', "le", text, false);
+	put_label(page, '{', "le", text);
 }
 
 static void
@@ -222,7 +219,7 @@ put_bucket(struct page *page, const struct metric_row *row, unsigned i, uint64_t
 	if (i < row->nbounds)
 		put_bound(page, row->bounds[i]);
 	else
-		put_label(page, '{', "le", "+Inf", false);
+		put_label(page, '{', "le", "+Inf");
 	put(page, "} ");
 	put_integer(page, below);
 	put(page, "\n");
@@ -258,10 +255,9 @@ put_requests(struct page *page, const struct metric_row *row, const union value 
 		if (v[i].integer == 0)
 			continue;
 		begin_sample(page, row, "_total");
-		put_label(page, '{', "action", name, false);
-		put_label(
-		    page, ',', "outcome", metric_outcome_words[i / CLASSES % OUTCOMES], false);
-		put_label(page, ',', "code", metric_class_words[i % CLASSES], false);
+		put_label(page, '{', "action", name);
+		put_label(page, ',', "outcome", metric_outcome_words[i / CLASSES % OUTCOMES]);
+		put_label(page, ',', "code", metric_class_words[i % CLASSES]);
 		put(page, "}");
 		end_sample(page, row, v[i]);
 	}
@@ -277,7 +273,7 @@ put_build(struct page *page, const struct metric_row *row)
 	for (unsigned i = 0; i < 3; i++) {
 		if (page->m->build[i] == NULL)
 			continue;
-		put_label(page, before, names[i], page->m->build[i], false);
+		put_label(page, before, names[i], page->m->build[i]);
 		before = ',';
 	}
 	put(page, before == ',' ? "} 1\n" : " 1\n");
@@ -308,8 +304,7 @@ put_labelled(struct page *page, const struct metric_row *row, const union value 
 		if (value == NULL)
 			continue;
 		begin_sample(page, row, sample_suffix(row));
-		put_label(page, '{', metric_label_kinds[row->labels].name, value,
-		    row->labels == LABELS_REFUSAL);
+		put_label(page, '{', metric_label_kinds[row->labels].name, value);
 		put(page, "}");
 		end_sample(page, row, v[i]);
 	}

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -74,4 +75,16 @@ outfd_write(struct outfd *o, const void *p, size_t n)
 	if (w == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
 		return 0;
 	return w;
+}
+
+size_t
+outfd_whole_lines(const char *p, size_t n)
+{
+	size_t max = n < PIPE_BUF ? n : PIPE_BUF;
+	const char *end = memrchr(p, '\n', max);
+
+	if (end != NULL)
+		return (size_t)(end - p) + 1;
+	end = memchr(p + max, '\n', n - max);
+	return end == NULL ? n : (size_t)(end - p) + 1;
 }
