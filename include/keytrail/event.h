@@ -19,6 +19,10 @@
 /* A rendered call event is never longer than this, whatever its facts (asserted); a worker reserves
  * as much before it forwards a request. */
 #define EVENT_LINE_MAX 4096
+/* Texts of a configuration are cut at these bounds (bytes, as escaped); config refuses longer ones. */
+#define EVENT_ACTION_MAX  96
+#define EVENT_PATH_MAX	  256
+#define EVENT_SERVICE_MAX 64 /* service_name, crn_service, type_uri, region, account, observer_id */
 /* Bound of the trail member and newline that the journal adds. */
 #define EVENT_TRAIL_MAX 256
 /* No line of the trail is longer; keytrail.* events may use it all. */
@@ -42,7 +46,7 @@ struct event_profile {
 	const char *type_uri;	      /* "kms/secrets" */
 	const char *region;	      /* "us-south", or "" */
 	const char *account;	      /* from the configuration, or "" */
-	const char *const *instances; /* known instance ids, else verified ones are believed */
+	const char *const *instances; /* ids that are known without the service's word */
 	size_t ninstances;
 	const char *observer_id; /* "keytrail/<log id>" */
 	enum event_key_ids key_ids;
@@ -64,7 +68,7 @@ struct audit_event {
 	bool client_gone;   /* the client vanished; the service's status is known */
 	int64_t arrival_ns; /* wall clock */
 	char id[CLOCK_UUID_SIZE];
-	char method[8];	      /* scrubbed */
+	char method[16];      /* scrubbed */
 	char correlation[65]; /* scrubbed; "" when there is none */
 	enum correlation_source correlation_source;
 	char instance[37];  /* Bluemix-Instance, scrubbed: UUID or [redacted] or "" */
@@ -76,20 +80,24 @@ struct audit_event {
 	char shape[ROUTE_SHAPE_SIZE];
 	unsigned attempts; /* 2 after the one retry, else 1 */
 	bool recovered;	   /* written by recovery */
+	bool pending;	   /* an intent: written before the request is forwarded */
 	struct identity identity;
 };
 
 /* Fill the facts that come from the request's head: method, instance, key ring, agent, identity,
- * key, route, and the client's own correlation ID (source REQUEST). */
+ * key, route with matched, refusal and shape, and the client's own correlation ID (source REQUEST or
+ * NONE).  A field that came more than once counts as one that does not fit its grammar. */
 void event_from_request(struct audit_event *ev, const struct http_head *head,
     const struct route_match *match, struct slice correlation_header, enum scrub_grammar grammar);
 
-/* Fill status and correlation ID from the answer's head; `echoed` is decided here. */
+/* Fill status, from_service and correlation ID from the key service's answer; `echoed` is decided
+ * here.  Where the answer names no ID the request's stays. */
 void event_from_response(struct audit_event *ev, const struct http_head *head,
     struct slice correlation_header, enum scrub_grammar grammar);
 
 enum event_outcome event_outcome(const struct audit_event *ev);
 enum severity event_severity(const struct audit_event *ev);
+const char *event_outcome_name(enum event_outcome outcome); /* "success" ... */
 
 /* Render into out (at least EVENT_LINE_MAX bytes).  The length; never fails. */
 size_t event_render(const struct event_profile *p, const struct audit_event *ev, char *out);
@@ -106,6 +114,7 @@ struct event_detail {
 };
 
 #define EVENT_DETAILS_MAX 24
+#define EVENT_DETAIL_MAX  4096 /* bytes of a string; a longer one is left out */
 
 struct event_self {
 	const char *action; /* "keytrail.start" */
