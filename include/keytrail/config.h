@@ -82,7 +82,7 @@ struct config_audit {
 	enum event_names identity_name;
 	enum event_vocabulary vocabulary;
 	struct config_secret hmac_key;
-	unsigned hmac_epoch; /* number of that key, default 1 */
+	unsigned hmac_epoch;	 /* number of that key, default 1 */
 	char *group;		 /* of the segments, or NULL */
 	uint64_t segment_size;	 /* bytes, default 64 MiB */
 	uint64_t ring_size;	 /* bytes, default 16 MiB */

@@ -74,6 +74,7 @@ leaf_find(const struct walk *w, uint32_t first)
 {
 	const struct route_entry *e;
 
+	assert(w->table->entries != NULL);
 	for (uint32_t i = first; i != ROUTE_NONE; i = e->next) {
 		e = &w->table->entries[i];
 		if (entry_fits(w, e))

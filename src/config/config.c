@@ -157,7 +157,7 @@ check_sinks(const struct config_reader *r, const struct tree *root, struct confi
 	const struct tree *sinks = tree_get(root, "sinks");
 	const struct tree *at = sinks != NULL ? sinks->first : NULL;
 
-	for (size_t i = 0; i < cfg->nsinks; i++, at = at->next) {
+	for (size_t i = 0; i < cfg->nsinks && at != NULL; i++, at = at->next) {
 		const struct config_sink *s = &cfg->sinks[i];
 
 		if (check_sink(r, at, s) == -1)

@@ -273,7 +273,7 @@ parse_rotated(const char *base, const char *name, struct rotated *out)
 	for (size_t i = 0; i < STAMP_SIZE - 1; i++)
 		if (shape[i] == 'd' ? at[i] < '0' || at[i] > '9' : at[i] != shape[i])
 			return false;
-	strcpy(out->name, name);
+	memcpy(out->name, name, strlen(name) + 1);
 	memcpy(out->at, at, STAMP_SIZE - 1);
 	out->at[STAMP_SIZE - 1] = '\0';
 	at += STAMP_SIZE - 1;
