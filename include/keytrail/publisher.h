@@ -1,10 +1,15 @@
 /*
  * publisher: one thread and one cursor a sink; reads the durable trail and delivers it.
  *
- * Delivery is at least once and in order.  SINK_RETRY backs off exponentially with jitter (100 ms to
+ * Delivery is at least once and in order.  Nothing that goes wrong with a sink touches another sink or
+ * a request: its events wait in the trail, "sink_down" and "sink_up" stand in the log, and the status
+ * says why.  SINK_RETRY backs off exponentially with jitter (100 ms to
  * 30 s); SINK_REJECT writes the line to <trail>/quarantine.<sink>.jsonl and counts it.  The cursor
  * <trail>/cursor.<sink> is a preallocated file of two checksummed slots, overwritten in turn, synced
- * at most once a second and at the end.
+ * at most once a second and at the end; a kill repeats at most the last second (of a file sink).  A
+ * cursor whose line is of another log, or is damaged, delivers all that the trail holds.
+ *
+ * Main thread, where nothing else is said.  Sinks that cannot be opened are no error: they are down.
  */
 #ifndef KEYTRAIL_PUBLISHER_H
 #define KEYTRAIL_PUBLISHER_H
@@ -22,16 +27,18 @@ struct publisher_opts {
 	struct log *log;
 };
 
+/* The trail is open.  The configuration is referenced; dirfd, metrics and log must outlive p. */
 int publisher_start(const struct publisher_opts *opts, struct publisher **out, struct err *err);
 
-/* The durable number has moved; any thread. */
+/* The durable number has moved; the journal thread. */
 void publisher_wake(struct publisher *p, uint64_t durable_seq);
 
-/* Lowest number not yet acknowledged by every sink; UINT64_MAX without sinks.  Any thread. */
+/* Lowest number that a synced cursor does not yet cover; UINT64_MAX without sinks.  Any thread,
+ * lock-free. */
 uint64_t publisher_keep_seq(struct publisher *p);
 
 /* Reload: settings of sinks that exist change, new ones start, missing ones stop (their cursor
- * stays and pins nothing). */
+ * stays and pins nothing).  May wait a second for a sink that is removed.  On -1 all is as before. */
 int publisher_reload(struct publisher *p, const struct config *next, struct err *err);
 void publisher_reopen(struct publisher *p); /* USR1 */
 
@@ -47,9 +54,13 @@ struct publisher_sink_status {
 /* Main thread.  Fills at most n; returns how many sinks there are. */
 size_t publisher_status(struct publisher *p, struct publisher_sink_status *out, size_t n);
 
-/* Give the sinks until deadline_ns (monotonic), then stop their threads.  Returns how many events
- * are undelivered, summed over the sinks. */
+/* Before a scrape: the sinks' lag and up, in the main thread's shard. */
+void publisher_set_gauges(struct publisher *p, struct metrics_shard *shard);
+
+/* After journal_stop.  Give the sinks until deadline_ns (monotonic), then stop their threads, which
+ * takes up to a second more where a sink stands still.  Returns how many events are undelivered,
+ * summed over the sinks; publisher_status still works. */
 uint64_t publisher_stop(struct publisher *p, int64_t deadline_ns);
-void publisher_free(struct publisher *p);
+void publisher_free(struct publisher *p); /* after publisher_stop */
 
 #endif

@@ -1,0 +1,499 @@
+#include "publisher_impl.h"
+
+#include "keytrail/clock.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STUCK_NS (3 * CLOCK_NS_PER_S) /* beyond a deadline, for a write that does not return */
+
+const struct config_sink *
+publisher_find_config(const struct config *config, const char *name)
+{
+	for (size_t i = 0; i < config->nsinks; i++)
+		if (strcmp(config->sinks[i].name, name) == 0)
+			return &config->sinks[i];
+	return NULL;
+}
+
+static struct place *
+find_place(struct publisher *p, const char *name)
+{
+	for (unsigned i = 0; i < PLACES; i++)
+		if (p->places[i].used && strcmp(p->places[i].name, name) == 0)
+			return &p->places[i];
+	return NULL;
+}
+
+/* A free place, if possible the one that this sink had before. */
+static struct place *
+free_place(struct publisher *p, const char *name)
+{
+	struct place *any = NULL;
+
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct place *s = &p->places[i];
+
+		if (s->used || s->stuck)
+			continue;
+		if (strcmp(s->name, name) == 0)
+			return s;
+		if (any == NULL || (any->name[0] != '\0' && s->name[0] == '\0'))
+			any = s;
+	}
+	return any;
+}
+
+/* ---- one sink ---- */
+
+/* Where a sink begins that no cursor knows of. */
+static int
+begin_new(struct place *s, const struct config_sink *cfg, struct err *err)
+{
+	struct line_id id = { 0 };
+	uint64_t durable = atomic_load(&s->p->durable);
+
+	if (!cfg->earliest && durable > 0 && publisher_look(s->p->dir, durable, &id, err) == -1)
+		return -1;
+	if (cursor_write(&s->cursor, cfg->earliest ? 0 : durable, id.log, id.boot) == -1 ||
+	    cursor_sync(&s->cursor) == -1)
+		return err_set_errno(err, "%s: write", s->cursor_name);
+	return 0;
+}
+
+static int
+begin(struct place *s, const struct config_sink *cfg, struct err *err)
+{
+	enum cursor_found found;
+
+	snprintf(s->cursor_name, sizeof(s->cursor_name), "cursor.%s", s->name);
+	if (cursor_open(s->p->dirfd, s->cursor_name, &s->cursor, &found, err) == -1)
+		return -1;
+	if (found == CURSOR_DAMAGED)
+		log_error(s->p->log, "cursor_damaged",
+		    "sink %s: %s is damaged; all that the trail holds is delivered", s->name,
+		    s->cursor_name);
+	if (found == CURSOR_NEW && begin_new(s, cfg, err) == -1) {
+		cursor_close(&s->cursor);
+		return -1;
+	}
+	s->pos = s->cursor.seq;
+	strcpy(s->log, s->cursor.log);
+	strcpy(s->boot, s->cursor.boot);
+	s->verify = true;
+	return 0;
+}
+
+static void
+reset(struct place *s, const struct config *config, const char *type)
+{
+	s->ended = s->reopen = s->stopping = false;
+	s->next = config_ref(config);
+	s->type = type;
+	s->last_error[0] = '\0';
+	s->dirty = false;
+	s->synced_ns = s->linger_ns = s->missing_ns = 0;
+	s->failures = 0;
+	s->random = (uint64_t)clock_wall_ns() ^ ((uint64_t)s->index << 32) ^ (uint64_t)getpid();
+	atomic_store(&s->keep, s->pos + 1);
+	atomic_store(&s->counted, s->pos);
+	atomic_store(&s->delivered, 0);
+	atomic_store(&s->rejected, 0);
+	atomic_store(&s->filtered, 0);
+	atomic_store(&s->retries, 0);
+	atomic_store(&s->up, true);
+}
+
+/* Signals are main's. */
+static int
+start_thread(struct place *s, struct err *err)
+{
+	sigset_t all, before;
+	char name[16];
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	errno = pthread_create(&s->thread, NULL, publisher_run, s);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (errno != 0)
+		return err_set_errno(err, "sink %s: start a thread", s->name);
+	snprintf(name, sizeof(name), "sink %.10s", s->name);
+	pthread_setname_np(s->thread, name);
+	return 0;
+}
+
+static int
+start_sink(struct publisher *p, const struct config *config, const struct config_sink *cfg,
+    struct err *err)
+{
+	struct place *s = free_place(p, cfg->name);
+
+	if (s == NULL)
+		return err_set(err, "sink %s: there can be %d sinks", cfg->name, PLACES);
+	if (s->shard == NULL && (s->shard = metrics_shard_new(p->metrics)) == NULL)
+		return err_set(err, "sink %s: out of memory", cfg->name);
+	snprintf(s->name, sizeof(s->name), "%s", cfg->name);
+	s->metric = metrics_sink(p->metrics, cfg->name);
+	if (begin(s, cfg, err) == -1)
+		return err_prefix(err, "sink %s: %s", cfg->name, p->dir);
+	reset(s, config, sink_ops_of(cfg->type)->type);
+	if (start_thread(s, err) == -1) {
+		cursor_close(&s->cursor);
+		config_unref(s->next);
+		atomic_store(&s->keep, NOTHING_TO_KEEP);
+		return -1;
+	}
+	s->used = true;
+	atomic_store(&s->running, true);
+	return 0;
+}
+
+static void
+tell_to_stop(struct place *s, int64_t deadline_ns, uint64_t stop_seq)
+{
+	pthread_mutex_lock(&s->lock);
+	s->stopping = true;
+	s->stop_ns = deadline_ns;
+	s->stop_seq = stop_seq;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* A write to a dead file system may never return: then the thread is left behind, and its memory. */
+static void
+join(struct place *s, int64_t deadline_ns)
+{
+	int64_t until = deadline_ns + STUCK_NS;
+	struct timespec ts = { (time_t)(until / CLOCK_NS_PER_S), (long)(until % CLOCK_NS_PER_S) };
+	int rc = 0;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->ended && rc != ETIMEDOUT)
+		rc = pthread_cond_timedwait(&s->changed, &s->lock, &ts);
+	s->stuck = !s->ended;
+	pthread_mutex_unlock(&s->lock);
+	atomic_store(&s->running, false);
+	if (s->stuck) {
+		log_error(s->p->log, "sink_stuck", "sink %s does not return from a write", s->name);
+		pthread_detach(s->thread);
+		s->p->stuck = true;
+		return;
+	}
+	pthread_join(s->thread, NULL);
+	if (s->next != NULL)
+		config_unref(s->next);
+	s->next = NULL;
+}
+
+static uint64_t
+waiting_of(struct place *s)
+{
+	uint64_t counted = atomic_load(&s->counted);
+	uint64_t durable = atomic_load(&s->p->durable);
+
+	return durable > counted ? durable - counted : 0;
+}
+
+/* ---- all of them ---- */
+
+static void
+report_unused_cursor(struct publisher *p, const struct config *config, const char *file)
+{
+	static const char prefix[] = "cursor.";
+	size_t n = sizeof(prefix) - 1;
+
+	if (strncmp(file, prefix, n) == 0 && publisher_find_config(config, file + n) == NULL)
+		log_warn(p->log, "cursor_unused", "%s/%s: no sink has this name; it keeps nothing",
+		    p->dir, file);
+}
+
+static void
+report_unused_cursors(struct publisher *p, const struct config *config)
+{
+	int fd = openat(p->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd == -1 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (dir == NULL) {
+		if (fd != -1)
+			close(fd);
+		return;
+	}
+	while ((entry = readdir(dir)) != NULL)
+		report_unused_cursor(p, config, entry->d_name);
+	closedir(dir);
+}
+
+static int
+read_durable(struct publisher *p, struct err *err)
+{
+	struct trail_reader *r;
+
+	if (trail_reader_open(p->dir, 0, &r, err) == -1)
+		return -1;
+	atomic_store(&p->durable, trail_reader_durable(r));
+	trail_reader_close(r);
+	return 0;
+}
+
+static void
+init_places(struct publisher *p)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct place *s = &p->places[i];
+
+		s->p = p;
+		s->index = i;
+		s->cursor.fd = -1;
+		atomic_store(&s->keep, NOTHING_TO_KEEP);
+		pthread_mutex_init(&s->lock, NULL);
+		pthread_cond_init(&s->changed, &attr);
+	}
+	pthread_condattr_destroy(&attr);
+}
+
+int
+publisher_start(const struct publisher_opts *opts, struct publisher **out, struct err *err)
+{
+	struct publisher *p = calloc(1, sizeof(*p));
+
+	if (p == NULL)
+		return err_set(err, "sinks: out of memory");
+	p->metrics = opts->metrics;
+	p->log = opts->log;
+	p->dirfd = opts->dirfd;
+	init_places(p);
+	if ((p->dir = strdup(opts->config->audit.trail)) == NULL) {
+		err_set(err, "sinks: out of memory");
+		goto fail;
+	}
+	if (read_durable(p, err) == -1)
+		goto fail;
+	for (size_t i = 0; i < opts->config->nsinks; i++)
+		if (start_sink(p, opts->config, &opts->config->sinks[i], err) == -1)
+			goto fail;
+	report_unused_cursors(p, opts->config);
+	*out = p;
+	return 0;
+fail:
+	publisher_stop(p, clock_mono_ns());
+	publisher_free(p);
+	return -1;
+}
+
+void
+publisher_wake(struct publisher *p, uint64_t durable_seq)
+{
+	atomic_store(&p->durable, durable_seq);
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct place *s = &p->places[i];
+
+		if (!atomic_load(&s->sleeping))
+			continue;
+		pthread_mutex_lock(&s->lock);
+		pthread_cond_broadcast(&s->changed);
+		pthread_mutex_unlock(&s->lock);
+	}
+}
+
+uint64_t
+publisher_keep_seq(struct publisher *p)
+{
+	uint64_t lowest = NOTHING_TO_KEEP;
+
+	for (unsigned i = 0; i < PLACES; i++) {
+		uint64_t keep = atomic_load(&p->places[i].keep);
+
+		if (keep < lowest)
+			lowest = keep;
+	}
+	return lowest;
+}
+
+void
+publisher_reopen(struct publisher *p)
+{
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct place *s = &p->places[i];
+
+		pthread_mutex_lock(&s->lock);
+		s->reopen = s->used;
+		pthread_cond_broadcast(&s->changed);
+		pthread_mutex_unlock(&s->lock);
+	}
+}
+
+/* ---- reload ---- */
+
+static void
+remove_sink(struct place *s)
+{
+	int64_t now = clock_mono_ns();
+
+	tell_to_stop(s, now, 0);
+	join(s, now);
+	s->used = false;
+	atomic_store(&s->keep, NOTHING_TO_KEEP);
+}
+
+static void
+change_sink(struct place *s, const struct config *next, const struct config_sink *cfg)
+{
+	const struct config *unseen;
+
+	pthread_mutex_lock(&s->lock);
+	unseen = s->next;
+	s->next = config_ref(next);
+	s->type = sink_ops_of(cfg->type)->type;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	if (unseen != NULL)
+		config_unref(unseen);
+}
+
+static int
+start_added(struct publisher *p, const struct config *next, bool added[PLACES], struct err *err)
+{
+	for (size_t i = 0; i < next->nsinks; i++) {
+		const struct config_sink *cfg = &next->sinks[i];
+		const struct place *s;
+
+		if (find_place(p, cfg->name) != NULL)
+			continue;
+		if (start_sink(p, next, cfg, err) == -1)
+			return -1;
+		s = find_place(p, cfg->name);
+		assert(s != NULL);
+		added[s->index] = true;
+	}
+	return 0;
+}
+
+/* What can fail comes first, and is undone. */
+int
+publisher_reload(struct publisher *p, const struct config *next, struct err *err)
+{
+	bool added[PLACES] = { false };
+	bool failed = start_added(p, next, added, err) == -1;
+
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct place *s = &p->places[i];
+		const struct config_sink *cfg = publisher_find_config(next, s->name);
+
+		if (!s->used || (failed && !added[i]) || (!failed && added[i]))
+			continue;
+		if (failed || cfg == NULL)
+			remove_sink(s);
+		else
+			change_sink(s, next, cfg);
+	}
+	return failed ? -1 : 0;
+}
+
+/* ---- status ---- */
+
+static void
+fill_status(struct place *s, struct publisher_sink_status *out)
+{
+	int64_t oldest = atomic_load(&s->oldest_ns), now = clock_wall_ns();
+
+	*out = (struct publisher_sink_status){
+		.delivered = atomic_load(&s->delivered),
+		.rejected = atomic_load(&s->rejected),
+		.filtered = atomic_load(&s->filtered),
+		.retries = atomic_load(&s->retries),
+		.waiting = waiting_of(s),
+		.up = atomic_load(&s->up),
+	};
+	if (out->waiting > 0 && oldest > 0 && now > oldest)
+		out->oldest_seconds = (double)(now - oldest) / (double)CLOCK_NS_PER_S;
+	snprintf(out->name, sizeof(out->name), "%s", s->name);
+	pthread_mutex_lock(&s->lock);
+	out->type = s->type;
+	snprintf(out->last_error, sizeof(out->last_error), "%s", s->last_error);
+	pthread_mutex_unlock(&s->lock);
+}
+
+size_t
+publisher_status(struct publisher *p, struct publisher_sink_status *out, size_t n)
+{
+	size_t found = 0;
+
+	for (unsigned i = 0; i < PLACES; i++) {
+		if (!p->places[i].used)
+			continue;
+		if (found < n)
+			fill_status(&p->places[i], &out[found]);
+		found++;
+	}
+	return found;
+}
+
+void
+publisher_set_gauges(struct publisher *p, struct metrics_shard *shard)
+{
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct place *s = &p->places[i];
+		struct publisher_sink_status now;
+
+		if (s->name[0] == '\0')
+			continue;
+		fill_status(s, &now);
+		metrics_set(shard, METRIC_SINK_LAG_EVENTS, s->metric,
+		    s->used ? (double)now.waiting : (double)NAN);
+		metrics_set(shard, METRIC_SINK_LAG_SECONDS, s->metric,
+		    s->used ? now.oldest_seconds : (double)NAN);
+		metrics_set(shard, METRIC_SINK_UP, s->metric, s->used ? now.up : (double)NAN);
+	}
+}
+
+/* ---- the end ---- */
+
+uint64_t
+publisher_stop(struct publisher *p, int64_t deadline_ns)
+{
+	uint64_t undelivered = 0, durable = atomic_load(&p->durable);
+
+	for (unsigned i = 0; i < PLACES; i++)
+		if (atomic_load(&p->places[i].running))
+			tell_to_stop(&p->places[i], deadline_ns, durable);
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct place *s = &p->places[i];
+
+		if (!atomic_load(&s->running))
+			continue;
+		join(s, deadline_ns);
+		undelivered += waiting_of(s);
+	}
+	p->stopped = true;
+	return undelivered;
+}
+
+void
+publisher_free(struct publisher *p)
+{
+	if (p == NULL)
+		return;
+	assert(p->stopped);
+	if (p->stuck)
+		return;
+	for (unsigned i = 0; i < PLACES; i++) {
+		pthread_cond_destroy(&p->places[i].changed);
+		pthread_mutex_destroy(&p->places[i].lock);
+	}
+	free(p->dir);
+	free(p);
+}

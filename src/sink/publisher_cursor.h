@@ -1,0 +1,39 @@
+/*
+ * publisher_cursor: how far a sink has come, in a file that needs no new room to be updated.
+ *
+ * Two slots of 512 bytes, each with a magic, a generation, the identity (log, boot, number) of the
+ * last line that is done with, and a CRC-32C; numbers in host order.  A write goes to the slot with
+ * the older generation, so a torn write leaves the other one.  One thread at a time.
+ */
+#ifndef KEYTRAIL_PUBLISHER_CURSOR_H
+#define KEYTRAIL_PUBLISHER_CURSOR_H
+
+#include "keytrail/err.h"
+#include "keytrail/trail.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cursor {
+	int fd;
+	uint64_t generation;
+	uint64_t seq; /* of the last line that is done with; 0: none */
+	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
+};
+
+enum cursor_found {
+	CURSOR_NEW,
+	CURSOR_KNOWN,
+	CURSOR_DAMAGED, /* no slot is valid; seq is 0 */
+};
+
+/* Make or read the file `name`. */
+int cursor_open(
+    int dirfd, const char *name, struct cursor *c, enum cursor_found *found, struct err *err);
+void cursor_close(struct cursor *c);
+
+/* Survives the process when it returns, and a power cut after cursor_sync. */
+int cursor_write(struct cursor *c, uint64_t seq, const char *log, const char *boot);
+int cursor_sync(struct cursor *c);
+
+#endif

@@ -1,0 +1,127 @@
+/*
+ * publisher_impl: what the files of the publisher share: one sink's place, thread and batch.
+ *
+ * A place outlives its sink: it keeps its lock, its metrics shard and its keep number, so that the
+ * journal thread and main may look at any place at any time.  Members are the sink thread's own
+ * where nothing else is said.
+ */
+#ifndef KEYTRAIL_PUBLISHER_IMPL_H
+#define KEYTRAIL_PUBLISHER_IMPL_H
+
+#include "keytrail/buf.h"
+#include "keytrail/publisher.h"
+#include "keytrail/sink.h"
+#include "keytrail/trail.h"
+#include "publisher_cursor.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define PLACES		METRICS_SINKS_MAX
+#define BATCH_LINES	256
+#define BATCH_BYTES	(256u * 1024)
+#define NOTHING_TO_KEEP UINT64_MAX
+
+/* Lines that were read from the trail and are not yet done with. */
+struct batch {
+	struct buf text;
+	struct slice lines[BATCH_LINES]; /* into text */
+	size_t offsets[BATCH_LINES];
+	uint64_t seqs[BATCH_LINES];
+	size_t n, first;			      /* lines before `first` are in quarantine */
+	unsigned nread;				      /* filtered ones too */
+	uint64_t nfiltered;			      /* that were not counted before */
+	uint64_t last_seq;			      /* of the last line read */
+	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE]; /* of the last line read */
+};
+
+struct place {
+	struct publisher *p;
+	unsigned index;
+
+	/* Main's; the thread reads name, cursor_name, metric and shard. */
+	bool used;  /* a sink of the configuration in force */
+	bool stuck; /* its thread did not end */
+	char name[64];
+	char cursor_name[80];
+	unsigned metric;
+	struct metrics_shard *shard;
+	pthread_t thread;
+
+	/* Any thread. */
+	_Atomic bool running;
+	_Atomic bool sleeping;	  /* waits for the durable number to move */
+	_Atomic uint64_t keep;	  /* lowest number that is not safely done with */
+	_Atomic uint64_t counted; /* highest number that is delivered, filtered or rejected */
+	_Atomic uint64_t delivered, rejected, filtered, retries;
+	_Atomic int64_t oldest_ns; /* wall time of the first line of the batch; 0: no batch */
+	_Atomic bool up;
+
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t changed;
+	bool ended, reopen, stopping;
+	int64_t stop_ns;	   /* deadline when stopping */
+	uint64_t stop_seq;	   /* deliver up to here when stopping */
+	const struct config *next; /* of a reload, referenced */
+	const char *type;
+	char last_error[256];
+
+	/* The thread's own. */
+	const struct config *config;   /* referenced */
+	const struct config_sink *cfg; /* in config */
+	const struct sink_ops *ops;
+	void *state; /* NULL: not open */
+	struct trail_reader *reader;
+	struct cursor cursor;
+	struct batch batch;
+	bool verify;  /* the cursor's line has not been compared yet */
+	uint64_t pos; /* last number done with, maybe not yet safe */
+	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE]; /* of pos */
+	bool dirty;				      /* pos is ahead of the synced cursor */
+	int64_t synced_ns, linger_ns;
+	uint64_t seen;	    /* durable number before the last look into the trail */
+	int64_t missing_ns; /* since when lines up to it cannot be read; 0: none */
+	unsigned failures;  /* in a row */
+	uint64_t random;
+};
+
+struct publisher {
+	struct metrics *metrics;
+	struct log *log;
+	int dirfd;
+	char *dir;
+	_Atomic uint64_t durable;
+	bool stopped;
+	bool stuck; /* a thread did not end; its memory must stay */
+	struct place places[PLACES];
+};
+
+/* The settings of a sink, or NULL. */
+const struct config_sink *publisher_find_config(const struct config *config, const char *name);
+
+/* The thread of a place. */
+void *publisher_run(void *place);
+
+/* ---- reading the trail (publisher_read.c) ---- */
+
+struct line_id {
+	uint64_t seq;
+	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
+};
+
+/* The first line at or after `seq`: 1, 0 when there is none, -1. */
+int publisher_look(const char *dir, uint64_t seq, struct line_id *out, struct err *err);
+
+/* Open the reader at pos, and compare the cursor's line the first time. */
+int publisher_open_reader(struct place *s, struct err *err);
+void publisher_close_reader(struct place *s);
+
+/* 0 also when there is nothing to read: nread is 0 then. */
+int publisher_fill(struct place *s, struct err *err);
+void publisher_clear(struct place *s);
+bool publisher_batch_full(const struct batch *b);
+
+/* Keep a line that a sink rejected, in <trail>/quarantine.<sink>.jsonl. */
+int publisher_quarantine(struct place *s, struct slice line, struct err *err);
+
+#endif

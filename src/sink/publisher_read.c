@@ -1,0 +1,281 @@
+/* What a sink's thread reads and keeps: the trail, the batch, the quarantine. */
+
+#include "publisher_impl.h"
+
+#include "keytrail/clock.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static void
+copy_id(char out[TRAIL_ID_SIZE], struct slice id)
+{
+	size_t n = id.n < TRAIL_ID_SIZE ? id.n : TRAIL_ID_SIZE - 1;
+
+	memcpy(out, id.p, n);
+	out[n] = '\0';
+}
+
+/* ---- the cursor's line ---- */
+
+/* The first line at or after `seq`: 1, 0 when there is none, -1. */
+int
+publisher_look(const char *dir, uint64_t seq, struct line_id *out, struct err *err)
+{
+	struct trail_reader *r;
+	struct trail_member member;
+	struct slice line;
+	int rc;
+
+	if (trail_reader_open(dir, seq, &r, err) == -1)
+		return -1;
+	rc = trail_reader_next(r, &line, &out->seq, err);
+	if (rc == 1 && trail_parse_line(line, &member) == -1)
+		rc = err_set(err, "event %" PRIu64 " is damaged", out->seq);
+	if (rc == 1) {
+		copy_id(out->log, member.log);
+		copy_id(out->boot, member.boot);
+	}
+	trail_reader_close(r);
+	return rc;
+}
+
+static void
+start_at(struct place *s, uint64_t seq)
+{
+	s->pos = seq;
+	s->dirty = true;
+	atomic_store(&s->counted, seq);
+	atomic_store(&s->keep, seq + 1);
+}
+
+static void
+start_over(struct place *s)
+{
+	log_error(s->p->log, "cursor_foreign",
+	    "sink %s: %s is of another trail; all that this one holds is delivered", s->name,
+	    s->cursor_name);
+	s->log[0] = s->boot[0] = '\0';
+	start_at(s, 0);
+}
+
+/* The trail ends below the cursor: it was put back to an earlier state.  What it holds of the same
+ * log was delivered before; another log is a new one. */
+static int
+settle_rolled_back(struct place *s, uint64_t durable, struct err *err)
+{
+	struct line_id id;
+	int rc = durable == 0 ? 0 : publisher_look(s->p->dir, durable, &id, err);
+
+	if (rc == -1)
+		return -1;
+	if (rc == 0 || strcmp(id.log, s->log) != 0) {
+		start_over(s);
+		return 0;
+	}
+	log_error(s->p->log, "trail_rolled_back",
+	    "sink %s: the trail ends at event %" PRIu64 ", the cursor was at %" PRIu64, s->name,
+	    id.seq, s->pos);
+	strcpy(s->boot, id.boot);
+	start_at(s, id.seq);
+	return 0;
+}
+
+/* log, boot and number together are a line's identity: is the one that the cursor names there? */
+static int
+verify_cursor(struct place *s, struct err *err)
+{
+	uint64_t durable = atomic_load(&s->p->durable);
+	struct line_id id;
+	int rc;
+
+	if (s->pos == 0)
+		return 0;
+	if (s->pos > durable)
+		return settle_rolled_back(s, durable, err);
+	if ((rc = publisher_look(s->p->dir, s->pos, &id, err)) == -1)
+		return -1;
+	/* A line that has expired since cannot be compared. */
+	if (rc == 1 && id.seq == s->pos &&
+	    (strcmp(id.log, s->log) != 0 || strcmp(id.boot, s->boot) != 0))
+		start_over(s);
+	return 0;
+}
+
+int
+publisher_open_reader(struct place *s, struct err *err)
+{
+	if (s->verify && verify_cursor(s, err) == -1)
+		return -1;
+	s->verify = false;
+	return trail_reader_open(s->p->dir, s->pos == 0 ? 0 : s->pos + 1, &s->reader, err);
+}
+
+void
+publisher_close_reader(struct place *s)
+{
+	trail_reader_close(s->reader);
+	s->reader = NULL;
+}
+
+/* ---- the batch ---- */
+
+static int
+two_digits(const char *p)
+{
+	return (p[0] - '0') * 10 + (p[1] - '0');
+}
+
+/* The time in a line's trail member (clock_event_time). */
+static int64_t
+parse_time(struct slice at)
+{
+	struct tm tm = { 0 };
+
+	if (at.n != CLOCK_EVENT_TIME_SIZE - 1)
+		return 0;
+	tm.tm_year = two_digits(at.p) * 100 + two_digits(at.p + 2) - 1900;
+	tm.tm_mon = two_digits(at.p + 5) - 1;
+	tm.tm_mday = two_digits(at.p + 8);
+	tm.tm_hour = two_digits(at.p + 11);
+	tm.tm_min = two_digits(at.p + 14);
+	tm.tm_sec = two_digits(at.p + 17);
+	return (int64_t)timegm(&tm) * CLOCK_NS_PER_S + two_digits(at.p + 20) * 10 * CLOCK_NS_PER_MS;
+}
+
+static bool
+is_wanted(const struct place *s, struct slice line)
+{
+	return s->cfg->intents ||
+	       !slice_equal(trail_line_string(line, SLICE("kind")), SLICE("intent"));
+}
+
+static void
+note_gap(struct place *s, uint64_t seq)
+{
+	uint64_t last = s->batch.nread > 0 ? s->batch.last_seq : s->pos;
+
+	if (last > 0 && seq > last + 1)
+		log_error(s->p->log, "sink_gap",
+		    "sink %s: events %" PRIu64 " to %" PRIu64 " are no longer in the trail",
+		    s->name, last + 1, seq - 1);
+}
+
+static int
+keep_line(struct batch *b, struct slice line, uint64_t seq)
+{
+	b->offsets[b->n] = buf_size(&b->text);
+	if (buf_append_slice(&b->text, line) == -1)
+		return -1;
+	b->seqs[b->n] = seq;
+	b->lines[b->n++].n = line.n;
+	return 0;
+}
+
+static int
+add_line(struct place *s, struct slice line, uint64_t seq, struct err *err)
+{
+	struct batch *b = &s->batch;
+	struct trail_member member;
+
+	if (trail_parse_line(line, &member) == -1)
+		return err_set(err, "event %" PRIu64 " is damaged", seq);
+	note_gap(s, seq);
+	if (!is_wanted(s, line))
+		b->nfiltered += seq > atomic_load(&s->counted);
+	else if (keep_line(b, line, seq) == -1)
+		return err_set(err, "out of memory");
+	if (b->nread++ == 0)
+		atomic_store(&s->oldest_ns, parse_time(member.at));
+	b->last_seq = seq;
+	copy_id(b->log, member.log);
+	copy_id(b->boot, member.boot);
+	return 0;
+}
+
+void
+publisher_clear(struct place *s)
+{
+	struct batch *b = &s->batch;
+
+	buf_consume(&b->text, buf_size(&b->text));
+	b->n = b->first = 0;
+	b->nread = 0;
+	b->nfiltered = 0;
+	atomic_store(&s->oldest_ns, 0);
+}
+
+bool
+publisher_batch_full(const struct batch *b)
+{
+	return b->nread == BATCH_LINES || buf_size(&b->text) >= BATCH_BYTES;
+}
+
+int
+publisher_fill(struct place *s, struct err *err)
+{
+	struct batch *b = &s->batch;
+	struct slice line;
+	uint64_t seq;
+	int got = 1;
+
+	publisher_clear(s);
+	s->seen = atomic_load(&s->p->durable);
+	while (got == 1 && !publisher_batch_full(b))
+		if ((got = trail_reader_next(s->reader, &line, &seq, err)) == 1)
+			got = add_line(s, line, seq, err) == -1 ? -1 : 1;
+	for (size_t i = 0; i < b->n; i++)
+		b->lines[i].p = b->text.mem + b->text.off + b->offsets[i];
+	if (got != -1)
+		return 0;
+	/* The line that failed was taken from the reader: it is read again, after what came before
+	 * it is done with. */
+	publisher_close_reader(s);
+	return b->nread > 0 ? 0 : -1;
+}
+
+/* ---- the quarantine ---- */
+
+static int
+append_line(int fd, struct slice line)
+{
+	struct buf text = BUF_INIT;
+	struct stat st;
+	int rc = -1;
+
+	if (fstat(fd, &st) == -1 || buf_append_slice(&text, line) == -1 ||
+	    buf_append(&text, "\n", 1) == -1)
+		goto done;
+	if (write(fd, text.mem, buf_size(&text)) == (ssize_t)buf_size(&text) && fsync(fd) == 0)
+		rc = 0;
+	else if (ftruncate(fd, st.st_size) == -1)
+		rc = -1; /* the line may stand there twice, or in part and then whole */
+done:
+	buf_fini(&text);
+	return rc;
+}
+
+int
+publisher_quarantine(struct place *s, struct slice line, struct err *err)
+{
+	char name[96];
+	int fd, rc;
+
+	snprintf(name, sizeof(name), "quarantine.%s.jsonl", s->name);
+	fd =
+	    openat(s->p->dirfd, name, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd == -1)
+		return err_set_errno(err, "%s: open", name);
+	rc = append_line(fd, line);
+	if (rc == 0)
+		rc = fsync(s->p->dirfd);
+	if (rc == -1)
+		err_set_errno(err, "%s: write", name);
+	close(fd);
+	return rc;
+}

@@ -1,0 +1,421 @@
+/* One sink's thread: read the durable trail, deliver, move the cursor. */
+
+#include "publisher_impl.h"
+
+#include "keytrail/clock.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define DELIVER_NS	CLOCK_NS_PER_S /* of patience with one batch */
+#define SYNC_NS		CLOCK_NS_PER_S /* between syncs of the cursor */
+#define LINGER_NS	(10 * CLOCK_NS_PER_MS)
+#define BACKOFF_MIN_NS	(100 * CLOCK_NS_PER_MS)
+#define BACKOFF_MAX_NS	(30 * CLOCK_NS_PER_S)
+#define BACKOFF_STOP_NS (50 * CLOCK_NS_PER_MS)
+#define MISSING_NS	CLOCK_NS_PER_S
+#define NEVER		INT64_MAX
+
+static uint64_t
+durable_of(struct place *s)
+{
+	return atomic_load(&s->p->durable);
+}
+
+/* ---- up and down ---- */
+
+static void
+set_error(struct place *s, const char *text)
+{
+	pthread_mutex_lock(&s->lock);
+	snprintf(s->last_error, sizeof(s->last_error), "%s", text);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* One line when it goes down, none while it stays so. */
+static void
+went_wrong(struct place *s, const char *why)
+{
+	set_error(s, why);
+	if (s->failures++ == 0)
+		log_error(s->p->log, "sink_down", "sink %s: %s; its events wait in the trail",
+		    s->name, why);
+	atomic_store(&s->up, false);
+}
+
+static void
+went_well(struct place *s, const char *warning)
+{
+	if (s->failures > 0)
+		log_info(s->p->log, "sink_up", "sink %s works again after %u failures", s->name,
+		    s->failures);
+	if (warning[0] != '\0')
+		log_warn(s->p->log, "sink_warning", "sink %s: %s", s->name, warning);
+	if (warning[0] != '\0' || s->failures > 0)
+		set_error(s, warning);
+	s->failures = 0;
+	atomic_store(&s->up, true);
+}
+
+/* Exponential, between half and all of it, so that sinks of many sidecars do not retry together. */
+static int64_t
+backoff_ns(struct place *s)
+{
+	unsigned shift = s->failures > 10 ? 10 : s->failures > 0 ? s->failures - 1 : 0;
+	int64_t full = BACKOFF_MIN_NS << shift;
+
+	if (full > BACKOFF_MAX_NS)
+		full = BACKOFF_MAX_NS;
+	s->random ^= s->random << 13;
+	s->random ^= s->random >> 7;
+	s->random ^= s->random << 17;
+	return full / 2 + (int64_t)(s->random % (uint64_t)(full / 2 + 1));
+}
+
+/* ---- waiting ---- */
+
+static bool
+ordered_locked(const struct place *s)
+{
+	return s->reopen || s->next != NULL;
+}
+
+static void
+wait_locked(struct place *s, int64_t until_ns)
+{
+	struct timespec ts = {
+		.tv_sec = (time_t)(until_ns / CLOCK_NS_PER_S),
+		.tv_nsec = (long)(until_ns % CLOCK_NS_PER_S),
+	};
+
+	if (until_ns == NEVER)
+		pthread_cond_wait(&s->changed, &s->lock);
+	else
+		pthread_cond_timedwait(&s->changed, &s->lock, &ts);
+}
+
+/* Until then, or an order, or the end of the time for stopping. */
+static void
+pause_until(struct place *s, int64_t until_ns)
+{
+	bool was_stopping;
+
+	pthread_mutex_lock(&s->lock);
+	was_stopping = s->stopping;
+	while (!ordered_locked(s) && s->stopping == was_stopping) {
+		int64_t until = s->stopping && s->stop_ns < until_ns ? s->stop_ns : until_ns;
+
+		if (clock_mono_ns() >= until)
+			break;
+		wait_locked(s, until);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void
+back_off(struct place *s)
+{
+	int64_t wait = backoff_ns(s);
+
+	pthread_mutex_lock(&s->lock);
+	if (s->stopping && wait > BACKOFF_STOP_NS)
+		wait = BACKOFF_STOP_NS;
+	pthread_mutex_unlock(&s->lock);
+	pause_until(s, clock_mono_ns() + wait);
+}
+
+/* Until the durable number is above pos, or until_ns, or an order.  publisher_wake stores the number
+ * and then looks at `sleeping`; here it is the other way round, so that one of both sees the other. */
+static void
+wait_for_events(struct place *s, int64_t until_ns)
+{
+	pthread_mutex_lock(&s->lock);
+	atomic_store(&s->sleeping, true);
+	while (!ordered_locked(s) && !s->stopping && durable_of(s) <= s->pos &&
+	       clock_mono_ns() < until_ns)
+		wait_locked(s, until_ns);
+	atomic_store(&s->sleeping, false);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- the cursor ---- */
+
+/* After a failed flush: what is not behind the cursor comes again. */
+static void
+rewind_to_cursor(struct place *s)
+{
+	publisher_close_reader(s);
+	publisher_clear(s);
+	s->pos = s->cursor.seq;
+	strcpy(s->log, s->cursor.log);
+	strcpy(s->boot, s->cursor.boot);
+	s->dirty = false;
+}
+
+/* Make what is done with safe: -1 when the sink could not. */
+static int
+commit(struct place *s)
+{
+	struct err err;
+
+	s->synced_ns = clock_mono_ns();
+	if (!s->dirty)
+		return 0;
+	if (s->state != NULL && s->ops->flush != NULL &&
+	    s->ops->flush(s->state, clock_mono_ns() + DELIVER_NS, &err) == -1) {
+		went_wrong(s, err.msg);
+		rewind_to_cursor(s);
+		return -1;
+	}
+	if (cursor_write(&s->cursor, s->pos, s->log, s->boot) == -1 ||
+	    cursor_sync(&s->cursor) == -1) {
+		log_error(s->p->log, "cursor_failed", "sink %s: %s: %s", s->name, s->cursor_name,
+		    strerror(errno));
+		return 0;
+	}
+	s->dirty = false;
+	atomic_store(&s->keep, s->pos + 1);
+	return 0;
+}
+
+static void
+move_to(struct place *s, uint64_t seq, const char *log, const char *boot)
+{
+	s->pos = seq;
+	strcpy(s->log, log);
+	strcpy(s->boot, boot);
+	s->dirty = true;
+	/* Cheap, and repeats nothing when the process is killed; a sink with a flush must not be
+	 * overtaken by its cursor. */
+	if (s->ops->flush == NULL)
+		(void)cursor_write(&s->cursor, seq, log, boot);
+}
+
+/* ---- delivering ---- */
+
+static void
+count(struct place *s, enum metric_id id, _Atomic uint64_t *mine, uint64_t n)
+{
+	atomic_fetch_add_explicit(mine, n, memory_order_relaxed);
+	metrics_add(s->shard, id, s->metric, (int64_t)n);
+}
+
+/* Lines that come again after a rewind are counted once. */
+static void
+finish_batch(struct place *s)
+{
+	struct batch *b = &s->batch;
+	uint64_t counted = atomic_load(&s->counted), n = 0;
+
+	for (size_t i = b->first; i < b->n; i++)
+		n += b->seqs[i] > counted;
+	count(s, METRIC_SINK_DELIVERED, &s->delivered, n);
+	count(s, METRIC_SINK_FILTERED, &s->filtered, b->nfiltered);
+	if (b->last_seq > counted)
+		atomic_store(&s->counted, b->last_seq);
+	s->linger_ns = publisher_batch_full(b) ? 0 : clock_mono_ns() + LINGER_NS;
+	move_to(s, b->last_seq, b->log, b->boot);
+	publisher_clear(s);
+}
+
+/* Past the first line of the batch: it is in a file of its own, and counted. */
+static int
+reject_first(struct place *s, const char *why, struct err *err)
+{
+	struct batch *b = &s->batch;
+	uint64_t seq = b->seqs[b->first];
+
+	if (publisher_quarantine(s, b->lines[b->first], err) == -1)
+		return -1;
+	log_error(s->p->log, "sink_rejected", "sink %s: event %" PRIu64 " is in quarantine: %s",
+	    s->name, seq, why);
+	if (seq > atomic_load(&s->counted))
+		count(s, METRIC_SINK_REJECTED, &s->rejected, 1);
+	b->first++;
+	return 0;
+}
+
+/* -1: to be tried again later. */
+static int
+deliver(struct place *s, struct err *err)
+{
+	struct batch *b = &s->batch;
+	struct err why = { "" };
+	enum sink_result result;
+
+	if (b->first == b->n) {
+		finish_batch(s);
+		return 0;
+	}
+	result = s->ops->deliver(
+	    s->state, b->lines + b->first, b->n - b->first, clock_mono_ns() + DELIVER_NS, &why);
+	if (result == SINK_REJECT)
+		return reject_first(s, why.msg, err);
+	if (result == SINK_RETRY) {
+		*err = why;
+		count(s, METRIC_SINK_RETRIES, &s->retries, 1);
+		return -1;
+	}
+	went_well(s, why.msg);
+	finish_batch(s);
+	return 0;
+}
+
+/* ---- orders of main ---- */
+
+static bool
+same_place(const struct config_sink *a, const struct config_sink *b)
+{
+	if (a->type != b->type || a->rotate_size != b->rotate_size ||
+	    a->rotate_age != b->rotate_age || a->keep != b->keep)
+		return false;
+	return a->path == NULL || b->path == NULL ? a->path == b->path
+						  : strcmp(a->path, b->path) == 0;
+}
+
+static void
+close_sink(struct place *s)
+{
+	if (s->state != NULL)
+		s->ops->close(s->state);
+	s->state = NULL;
+}
+
+/* The new settings, for what is read from now on: the batch under way stays as it is, since the sink
+ * may have taken a part of it.  A sink whose place did not change stays open. */
+static void
+take_config(struct place *s, const struct config *next)
+{
+	const struct config_sink *cfg = publisher_find_config(next, s->name);
+
+	if (s->config != NULL && !same_place(s->cfg, cfg)) {
+		commit(s);
+		close_sink(s);
+		s->failures = 0;
+	}
+	config_unref(s->config);
+	s->config = next;
+	s->cfg = cfg;
+	s->ops = sink_ops_of(cfg->type);
+}
+
+static void
+take_orders(struct place *s)
+{
+	const struct config *next;
+	bool reopen;
+
+	pthread_mutex_lock(&s->lock);
+	next = s->next;
+	s->next = NULL;
+	reopen = s->reopen;
+	s->reopen = false;
+	pthread_mutex_unlock(&s->lock);
+	if (next != NULL)
+		take_config(s, next);
+	if (reopen && s->state != NULL && s->ops->reopen != NULL)
+		s->ops->reopen(s->state);
+}
+
+/* ---- the loop ---- */
+
+/* Durable lines that the reader cannot find are damaged, or, for a moment, not yet to be seen. */
+static void
+wait_for_missing(struct place *s)
+{
+	int64_t now = clock_mono_ns();
+
+	if (s->missing_ns == 0)
+		s->missing_ns = now;
+	if (now - s->missing_ns < MISSING_NS) {
+		pause_until(s, now + MISSING_NS / 10);
+		return;
+	}
+	log_error(s->p->log, "sink_gap",
+	    "sink %s: events %" PRIu64 " to %" PRIu64 " cannot be read", s->name, s->pos + 1,
+	    s->seen);
+	s->missing_ns = 0;
+	atomic_store(&s->counted, s->seen);
+	move_to(s, s->seen, s->log, s->boot);
+}
+
+static int
+step(struct place *s, struct err *err)
+{
+	if (s->batch.nread == 0) {
+		if (s->reader == NULL && publisher_open_reader(s, err) == -1)
+			return -1;
+		if (publisher_fill(s, err) == -1)
+			return -1;
+	}
+	/* After the reading, so that the age of what waits for a dead sink is known. */
+	if (s->state == NULL && s->ops->open(s->cfg, &s->state, err) == -1)
+		return -1;
+	if (s->batch.nread > 0) {
+		s->missing_ns = 0;
+		return deliver(s, err);
+	}
+	if (s->failures > 0)
+		went_well(s, "");
+	if (s->seen > s->pos)
+		wait_for_missing(s);
+	else
+		wait_for_events(s, s->dirty ? s->synced_ns + SYNC_NS : NEVER);
+	return 0;
+}
+
+static bool
+finished(struct place *s)
+{
+	bool over;
+
+	pthread_mutex_lock(&s->lock);
+	over = s->stopping && (s->pos >= s->stop_seq || clock_mono_ns() >= s->stop_ns);
+	pthread_mutex_unlock(&s->lock);
+	return over;
+}
+
+static void
+finish(struct place *s)
+{
+	commit(s);
+	close_sink(s);
+	publisher_close_reader(s);
+	publisher_clear(s);
+	buf_fini(&s->batch.text);
+	cursor_close(&s->cursor);
+	config_unref(s->config);
+	s->config = NULL;
+	/* What a failed flush took back is undelivered. */
+	atomic_store(&s->counted, s->pos);
+	pthread_mutex_lock(&s->lock);
+	s->ended = true;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void *
+publisher_run(void *place)
+{
+	struct place *s = place;
+	struct err err;
+
+	take_orders(s);
+	while (!finished(s)) {
+		if (step(s, &err) == -1) {
+			went_wrong(s, err.msg);
+			back_off(s);
+		} else if (s->linger_ns > clock_mono_ns()) {
+			/* Under load, a few batches rather than many. */
+			pause_until(s, s->linger_ns);
+		}
+		if (clock_mono_ns() - s->synced_ns >= SYNC_NS && commit(s) == -1)
+			back_off(s);
+		take_orders(s);
+	}
+	finish(s);
+	return NULL;
+}
