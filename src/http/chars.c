@@ -1,6 +1,6 @@
 #include "keytrail/chars.h"
 
-/* 16 bytes a row.  test_chars.c derives every class from its grammar and compares. */
+/* 16 bytes a row.  test_head.c derives every class from its grammar. */
 const unsigned char http_chars[256] = {
 	/* clang-format off */
 	0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,

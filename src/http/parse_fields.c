@@ -292,17 +292,21 @@ check_connection(struct http_head *h, bool request)
 
 /* ---- a request ---- */
 
+static bool
+is_alias(struct slice name)
+{
+	for (size_t i = 0; i < name.n; i++)
+		if (chars_is(name.p[i], CHARS_ALIAS))
+			return parse_alias_of(name) != HTTP_F_OTHER || parse_is_forwarded(name);
+	return false;
+}
+
 static enum http_refusal
 check_alias(const struct http_head *h)
 {
-	for (unsigned i = 0; i < h->nfields; i++) {
-		struct slice name = h->fields[i].name;
-
-		if (h->fields[i].id == HTTP_F_OTHER &&
-		    (parse_alias_of(name) != HTTP_F_OTHER ||
-			(parse_is_forwarded(name) && name.p[1] != '-')))
+	for (unsigned i = 0; i < h->nfields; i++)
+		if (is_alias(h->fields[i].name))
 			return REFUSAL_ALIAS_HEADER;
-	}
 	return REFUSAL_NONE;
 }
 
