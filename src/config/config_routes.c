@@ -1,5 +1,7 @@
 #include "config_table.h"
 
+#include "keytrail/nearest.h"
+
 #include <stdlib.h>
 #include <unistd.h>
 

@@ -63,8 +63,4 @@ const char *tree_where(const struct tree *at, struct arena *arena);
 #define QUOTED_SIZE 80
 const char *quoted(const char *text, char out[QUOTED_SIZE]);
 
-/* The word that is nearest to the one that was meant, or NULL when none is near. */
-const char *nearest_word(
-    const char *meant, const char *(*word)(const void *list, size_t i), const void *list, size_t n);
-
 #endif

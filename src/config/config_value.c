@@ -1,5 +1,7 @@
 #include "config_table.h"
 
+#include "keytrail/nearest.h"
+
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>

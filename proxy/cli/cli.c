@@ -1,0 +1,126 @@
+#include "cli/cli.h"
+
+#include "keytrail/nearest.h"
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct cli_command commands[] = {
+	{ "check", "-t", "FILE [--environment]",
+	    "say whether a routes file is good; with --environment also its files and addresses",
+	    cli_check },
+	{ "explain", NULL, "FILE METHOD URL [-H 'NAME: VALUE']... [--json]",
+	    "say which route a request takes, why, and which event it would make", cli_explain },
+	{ "routes", NULL, "FILE [--json] | --schema | --reference",
+	    "list the routes of a file; print the JSON Schema or the reference of its members",
+	    cli_routes },
+	{ "version", "--version", "", "print the versions of keytrail and of what it is built with",
+	    cli_version },
+};
+
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static void
+print_help(FILE *to)
+{
+	fprintf(to, "usage: keytrail COMMAND ...\n\n");
+	for (size_t i = 0; i < COMMANDS; i++)
+		fprintf(to, "  keytrail %s%s%s\n      %s\n", commands[i].name,
+		    commands[i].usage[0] != '\0' ? " " : "", commands[i].usage, commands[i].help);
+	fprintf(to, "\nexit status: 0 well, 1 failed, 2 wrong usage, 78 bad configuration\n");
+}
+
+static const struct cli_command *
+find(const char *name)
+{
+	for (size_t i = 0; i < COMMANDS; i++)
+		if (strcmp(name, commands[i].name) == 0 ||
+		    (commands[i].alias != NULL && strcmp(name, commands[i].alias) == 0))
+			return &commands[i];
+	return NULL;
+}
+
+static const char *
+command_name(const void *list, size_t i)
+{
+	return ((const struct cli_command *)list)[i].name;
+}
+
+static bool
+asks_for_help(const char *arg)
+{
+	return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0 || strcmp(arg, "help") == 0;
+}
+
+int
+cli_main(int argc, char **argv)
+{
+	const struct cli_command *command;
+	const char *near;
+
+	if (argc < 2) {
+		print_help(stderr);
+		return CLI_USAGE;
+	}
+	if (asks_for_help(argv[1])) {
+		print_help(stdout);
+		return CLI_OK;
+	}
+	if ((command = find(argv[1])) == NULL) {
+		near = nearest_word(argv[1], command_name, commands, COMMANDS);
+		fprintf(stderr, "keytrail: no command \"%s\"; ", argv[1]);
+		if (near != NULL)
+			fprintf(stderr, "did you mean \"%s\"?\n", near);
+		else
+			fprintf(stderr, "\"keytrail help\" lists them\n");
+		return CLI_USAGE;
+	}
+	if (argc > 2 && asks_for_help(argv[2])) {
+		printf("usage: keytrail %s %s\n%s\n", command->name, command->usage, command->help);
+		return CLI_OK;
+	}
+	return command->run(argc - 1, argv + 1);
+}
+
+int
+cli_usage(const char *command, const char *fmt, ...)
+{
+	const struct cli_command *c = find(command);
+	va_list ap;
+
+	fprintf(stderr, "keytrail %s: ", command);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\nusage: keytrail %s %s\n", command, c != NULL ? c->usage : "");
+	return CLI_USAGE;
+}
+
+static const char *
+option_name(const void *list, size_t i)
+{
+	return ((const char *const *)list)[i];
+}
+
+int
+cli_unknown_option(const char *command, const char *option, const char *const *known)
+{
+	const char *near;
+	size_t n = 0;
+
+	while (known[n] != NULL)
+		n++;
+	near = nearest_word(option, option_name, known, n);
+	if (near != NULL)
+		return cli_usage(command, "no option \"%s\"; did you mean \"%s\"?", option, near);
+	return cli_usage(command, "no option \"%s\"", option);
+}
+
+int
+cli_fail(enum cli_status status, const struct err *err)
+{
+	fprintf(stderr, "%s\n", err->msg);
+	return status;
+}
