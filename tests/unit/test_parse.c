@@ -977,10 +977,12 @@ fields_keep_their_bytes_without_white_space_around(void **state)
 	assert_int_equal(v.used, text.n - 4);
 	assert_true(slice_equal(v.head.method, SLICE("PUT")));
 	assert_true(slice_equal(v.head.fields[0].name, SLICE("hOSt")));
-	assert_true(slice_equal(http_head_field(&v.head, HTTP_F_HOST)->value, SLICE("h")));
+	assert_int_equal(v.head.first[HTTP_F_HOST], 1);
+	assert_true(slice_equal(v.head.fields[0].value, SLICE("h")));
 	assert_int_equal(v.head.fields[1].value.n, 0);
 	assert_int_equal(v.head.fields[2].value.n, 0);
-	assert_true(slice_equal(http_head_find(&v.head, SLICE("x-inner"))->value, SLICE("a \t b")));
+	assert_ptr_equal(http_head_find(&v.head, SLICE("x-inner")), &v.head.fields[3]);
+	assert_true(slice_equal(v.head.fields[3].value, SLICE("a \t b")));
 	assert_int_equal(http_head_count_name(&v.head, SLICE("x-INNER")), 2);
 }
 
@@ -1006,8 +1008,7 @@ is_hop(const struct http_head *h, const char *name)
 {
 	const struct http_field *f = http_head_find(h, slice_of(name));
 
-	assert_non_null(f);
-	return f->hop;
+	return f != NULL && f->hop;
 }
 
 static void
@@ -1027,6 +1028,7 @@ hop_by_hop_fields_are_marked(void **state)
 	assert_true(is_hop(&v.head, "te") && is_hop(&v.head, "proxy-authorization"));
 	assert_true(is_hop(&v.head, "proxy-connection") && is_hop(&v.head, "trailer"));
 	assert_false(is_hop(&v.head, "x-three") || is_hop(&v.head, "host"));
+	assert_int_equal(http_head_count_name(&v.head, SLICE("x-three")), 1);
 }
 
 static void
