@@ -1,0 +1,136 @@
+#include "keytrail/buf.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static void
+what_is_appended_is_consumed_in_order(void **state)
+{
+	struct buf b = BUF_INIT;
+	unsigned in = 0, out = 0, rnd = 1;
+	unsigned char piece[900];
+
+	(void)state;
+	for (int turn = 0; turn < 3000; turn++) {
+		size_t n = (rnd = rnd * 1103515245 + 12345) >> 8 & 511;
+
+		for (size_t i = 0; i < n; i++)
+			piece[i] = (unsigned char)in++;
+		assert_int_equal(buf_append(&b, piece, n), 0);
+		n = (rnd = rnd * 1103515245 + 12345) >> 8 & 1023;
+		if (n > buf_size(&b))
+			n = buf_size(&b);
+		for (size_t i = 0; i < n; i++)
+			assert_int_equal((unsigned char)buf_slice(&b).p[i], out++ & 255);
+		buf_consume(&b, n);
+		assert_int_equal(buf_size(&b), in - out);
+	}
+	buf_fini(&b);
+}
+
+static void
+a_drained_buffer_does_not_grow(void **state)
+{
+	struct buf b = BUF_INIT;
+	size_t cap;
+
+	(void)state;
+	assert_int_equal(buf_append(&b, "0123456789", 10), 0);
+	cap = b.cap;
+	for (int i = 0; i < 10000; i++) {
+		buf_consume(&b, 7);
+		assert_int_equal(buf_append(&b, "0123456", 7), 0);
+		assert_int_equal(buf_size(&b), 10);
+	}
+	assert_int_equal(b.cap, cap);
+	buf_fini(&b);
+}
+
+static void
+an_empty_buffer_is_usable_again(void **state)
+{
+	struct buf b = BUF_INIT;
+
+	(void)state;
+	assert_int_equal(buf_append(&b, NULL, 0), 0);
+	assert_int_equal(buf_size(&b), 0);
+	assert_null(b.mem);
+	assert_int_equal(buf_append_slice(&b, SLICE("abc")), 0);
+	buf_consume(&b, 3);
+	assert_int_equal(b.off, 0);
+	assert_int_equal(b.len, 0);
+	buf_fini(&b);
+	assert_null(b.mem);
+	assert_int_equal(b.cap, 0);
+	assert_int_equal(buf_append_slice(&b, SLICE("abc")), 0);
+	assert_true(slice_equal(buf_slice(&b), SLICE("abc")));
+	buf_fini(&b);
+}
+
+static void
+reserved_room_is_there_and_counts_when_committed(void **state)
+{
+	struct buf b = BUF_INIT;
+
+	(void)state;
+	for (size_t n = 1; n < 100000; n = n * 3 + 1) {
+		size_t before = buf_size(&b);
+
+		assert_int_equal(buf_reserve(&b, n), 0);
+		assert_true(buf_room(&b) >= n);
+		assert_int_equal(buf_size(&b), before);
+		memset(buf_tail(&b), 'x', n);
+		buf_commit(&b, n);
+		assert_int_equal(buf_size(&b), before + n);
+		buf_consume(&b, 1);
+	}
+	buf_fini(&b);
+}
+
+static void
+too_much_is_refused_and_nothing_changes(void **state)
+{
+	struct buf b = BUF_INIT;
+
+	(void)state;
+	assert_int_equal(buf_append_slice(&b, SLICE("abc")), 0);
+	assert_int_equal(buf_reserve(&b, SIZE_MAX), -1);
+	assert_int_equal(buf_reserve(&b, SIZE_MAX - 2), -1);
+	assert_int_equal(buf_reserve(&b, SIZE_MAX / 2), -1);
+	assert_true(slice_equal(buf_slice(&b), SLICE("abc")));
+	buf_fini(&b);
+}
+
+static void
+printf_appends_without_the_nul(void **state)
+{
+	struct buf b = BUF_INIT;
+	char want[2000];
+
+	(void)state;
+	assert_int_equal(buf_printf(&b, "%s-%d", "a", 1), 0);
+	assert_int_equal(buf_printf(&b, "%s", ""), 0);
+	assert_int_equal(buf_printf(&b, "|%1500d", 7), 0);
+	snprintf(want, sizeof(want), "a-1|%1500d", 7);
+	assert_true(slice_equal(buf_slice(&b), slice_of(want)));
+	buf_fini(&b);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_appended_is_consumed_in_order),
+		cmocka_unit_test(a_drained_buffer_does_not_grow),
+		cmocka_unit_test(an_empty_buffer_is_usable_again),
+		cmocka_unit_test(reserved_room_is_there_and_counts_when_committed),
+		cmocka_unit_test(too_much_is_refused_and_nothing_changes),
+		cmocka_unit_test(printf_appends_without_the_nul),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,157 @@
+#include "keytrail/clock.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+static void
+check_against_gmtime(int64_t secs, int64_t ns)
+{
+	char event[CLOCK_EVENT_TIME_SIZE], rfc[CLOCK_RFC3339_SIZE], date[32], want[48];
+	time_t t = (time_t)secs;
+	struct tm tm;
+
+	assert_non_null(gmtime_r(&t, &tm));
+	assert_int_equal(strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm), 19);
+	clock_event_time(secs * CLOCK_NS_PER_S + ns, event);
+	snprintf(want, sizeof(want), "%s.%02d+0000", date, (int)(ns / 10000000));
+	assert_string_equal(event, want);
+	clock_rfc3339(secs * CLOCK_NS_PER_S + ns, rfc);
+	snprintf(want, sizeof(want), "%s.%03dZ", date, (int)(ns / 1000000));
+	assert_string_equal(rfc, want);
+}
+
+static void
+times_are_those_of_gmtime(void **state)
+{
+	(void)state;
+	for (int64_t day = 0; day < 60000; day++)
+		check_against_gmtime(
+		    day * 86400 + day * 7919 % 86400, day * 16661 % CLOCK_NS_PER_S);
+	for (int64_t s = 0; s < 86400; s += 7)
+		check_against_gmtime(951782400 + s, 999999999); /* 2000-02-29 */
+}
+
+static void
+times_around_every_new_year_and_leap_day(void **state)
+{
+	static const int64_t days[] = { 59, 60, 365 };
+
+	(void)state;
+	for (int year = 1970; year < 2260; year++) {
+		struct tm first = { .tm_year = year - 1900, .tm_mday = 1 };
+		int64_t start = (int64_t)timegm(&first);
+
+		for (size_t i = 0; i < sizeof(days) / sizeof(*days); i++) {
+			check_against_gmtime(start + days[i] * 86400 - 1, 999999999);
+			check_against_gmtime(start + days[i] * 86400, 0);
+		}
+	}
+}
+
+static void
+fractions_are_cut_not_rounded(void **state)
+{
+	char event[CLOCK_EVENT_TIME_SIZE], rfc[CLOCK_RFC3339_SIZE];
+
+	(void)state;
+	clock_event_time(1592840176999999999, event);
+	assert_string_equal(event, "2020-06-22T15:36:16.99+0000");
+	clock_rfc3339(1592840176999999999, rfc);
+	assert_string_equal(rfc, "2020-06-22T15:36:16.999Z");
+	clock_event_time(1592840176009999999, event);
+	assert_string_equal(event, "2020-06-22T15:36:16.00+0000");
+}
+
+static void
+times_before_1970_are_1970(void **state)
+{
+	char event[CLOCK_EVENT_TIME_SIZE], rfc[CLOCK_RFC3339_SIZE];
+
+	(void)state;
+	clock_event_time(-1, event);
+	assert_string_equal(event, "1970-01-01T00:00:00.00+0000");
+	clock_rfc3339(INT64_MIN, rfc);
+	assert_string_equal(rfc, "1970-01-01T00:00:00.000Z");
+}
+
+static void
+the_last_time_fits(void **state)
+{
+	char event[CLOCK_EVENT_TIME_SIZE];
+
+	(void)state;
+	clock_event_time(INT64_MAX, event);
+	assert_string_equal(event, "2262-04-11T23:47:16.85+0000");
+}
+
+static void
+a_uuid7_holds_time_version_and_random_bits(void **state)
+{
+	static const unsigned char zeros[10] = { 0 };
+	static const unsigned char ones[10] = { 255, 255, 255, 255, 255, 255, 255, 255, 255, 255 };
+	/* RFC 9562 appendix A.6. */
+	static const unsigned char rfc[10] = { 0x0c, 0xc3, 0x18, 0xc4, 0xdc, 0x0c, 0x0c, 0x07, 0x39,
+		0x8f };
+	char out[CLOCK_UUID_SIZE];
+
+	(void)state;
+	clock_uuid7(1645557742000 * CLOCK_NS_PER_MS, rfc, out);
+	assert_string_equal(out, "017f22e2-79b0-7cc3-98c4-dc0c0c07398f");
+	clock_uuid7(0, zeros, out);
+	assert_string_equal(out, "00000000-0000-7000-8000-000000000000");
+	clock_uuid7(999999, ones, out);
+	assert_string_equal(out, "00000000-0000-7fff-bfff-ffffffffffff");
+	clock_uuid7(-1, zeros, out);
+	assert_string_equal(out, "00000000-0000-7000-8000-000000000000");
+}
+
+static void
+uuids_of_later_times_sort_later(void **state)
+{
+	static const unsigned char zeros[10] = { 0 }, ones[10] = { 255, 255, 255, 255, 255 };
+	char a[CLOCK_UUID_SIZE], b[CLOCK_UUID_SIZE];
+
+	(void)state;
+	for (int64_t ms = 1; ms < INT64_C(1) << 40; ms = ms * 3 + 1) {
+		clock_uuid7(ms * CLOCK_NS_PER_MS, ones, a);
+		clock_uuid7((ms + 1) * CLOCK_NS_PER_MS, zeros, b);
+		assert_true(strcmp(a, b) < 0);
+	}
+}
+
+static void
+the_clocks_are_the_systems(void **state)
+{
+	int64_t mono = clock_mono_ns(), wall = clock_wall_ns();
+	struct timespec ts;
+
+	(void)state;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	assert_true(ts.tv_sec * CLOCK_NS_PER_S + ts.tv_nsec >= mono);
+	assert_true(ts.tv_sec * CLOCK_NS_PER_S + ts.tv_nsec - mono < 60 * CLOCK_NS_PER_S);
+	clock_gettime(CLOCK_REALTIME, &ts);
+	assert_true(ts.tv_sec - wall / CLOCK_NS_PER_S < 60);
+	assert_true(wall / CLOCK_NS_PER_S - ts.tv_sec < 60);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(times_are_those_of_gmtime),
+		cmocka_unit_test(times_around_every_new_year_and_leap_day),
+		cmocka_unit_test(fractions_are_cut_not_rounded),
+		cmocka_unit_test(times_before_1970_are_1970),
+		cmocka_unit_test(the_last_time_fits),
+		cmocka_unit_test(a_uuid7_holds_time_version_and_random_bits),
+		cmocka_unit_test(uuids_of_later_times_sort_later),
+		cmocka_unit_test(the_clocks_are_the_systems),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
