@@ -1,0 +1,266 @@
+#include "data/resolver.h"
+
+#include "keytrail/clock.h"
+
+#include <event2/dns.h>
+#include <event2/event.h>
+#include <event2/util.h>
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define REFRESH_S     30
+#define RETRY_S	      1
+#define SET_ASIDE_NS  (10 * CLOCK_NS_PER_S)
+#define LOOKUPS_MAX   8
+
+/* One name or number of the configuration. */
+struct lookup {
+	struct resolver		   *resolver;
+	struct evdns_getaddrinfo_request *request;
+	bool			    running;
+	unsigned		    index;
+};
+
+struct resolver {
+	struct worker	      *worker;
+	struct evdns_base     *dns;
+	struct event	       timer;
+	struct event	       changed_event;
+	void		     (*changed)(void *arg);
+	void		      *arg;
+	unsigned	       nlookups, running;
+	struct lookup	       lookups[LOOKUPS_MAX];
+	unsigned	       ntargets, turn;
+	struct resolver_target targets[RESOLVER_TARGETS_MAX];
+	/* what the lookups of this round have found so far */
+	unsigned	       nfound;
+	struct resolver_target found[RESOLVER_TARGETS_MAX];
+};
+
+static bool
+same_address(const struct resolver_target *a, const struct resolver_target *b)
+{
+	return a->len == b->len && memcmp(&a->address, &b->address, a->len) == 0;
+}
+
+/* A target that was known keeps its time aside. */
+static void
+adopt_found(struct resolver *r)
+{
+	if (r->nfound == 0)
+		return;
+	for (unsigned i = 0; i < r->nfound; i++)
+		for (unsigned k = 0; k < r->ntargets; k++)
+			if (same_address(&r->found[i], &r->targets[k]))
+				r->found[i].aside_until = r->targets[k].aside_until;
+	memcpy(r->targets, r->found, sizeof(r->targets));
+	r->ntargets = r->nfound;
+}
+
+static void
+end_round(struct resolver *r)
+{
+	struct timeval tv = { r->nfound > 0 ? REFRESH_S : RETRY_S, 0 };
+
+	adopt_found(r);
+	evtimer_add(&r->timer, &tv);
+	/* Through the loop: numeric addresses are "resolved" before resolver_refresh returns. */
+	event_active(&r->changed_event, EV_TIMEOUT, 0);
+}
+
+static void
+add_found(struct resolver *r, const struct evutil_addrinfo *ai)
+{
+	struct resolver_target t = { .len = ai->ai_addrlen };
+
+	if (r->nfound == RESOLVER_TARGETS_MAX || ai->ai_addrlen > sizeof(t.address))
+		return;
+	memcpy(&t.address, ai->ai_addr, ai->ai_addrlen);
+	for (unsigned i = 0; i < r->nfound; i++)
+		if (same_address(&t, &r->found[i]))
+			return;
+	r->found[r->nfound++] = t;
+}
+
+static void
+on_lookup(int result, struct evutil_addrinfo *list, void *arg)
+{
+	struct lookup	*l = arg;
+	struct resolver *r = l->resolver;
+
+	l->request = NULL;
+	if (result == EVUTIL_EAI_CANCEL)
+		return;
+	l->running = false;
+	if (result != 0)
+		log_warn(r->worker->log, "resolve_failed", "upstream address %u: %s", l->index + 1,
+		    evutil_gai_strerror(result));
+	for (const struct evutil_addrinfo *ai = list; ai != NULL; ai = ai->ai_next)
+		add_found(r, ai);
+	if (list != NULL)
+		evutil_freeaddrinfo(list);
+	if (--r->running == 0)
+		end_round(r);
+}
+
+static void
+cancel_lookups(struct resolver *r)
+{
+	for (unsigned i = 0; i < r->nlookups; i++)
+		if (r->lookups[i].request != NULL) {
+			evdns_getaddrinfo_cancel(r->lookups[i].request);
+			r->lookups[i].request = NULL;
+		}
+	r->running = 0;
+}
+
+static void
+start_lookup(struct resolver *r, unsigned i, const struct config_address *a)
+{
+	struct evutil_addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM,
+		.ai_flags = EVUTIL_AI_NUMERICSERV };
+	struct lookup	      *l = &r->lookups[i];
+	struct evdns_getaddrinfo_request *request;
+	char		       port[8];
+
+	snprintf(port, sizeof(port), "%u", a->port);
+	*l = (struct lookup){ .resolver = r, .index = i, .running = true };
+	request = evdns_getaddrinfo(r->dns, a->host, port, &hints, on_lookup, l);
+	if (l->running)
+		l->request = request;
+}
+
+static void
+start_round(struct resolver *r)
+{
+	const struct config_upstream *c = &r->worker->lease->snapshot->config->upstream;
+
+	cancel_lookups(r);
+	r->nfound = 0;
+	r->nlookups = c->naddresses < LOOKUPS_MAX ? (unsigned)c->naddresses : LOOKUPS_MAX;
+	/* All are counted before the first starts: a number ends within start_lookup. */
+	r->running = r->nlookups;
+	for (unsigned i = 0; i < r->nlookups; i++)
+		start_lookup(r, i, &c->addresses[i]);
+}
+
+static void
+on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	start_round(arg);
+}
+
+static void
+on_changed(evutil_socket_t fd, short what, void *arg)
+{
+	struct resolver *r = arg;
+
+	(void)fd;
+	(void)what;
+	r->changed(r->arg);
+}
+
+struct resolver *
+resolver_new(struct worker *w, void (*changed)(void *arg), void *arg, struct err *err)
+{
+	struct resolver *r = calloc(1, sizeof(*r));
+
+	if (r == NULL) {
+		err_set(err, "memory is short");
+		return NULL;
+	}
+	r->worker = w;
+	r->changed = changed;
+	r->arg = arg;
+	evtimer_assign(&r->timer, w->base, on_timer, r);
+	event_assign(&r->changed_event, w->base, -1, 0, on_changed, r);
+	r->dns = evdns_base_new(w->base,
+	    EVDNS_BASE_INITIALIZE_NAMESERVERS | EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+	/* Without a name server numbers and the hosts file still work. */
+	if (r->dns == NULL &&
+	    (r->dns = evdns_base_new(w->base, EVDNS_BASE_DISABLE_WHEN_INACTIVE)) != NULL)
+		evdns_base_load_hosts(r->dns, "/etc/hosts");
+	if (r->dns == NULL) {
+		err_set(err, "cannot set up name resolution");
+		free(r);
+		return NULL;
+	}
+	return r;
+}
+
+void
+resolver_free(struct resolver *r)
+{
+	if (r == NULL)
+		return;
+	cancel_lookups(r);
+	event_del(&r->timer);
+	event_del(&r->changed_event);
+	evdns_base_free(r->dns, 0);
+	free(r);
+}
+
+void
+resolver_refresh(struct resolver *r)
+{
+	r->ntargets = 0;
+	start_round(r);
+}
+
+bool
+resolver_pending(const struct resolver *r)
+{
+	return r->running > 0;
+}
+
+unsigned
+resolver_count(const struct resolver *r)
+{
+	return r->ntargets;
+}
+
+struct resolver_target
+resolver_next(struct resolver *r)
+{
+	int64_t	 now = clock_mono_ns();
+	unsigned best = 0;
+
+	assert(r->ntargets > 0);
+	for (unsigned i = 0; i < r->ntargets; i++) {
+		unsigned k = (r->turn + i) % r->ntargets;
+
+		if (i == 0 || r->targets[k].aside_until < r->targets[best].aside_until)
+			best = k;
+		if (r->targets[k].aside_until <= now)
+			break;
+	}
+	r->turn = (best + 1) % r->ntargets;
+	return r->targets[best];
+}
+
+void
+resolver_set_aside(struct resolver *r, const struct resolver_target *t)
+{
+	for (unsigned i = 0; i < r->ntargets; i++)
+		if (same_address(t, &r->targets[i]))
+			r->targets[i].aside_until = clock_mono_ns() + SET_ASIDE_NS;
+}
+
+void
+resolver_text(const struct resolver_target *t, char out[RESOLVER_TEXT_SIZE])
+{
+	char host[INET6_ADDRSTRLEN], port[8];
+
+	if (getnameinfo((const struct sockaddr *)&t->address, t->len, host, sizeof(host), port,
+		sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		snprintf(out, RESOLVER_TEXT_SIZE, "unknown address");
+	else
+		snprintf(out, RESOLVER_TEXT_SIZE, t->address.ss_family == AF_INET6 ? "[%s]:%s"
+			: "%s:%s", host, port);
+}

@@ -1,0 +1,94 @@
+#include "data/snapshot.h"
+
+#include "data/tls.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static void
+set_profile(struct snapshot *s, const char *log_id)
+{
+	const struct config *c = s->config;
+
+	snprintf(s->observer, sizeof(s->observer), "keytrail/%s", log_id);
+	s->profile = (struct event_profile){
+		.service_name = c->service.name,
+		.crn_service = c->service.crn_name,
+		.type_uri = c->service.type_uri,
+		.region = c->service.region,
+		.account = c->service.account,
+		.instances = (const char *const *)c->service.instances,
+		.ninstances = c->service.ninstances,
+		.observer_id = s->observer,
+		.key_ids = c->audit.key_ids,
+		.names = c->audit.identity_name,
+		.vocabulary = c->audit.vocabulary,
+		.hmac_key = c->audit.hmac_key.bytes,
+		.hmac_epoch = 1,
+	};
+}
+
+static int
+set_actions(struct snapshot *s, struct metrics *metrics)
+{
+	size_t n = route_table_actions(s->config->routes);
+
+	if ((s->action_metric = calloc(n, sizeof(*s->action_metric))) == NULL)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		s->action_metric[i] =
+		    metrics_action(metrics, route_table_action(s->config->routes, i));
+	return 0;
+}
+
+struct snapshot *
+snapshot_new(const struct config *config, const struct snapshot *previous, const char *log_id,
+    struct metrics *metrics, struct err *err)
+{
+	struct snapshot *s = calloc(1, sizeof(*s));
+
+	if (s == NULL) {
+		err_set(err, "memory is short");
+		return NULL;
+	}
+	atomic_init(&s->refs, 1);
+	s->config = config_ref(config);
+	s->correlation_header = slice_of(config->correlation_header);
+	s->limits = (struct http_limits){ .head = config->limits.head,
+		.target = config->limits.target,
+		.fields = config->limits.fields };
+	set_profile(s, log_id);
+	if (set_actions(s, metrics) == -1) {
+		err_set(err, "memory is short");
+		goto fail;
+	}
+	if (config->listen.tls &&
+	    (s->server = tls_server_new(&config->listen, previous != NULL ? previous->server : NULL,
+		 err)) == NULL)
+		goto fail;
+	if (config->upstream.tls && (s->client = tls_client_new(&config->upstream, err)) == NULL)
+		goto fail;
+	return s;
+fail:
+	snapshot_unref(s);
+	return NULL;
+}
+
+struct snapshot *
+snapshot_ref(struct snapshot *s)
+{
+	atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+	return s;
+}
+
+void
+snapshot_unref(struct snapshot *s)
+{
+	if (s == NULL || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	SSL_CTX_free(s->server);
+	SSL_CTX_free(s->client);
+	free(s->action_metric);
+	config_unref(s->config);
+	free(s);
+}

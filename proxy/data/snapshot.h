@@ -1,0 +1,41 @@
+/*
+ * snapshot: everything a request needs to know that a reload may change: configuration, routes,
+ * TLS contexts, the event's profile.
+ *
+ * Immutable once made, shared by reference count between main and the workers; an exchange keeps
+ * the snapshot it began with.
+ */
+#ifndef KEYTRAIL_PROXY_SNAPSHOT_H
+#define KEYTRAIL_PROXY_SNAPSHOT_H
+
+#include "keytrail/config.h"
+#include "keytrail/metrics.h"
+#include "keytrail/parse.h"
+
+#include <openssl/ssl.h>
+#include <stdatomic.h>
+
+struct snapshot {
+	atomic_uint	     refs;
+	const struct config *config;
+	SSL_CTX		    *server;	    /* NULL: plain TCP */
+	SSL_CTX		    *client;	    /* NULL: plain TCP */
+	unsigned	    *action_metric; /* by a route's action_index: label of its metrics */
+	struct slice	     correlation_header;
+	struct http_limits   limits;
+	struct event_profile profile;
+	char		     observer[64];
+};
+
+/*
+ * Read the certificates and freeze; takes a reference on config.  `previous` (or NULL) hands its
+ * TLS ticket keys on.  Main thread.
+ */
+struct snapshot *snapshot_new(const struct config *config, const struct snapshot *previous,
+    const char *log_id, struct metrics *metrics, struct err *err);
+
+/* Any thread. */
+struct snapshot *snapshot_ref(struct snapshot *s);
+void		 snapshot_unref(struct snapshot *s); /* NULL is allowed */
+
+#endif

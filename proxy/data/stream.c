@@ -1,0 +1,361 @@
+#include "data/stream.h"
+
+#include <event2/event.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct stream_method {
+	BIO_METHOD *bio;
+};
+
+/*
+ * A short read has emptied the socket, so the next one would only say EAGAIN; a new edge comes with
+ * new bytes.  After a hang-up no edge is left to come, so then the EOF must be read.
+ */
+static ssize_t
+socket_read(struct stream *s, void *p, size_t cap)
+{
+	ssize_t n;
+
+	if (!s->readable) {
+		errno = EAGAIN;
+		return -1;
+	}
+	do
+		n = recv(s->fd, p, cap, 0);
+	while (n == -1 && errno == EINTR);
+	if ((n == -1 && errno == EAGAIN) || (n > 0 && (size_t)n < cap && !s->hung_up))
+		s->readable = false;
+	return n;
+}
+
+static ssize_t
+socket_write(struct stream *s, const void *p, size_t len)
+{
+	ssize_t n;
+
+	if (!s->writable) {
+		errno = EAGAIN;
+		return -1;
+	}
+	do
+		n = send(s->fd, p, len, MSG_NOSIGNAL);
+	while (n == -1 && errno == EINTR);
+	if ((n == -1 && errno == EAGAIN) || (n >= 0 && (size_t)n < len))
+		s->writable = false;
+	return n;
+}
+
+static int
+bio_read(BIO *bio, char *p, int cap)
+{
+	ssize_t n = socket_read(BIO_get_data(bio), p, (size_t)cap);
+
+	BIO_clear_retry_flags(bio);
+	if (n == -1 && errno == EAGAIN)
+		BIO_set_retry_read(bio);
+	if (n == 0)
+		BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
+	return (int)n;
+}
+
+static int
+bio_write(BIO *bio, const char *p, int len)
+{
+	ssize_t n = socket_write(BIO_get_data(bio), p, (size_t)len);
+
+	BIO_clear_retry_flags(bio);
+	if (n == -1 && errno == EAGAIN)
+		BIO_set_retry_write(bio);
+	return (int)n;
+}
+
+static long
+bio_ctrl(BIO *bio, int cmd, long num, void *ptr)
+{
+	(void)num;
+	(void)ptr;
+	switch (cmd) {
+	case BIO_CTRL_FLUSH:
+		return 1;
+	case BIO_CTRL_EOF:
+		return BIO_test_flags(bio, BIO_FLAGS_IN_EOF) != 0;
+	default:
+		return 0;
+	}
+}
+
+struct stream_method *
+stream_method_new(struct err *err)
+{
+	struct stream_method *m = calloc(1, sizeof(*m));
+
+	if (m == NULL || (m->bio = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK,
+			      "keytrail stream")) == NULL) {
+		err_set(err, "memory is short");
+		free(m);
+		return NULL;
+	}
+	BIO_meth_set_read(m->bio, bio_read);
+	BIO_meth_set_write(m->bio, bio_write);
+	BIO_meth_set_ctrl(m->bio, bio_ctrl);
+	return m;
+}
+
+void
+stream_method_free(struct stream_method *m)
+{
+	if (m != NULL)
+		BIO_meth_free(m->bio);
+	free(m);
+}
+
+static void
+on_event(evutil_socket_t fd, short what, void *arg)
+{
+	struct stream *s = arg;
+
+	(void)fd;
+	if (what & (EV_READ | EV_CLOSED))
+		s->readable = true;
+	if (what & EV_CLOSED)
+		s->hung_up = true;
+	if (what & EV_WRITE)
+		s->writable = true;
+	s->ready(s->arg);
+}
+
+/* The name is sent as SNI and verified (RFC 6125); a numeric address is verified only, since SNI
+ * may not hold one (RFC 6066 section 3). */
+static bool
+set_server_name(SSL *ssl, const char *name)
+{
+	unsigned char address[16];
+
+	SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	if (inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1)
+		return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1;
+	return SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
+}
+
+static int
+start_tls(struct stream *s, const struct stream_opts *o)
+{
+	BIO *bio;
+
+	if ((s->ssl = SSL_new(o->ctx)) == NULL || (bio = BIO_new(o->method->bio)) == NULL)
+		return -1;
+	BIO_set_data(bio, s);
+	BIO_set_init(bio, 1);
+	SSL_set_bio(s->ssl, bio, bio);
+	if (!o->client) {
+		SSL_set_accept_state(s->ssl);
+		return 0;
+	}
+	SSL_set_connect_state(s->ssl);
+	if (o->session != NULL) {
+		SSL_set_app_data(s->ssl, o->session);
+		if (*o->session != NULL)
+			SSL_set_session(s->ssl, *o->session);
+	}
+	return set_server_name(s->ssl, o->server_name) ? 0 : -1;
+}
+
+int
+stream_open(struct stream *s, int fd, const struct stream_opts *o, struct err *err)
+{
+	*s = (struct stream){ .fd = fd, .ready = o->ready, .arg = o->arg };
+	s->readable = s->writable = !o->connecting;
+	if (o->ctx != NULL && start_tls(s, o) == -1) {
+		err_set(err, "cannot set up TLS");
+		goto fail;
+	}
+	event_assign(&s->event, o->base, fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST,
+	    on_event, s);
+	if (event_add(&s->event, NULL) == -1) {
+		err_set(err, "cannot watch a descriptor");
+		goto fail;
+	}
+	return 0;
+fail:
+	ERR_clear_error();
+	SSL_free(s->ssl);
+	close(fd);
+	s->ssl = NULL;
+	s->fd = -1;
+	return -1;
+}
+
+void
+stream_close(struct stream *s)
+{
+	if (s->fd == -1)
+		return;
+	if (s->ssl != NULL) {
+		if (!s->broken && SSL_is_init_finished(s->ssl))
+			SSL_shutdown(s->ssl);
+		ERR_clear_error();
+		SSL_free(s->ssl);
+		s->ssl = NULL;
+	}
+	event_del(&s->event);
+	close(s->fd);
+	s->fd = -1;
+}
+
+enum stream_result
+stream_connected(struct stream *s)
+{
+	int	  error = 0;
+	socklen_t len = sizeof(error);
+
+	if (!s->writable && !s->readable)
+		return STREAM_AGAIN;
+	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1)
+		error = errno;
+	if (error != 0) {
+		s->broken = true;
+		errno = error;
+		return STREAM_ERROR;
+	}
+	return STREAM_OK;
+}
+
+static enum stream_result
+tls_result(struct stream *s, int rc)
+{
+	int error = SSL_get_error(s->ssl, rc);
+
+	switch (error) {
+	case SSL_ERROR_WANT_READ:
+	case SSL_ERROR_WANT_WRITE:
+		return STREAM_AGAIN;
+	case SSL_ERROR_ZERO_RETURN:
+		return STREAM_EOF;
+	default:
+		break;
+	}
+	s->broken = true;
+	if (error == SSL_ERROR_SSL &&
+	    ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+		ERR_clear_error();
+		return STREAM_CUT;
+	}
+	return STREAM_ERROR;
+}
+
+/* OpenSSL's own words hold no byte of the peer's. */
+static void
+tls_error(struct stream *s, struct err *err)
+{
+	long	      verify = SSL_get_verify_result(s->ssl);
+	unsigned long code = ERR_get_error();
+
+	if (verify != X509_V_OK)
+		err_set(err, "%s", X509_verify_cert_error_string(verify));
+	else if (code != 0)
+		err_set(err, "%s", ERR_reason_error_string(code) != NULL
+			? ERR_reason_error_string(code) : "TLS error");
+	else
+		err_set(err, "the connection was reset");
+	ERR_clear_error();
+}
+
+enum stream_result
+stream_handshake(struct stream *s, struct err *err)
+{
+	enum stream_result r;
+	int		   rc;
+
+	if (s->ssl == NULL)
+		return STREAM_OK;
+	ERR_clear_error();
+	if ((rc = SSL_do_handshake(s->ssl)) == 1)
+		return STREAM_OK;
+	r = tls_result(s, rc);
+	if (r == STREAM_ERROR)
+		tls_error(s, err);
+	else if (r != STREAM_AGAIN)
+		err_set(err, "the connection was closed");
+	return r;
+}
+
+enum stream_result
+stream_read(struct stream *s, void *p, size_t cap, size_t *n)
+{
+	enum stream_result r;
+	ssize_t		   got;
+	int		   rc;
+
+	if (s->ssl == NULL) {
+		if ((got = socket_read(s, p, cap)) > 0) {
+			*n = (size_t)got;
+			return STREAM_OK;
+		}
+		if (got == 0)
+			return STREAM_EOF;
+		return errno == EAGAIN ? STREAM_AGAIN : STREAM_ERROR;
+	}
+	ERR_clear_error();
+	if ((rc = SSL_read_ex(s->ssl, p, cap, n)) == 1)
+		return STREAM_OK;
+	if ((r = tls_result(s, rc)) == STREAM_ERROR)
+		ERR_clear_error();
+	return r;
+}
+
+enum stream_result
+stream_write(struct stream *s, const void *p, size_t len, size_t *n)
+{
+	enum stream_result r;
+	ssize_t		   put;
+	int		   rc;
+
+	if (s->ssl == NULL) {
+		if ((put = socket_write(s, p, len)) >= 0) {
+			*n = (size_t)put;
+			return STREAM_OK;
+		}
+		return errno == EAGAIN ? STREAM_AGAIN : STREAM_ERROR;
+	}
+	ERR_clear_error();
+	if ((rc = SSL_write_ex(s->ssl, p, len, n)) == 1)
+		return STREAM_OK;
+	if ((r = tls_result(s, rc)) == STREAM_ERROR)
+		ERR_clear_error();
+	return r == STREAM_AGAIN ? r : STREAM_ERROR;
+}
+
+bool
+stream_may_read(const struct stream *s)
+{
+	return s->readable || (s->ssl != NULL && SSL_has_pending(s->ssl));
+}
+
+bool
+stream_is_reset(const struct stream *s)
+{
+	char c;
+
+	return recv(s->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno != EAGAIN &&
+	    errno != EINTR;
+}
+
+void
+stream_shutdown_write(struct stream *s)
+{
+	if (s->ssl != NULL && !s->broken) {
+		SSL_shutdown(s->ssl);
+		ERR_clear_error();
+	}
+	shutdown(s->fd, SHUT_WR);
+}

@@ -1,0 +1,87 @@
+/*
+ * stream: a non-blocking byte stream over a connected socket, plain or TLS.
+ *
+ * The only module that mixes libevent and OpenSSL.  libevent tells readiness, edge-triggered, with
+ * one registration for the life of the descriptor; SSL_read and SSL_write work straight on the
+ * caller's buffers, through a BIO that remembers whether the kernel has more, so that no read is
+ * made only to see EAGAIN.  Pausing is simply not reading: readiness is remembered.
+ *
+ * Owned by one worker's thread.  `ready` is called when the descriptor became readable or writable
+ * or was closed; it may close the stream.
+ */
+#ifndef KEYTRAIL_PROXY_STREAM_H
+#define KEYTRAIL_PROXY_STREAM_H
+
+#include "keytrail/err.h"
+#include "keytrail/slice.h"
+
+#include <event2/event_struct.h>
+#include <openssl/ssl.h>
+
+struct stream_method; /* one a thread: the BIO's methods */
+
+struct stream_method *stream_method_new(struct err *err);
+void		      stream_method_free(struct stream_method *m);
+
+typedef void (*stream_ready_fn)(void *arg);
+
+struct stream {
+	int		fd; /* -1: closed */
+	SSL	       *ssl; /* NULL: plain */
+	struct event	event;
+	stream_ready_fn ready;
+	void	       *arg;
+	bool		readable, writable; /* as far as known, the kernel would not say EAGAIN */
+	bool		hung_up;	    /* the peer will send no more: read until EOF */
+	bool		broken;		    /* no close_notify may be sent */
+};
+
+enum stream_result {
+	STREAM_OK,
+	STREAM_AGAIN, /* `ready` will be called */
+	STREAM_EOF,   /* orderly end: FIN, and close_notify where there is TLS */
+	STREAM_CUT,   /* FIN without close_notify */
+	STREAM_ERROR,
+};
+
+/*
+ * Watch fd (non-blocking, owned by the stream from here on, also on -1).  With ctx, TLS over it:
+ * as a server, or, with `host` not NULL, as a client that sends and verifies this name.
+ * `connecting`: connect(2) is in progress, so that the first readiness means its end.
+ */
+struct stream_opts {
+	struct event_base    *base;
+	struct stream_method *method;
+	SSL_CTX		     *ctx; /* NULL: plain */
+	bool		      client;
+	const char	     *server_name; /* a client's: SNI and the name that is verified */
+	SSL_SESSION	    **session;	   /* a client's: where the last session is kept, or NULL */
+	bool		      connecting;
+	stream_ready_fn	      ready;
+	void		     *arg;
+};
+int stream_open(struct stream *s, int fd, const struct stream_opts *opts, struct err *err);
+
+/* close_notify where it can go without waiting, then close. */
+void stream_close(struct stream *s);
+
+/* The result of a connect(2) in progress: STREAM_OK, STREAM_AGAIN, or STREAM_ERROR and errno. */
+enum stream_result stream_connected(struct stream *s);
+
+/* Go on with the TLS handshake; STREAM_OK at once on a plain stream. */
+enum stream_result stream_handshake(struct stream *s, struct err *err);
+
+/* *n: how many bytes were moved, with STREAM_OK (at least 1). */
+enum stream_result stream_read(struct stream *s, void *p, size_t cap, size_t *n);
+enum stream_result stream_write(struct stream *s, const void *p, size_t len, size_t *n);
+
+/* Could a read give something at once, without asking the kernel in vain? */
+bool stream_may_read(const struct stream *s);
+
+/* Has the peer reset the connection?  Asks the kernel; call it only when `ready` was called. */
+bool stream_is_reset(const struct stream *s);
+
+/* Say that nothing more will be sent (close_notify, FIN), go on receiving. */
+void stream_shutdown_write(struct stream *s);
+
+#endif

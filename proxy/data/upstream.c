@@ -1,0 +1,406 @@
+#include "data/upstream.h"
+
+#include <event2/event.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/*
+ * A request waits in the queue until there is a target and room in the pool, then owns the
+ * connection that is being made for it; when that fails, the next target is tried.
+ */
+
+TAILQ_HEAD(conn_queue, upstream_conn);
+TAILQ_HEAD(request_queue, upstream_request);
+
+struct upstream {
+	struct worker	    *worker;
+	struct resolver	    *resolver;
+	struct conn_queue    idle; /* newest first */
+	struct request_queue waiting;
+	struct event	     serve_event;
+	unsigned	     nopen;
+	unsigned	     nidle;
+	unsigned	     generation;
+	SSL_SESSION	    *session; /* of the newest connection, to resume */
+};
+
+static const struct config_upstream *
+config_of(const struct upstream *u)
+{
+	return &u->worker->lease->snapshot->config->upstream;
+}
+
+static void start_connecting(struct upstream *u, struct upstream_request *r);
+
+/* ---- connections ---- */
+
+static void
+free_conn(void *arg)
+{
+	struct upstream_conn *c = arg;
+
+	buf_fini(&c->in);
+	free(c);
+}
+
+static void
+leave_pool(struct upstream_conn *c)
+{
+	struct upstream *u = c->pool;
+
+	c->idle = false;
+	TAILQ_REMOVE(&u->idle, c, link);
+	u->nidle--;
+	metrics_add(u->worker->metrics, METRIC_UPSTREAM_IDLE, 0, -1);
+}
+
+static void
+close_conn(struct upstream_conn *c)
+{
+	struct upstream *u = c->pool;
+
+	if (c->idle)
+		leave_pool(c);
+	u->nopen--;
+	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, -1);
+	stream_close(&c->stream);
+	c->reap = (struct worker_reap){ .reap = free_conn, .arg = c };
+	worker_reap_later(u->worker, &c->reap);
+	if (!TAILQ_EMPTY(&u->waiting))
+		event_active(&u->serve_event, EV_TIMEOUT, 0);
+}
+
+/* ---- requests ---- */
+
+/* The request is over: it holds nothing of ours any more. */
+static void
+forget(struct upstream *u, struct upstream_request *r)
+{
+	if (r->queued)
+		TAILQ_REMOVE(&u->waiting, r, link);
+	r->queued = false;
+	if (r->conn != NULL)
+		r->conn->request = NULL;
+	r->conn = NULL;
+	wtimer_fini(&r->timer);
+}
+
+static void
+fail_request(struct upstream *u, struct upstream_request *r, enum upstream_failure metric,
+    enum http_refusal why)
+{
+	metrics_add(u->worker->metrics, METRIC_UPSTREAM_FAILURES, metric, 1);
+	forget(u, r);
+	r->done(r->arg, NULL, why);
+}
+
+static void
+succeed(struct upstream *u, struct upstream_conn *c)
+{
+	struct upstream_request *r = c->request;
+
+	metrics_add(u->worker->metrics, METRIC_UPSTREAM_CONNECTS, 0, 1);
+	forget(u, r);
+	r->done(r->arg, c, REFUSAL_NONE);
+}
+
+/* Start what waits, as far as targets and the pool's limit allow. */
+static void
+serve_waiting(struct upstream *u)
+{
+	struct upstream_request *r;
+
+	if (resolver_count(u->resolver) == 0) {
+		while (!resolver_pending(u->resolver) && (r = TAILQ_FIRST(&u->waiting)) != NULL)
+			fail_request(u, r, UPSTREAM_FAILURE_RESOLVE, REFUSAL_UPSTREAM_UNREACHABLE);
+		return;
+	}
+	while ((r = TAILQ_FIRST(&u->waiting)) != NULL && u->nopen < config_of(u)->pool_max) {
+		TAILQ_REMOVE(&u->waiting, r, link);
+		r->queued = false;
+		start_connecting(u, r);
+	}
+}
+
+static void
+on_serve(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	serve_waiting(arg);
+}
+
+static void
+on_resolved(void *arg)
+{
+	serve_waiting(arg);
+}
+
+/* ---- connecting ---- */
+
+static void
+set_aside(struct upstream *u, struct upstream_conn *c, const char *text)
+{
+	char address[RESOLVER_TEXT_SIZE];
+
+	resolver_set_aside(u->resolver, &c->target);
+	resolver_text(&c->target, address);
+	log_warn(u->worker->log, "upstream_failed", "%s: %s", address, text);
+}
+
+/* This target failed: try the next, as long as there is one that was not tried. */
+static void
+fail_target(struct upstream *u, struct upstream_conn *c, enum upstream_failure metric,
+    enum http_refusal why, const char *text)
+{
+	struct upstream_request *r = c->request;
+
+	set_aside(u, c, text);
+	c->request = NULL;
+	r->conn = NULL;
+	close_conn(c);
+	if (r->tries >= resolver_count(u->resolver)) {
+		fail_request(u, r, metric, why);
+		return;
+	}
+	metrics_add(u->worker->metrics, METRIC_UPSTREAM_FAILURES, metric, 1);
+	start_connecting(u, r);
+}
+
+static void
+go_on_connecting(struct upstream *u, struct upstream_conn *c)
+{
+	enum stream_result r = stream_connected(&c->stream);
+	struct err	   err;
+
+	if (r == STREAM_AGAIN)
+		return;
+	if (r != STREAM_OK) {
+		err_set_errno(&err, "connect");
+		fail_target(u, c, UPSTREAM_FAILURE_CONNECT, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
+		return;
+	}
+	if ((r = stream_handshake(&c->stream, &err)) == STREAM_AGAIN)
+		return;
+	if (r == STREAM_OK)
+		succeed(u, c);
+	else if (SSL_get_verify_result(c->stream.ssl) != X509_V_OK)
+		fail_target(u, c, UPSTREAM_FAILURE_UNTRUSTED, REFUSAL_UPSTREAM_UNTRUSTED, err.msg);
+	else
+		fail_target(u, c, UPSTREAM_FAILURE_HANDSHAKE, REFUSAL_UPSTREAM_UNREACHABLE,
+		    err.msg);
+}
+
+/* Nothing may arrive on an idle connection but TLS 1.3 tickets: those SSL_read keeps to itself. */
+static void
+check_idle(struct upstream_conn *c)
+{
+	char   byte;
+	size_t n;
+
+	if (stream_may_read(&c->stream) &&
+	    stream_read(&c->stream, &byte, 1, &n) != STREAM_AGAIN)
+		close_conn(c);
+}
+
+static void
+on_ready(void *arg)
+{
+	struct upstream_conn *c = arg;
+
+	if (c->request != NULL)
+		go_on_connecting(c->pool, c);
+	else if (c->idle)
+		check_idle(c);
+	else
+		c->ready(c->arg);
+}
+
+static int
+open_socket(const struct resolver_target *t, bool *connecting)
+{
+	int fd = socket(t->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int one = 1, saved;
+
+	if (fd == -1)
+		return -1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	*connecting = connect(fd, (const struct sockaddr *)&t->address, t->len) == -1;
+	if (!*connecting || errno == EINPROGRESS)
+		return fd;
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+static int
+open_conn(struct upstream *u, struct upstream_conn *c, struct err *err)
+{
+	const struct snapshot *snap = u->worker->lease->snapshot;
+	struct stream_opts     opts = { .base = u->worker->base,
+			.method = u->worker->stream_method,
+			.ctx = snap->client,
+			.client = true,
+			.server_name = snap->config->upstream.server_name,
+			.session = &u->session,
+			.ready = on_ready,
+			.arg = c };
+	int		       fd;
+
+	c->target = resolver_next(u->resolver);
+	if ((fd = open_socket(&c->target, &opts.connecting)) == -1)
+		return err_set_errno(err, "connect");
+	return stream_open(&c->stream, fd, &opts, err);
+}
+
+static void
+start_connecting(struct upstream *u, struct upstream_request *r)
+{
+	struct upstream_conn *c = calloc(1, sizeof(*c));
+	struct err	      err;
+
+	if (c == NULL) {
+		fail_request(u, r, UPSTREAM_FAILURE_CONNECT, REFUSAL_OUT_OF_MEMORY);
+		return;
+	}
+	c->pool = u;
+	c->generation = u->generation;
+	c->stream.fd = -1;
+	c->request = r;
+	r->conn = c;
+	r->tries++;
+	u->nopen++;
+	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, 1);
+	if (open_conn(u, c, &err) == -1)
+		fail_target(u, c, UPSTREAM_FAILURE_CONNECT, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
+	else if (c->stream.writable)
+		go_on_connecting(u, c);
+}
+
+static void
+on_timeout(void *arg)
+{
+	struct upstream_request *r = arg;
+	struct upstream_conn	*c = r->conn;
+	struct upstream		*u = r->timer.worker->upstream;
+
+	if (c != NULL) {
+		set_aside(u, c, "no connection in time");
+		c->stream.broken = true;
+		fail_request(u, r, UPSTREAM_FAILURE_TIMEOUT, REFUSAL_UPSTREAM_TIMEOUT);
+		close_conn(c);
+	} else if (resolver_count(u->resolver) == 0) {
+		fail_request(u, r, UPSTREAM_FAILURE_RESOLVE, REFUSAL_UPSTREAM_TIMEOUT);
+	} else {
+		fail_request(u, r, UPSTREAM_FAILURE_BUSY, REFUSAL_UPSTREAM_BUSY);
+	}
+}
+
+struct upstream_conn *
+upstream_acquire(struct upstream *u, struct upstream_request *r, bool fresh)
+{
+	struct upstream_conn *c = fresh ? NULL : TAILQ_FIRST(&u->idle);
+
+	if (c != NULL) {
+		leave_pool(c);
+		c->reused = true;
+		metrics_add(u->worker->metrics, METRIC_UPSTREAM_REUSES, 0, 1);
+		return c;
+	}
+	r->conn = NULL;
+	r->tries = 0;
+	r->queued = true;
+	wtimer_init(&r->timer, u->worker, on_timeout, r);
+	wtimer_set(&r->timer, u->worker->lease->snapshot->config->timeouts.connect);
+	TAILQ_INSERT_TAIL(&u->waiting, r, link);
+	event_active(&u->serve_event, EV_TIMEOUT, 0);
+	return NULL;
+}
+
+void
+upstream_cancel(struct upstream *u, struct upstream_request *r)
+{
+	struct upstream_conn *c = r->conn;
+
+	if (!r->queued && c == NULL)
+		return;
+	forget(u, r);
+	if (c != NULL)
+		close_conn(c);
+}
+
+void
+upstream_release(struct upstream_conn *c, bool reuse)
+{
+	struct upstream *u = c->pool;
+
+	c->ready = NULL;
+	if (!reuse || u->worker->draining || c->generation != u->generation ||
+	    buf_size(&c->in) > 0 || c->stream.hung_up || u->nidle >= config_of(u)->pool_idle) {
+		close_conn(c);
+		return;
+	}
+	buf_fini(&c->in);
+	c->idle = true;
+	TAILQ_INSERT_HEAD(&u->idle, c, link);
+	u->nidle++;
+	metrics_add(u->worker->metrics, METRIC_UPSTREAM_IDLE, 0, 1);
+}
+
+void
+upstream_close_idle(struct upstream *u)
+{
+	while (!TAILQ_EMPTY(&u->idle))
+		close_conn(TAILQ_FIRST(&u->idle));
+}
+
+void
+upstream_reconfigure(struct upstream *u)
+{
+	u->generation++;
+	SSL_SESSION_free(u->session);
+	u->session = NULL;
+	upstream_close_idle(u);
+	resolver_refresh(u->resolver);
+}
+
+struct upstream *
+upstream_new(struct worker *w, struct err *err)
+{
+	struct upstream *u = calloc(1, sizeof(*u));
+
+	if (u == NULL) {
+		err_set(err, "memory is short");
+		return NULL;
+	}
+	u->worker = w;
+	TAILQ_INIT(&u->idle);
+	TAILQ_INIT(&u->waiting);
+	event_assign(&u->serve_event, w->base, -1, 0, on_serve, u);
+	if ((u->resolver = resolver_new(w, on_resolved, u, err)) == NULL) {
+		free(u);
+		return NULL;
+	}
+	resolver_refresh(u->resolver);
+	return u;
+}
+
+void
+upstream_free(struct upstream *u)
+{
+	if (u == NULL)
+		return;
+	assert(TAILQ_EMPTY(&u->waiting));
+	upstream_close_idle(u);
+	resolver_free(u->resolver);
+	event_del(&u->serve_event);
+	SSL_SESSION_free(u->session);
+	free(u);
+}

@@ -1,0 +1,477 @@
+#include "data/worker.h"
+
+#include "keytrail/clock.h"
+
+#include <event2/event.h>
+#include <openssl/rand.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define RANDOM_POOL 2048
+
+STAILQ_HEAD(reap_list, worker_reap);
+
+/* The private part of a worker. */
+struct worker_thread {
+	struct mailbox	*mailbox;
+	struct mail	 durable_mail; /* first of the struct it is cast from: see on_durable */
+	struct worker	*worker;
+	pthread_t	 id;
+	bool		 running;
+	struct event	 reap_event;
+	struct reap_list reaps;
+	struct event	 drain_timer;
+	int64_t		 drain_deadline;
+	unsigned char	 random[RANDOM_POOL];
+	size_t		 random_left;
+};
+
+/* ---- leases ---- */
+
+static struct lease *
+lease_new(struct snapshot *s)
+{
+	struct lease *l = malloc(sizeof(*l));
+
+	if (l != NULL)
+		*l = (struct lease){ snapshot_ref(s), 1 };
+	return l;
+}
+
+struct lease *
+worker_lease_take(struct worker *w)
+{
+	w->lease->users++;
+	return w->lease;
+}
+
+void
+worker_lease_drop(struct lease *l)
+{
+	if (--l->users > 0)
+		return;
+	snapshot_unref(l->snapshot);
+	free(l);
+}
+
+/* ---- waiting for the journal ---- */
+
+static void
+enqueue(struct worker_waiters *q, struct worker_waiter *waiter)
+{
+	assert(!waiter->queued);
+	waiter->queued = true;
+	TAILQ_INSERT_TAIL(q, waiter, link);
+}
+
+void
+worker_wait_durable(struct worker *w, struct worker_waiter *waiter, uint64_t position)
+{
+	waiter->position = position;
+	enqueue(&w->durable_waiters, waiter);
+	/* It may have become durable before it was queued; then no mail is left to come. */
+	if (ring_durable(w->ring) >= position)
+		mailbox_post(w->thread->mailbox, &w->thread->durable_mail);
+}
+
+void
+worker_wait_room(struct worker *w, struct worker_waiter *waiter)
+{
+	enqueue(&w->room_waiters, waiter);
+}
+
+void
+worker_wait_cancel(struct worker *w, struct worker_waiter *waiter, struct worker_waiters *q)
+{
+	(void)w;
+	if (!waiter->queued)
+		return;
+	waiter->queued = false;
+	TAILQ_REMOVE(q, waiter, link);
+}
+
+static void
+on_durable(struct mail *m)
+{
+	struct worker	     *w = ((struct worker_thread *)((char *)m -
+		       offsetof(struct worker_thread, durable_mail)))->worker;
+	uint64_t	      durable = ring_durable(w->ring);
+	struct worker_waiter *waiter;
+	struct worker_waiters room;
+
+	/* Positions grow in the order of queueing, so the first that is not durable ends it. */
+	while ((waiter = TAILQ_FIRST(&w->durable_waiters)) != NULL && waiter->position <= durable) {
+		worker_wait_cancel(w, waiter, &w->durable_waiters);
+		waiter->ready(waiter->arg);
+	}
+	/* Who finds no room queues again, at the end of another list. */
+	TAILQ_INIT(&room);
+	TAILQ_CONCAT(&room, &w->room_waiters, link);
+	while ((waiter = TAILQ_FIRST(&room)) != NULL) {
+		worker_wait_cancel(w, waiter, &room);
+		waiter->ready(waiter->arg);
+	}
+}
+
+/* On the journal's thread. */
+static void
+notify(void *arg)
+{
+	struct worker_thread *t = arg;
+
+	mailbox_post(t->mailbox, &t->durable_mail);
+}
+
+/* ---- random bytes ---- */
+
+void
+worker_random(struct worker *w, unsigned char *out, size_t n)
+{
+	struct worker_thread *t = w->thread;
+
+	assert(n <= sizeof(t->random));
+	if (t->random_left < n) {
+		/* Up to 256 bytes getrandom cannot fail or come short once it is seeded. */
+		for (size_t i = 0; i < sizeof(t->random); i += 256)
+			while (getrandom(t->random + i, 256, 0) != 256)
+				continue;
+		t->random_left = sizeof(t->random);
+	}
+	t->random_left -= n;
+	memcpy(out, t->random + t->random_left, n);
+	explicit_bzero(t->random + t->random_left, n);
+}
+
+/* ---- reaping ---- */
+
+static void
+on_reap(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker	   *w = arg;
+	struct worker_reap *r;
+
+	(void)fd;
+	(void)what;
+	while ((r = STAILQ_FIRST(&w->thread->reaps)) != NULL) {
+		STAILQ_REMOVE_HEAD(&w->thread->reaps, link);
+		r->reap(r->arg);
+	}
+}
+
+void
+worker_reap_later(struct worker *w, struct worker_reap *r)
+{
+	if (STAILQ_EMPTY(&w->thread->reaps))
+		event_active(&w->thread->reap_event, EV_TIMEOUT, 0);
+	STAILQ_INSERT_TAIL(&w->thread->reaps, r, link);
+}
+
+/* ---- timers ---- */
+
+static void
+arm(struct wtimer *t, int64_t ns)
+{
+	struct timeval tv = { ns / CLOCK_NS_PER_S, ns % CLOCK_NS_PER_S / 1000 + 1 };
+
+	event_add(&t->event, &tv);
+	t->pending = clock_mono_ns() + ns;
+}
+
+static void
+on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct wtimer *t = arg;
+	int64_t	       left;
+
+	(void)fd;
+	(void)what;
+	t->pending = 0;
+	if (t->deadline == 0)
+		return;
+	if ((left = t->deadline - clock_mono_ns()) > 0) {
+		arm(t, left);
+		return;
+	}
+	t->deadline = 0;
+	t->fire(t->arg);
+}
+
+void
+wtimer_init(struct wtimer *t, struct worker *w, void (*fire)(void *arg), void *arg)
+{
+	*t = (struct wtimer){ .worker = w, .fire = fire, .arg = arg };
+	evtimer_assign(&t->event, w->base, on_timer, t);
+}
+
+void
+wtimer_set(struct wtimer *t, unsigned ms)
+{
+	t->deadline = clock_mono_ns() + ms * CLOCK_NS_PER_MS;
+	if (t->pending == 0 || t->pending > t->deadline)
+		arm(t, ms * CLOCK_NS_PER_MS);
+}
+
+void
+wtimer_clear(struct wtimer *t)
+{
+	t->deadline = 0;
+}
+
+void
+wtimer_fini(struct wtimer *t)
+{
+	event_del(&t->event);
+	t->deadline = t->pending = 0;
+}
+
+/* ---- draining ---- */
+
+void
+worker_connection_gone(struct worker *w)
+{
+	if (w->draining && w->nconns == 0)
+		event_base_loopexit(w->base, NULL);
+}
+
+static void
+on_drain_deadline(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *w = arg;
+
+	(void)fd;
+	(void)what;
+	w->hooks->abort(w);
+}
+
+static void
+drain(struct worker *w)
+{
+	int64_t	       left = w->thread->drain_deadline - clock_mono_ns();
+	struct timeval tv = { 0, 0 };
+
+	if (left > 0)
+		tv = (struct timeval){ left / CLOCK_NS_PER_S, left % CLOCK_NS_PER_S / 1000 };
+	w->draining = true;
+	w->hooks->drain(w);
+	evtimer_add(&w->thread->drain_timer, &tv);
+	worker_connection_gone(w);
+}
+
+/* ---- mails from main: each is allocated by the sender and freed here ---- */
+
+struct worker_mail {
+	struct mail		mail; /* first: a struct mail * is cast to this */
+	struct worker	       *worker;
+	int			fd;
+	struct sockaddr_storage peer;
+	struct lease	       *lease;
+};
+
+static void
+deliver_accept(struct mail *m)
+{
+	struct worker_mail *wm = (struct worker_mail *)m;
+
+	wm->worker->hooks->accept(wm->worker, wm->fd, &wm->peer);
+	free(wm);
+}
+
+static void
+deliver_reload(struct mail *m)
+{
+	struct worker_mail *wm = (struct worker_mail *)m;
+	struct worker	   *w = wm->worker;
+
+	worker_lease_drop(w->lease);
+	w->lease = wm->lease;
+	w->hooks->reload(w);
+	free(wm);
+}
+
+static void
+deliver_drain(struct mail *m)
+{
+	struct worker_mail *wm = (struct worker_mail *)m;
+
+	drain(wm->worker);
+	free(wm);
+}
+
+static struct worker_mail *
+mail_new(struct worker *w, void (*deliver)(struct mail *m))
+{
+	struct worker_mail *wm = calloc(1, sizeof(*wm));
+
+	if (wm == NULL)
+		return NULL;
+	wm->mail.deliver = deliver;
+	wm->worker = w;
+	return wm;
+}
+
+void
+worker_post(struct worker *w, struct mail *m)
+{
+	mailbox_post(w->thread->mailbox, m);
+}
+
+void
+worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer)
+{
+	struct worker_mail *wm = mail_new(w, deliver_accept);
+
+	if (wm == NULL) {
+		close(fd);
+		atomic_fetch_sub_explicit(w->open_connections, 1, memory_order_relaxed);
+		return;
+	}
+	wm->fd = fd;
+	wm->peer = *peer;
+	worker_post(w, &wm->mail);
+}
+
+void
+worker_reload(struct worker *w, struct snapshot *next)
+{
+	struct worker_mail *wm = mail_new(w, deliver_reload);
+
+	if (wm == NULL || (wm->lease = lease_new(next)) == NULL) {
+		log_error(w->log, "reload_failed", "worker %u: memory is short", w->index);
+		free(wm);
+		return;
+	}
+	worker_post(w, &wm->mail);
+}
+
+void
+worker_drain(struct worker *w, int64_t deadline_ns)
+{
+	struct worker_mail *wm = mail_new(w, deliver_drain);
+
+	assert(wm != NULL);
+	w->thread->drain_deadline = deadline_ns;
+	worker_post(w, &wm->mail);
+}
+
+/* ---- life ---- */
+
+static void *
+thread_main(void *arg)
+{
+	struct worker *w = arg;
+	sigset_t       all;
+	char	       name[16];
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	snprintf(name, sizeof(name), "worker-%u", w->index);
+	pthread_setname_np(pthread_self(), name);
+	event_base_dispatch(w->base);
+	return NULL;
+}
+
+static struct event_base *
+base_new(void)
+{
+	struct event_config *cfg = event_config_new();
+	struct event_base   *base;
+
+	if (cfg == NULL)
+		return NULL;
+	/* Edge triggers are what stream is built on; one thread uses the base, so no locks. */
+	event_config_require_features(cfg, EV_FEATURE_ET | EV_FEATURE_O1 | EV_FEATURE_EARLY_CLOSE);
+	event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK);
+	base = event_base_new_with_config(cfg);
+	event_config_free(cfg);
+	return base;
+}
+
+struct worker *
+worker_new(const struct worker_opts *o, struct err *err)
+{
+	struct worker	     *w = calloc(1, sizeof(*w));
+	struct worker_thread *t = calloc(1, sizeof(*t));
+
+	if (w == NULL || t == NULL || (w->lease = lease_new(o->snapshot)) == NULL ||
+	    (w->base = base_new()) == NULL) {
+		err_set(err, "worker %u: no memory, or no event loop with edge triggers", o->index);
+		free(t);
+		goto fail;
+	}
+	w->thread = t;
+	t->worker = w;
+	t->durable_mail.deliver = on_durable;
+	STAILQ_INIT(&t->reaps);
+	event_assign(&t->reap_event, w->base, -1, 0, on_reap, w);
+	evtimer_assign(&t->drain_timer, w->base, on_drain_deadline, w);
+	w->index = o->index;
+	w->hooks = o->hooks;
+	w->log = o->log;
+	w->metrics = o->metrics;
+	w->ring = o->ring;
+	w->journal = o->journal;
+	w->open_connections = o->open_connections;
+	TAILQ_INIT(&w->conns);
+	TAILQ_INIT(&w->durable_waiters);
+	TAILQ_INIT(&w->room_waiters);
+	if ((t->mailbox = mailbox_new(w->base, err)) == NULL ||
+	    (w->stream_method = stream_method_new(err)) == NULL ||
+	    w->hooks->init(w, err) == -1 ||
+	    journal_add_ring(o->journal, o->ring, notify, t, err) == -1)
+		goto fail;
+	return w;
+fail:
+	worker_free(w);
+	return NULL;
+}
+
+int
+worker_start(struct worker *w, struct err *err)
+{
+	int rc = pthread_create(&w->thread->id, NULL, thread_main, w);
+
+	if (rc != 0) {
+		errno = rc;
+		return err_set_errno(err, "worker %u: cannot start a thread", w->index);
+	}
+	w->thread->running = true;
+	return 0;
+}
+
+void
+worker_join(struct worker *w)
+{
+	if (w->thread->running)
+		pthread_join(w->thread->id, NULL);
+	w->thread->running = false;
+	on_reap(-1, 0, w);
+}
+
+void
+worker_free(struct worker *w)
+{
+	if (w == NULL)
+		return;
+	if (w->thread != NULL) {
+		w->hooks->fini(w);
+		on_reap(-1, 0, w);
+		mailbox_free(w->thread->mailbox);
+		stream_method_free(w->stream_method);
+		event_del(&w->thread->reap_event);
+		event_del(&w->thread->drain_timer);
+		explicit_bzero(w->thread->random, sizeof(w->thread->random));
+		free(w->thread);
+	}
+	if (w->lease != NULL)
+		worker_lease_drop(w->lease);
+	if (w->base != NULL)
+		event_base_free(w->base);
+	free(w);
+}

@@ -1,0 +1,143 @@
+/*
+ * worker: one thread, one event loop, and what its connections share.
+ *
+ * Everything here belongs to the worker's own thread, but for worker_post and the life-cycle
+ * functions, which main calls.  Nothing blocks: what takes long (disk, sinks) is another thread's.
+ */
+#ifndef KEYTRAIL_PROXY_WORKER_H
+#define KEYTRAIL_PROXY_WORKER_H
+
+#include "data/mailbox.h"
+#include "data/snapshot.h"
+#include "data/stream.h"
+#include "keytrail/journal.h"
+#include "keytrail/log.h"
+#include "keytrail/metrics.h"
+#include "keytrail/ring.h"
+
+#include <event2/event_struct.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+
+struct worker;
+struct upstream;
+
+/* A snapshot as one worker uses it: counted without atomics. */
+struct lease {
+	struct snapshot *snapshot;
+	unsigned	 users;
+};
+
+/* Somebody who waits until a ring position is durable, or until the ring has room. */
+struct worker_waiter {
+	TAILQ_ENTRY(worker_waiter) link;
+	uint64_t position;
+	void (*ready)(void *arg);
+	void *arg;
+	bool  queued;
+};
+TAILQ_HEAD(worker_waiters, worker_waiter);
+
+/* What a worker does with connections; the table is conn's (conn.h). */
+struct worker_hooks {
+	int  (*init)(struct worker *w, struct err *err); /* sets w->upstream */
+	void (*fini)(struct worker *w);
+	void (*reload)(struct worker *w); /* w->lease is another one now */
+	void (*accept)(struct worker *w, int fd, const struct sockaddr_storage *peer);
+	void (*drain)(struct worker *w); /* close what is idle, take nothing new */
+	void (*abort)(struct worker *w); /* end what is left, recording it */
+};
+
+struct conn;
+TAILQ_HEAD(conn_list, conn);
+
+struct worker {
+	/* what it was made of */
+	unsigned		   index;
+	struct event_base	  *base;
+	struct stream_method	  *stream_method;
+	const struct worker_hooks *hooks;
+	struct log		  *log;
+	struct metrics_shard	  *metrics;
+	struct ring		  *ring;
+	struct journal		  *journal;
+	struct upstream		  *upstream;
+	atomic_uint		  *open_connections; /* of the whole process */
+	/* what changes */
+	struct lease	     *lease; /* the current snapshot */
+	struct conn_list      conns;
+	unsigned	      nconns;
+	bool		      draining;
+	struct worker_waiters durable_waiters, room_waiters;
+	struct http_head      head; /* scratch: a head is used up before the next is parsed */
+	/* its own */
+	struct worker_thread *thread;
+};
+
+struct worker_opts {
+	unsigned		   index;
+	const struct worker_hooks *hooks;
+	struct snapshot		  *snapshot; /* a reference is taken */
+	struct log		  *log;
+	struct metrics_shard	  *metrics;
+	struct ring		  *ring;
+	struct journal		  *journal; /* before journal_start: the ring is added */
+	atomic_uint		  *open_connections;
+};
+
+/* ---- main thread ---- */
+
+struct worker *worker_new(const struct worker_opts *opts, struct err *err);
+int	       worker_start(struct worker *w, struct err *err);
+void	       worker_post(struct worker *w, struct mail *m); /* any thread */
+/* Hand a connection over; the descriptor is the worker's from here on. */
+void worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer);
+void worker_reload(struct worker *w, struct snapshot *next);
+/* Finish what is in flight, at most until deadline_ns (monotonic), then end the loop. */
+void worker_drain(struct worker *w, int64_t deadline_ns);
+void worker_join(struct worker *w);
+void worker_free(struct worker *w);
+
+/* ---- the worker's thread ---- */
+
+struct lease *worker_lease_take(struct worker *w);
+void	      worker_lease_drop(struct lease *l);
+
+/* Ready is called once, when ring_durable has reached position; not from within this call. */
+void worker_wait_durable(struct worker *w, struct worker_waiter *waiter, uint64_t position);
+/* Ready is called when the ring may have room again. */
+void worker_wait_room(struct worker *w, struct worker_waiter *waiter);
+void worker_wait_cancel(struct worker *w, struct worker_waiter *waiter, struct worker_waiters *q);
+
+/* n random bytes (getrandom, drawn in bulk). */
+void worker_random(struct worker *w, unsigned char *out, size_t n);
+
+/* A connection has gone: when draining, the last one ends the loop. */
+void worker_connection_gone(struct worker *w);
+
+/* Call fn(arg) at the end of this loop turn: the way to free what may still be on the stack. */
+struct worker_reap {
+	STAILQ_ENTRY(worker_reap) link;
+	void (*reap)(void *arg);
+	void *arg;
+};
+void worker_reap_later(struct worker *w, struct worker_reap *r);
+
+/*
+ * A deadline that is cheap to move: moving it later does not touch the event loop; when the old
+ * time comes, the timer looks again.
+ */
+struct wtimer {
+	struct event   event;
+	struct worker *worker;
+	int64_t	       deadline; /* monotonic ns; 0: not set */
+	int64_t	       pending;	 /* when the event fires; 0: it does not */
+	void (*fire)(void *arg);
+	void *arg;
+};
+void wtimer_init(struct wtimer *t, struct worker *w, void (*fire)(void *arg), void *arg);
+void wtimer_set(struct wtimer *t, unsigned ms);
+void wtimer_clear(struct wtimer *t);
+void wtimer_fini(struct wtimer *t);
+
+#endif
