@@ -88,9 +88,8 @@ worker_wait_room(struct worker *w, struct worker_waiter *waiter)
 }
 
 void
-worker_wait_cancel(struct worker *w, struct worker_waiter *waiter, struct worker_waiters *q)
+worker_wait_cancel(struct worker_waiter *waiter, struct worker_waiters *q)
 {
-	(void)w;
 	if (!waiter->queued)
 		return;
 	waiter->queued = false;
@@ -104,18 +103,18 @@ on_durable(struct mail *m)
 		       offsetof(struct worker_thread, durable_mail)))->worker;
 	uint64_t	      durable = ring_durable(w->ring);
 	struct worker_waiter *waiter;
-	struct worker_waiters room;
+	unsigned	      nroom = 0;
 
 	/* Positions grow in the order of queueing, so the first that is not durable ends it. */
 	while ((waiter = TAILQ_FIRST(&w->durable_waiters)) != NULL && waiter->position <= durable) {
-		worker_wait_cancel(w, waiter, &w->durable_waiters);
+		worker_wait_cancel(waiter, &w->durable_waiters);
 		waiter->ready(waiter->arg);
 	}
-	/* Who finds no room queues again, at the end of another list. */
-	TAILQ_INIT(&room);
-	TAILQ_CONCAT(&room, &w->room_waiters, link);
-	while ((waiter = TAILQ_FIRST(&room)) != NULL) {
-		worker_wait_cancel(w, waiter, &room);
+	/* Who finds no room queues again, at the end: each is asked once. */
+	TAILQ_FOREACH (waiter, &w->room_waiters, link)
+		nroom++;
+	while (nroom-- > 0 && (waiter = TAILQ_FIRST(&w->room_waiters)) != NULL) {
+		worker_wait_cancel(waiter, &w->room_waiters);
 		waiter->ready(waiter->arg);
 	}
 }

@@ -107,7 +107,8 @@ void	      worker_lease_drop(struct lease *l);
 void worker_wait_durable(struct worker *w, struct worker_waiter *waiter, uint64_t position);
 /* Ready is called when the ring may have room again. */
 void worker_wait_room(struct worker *w, struct worker_waiter *waiter);
-void worker_wait_cancel(struct worker *w, struct worker_waiter *waiter, struct worker_waiters *q);
+/* Ready will not be called; nothing happens when it was already. */
+void worker_wait_cancel(struct worker_waiter *waiter, struct worker_waiters *q);
 
 /* n random bytes (getrandom, drawn in bulk). */
 void worker_random(struct worker *w, unsigned char *out, size_t n);

@@ -1,0 +1,390 @@
+#include "data/conn.h"
+
+#include "data/exchange.h"
+#include "data/tls.h"
+#include "data/upstream.h"
+#include "keytrail/clock.h"
+#include "keytrail/parse.h"
+
+#include <assert.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define READ_SIZE     16384
+#define LINGER_BYTES  65536
+#define LINGER_MS     1000
+#define SUBJECT_MAX   256
+
+enum conn_state { CONN_HANDSHAKE, CONN_IDLE, CONN_BUSY, CONN_LINGER, CONN_DEAD };
+
+struct conn {
+	TAILQ_ENTRY(conn) link;
+	enum conn_state	   state;
+	struct worker	  *worker;
+	struct lease	  *lease; /* of the handshake */
+	struct stream	   stream;
+	struct wtimer	   timer;
+	struct buf	   in;
+	struct http_scan   scan;
+	struct exchange	  *exchange; /* CONN_BUSY */
+	int64_t		   arrival;  /* of the head's first byte, wall clock ns; 0: none yet */
+	size_t		   lingered;
+	struct origin	   peer;
+	struct slice	   subject; /* of the client's certificate */
+	char		   subject_text[SUBJECT_MAX];
+	struct worker_reap resume, reap;
+	bool		   resuming;
+};
+
+static void read_head(struct conn *c);
+
+static const struct config_timeouts *
+timeouts_of(const struct conn *c)
+{
+	return &c->worker->lease->snapshot->config->timeouts;
+}
+
+/* ---- the end ---- */
+
+static void
+free_conn(void *arg)
+{
+	struct conn *c = arg;
+
+	buf_fini(&c->in);
+	free(c);
+}
+
+static void
+close_conn(struct conn *c)
+{
+	struct worker *w = c->worker;
+
+	assert(c->state != CONN_DEAD && c->state != CONN_BUSY);
+	c->state = CONN_DEAD;
+	stream_close(&c->stream);
+	wtimer_fini(&c->timer);
+	worker_lease_drop(c->lease);
+	TAILQ_REMOVE(&w->conns, c, link);
+	w->nconns--;
+	atomic_fetch_sub_explicit(w->open_connections, 1, memory_order_relaxed);
+	metrics_add(w->metrics, METRIC_CONNECTIONS_OPEN, 0, -1);
+	c->reap = (struct worker_reap){ .reap = free_conn, .arg = c };
+	worker_reap_later(w, &c->reap);
+	worker_connection_gone(w);
+}
+
+static void
+linger(struct conn *c)
+{
+	enum stream_result r = STREAM_OK;
+	size_t		   n;
+
+	while (r == STREAM_OK && c->lingered < LINGER_BYTES && stream_may_read(&c->stream)) {
+		if (buf_reserve(&c->in, READ_SIZE) == -1)
+			break;
+		r = stream_read(&c->stream, buf_tail(&c->in), READ_SIZE, &n);
+		if (r == STREAM_OK)
+			c->lingered += n;
+	}
+	if ((r != STREAM_OK && r != STREAM_AGAIN) || c->lingered >= LINGER_BYTES)
+		close_conn(c);
+}
+
+static void
+start_linger(struct conn *c)
+{
+	c->state = CONN_LINGER;
+	c->lingered = 0;
+	buf_consume(&c->in, buf_size(&c->in));
+	stream_shutdown_write(&c->stream);
+	wtimer_set(&c->timer, LINGER_MS);
+	linger(c);
+}
+
+/* ---- exchanges ---- */
+
+static void
+on_resume(void *arg)
+{
+	struct conn *c = arg;
+
+	c->resuming = false;
+	if (c->state == CONN_IDLE)
+		read_head(c);
+	else if (c->state == CONN_LINGER)
+		start_linger(c);
+}
+
+/* Through the worker's list, so that a client who pipelines cannot make us recurse. */
+static void
+on_exchange_done(void *arg, bool keep_alive)
+{
+	struct conn *c = arg;
+
+	assert(c->state == CONN_BUSY);
+	c->exchange = NULL;
+	c->arrival = 0;
+	http_scan_reset(&c->scan);
+	if (c->stream.broken) {
+		c->state = CONN_IDLE;
+		close_conn(c);
+		return;
+	}
+	c->state = keep_alive ? CONN_IDLE : CONN_LINGER;
+	c->resuming = true;
+	c->resume = (struct worker_reap){ .reap = on_resume, .arg = c };
+	worker_reap_later(c->worker, &c->resume);
+}
+
+static void
+start_exchange(struct conn *c, const struct http_head *head, size_t used, enum http_refusal why)
+{
+	struct exchange_client client = { .worker = c->worker,
+		.stream = &c->stream,
+		.in = &c->in,
+		.peer = &c->peer,
+		.subject = c->subject.n > 0 ? &c->subject : NULL,
+		.done = on_exchange_done,
+		.arg = c };
+
+	wtimer_clear(&c->timer);
+	c->state = CONN_BUSY;
+	/* The head's bytes stay where they are until the next read, which comes after they are
+	 * used: consuming only moves an offset. */
+	buf_consume(&c->in, used);
+	if (exchange_start(&client, head, why, c->arrival, &c->exchange) == -1) {
+		c->state = CONN_IDLE;
+		close_conn(c);
+	}
+}
+
+/* ---- heads ---- */
+
+/* False: wait, or the connection is gone. */
+static bool
+read_more(struct conn *c)
+{
+	size_t n = 0;
+
+	if (stream_may_read(&c->stream) && buf_reserve(&c->in, READ_SIZE) == -1) {
+		close_conn(c);
+		return false;
+	}
+	switch (stream_may_read(&c->stream)
+		? stream_read(&c->stream, buf_tail(&c->in), READ_SIZE, &n)
+		: STREAM_AGAIN) {
+	case STREAM_OK:
+		buf_commit(&c->in, n);
+		metrics_add(c->worker->metrics, METRIC_RECEIVED_BYTES, 0, (int64_t)n);
+		if (c->arrival == 0) {
+			c->arrival = clock_wall_ns();
+			wtimer_set(&c->timer, timeouts_of(c)->head);
+		}
+		return true;
+	case STREAM_AGAIN:
+		if (buf_size(&c->in) == 0) {
+			buf_fini(&c->in);
+			wtimer_set(&c->timer, timeouts_of(c)->idle);
+		}
+		return false;
+	default:
+		close_conn(c);
+		return false;
+	}
+}
+
+static void
+read_head(struct conn *c)
+{
+	struct worker	 *w = c->worker;
+	enum http_refusal why = REFUSAL_NONE;
+	enum http_result  r = HTTP_MORE;
+	size_t		  used = 0;
+
+	if (w->draining && buf_size(&c->in) == 0) {
+		close_conn(c);
+		return;
+	}
+	/* Pipelined bytes are here already. */
+	if (buf_size(&c->in) > 0 && c->arrival == 0) {
+		c->arrival = clock_wall_ns();
+		wtimer_set(&c->timer, timeouts_of(c)->head);
+	}
+	do {
+		if (buf_size(&c->in) > 0)
+			r = http_parse_request(&c->scan, buf_slice(&c->in),
+			    &w->lease->snapshot->limits, &w->head, &used, &why);
+	} while (r == HTTP_MORE && read_more(c));
+	if (r == HTTP_DONE)
+		start_exchange(c, &w->head, used, REFUSAL_NONE);
+	else if (r == HTTP_BAD)
+		start_exchange(c, NULL, 0, why);
+}
+
+/* ---- handshake ---- */
+
+static void
+handshake(struct conn *c)
+{
+	struct metrics_shard *m = c->worker->metrics;
+	enum stream_result    r;
+	struct err	      err;
+
+	if ((r = stream_handshake(&c->stream, &err)) == STREAM_AGAIN)
+		return;
+	if (r != STREAM_OK) {
+		bool certificate = r == STREAM_ERROR &&
+		    SSL_get_verify_result(c->stream.ssl) != X509_V_OK;
+
+		metrics_add(m, METRIC_HANDSHAKE_FAILURES, r != STREAM_ERROR ? TLS_FAILURE_CLOSED
+			: certificate ? TLS_FAILURE_CERTIFICATE : TLS_FAILURE_PROTOCOL, 1);
+		log_debug(c->worker->log, "handshake_failed", "%s: %s", c->peer.text, err.msg);
+		close_conn(c);
+		return;
+	}
+	if (c->stream.ssl != NULL) {
+		metrics_add(m, METRIC_HANDSHAKES, SSL_session_reused(c->stream.ssl) ? 1 : 0, 1);
+		c->subject = (struct slice){ c->subject_text,
+			tls_peer_subject(c->stream.ssl, c->subject_text, sizeof(c->subject_text)) };
+	}
+	c->state = CONN_IDLE;
+	read_head(c);
+}
+
+/* ---- callbacks ---- */
+
+static void
+on_ready(void *arg)
+{
+	struct conn *c = arg;
+
+	if (c->resuming)
+		return;
+	switch (c->state) {
+	case CONN_HANDSHAKE:
+		handshake(c);
+		break;
+	case CONN_IDLE:
+		read_head(c);
+		break;
+	case CONN_BUSY:
+		exchange_on_client(c->exchange);
+		break;
+	case CONN_LINGER:
+		linger(c);
+		break;
+	case CONN_DEAD:
+		break;
+	}
+}
+
+static void
+on_timeout(void *arg)
+{
+	struct conn *c = arg;
+
+	if (c->state == CONN_IDLE && c->arrival != 0 && !c->resuming) {
+		start_exchange(c, NULL, 0, REFUSAL_REQUEST_TIMEOUT);
+		return;
+	}
+	if (c->state == CONN_HANDSHAKE) {
+		c->stream.broken = true;
+		metrics_add(c->worker->metrics, METRIC_HANDSHAKE_FAILURES, TLS_FAILURE_TIMEOUT, 1);
+	}
+	if (c->state != CONN_BUSY && c->state != CONN_DEAD && !c->resuming)
+		close_conn(c);
+}
+
+static void
+accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
+{
+	struct conn	  *c = calloc(1, sizeof(*c));
+	struct stream_opts opts = { .base = w->base,
+		.method = w->stream_method,
+		.ctx = w->lease->snapshot->server,
+		.ready = on_ready,
+		.arg = c };
+	struct err	   err;
+	int		   one = 1;
+
+	if (c == NULL || w->draining) {
+		close(fd);
+		goto refused;
+	}
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (stream_open(&c->stream, fd, &opts, &err) == -1) {
+		log_warn(w->log, "accept_failed", "%s", err.msg);
+		goto refused;
+	}
+	c->worker = w;
+	c->lease = worker_lease_take(w);
+	origin_of_peer(peer, &c->peer);
+	wtimer_init(&c->timer, w, on_timeout, c);
+	wtimer_set(&c->timer, timeouts_of(c)->handshake);
+	TAILQ_INSERT_TAIL(&w->conns, c, link);
+	w->nconns++;
+	metrics_add(w->metrics, METRIC_CONNECTIONS, 0, 1);
+	metrics_add(w->metrics, METRIC_CONNECTIONS_OPEN, 0, 1);
+	handshake(c);
+	return;
+refused:
+	free(c);
+	atomic_fetch_sub_explicit(w->open_connections, 1, memory_order_relaxed);
+}
+
+static void
+drain_conns(struct worker *w)
+{
+	struct conn *c, *next;
+
+	for (c = TAILQ_FIRST(&w->conns); c != NULL; c = next) {
+		next = TAILQ_NEXT(c, link);
+		if (!c->resuming && (c->state == CONN_HANDSHAKE ||
+			(c->state == CONN_IDLE && buf_size(&c->in) == 0)))
+			close_conn(c);
+	}
+	upstream_close_idle(w->upstream);
+}
+
+static void
+abort_conns(struct worker *w)
+{
+	struct conn *c, *next;
+
+	for (c = TAILQ_FIRST(&w->conns); c != NULL; c = next) {
+		next = TAILQ_NEXT(c, link);
+		c->stream.broken = true;
+		if (c->state == CONN_BUSY)
+			exchange_abort(c->exchange);
+		else if (c->state != CONN_DEAD)
+			close_conn(c);
+	}
+}
+
+static int
+init(struct worker *w, struct err *err)
+{
+	return (w->upstream = upstream_new(w, err)) != NULL ? 0 : -1;
+}
+
+static void
+fini(struct worker *w)
+{
+	upstream_free(w->upstream);
+}
+
+static void
+reload(struct worker *w)
+{
+	upstream_reconfigure(w->upstream);
+}
+
+const struct worker_hooks conn_hooks = { .init = init,
+	.fini = fini,
+	.reload = reload,
+	.accept = accept_conn,
+	.drain = drain_conns,
+	.abort = abort_conns };

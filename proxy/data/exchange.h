@@ -1,0 +1,47 @@
+/*
+ * exchange: one request and its answer, from the parsed head to the last byte, and its event.
+ *
+ * The states follow the final answer; the request's body is a pump of its own that may still run in
+ * RECORD and RELAY.  Every path crosses RECORD before any byte of the final answer leaves, so every
+ * request that was forwarded has its event.  Worker's thread.
+ */
+#ifndef KEYTRAIL_PROXY_EXCHANGE_H
+#define KEYTRAIL_PROXY_EXCHANGE_H
+
+#include "data/origin.h"
+#include "data/stream.h"
+#include "data/worker.h"
+#include "keytrail/buf.h"
+#include "keytrail/head.h"
+
+struct exchange;
+
+/* The client's side, as an exchange sees it; borrowed until `done`. */
+struct exchange_client {
+	struct worker	    *worker;
+	struct stream	    *stream;
+	struct buf	    *in; /* bytes read and not used yet */
+	const struct origin *peer;
+	const struct slice  *subject; /* of the verified client certificate, or NULL */
+	/* The exchange is over and forgets the client: keep_alive when the next request may follow.
+	 * May be called from within any function of this header. */
+	void (*done)(void *arg, bool keep_alive);
+	void *arg;
+};
+
+/*
+ * Begin with a parsed head (its bytes are no longer needed afterwards), or, with `refusal` not
+ * NONE, with one that could not be parsed (head is NULL then).  arrival_ns: wall clock.  *slot is
+ * set before anything happens, and stays valid until `done`.  -1 when memory is short: nothing was
+ * recorded or answered; close the connection.
+ */
+int exchange_start(const struct exchange_client *client, const struct http_head *head,
+    enum http_refusal refusal, int64_t arrival_ns, struct exchange **slot);
+
+/* The client's stream is ready. */
+void exchange_on_client(struct exchange *ex);
+
+/* End it now, whatever state it is in; it is recorded, and `done` is called. */
+void exchange_abort(struct exchange *ex);
+
+#endif

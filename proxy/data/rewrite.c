@@ -1,0 +1,211 @@
+#include "data/rewrite.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define VIA "keytrail"
+
+static int
+append_field(struct buf *out, struct slice name, struct slice value)
+{
+	if (buf_reserve(out, name.n + value.n + 4) == -1)
+		return -1;
+	buf_append_slice(out, name);
+	buf_append(out, ": ", 2);
+	buf_append_slice(out, value);
+	return buf_append(out, "\r\n", 2);
+}
+
+static int
+append_framing(struct buf *out, enum http_framing framing, uint64_t length)
+{
+	switch (framing) {
+	case HTTP_LENGTH:
+		return buf_printf(out, "Content-Length: %" PRIu64 "\r\n", length);
+	case HTTP_CHUNKED:
+		return buf_append_slice(out, SLICE("Transfer-Encoding: chunked\r\n"));
+	default:
+		return 0;
+	}
+}
+
+/* Fields that are never copied: hop-by-hop ones, framing, and what we write ourselves. */
+static bool
+is_ours(const struct http_field *f)
+{
+	switch (f->id) {
+	case HTTP_F_CONTENT_LENGTH:
+	case HTTP_F_TRANSFER_ENCODING:
+	case HTTP_F_VIA:
+		return true;
+	default:
+		return f->hop;
+	}
+}
+
+static bool
+is_forwarding(const struct http_field *f)
+{
+	switch (f->id) {
+	case HTTP_F_FORWARDED:
+	case HTTP_F_X_FORWARDED_FOR:
+	case HTTP_F_X_FORWARDED_HOST:
+	case HTTP_F_X_FORWARDED_PROTO:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Via names every recipient in order (RFC 9110 section 7.6.3): those before us first. */
+static int
+append_via(struct buf *out, const struct http_head *h, bool keep_others)
+{
+	int rc = buf_append_slice(out, SLICE("Via: "));
+
+	for (unsigned i = 0; keep_others && i < h->nfields; i++)
+		if (h->fields[i].id == HTTP_F_VIA) {
+			rc |= buf_append_slice(out, h->fields[i].value);
+			rc |= buf_append_slice(out, SLICE(", "));
+		}
+	return rc | buf_printf(out, "1.%u " VIA "\r\n", h->minor);
+}
+
+/* A list field of the trusted peer, and our own element at its end. */
+static int
+append_chain(struct buf *out, const char *name, enum http_field_id id,
+    const struct rewrite_request *r, const char *element)
+{
+	int rc = buf_printf(out, "%s: ", name);
+
+	for (unsigned i = 0; r->trusted_peer && i < r->head->nfields; i++)
+		if (r->head->fields[i].id == id) {
+			rc |= buf_append_slice(out, r->head->fields[i].value);
+			rc |= buf_append_slice(out, SLICE(", "));
+		}
+	return rc | buf_printf(out, "%s\r\n", element);
+}
+
+static int
+append_forwarding(struct buf *out, const struct rewrite_request *r)
+{
+	const struct http_field *proto = http_head_field(r->head, HTTP_F_X_FORWARDED_PROTO);
+	bool			 v6 = strchr(r->client, ':') != NULL;
+	char			 element[96];
+	int			 rc;
+
+	snprintf(element, sizeof(element), v6 ? "for=\"[%s]\";proto=%s" : "for=%s;proto=%s",
+	    r->client, r->tls ? "https" : "http");
+	rc = append_via(out, r->head, r->trusted_peer);
+	rc |= append_chain(out, "Forwarded", HTTP_F_FORWARDED, r, element);
+	rc |= append_chain(out, "X-Forwarded-For", HTTP_F_X_FORWARDED_FOR, r, r->client);
+	if (r->trusted_peer && proto != NULL)
+		return rc | append_field(out, SLICE("X-Forwarded-Proto"), proto->value);
+	return rc | buf_printf(out, "X-Forwarded-Proto: %s\r\n", r->tls ? "https" : "http");
+}
+
+static struct slice
+host_of(const struct rewrite_request *r)
+{
+	const struct http_field *host = http_head_field(r->head, HTTP_F_HOST);
+
+	if (r->upstream->pass_host && host != NULL)
+		return host->value;
+	return slice_of(r->upstream->host);
+}
+
+static int
+append_request_line(struct buf *out, const struct http_head *h)
+{
+	if (buf_reserve(out, h->method.n + h->path.n + h->query.n + 16) == -1)
+		return -1;
+	buf_append_slice(out, h->method);
+	buf_append(out, " ", 1);
+	buf_append_slice(out, h->path);
+	if (h->has_query) {
+		buf_append(out, "?", 1);
+		buf_append_slice(out, h->query);
+	}
+	return buf_append_slice(out, SLICE(" HTTP/1.1\r\n"));
+}
+
+int
+rewrite_request(struct buf *out, const struct rewrite_request *r)
+{
+	const struct http_head *h = r->head;
+	int			rc = append_request_line(out, h);
+
+	rc |= append_field(out, SLICE("Host"), host_of(r));
+	for (unsigned i = 0; i < h->nfields; i++) {
+		const struct http_field *f = &h->fields[i];
+
+		if (!is_ours(f) && !is_forwarding(f) && f->id != HTTP_F_HOST)
+			rc |= append_field(out, f->name, f->value);
+	}
+	if (http_head_find(h, r->correlation_header) == NULL)
+		rc |= append_field(out, r->correlation_header, slice_of(r->correlation));
+	rc |= append_forwarding(out, r);
+	rc |= append_framing(out, h->framing, h->length);
+	rc |= buf_append(out, "\r\n", 2);
+	return rc == 0 ? 0 : -1;
+}
+
+static int
+append_connection(struct buf *out, unsigned minor, bool close)
+{
+	if (close)
+		return buf_append_slice(out, SLICE("Connection: close\r\n"));
+	return minor == 0 ? buf_append_slice(out, SLICE("Connection: keep-alive\r\n")) : 0;
+}
+
+int
+rewrite_response(struct buf *out, const struct rewrite_response *r)
+{
+	const struct http_head	*h = r->head;
+	const struct http_field *length = http_head_field(h, HTTP_F_CONTENT_LENGTH);
+	int			 rc;
+
+	rc = buf_printf(out, "HTTP/1.1 %u ", h->status);
+	rc |= buf_append_slice(out, h->reason);
+	rc |= buf_append(out, "\r\n", 2);
+	for (unsigned i = 0; i < h->nfields; i++)
+		if (!is_ours(&h->fields[i]))
+			rc |= append_field(out, h->fields[i].name, h->fields[i].value);
+	rc |= append_via(out, h, true);
+	/* Of a body that is not sent (HEAD, 304) the length may still be told. */
+	if (r->framing == HTTP_NO_BODY && length != NULL)
+		rc |= append_framing(out, HTTP_LENGTH, h->length);
+	else
+		rc |= append_framing(out, r->framing, h->length);
+	rc |= append_connection(out, r->client_minor, r->close);
+	rc |= buf_append(out, "\r\n", 2);
+	return rc == 0 ? 0 : -1;
+}
+
+int
+rewrite_refusal(struct buf *out, const struct rewrite_refusal *r)
+{
+	const struct refusal_info *info = refusal_info(r->refusal);
+	char			   body[768];
+	int			   n, rc;
+
+	n = snprintf(body, sizeof(body),
+	    "{\"metadata\":{\"collectionType\":\"application/vnd.ibm.kms.error+json\","
+	    "\"collectionTotal\":1},\"resources\":[{\"errorMsg\":\"%s: %s\",\"reasons\":[{"
+	    "\"code\":\"%s\",\"message\":\"%s\",\"status\":%u}]}]}\n",
+	    http_status_phrase(info->status), info->text, info->code, info->text, info->status);
+	rc = buf_printf(out,
+	    "HTTP/1.1 %u %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n",
+	    info->status, http_status_phrase(info->status), n);
+	if (info->status == 405)
+		rc |= buf_append_slice(out,
+		    SLICE("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"));
+	if (info->status == 503)
+		rc |= buf_append_slice(out, SLICE("Retry-After: 1\r\n"));
+	if (r->correlation[0] != '\0')
+		rc |= append_field(out, r->correlation_header, slice_of(r->correlation));
+	rc |= buf_printf(out, "Via: 1.1 " VIA "\r\n%s\r\n", r->close ? "Connection: close\r\n" : "");
+	if (!r->head_only)
+		rc |= buf_append(out, body, (size_t)n);
+	return rc == 0 ? 0 : -1;
+}
