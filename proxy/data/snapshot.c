@@ -6,11 +6,10 @@
 #include <stdlib.h>
 
 static void
-set_profile(struct snapshot *s, const char *log_id)
+set_profile(struct snapshot *s)
 {
 	const struct config *c = s->config;
 
-	snprintf(s->observer, sizeof(s->observer), "keytrail/%s", log_id);
 	s->profile = (struct event_profile){
 		.service_name = c->service.name,
 		.crn_service = c->service.crn_name,
@@ -42,8 +41,8 @@ set_actions(struct snapshot *s, struct metrics *metrics)
 }
 
 struct snapshot *
-snapshot_new(const struct config *config, const struct snapshot *previous, const char *log_id,
-    struct metrics *metrics, struct err *err)
+snapshot_new(const struct config *config, const struct snapshot *previous, struct metrics *metrics,
+    struct err *err)
 {
 	struct snapshot *s = calloc(1, sizeof(*s));
 
@@ -57,7 +56,9 @@ snapshot_new(const struct config *config, const struct snapshot *previous, const
 	s->limits = (struct http_limits){ .head = config->limits.head,
 		.target = config->limits.target,
 		.fields = config->limits.fields };
-	set_profile(s, log_id);
+	set_profile(s);
+	if (previous != NULL)
+		memcpy(s->observer, previous->observer, sizeof(s->observer));
 	if (set_actions(s, metrics) == -1) {
 		err_set(err, "memory is short");
 		goto fail;
@@ -72,6 +73,12 @@ snapshot_new(const struct config *config, const struct snapshot *previous, const
 fail:
 	snapshot_unref(s);
 	return NULL;
+}
+
+void
+snapshot_set_log(struct snapshot *s, const char *log_id)
+{
+	snprintf(s->observer, sizeof(s->observer), "keytrail/%s", log_id);
 }
 
 struct snapshot *

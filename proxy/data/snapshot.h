@@ -29,10 +29,13 @@ struct snapshot {
 
 /*
  * Read the certificates and freeze; takes a reference on config.  `previous` (or NULL) hands its
- * TLS ticket keys on.  Main thread.
+ * TLS ticket keys and the log's id on.  Main thread.
  */
 struct snapshot *snapshot_new(const struct config *config, const struct snapshot *previous,
-    const char *log_id, struct metrics *metrics, struct err *err);
+    struct metrics *metrics, struct err *err);
+
+/* The id of the log that events go to; once, before the snapshot is shared. */
+void snapshot_set_log(struct snapshot *s, const char *log_id);
 
 /* Any thread. */
 struct snapshot *snapshot_ref(struct snapshot *s);

@@ -1,0 +1,32 @@
+/*
+ * chronicle: the events of the sidecar's own life (keytrail.start, .stop, .reload ...), written
+ * into the trail by the main thread through its own ring.
+ */
+#ifndef KEYTRAIL_PROXY_CHRONICLE_H
+#define KEYTRAIL_PROXY_CHRONICLE_H
+
+#include "keytrail/event.h"
+#include "keytrail/journal.h"
+#include "keytrail/metrics.h"
+#include "keytrail/ring.h"
+
+struct chronicle {
+	struct ring *ring; /* "ring.main" */
+	struct journal *journal;
+	struct metrics_shard *metrics; /* main's */
+	const char *observer;	       /* "keytrail/<log id>" */
+};
+
+struct chronicle_entry {
+	const char *action; /* "keytrail.start" */
+	enum severity severity;
+	enum event_outcome outcome;
+	const char *message;
+	const struct event_detail *details;
+	size_t ndetails;
+};
+
+/* Never waits; what finds no room is counted as lost. */
+void chronicle_record(struct chronicle *c, const struct chronicle_entry *e);
+
+#endif

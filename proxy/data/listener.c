@@ -1,0 +1,177 @@
+#include "data/listener.h"
+
+#include "keytrail/clock.h"
+
+#include <event2/event.h>
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define BACKLOG	     4096
+#define ACCEPT_BATCH 64
+
+struct listener {
+	int		      fd;
+	struct event	      readable, pause;
+	struct worker	    **workers;
+	unsigned	      nworkers, turn;
+	atomic_uint	     *open_connections;
+	unsigned	      limit;
+	struct metrics_shard *metrics;
+	struct log	     *log;
+};
+
+static void
+deal(struct listener *l, int fd, const struct sockaddr_storage *peer)
+{
+	if (atomic_load_explicit(l->open_connections, memory_order_relaxed) >= l->limit) {
+		metrics_add(l->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
+		log_warn(l->log, "too_many_connections", "limits.connections (%u) is reached",
+		    l->limit);
+		close(fd);
+		return;
+	}
+	atomic_fetch_add_explicit(l->open_connections, 1, memory_order_relaxed);
+	worker_accept(l->workers[l->turn], fd, peer);
+	l->turn = (l->turn + 1) % l->nworkers;
+}
+
+static void
+pause_accepting(struct listener *l)
+{
+	struct timeval tv = { 0, 100000 };
+
+	log_error(l->log, "accept_failed", "accept: %s", strerror(errno));
+	event_del(&l->readable);
+	evtimer_add(&l->pause, &tv);
+}
+
+static void
+on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct listener *l = arg;
+
+	(void)what;
+	for (int i = 0; i < ACCEPT_BATCH; i++) {
+		struct sockaddr_storage peer = { 0 };
+		socklen_t		len = sizeof(peer);
+		int c = accept4(fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (c != -1) {
+			deal(l, c, &peer);
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			pause_accepting(l);
+		if (errno != ECONNABORTED && errno != EINTR)
+			return;
+	}
+}
+
+static void
+on_pause_over(evutil_socket_t fd, short what, void *arg)
+{
+	struct listener *l = arg;
+
+	(void)fd;
+	(void)what;
+	event_add(&l->readable, NULL);
+}
+
+static int
+bind_socket(const struct addrinfo *ai)
+{
+	int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int one = 1, zero = 0, saved;
+
+	if (fd == -1)
+		return -1;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (ai->ai_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
+	if (bind(fd, ai->ai_addr, ai->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
+		return fd;
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+static int
+open_socket(const struct config_address *a, struct err *err)
+{
+	struct addrinfo	 hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
+	struct addrinfo *list;
+	char		 port[8];
+	int		 rc, fd;
+
+	snprintf(port, sizeof(port), "%u", a->port);
+	if ((rc = getaddrinfo(a->host, port, &hints, &list)) != 0)
+		return err_set(err, "listen.address %s:%u: %s", a->host, a->port, gai_strerror(rc));
+	if ((fd = bind_socket(list)) == -1)
+		err_set_errno(err, "listen.address %s:%u", a->host, a->port);
+	freeaddrinfo(list);
+	return fd;
+}
+
+struct listener *
+listener_new(const struct listener_opts *o, struct err *err)
+{
+	struct listener *l = calloc(1, sizeof(*l));
+
+	if (l == NULL) {
+		err_set(err, "memory is short");
+		return NULL;
+	}
+	l->workers = o->workers;
+	l->nworkers = o->nworkers;
+	l->open_connections = o->open_connections;
+	l->limit = o->limit;
+	l->metrics = o->metrics;
+	l->log = o->log;
+	if ((l->fd = open_socket(o->address, err)) == -1) {
+		free(l);
+		return NULL;
+	}
+	event_assign(&l->readable, o->base, l->fd, EV_READ | EV_PERSIST, on_readable, l);
+	evtimer_assign(&l->pause, o->base, on_pause_over, l);
+	event_add(&l->readable, NULL);
+	return l;
+}
+
+void
+listener_set_limit(struct listener *l, unsigned limit)
+{
+	l->limit = limit;
+}
+
+void
+listener_free(struct listener *l)
+{
+	if (l == NULL)
+		return;
+	event_del(&l->readable);
+	event_del(&l->pause);
+	close(l->fd);
+	free(l);
+}
+
+void
+listener_text(const struct listener *l, char out[LISTENER_TEXT_SIZE])
+{
+	struct sockaddr_storage a;
+	socklen_t		len = sizeof(a);
+	char			host[NI_MAXHOST], port[8];
+
+	if (getsockname(l->fd, (struct sockaddr *)&a, &len) == -1 ||
+	    getnameinfo((struct sockaddr *)&a, len, host, sizeof(host), port, sizeof(port),
+		NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		snprintf(out, LISTENER_TEXT_SIZE, "unknown");
+	else
+		snprintf(out, LISTENER_TEXT_SIZE, a.ss_family == AF_INET6 ? "[%.40s]:%s"
+			: "%.40s:%s", host, port);
+}

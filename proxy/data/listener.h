@@ -1,0 +1,35 @@
+/*
+ * listener: accepts client connections on the main thread and deals them to the workers in turn.
+ *
+ * Over the limit of open connections a new one is closed at once and counted.  When descriptors run
+ * out, accepting pauses for 100 ms.  Main thread.
+ */
+#ifndef KEYTRAIL_PROXY_LISTENER_H
+#define KEYTRAIL_PROXY_LISTENER_H
+
+#include "data/worker.h"
+
+struct listener;
+
+struct listener_opts {
+	struct event_base	    *base; /* of the main thread */
+	const struct config_address *address;
+	struct worker		   **workers;
+	unsigned		     nworkers;
+	atomic_uint		    *open_connections;
+	unsigned		     limit;
+	struct metrics_shard	    *metrics;
+	struct log		    *log;
+};
+
+/* Bind and listen.  The error says the address. */
+struct listener *listener_new(const struct listener_opts *opts, struct err *err);
+void		 listener_set_limit(struct listener *l, unsigned limit);
+/* Stop accepting and close. */
+void listener_free(struct listener *l); /* NULL is allowed */
+
+/* The bound address as text ("127.0.0.1:8443"): the port is known even when 0 was asked for. */
+#define LISTENER_TEXT_SIZE 64
+void listener_text(const struct listener *l, char out[LISTENER_TEXT_SIZE]);
+
+#endif
