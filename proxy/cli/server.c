@@ -30,10 +30,10 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#define WORKERS_MAX   64
-#define LOG_RETRY_US  50000
-#define REFRESH_S     5
-#define SELF_RING	  (1024 * 1024)
+#define WORKERS_MAX  64
+#define LOG_RETRY_US 50000
+#define REFRESH_S    5
+#define SELF_RING    (1024 * 1024)
 
 struct server {
 	struct config *config; /* the current one */
@@ -161,8 +161,8 @@ status(void *arg, struct buf *out)
 	buf_printf(out,
 	    "\"version\":\"" KEYTRAIL_VERSION "\",\"uptimeSeconds\":%" PRId64
 	    ",\"configDigest\":\"%s\",\"listen\":\"%s\",\"workers\":%u,\"connections\":%u,",
-	    (clock_wall_ns() - s->started) / CLOCK_NS_PER_S, s->config->digest, listen,
-	    s->nworkers, atomic_load_explicit(&s->open_connections, memory_order_relaxed));
+	    (int64_t)((clock_wall_ns() - s->started) / CLOCK_NS_PER_S), s->config->digest, listen, s->nworkers,
+	    atomic_load_explicit(&s->open_connections, memory_order_relaxed));
 	buf_printf(out,
 	    "\"trail\":{\"log\":\"%s\",\"boot\":\"%s\",\"durable\":%" PRIu64 ",\"bytes\":%" PRIu64
 	    ",\"segments\":%" PRIu64 ",\"freeBytes\":%" PRIu64 "},",
@@ -237,8 +237,8 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 	}
 	config_changes(s->config, next, changes, sizeof(changes));
 	if (config_needs_restart(s->config, next, restart, sizeof(restart)))
-		log_warn(s->log, "reload_needs_restart", "%s: takes effect at the next start",
-		    restart);
+		log_warn(
+		    s->log, "reload_needs_restart", "%s: takes effect at the next start", restart);
 	adopt(s, next, snapshot);
 	log_info(s->log, "reloaded", "changed: %s", changes[0] != '\0' ? changes : "nothing");
 	record_reload(s, who, true, changes, restart);
@@ -331,8 +331,8 @@ open_loop(struct server *s, struct err *err)
 	}
 	if (s->base == NULL)
 		return err_set(err, "cannot make an event loop");
-	event_assign(&s->log_event, s->base, log_wakeup_fd(s->log), EV_READ | EV_PERSIST, flush_log,
-	    s);
+	event_assign(
+	    &s->log_event, s->base, log_wakeup_fd(s->log), EV_READ | EV_PERSIST, flush_log, s);
 	evtimer_assign(&s->log_retry, s->base, flush_log, s);
 	event_assign(&s->signal_event, s->base, s->signal_fd, EV_READ | EV_PERSIST, on_signal, s);
 	event_add(&s->log_event, NULL);
@@ -400,7 +400,8 @@ open_journal(struct server *s, struct err *err)
 		.keep_seq = keep_seq,
 		.keep_arg = s,
 		.durable = on_durable,
-		.durable_arg = s };
+		.durable_arg = s,
+		.recovery = &s->recovery };
 
 	if (jopts.metrics == NULL)
 		return err_set(err, "memory is short");
@@ -536,8 +537,7 @@ build(struct server *s, struct err *err)
 static void
 stop_workers(struct server *s)
 {
-	int64_t deadline =
-	    clock_mono_ns() + s->config->timeouts.drain * (int64_t)CLOCK_NS_PER_MS;
+	int64_t deadline = clock_mono_ns() + s->config->timeouts.drain * (int64_t)CLOCK_NS_PER_MS;
 
 	listener_free(s->listener);
 	s->listener = NULL;
@@ -571,8 +571,8 @@ stop(struct server *s)
 	s->drained = journal_stop(s->journal, &err) == 0;
 	if (!s->drained)
 		log_error(s->log, "stop_failed", "%s", err.msg);
-	undelivered = publisher_stop(s->publisher,
-	    clock_mono_ns() + s->config->timeouts.drain * (int64_t)CLOCK_NS_PER_MS);
+	undelivered = publisher_stop(
+	    s->publisher, clock_mono_ns() + s->config->timeouts.drain * (int64_t)CLOCK_NS_PER_MS);
 	if (undelivered > 0)
 		log_warn(s->log, "undelivered",
 		    "%" PRIu64 " events are undelivered; they stay in %s", undelivered,

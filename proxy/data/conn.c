@@ -12,30 +12,30 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define READ_SIZE     16384
-#define LINGER_BYTES  65536
-#define LINGER_MS     1000
-#define SUBJECT_MAX   256
+#define READ_SIZE    16384
+#define LINGER_BYTES 65536
+#define LINGER_MS    1000
+#define SUBJECT_MAX  256
 
 enum conn_state { CONN_HANDSHAKE, CONN_IDLE, CONN_BUSY, CONN_LINGER, CONN_DEAD };
 
 struct conn {
 	TAILQ_ENTRY(conn) link;
-	enum conn_state	   state;
-	struct worker	  *worker;
-	struct lease	  *lease; /* of the handshake */
-	struct stream	   stream;
-	struct wtimer	   timer;
-	struct buf	   in;
-	struct http_scan   scan;
-	struct exchange	  *exchange; /* CONN_BUSY */
-	int64_t		   arrival;  /* of the head's first byte, wall clock ns; 0: none yet */
-	size_t		   lingered;
-	struct origin	   peer;
-	struct slice	   subject; /* of the client's certificate */
-	char		   subject_text[SUBJECT_MAX];
+	enum conn_state state;
+	struct worker *worker;
+	struct lease *lease; /* of the handshake */
+	struct stream stream;
+	struct wtimer timer;
+	struct buf in;
+	struct http_scan scan;
+	struct exchange *exchange; /* CONN_BUSY */
+	int64_t arrival;	   /* of the head's first byte, wall clock ns; 0: none yet */
+	size_t lingered;
+	struct origin peer;
+	struct slice subject; /* of the client's certificate */
+	char subject_text[SUBJECT_MAX];
 	struct worker_reap resume, reap;
-	bool		   resuming;
+	bool resuming;
 };
 
 static void read_head(struct conn *c);
@@ -80,7 +80,7 @@ static void
 linger(struct conn *c)
 {
 	enum stream_result r = STREAM_OK;
-	size_t		   n;
+	size_t n;
 
 	while (r == STREAM_OK && c->lingered < LINGER_BYTES && stream_may_read(&c->stream)) {
 		if (buf_reserve(&c->in, READ_SIZE) == -1)
@@ -174,8 +174,8 @@ read_more(struct conn *c)
 		return false;
 	}
 	switch (stream_may_read(&c->stream)
-		? stream_read(&c->stream, buf_tail(&c->in), READ_SIZE, &n)
-		: STREAM_AGAIN) {
+		    ? stream_read(&c->stream, buf_tail(&c->in), READ_SIZE, &n)
+		    : STREAM_AGAIN) {
 	case STREAM_OK:
 		buf_commit(&c->in, n);
 		metrics_add(c->worker->metrics, METRIC_RECEIVED_BYTES, 0, (int64_t)n);
@@ -199,10 +199,10 @@ read_more(struct conn *c)
 static void
 read_head(struct conn *c)
 {
-	struct worker	 *w = c->worker;
+	struct worker *w = c->worker;
 	enum http_refusal why = REFUSAL_NONE;
-	enum http_result  r = HTTP_MORE;
-	size_t		  used = 0;
+	enum http_result r = HTTP_MORE;
+	size_t used = 0;
 
 	if (w->draining && buf_size(&c->in) == 0) {
 		close_conn(c);
@@ -230,17 +230,20 @@ static void
 handshake(struct conn *c)
 {
 	struct metrics_shard *m = c->worker->metrics;
-	enum stream_result    r;
-	struct err	      err;
+	enum stream_result r;
+	struct err err;
 
 	if ((r = stream_handshake(&c->stream, &err)) == STREAM_AGAIN)
 		return;
 	if (r != STREAM_OK) {
-		bool certificate = r == STREAM_ERROR &&
-		    SSL_get_verify_result(c->stream.ssl) != X509_V_OK;
+		bool certificate =
+		    r == STREAM_ERROR && SSL_get_verify_result(c->stream.ssl) != X509_V_OK;
 
-		metrics_add(m, METRIC_HANDSHAKE_FAILURES, r != STREAM_ERROR ? TLS_FAILURE_CLOSED
-			: certificate ? TLS_FAILURE_CERTIFICATE : TLS_FAILURE_PROTOCOL, 1);
+		metrics_add(m, METRIC_HANDSHAKE_FAILURES,
+		    r != STREAM_ERROR ? TLS_FAILURE_CLOSED
+		    : certificate     ? TLS_FAILURE_CERTIFICATE
+				      : TLS_FAILURE_PROTOCOL,
+		    1);
 		log_debug(c->worker->log, "handshake_failed", "%s: %s", c->peer.text, err.msg);
 		close_conn(c);
 		return;
@@ -301,14 +304,14 @@ on_timeout(void *arg)
 static void
 accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 {
-	struct conn	  *c = calloc(1, sizeof(*c));
+	struct conn *c = calloc(1, sizeof(*c));
 	struct stream_opts opts = { .base = w->base,
 		.method = w->stream_method,
 		.ctx = w->lease->snapshot->server,
 		.ready = on_ready,
 		.arg = c };
-	struct err	   err;
-	int		   one = 1;
+	struct err err;
+	int one = 1;
 
 	if (c == NULL || w->draining) {
 		close(fd);
@@ -343,7 +346,7 @@ drain_conns(struct worker *w)
 	for (c = TAILQ_FIRST(&w->conns); c != NULL; c = next) {
 		next = TAILQ_NEXT(c, link);
 		if (!c->resuming && (c->state == CONN_HANDSHAKE ||
-			(c->state == CONN_IDLE && buf_size(&c->in) == 0)))
+					(c->state == CONN_IDLE && buf_size(&c->in) == 0)))
 			close_conn(c);
 	}
 	upstream_close_idle(w->upstream);

@@ -18,11 +18,11 @@ struct exchange;
 
 /* The client's side, as an exchange sees it; borrowed until `done`. */
 struct exchange_client {
-	struct worker	    *worker;
-	struct stream	    *stream;
-	struct buf	    *in; /* bytes read and not used yet */
+	struct worker *worker;
+	struct stream *stream;
+	struct buf *in; /* bytes read and not used yet */
 	const struct origin *peer;
-	const struct slice  *subject; /* of the verified client certificate, or NULL */
+	const struct slice *subject; /* of the verified client certificate, or NULL */
 	/* The exchange is over and forgets the client: keep_alive when the next request may follow.
 	 * May be called from within any function of this header. */
 	void (*done)(void *arg, bool keep_alive);

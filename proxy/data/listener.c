@@ -15,14 +15,14 @@
 #define ACCEPT_BATCH 64
 
 struct listener {
-	int		      fd;
-	struct event	      readable, pause;
-	struct worker	    **workers;
-	unsigned	      nworkers, turn;
-	atomic_uint	     *open_connections;
-	unsigned	      limit;
+	int fd;
+	struct event readable, pause;
+	struct worker **workers;
+	unsigned nworkers, turn;
+	atomic_uint *open_connections;
+	unsigned limit;
 	struct metrics_shard *metrics;
-	struct log	     *log;
+	struct log *log;
 };
 
 static void
@@ -30,8 +30,8 @@ deal(struct listener *l, int fd, const struct sockaddr_storage *peer)
 {
 	if (atomic_load_explicit(l->open_connections, memory_order_relaxed) >= l->limit) {
 		metrics_add(l->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
-		log_warn(l->log, "too_many_connections", "limits.connections (%u) is reached",
-		    l->limit);
+		log_warn(
+		    l->log, "too_many_connections", "limits.connections (%u) is reached", l->limit);
 		close(fd);
 		return;
 	}
@@ -58,7 +58,7 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		struct sockaddr_storage peer = { 0 };
-		socklen_t		len = sizeof(peer);
+		socklen_t len = sizeof(peer);
 		int c = accept4(fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (c != -1) {
@@ -104,10 +104,10 @@ bind_socket(const struct addrinfo *ai)
 static int
 open_socket(const struct config_address *a, struct err *err)
 {
-	struct addrinfo	 hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
 	struct addrinfo *list;
-	char		 port[8];
-	int		 rc, fd;
+	char port[8];
+	int rc, fd;
 
 	snprintf(port, sizeof(port), "%u", a->port);
 	if ((rc = getaddrinfo(a->host, port, &hints, &list)) != 0)
@@ -164,14 +164,14 @@ void
 listener_text(const struct listener *l, char out[LISTENER_TEXT_SIZE])
 {
 	struct sockaddr_storage a;
-	socklen_t		len = sizeof(a);
-	char			host[NI_MAXHOST], port[8];
+	socklen_t len = sizeof(a);
+	char host[NI_MAXHOST], port[8];
 
 	if (getsockname(l->fd, (struct sockaddr *)&a, &len) == -1 ||
 	    getnameinfo((struct sockaddr *)&a, len, host, sizeof(host), port, sizeof(port),
 		NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		snprintf(out, LISTENER_TEXT_SIZE, "unknown");
 	else
-		snprintf(out, LISTENER_TEXT_SIZE, a.ss_family == AF_INET6 ? "[%.40s]:%s"
-			: "%.40s:%s", host, port);
+		snprintf(out, LISTENER_TEXT_SIZE,
+		    a.ss_family == AF_INET6 ? "[%.40s]:%s" : "%.40s:%s", host, port);
 }

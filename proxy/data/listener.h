@@ -12,19 +12,19 @@
 struct listener;
 
 struct listener_opts {
-	struct event_base	    *base; /* of the main thread */
+	struct event_base *base; /* of the main thread */
 	const struct config_address *address;
-	struct worker		   **workers;
-	unsigned		     nworkers;
-	atomic_uint		    *open_connections;
-	unsigned		     limit;
-	struct metrics_shard	    *metrics;
-	struct log		    *log;
+	struct worker **workers;
+	unsigned nworkers;
+	atomic_uint *open_connections;
+	unsigned limit;
+	struct metrics_shard *metrics;
+	struct log *log;
 };
 
 /* Bind and listen.  The error says the address. */
 struct listener *listener_new(const struct listener_opts *opts, struct err *err);
-void		 listener_set_limit(struct listener *l, unsigned limit);
+void listener_set_limit(struct listener *l, unsigned limit);
 /* Stop accepting and close. */
 void listener_free(struct listener *l); /* NULL is allowed */
 

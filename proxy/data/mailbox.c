@@ -10,18 +10,18 @@
 
 struct mailbox {
 	pthread_mutex_t lock;
-	struct mail    *head;
-	struct mail   **tail;
-	int		fd;
-	struct event   *readable;
+	struct mail *head;
+	struct mail **tail;
+	int fd;
+	struct event *readable;
 };
 
 static void
 on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct mailbox *mb = arg;
-	struct mail    *m, *next;
-	uint64_t	n;
+	struct mail *m, *next;
+	uint64_t n;
 
 	(void)what;
 	if (read(fd, &n, sizeof(n)) == -1)
@@ -82,7 +82,7 @@ void
 mailbox_post(struct mailbox *mb, struct mail *m)
 {
 	uint64_t one = 1;
-	bool	 was_empty;
+	bool was_empty;
 
 	if (atomic_exchange_explicit(&m->queued, true, memory_order_acq_rel))
 		return;

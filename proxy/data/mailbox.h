@@ -19,7 +19,7 @@ struct mailbox;
 struct mail {
 	void (*deliver)(struct mail *m); /* called on the receiver's thread; may free or post it */
 	struct mail *next;
-	atomic_bool  queued;
+	atomic_bool queued;
 };
 
 struct mailbox *mailbox_new(struct event_base *base, struct err *err);

@@ -19,7 +19,7 @@ set_text(struct origin *o)
 void
 origin_of_peer(const struct sockaddr_storage *peer, struct origin *out)
 {
-	const struct sockaddr_in  *v4 = (const struct sockaddr_in *)peer;
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)peer;
 	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)peer;
 
 	memset(out, 0, sizeof(*out));
@@ -62,7 +62,7 @@ trusted(const struct config *c, const struct origin *o)
 static struct slice
 last_element(struct slice *list)
 {
-	size_t	     i = list->n;
+	size_t i = list->n;
 	struct slice element;
 
 	while (i > 0 && list->p[i - 1] != ',')
@@ -83,7 +83,7 @@ origin_of_request(const struct config *config, const struct origin *peer,
 		return false;
 	/* Repeated fields are one list (RFC 9110 section 5.3), so the last field comes first. */
 	for (unsigned i = head->nfields; i-- > 0;) {
-		struct slice  list = head->fields[i].value;
+		struct slice list = head->fields[i].value;
 		struct origin o;
 
 		if (head->fields[i].id != HTTP_F_X_FORWARDED_FOR)

@@ -16,7 +16,7 @@
 
 struct origin {
 	unsigned char address[16]; /* IPv4 as ::ffff:a.b.c.d */
-	char	      text[ORIGIN_TEXT_SIZE];
+	char text[ORIGIN_TEXT_SIZE];
 };
 
 /* Of a peer's socket address.  A Unix socket's is "". */

@@ -12,32 +12,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define REFRESH_S     30
-#define RETRY_S	      1
-#define SET_ASIDE_NS  (10 * CLOCK_NS_PER_S)
-#define LOOKUPS_MAX   8
+#define REFRESH_S    30
+#define RETRY_S	     1
+#define SET_ASIDE_NS (10 * CLOCK_NS_PER_S)
+#define LOOKUPS_MAX  8
 
 /* One name or number of the configuration. */
 struct lookup {
-	struct resolver		   *resolver;
+	struct resolver *resolver;
 	struct evdns_getaddrinfo_request *request;
-	bool			    running;
-	unsigned		    index;
+	bool running;
+	unsigned index;
 };
 
 struct resolver {
-	struct worker	      *worker;
-	struct evdns_base     *dns;
-	struct event	       timer;
-	struct event	       changed_event;
-	void		     (*changed)(void *arg);
-	void		      *arg;
-	unsigned	       nlookups, running;
-	struct lookup	       lookups[LOOKUPS_MAX];
-	unsigned	       ntargets, turn;
+	struct worker *worker;
+	struct evdns_base *dns;
+	struct event timer;
+	struct event changed_event;
+	void (*changed)(void *arg);
+	void *arg;
+	unsigned nlookups, running;
+	struct lookup lookups[LOOKUPS_MAX];
+	unsigned ntargets, turn;
 	struct resolver_target targets[RESOLVER_TARGETS_MAX];
 	/* what the lookups of this round have found so far */
-	unsigned	       nfound;
+	unsigned nfound;
 	struct resolver_target found[RESOLVER_TARGETS_MAX];
 };
 
@@ -89,7 +89,7 @@ add_found(struct resolver *r, const struct evutil_addrinfo *ai)
 static void
 on_lookup(int result, struct evutil_addrinfo *list, void *arg)
 {
-	struct lookup	*l = arg;
+	struct lookup *l = arg;
 	struct resolver *r = l->resolver;
 
 	l->request = NULL;
@@ -121,11 +121,12 @@ cancel_lookups(struct resolver *r)
 static void
 start_lookup(struct resolver *r, unsigned i, const struct config_address *a)
 {
-	struct evutil_addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM,
+	struct evutil_addrinfo hints = { .ai_family = AF_UNSPEC,
+		.ai_socktype = SOCK_STREAM,
 		.ai_flags = EVUTIL_AI_NUMERICSERV };
-	struct lookup	      *l = &r->lookups[i];
+	struct lookup *l = &r->lookups[i];
 	struct evdns_getaddrinfo_request *request;
-	char		       port[8];
+	char port[8];
 
 	snprintf(port, sizeof(port), "%u", a->port);
 	*l = (struct lookup){ .resolver = r, .index = i, .running = true };
@@ -180,8 +181,8 @@ resolver_new(struct worker *w, void (*changed)(void *arg), void *arg, struct err
 	r->arg = arg;
 	evtimer_assign(&r->timer, w->base, on_timer, r);
 	event_assign(&r->changed_event, w->base, -1, 0, on_changed, r);
-	r->dns = evdns_base_new(w->base,
-	    EVDNS_BASE_INITIALIZE_NAMESERVERS | EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+	r->dns = evdns_base_new(
+	    w->base, EVDNS_BASE_INITIALIZE_NAMESERVERS | EVDNS_BASE_DISABLE_WHEN_INACTIVE);
 	/* Without a name server numbers and the hosts file still work. */
 	if (r->dns == NULL &&
 	    (r->dns = evdns_base_new(w->base, EVDNS_BASE_DISABLE_WHEN_INACTIVE)) != NULL)
@@ -228,7 +229,7 @@ resolver_count(const struct resolver *r)
 struct resolver_target
 resolver_next(struct resolver *r)
 {
-	int64_t	 now = clock_mono_ns();
+	int64_t now = clock_mono_ns();
 	unsigned best = 0;
 
 	assert(r->ntargets > 0);
@@ -261,6 +262,6 @@ resolver_text(const struct resolver_target *t, char out[RESOLVER_TEXT_SIZE])
 		sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		snprintf(out, RESOLVER_TEXT_SIZE, "unknown address");
 	else
-		snprintf(out, RESOLVER_TEXT_SIZE, t->address.ss_family == AF_INET6 ? "[%s]:%s"
-			: "%s:%s", host, port);
+		snprintf(out, RESOLVER_TEXT_SIZE,
+		    t->address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 }

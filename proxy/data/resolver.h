@@ -16,25 +16,25 @@ struct resolver;
 
 struct resolver_target {
 	struct sockaddr_storage address;
-	socklen_t		len;
-	int64_t			aside_until; /* monotonic ns */
+	socklen_t len;
+	int64_t aside_until; /* monotonic ns */
 };
 
 /* `changed` is called when a lookup has ended, well or not; never from within resolver_refresh. */
-struct resolver *resolver_new(struct worker *w, void (*changed)(void *arg), void *arg,
-    struct err *err);
+struct resolver *resolver_new(
+    struct worker *w, void (*changed)(void *arg), void *arg, struct err *err);
 void resolver_free(struct resolver *r); /* NULL is allowed */
 
 /* Look up all names of the worker's current configuration; forget what it does not name. */
 void resolver_refresh(struct resolver *r);
 
 /* A name is being looked up for the first time: wait for `changed`. */
-bool	 resolver_pending(const struct resolver *r);
+bool resolver_pending(const struct resolver *r);
 unsigned resolver_count(const struct resolver *r); /* of known targets */
 
 /* The next target in turn (resolver_count > 0). */
 struct resolver_target resolver_next(struct resolver *r);
-void		       resolver_set_aside(struct resolver *r, const struct resolver_target *t);
+void resolver_set_aside(struct resolver *r, const struct resolver_target *t);
 
 /* "192.0.2.1:443" for the log. */
 #define RESOLVER_TEXT_SIZE 64

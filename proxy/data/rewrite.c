@@ -90,9 +90,9 @@ static int
 append_forwarding(struct buf *out, const struct rewrite_request *r)
 {
 	const struct http_field *proto = http_head_field(r->head, HTTP_F_X_FORWARDED_PROTO);
-	bool			 v6 = strchr(r->client, ':') != NULL;
-	char			 element[96];
-	int			 rc;
+	bool v6 = strchr(r->client, ':') != NULL;
+	char element[96];
+	int rc;
 
 	snprintf(element, sizeof(element), v6 ? "for=\"[%s]\";proto=%s" : "for=%s;proto=%s",
 	    r->client, r->tls ? "https" : "http");
@@ -133,7 +133,7 @@ int
 rewrite_request(struct buf *out, const struct rewrite_request *r)
 {
 	const struct http_head *h = r->head;
-	int			rc = append_request_line(out, h);
+	int rc = append_request_line(out, h);
 
 	rc |= append_field(out, SLICE("Host"), host_of(r));
 	for (unsigned i = 0; i < h->nfields; i++) {
@@ -161,9 +161,9 @@ append_connection(struct buf *out, unsigned minor, bool close)
 int
 rewrite_response(struct buf *out, const struct rewrite_response *r)
 {
-	const struct http_head	*h = r->head;
+	const struct http_head *h = r->head;
 	const struct http_field *length = http_head_field(h, HTTP_F_CONTENT_LENGTH);
-	int			 rc;
+	int rc;
 
 	rc = buf_printf(out, "HTTP/1.1 %u ", h->status);
 	rc |= buf_append_slice(out, h->reason);
@@ -186,8 +186,8 @@ int
 rewrite_refusal(struct buf *out, const struct rewrite_refusal *r)
 {
 	const struct refusal_info *info = refusal_info(r->refusal);
-	char			   body[768];
-	int			   n, rc;
+	char body[768];
+	int n, rc;
 
 	n = snprintf(body, sizeof(body),
 	    "{\"metadata\":{\"collectionType\":\"application/vnd.ibm.kms.error+json\","
@@ -198,13 +198,14 @@ rewrite_refusal(struct buf *out, const struct rewrite_refusal *r)
 	    "HTTP/1.1 %u %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n",
 	    info->status, http_status_phrase(info->status), n);
 	if (info->status == 405)
-		rc |= buf_append_slice(out,
-		    SLICE("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"));
+		rc |= buf_append_slice(
+		    out, SLICE("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"));
 	if (info->status == 503)
 		rc |= buf_append_slice(out, SLICE("Retry-After: 1\r\n"));
 	if (r->correlation[0] != '\0')
 		rc |= append_field(out, r->correlation_header, slice_of(r->correlation));
-	rc |= buf_printf(out, "Via: 1.1 " VIA "\r\n%s\r\n", r->close ? "Connection: close\r\n" : "");
+	rc |=
+	    buf_printf(out, "Via: 1.1 " VIA "\r\n%s\r\n", r->close ? "Connection: close\r\n" : "");
 	if (!r->head_only)
 		rc |= buf_append(out, body, (size_t)n);
 	return rc == 0 ? 0 : -1;

@@ -14,13 +14,13 @@
 #include "keytrail/refusal.h"
 
 struct rewrite_request {
-	const struct http_head	     *head;
+	const struct http_head *head;
 	const struct config_upstream *upstream;
 	struct slice correlation_header; /* name, added with `correlation` when the head has none */
-	const char  *correlation;
-	const char  *client;	   /* numeric address of the connection's peer */
-	bool	     trusted_peer; /* what it says in Forwarded and X-Forwarded-* is kept */
-	bool	     tls;	   /* between the client and us */
+	const char *correlation;
+	const char *client; /* numeric address of the connection's peer */
+	bool trusted_peer;  /* what it says in Forwarded and X-Forwarded-* is kept */
+	bool tls;	    /* between the client and us */
 };
 
 /* -1 when memory is short. */
@@ -28,9 +28,9 @@ int rewrite_request(struct buf *out, const struct rewrite_request *r);
 
 struct rewrite_response {
 	const struct http_head *head;
-	unsigned	  client_minor; /* HTTP/1.minor of the request */
-	enum http_framing framing;	/* of the body towards the client */
-	bool		  close;
+	unsigned client_minor;	   /* HTTP/1.minor of the request */
+	enum http_framing framing; /* of the body towards the client */
+	bool close;
 };
 
 int rewrite_response(struct buf *out, const struct rewrite_response *r);
@@ -38,9 +38,9 @@ int rewrite_response(struct buf *out, const struct rewrite_response *r);
 /* Our own answer in the key service's error shape.  `head_only`: the request was a HEAD. */
 struct rewrite_refusal {
 	enum http_refusal refusal;
-	struct slice	  correlation_header;
-	const char	 *correlation; /* fits its grammar */
-	bool		  close, head_only;
+	struct slice correlation_header;
+	const char *correlation; /* fits its grammar */
+	bool close, head_only;
 };
 
 int rewrite_refusal(struct buf *out, const struct rewrite_refusal *r);

@@ -63,9 +63,8 @@ snapshot_new(const struct config *config, const struct snapshot *previous, struc
 		err_set(err, "memory is short");
 		goto fail;
 	}
-	if (config->listen.tls &&
-	    (s->server = tls_server_new(&config->listen, previous != NULL ? previous->server : NULL,
-		 err)) == NULL)
+	if (config->listen.tls && (s->server = tls_server_new(&config->listen,
+				       previous != NULL ? previous->server : NULL, err)) == NULL)
 		goto fail;
 	if (config->upstream.tls && (s->client = tls_client_new(&config->upstream, err)) == NULL)
 		goto fail;

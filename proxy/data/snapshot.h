@@ -16,15 +16,15 @@
 #include <stdatomic.h>
 
 struct snapshot {
-	atomic_uint	     refs;
+	atomic_uint refs;
 	const struct config *config;
-	SSL_CTX		    *server;	    /* NULL: plain TCP */
-	SSL_CTX		    *client;	    /* NULL: plain TCP */
-	unsigned	    *action_metric; /* by a route's action_index: label of its metrics */
-	struct slice	     correlation_header;
-	struct http_limits   limits;
+	SSL_CTX *server;	 /* NULL: plain TCP */
+	SSL_CTX *client;	 /* NULL: plain TCP */
+	unsigned *action_metric; /* by a route's action_index: label of its metrics */
+	struct slice correlation_header;
+	struct http_limits limits;
 	struct event_profile profile;
-	char		     observer[64];
+	char observer[64];
 };
 
 /*
@@ -39,6 +39,6 @@ void snapshot_set_log(struct snapshot *s, const char *log_id);
 
 /* Any thread. */
 struct snapshot *snapshot_ref(struct snapshot *s);
-void		 snapshot_unref(struct snapshot *s); /* NULL is allowed */
+void snapshot_unref(struct snapshot *s); /* NULL is allowed */
 
 #endif

@@ -215,7 +215,7 @@ stream_close(struct stream *s)
 enum stream_result
 stream_connected(struct stream *s)
 {
-	int	  error = 0;
+	int error = 0;
 	socklen_t len = sizeof(error);
 
 	if (!s->writable && !s->readable)
@@ -257,14 +257,15 @@ tls_result(struct stream *s, int rc)
 static void
 tls_error(struct stream *s, struct err *err)
 {
-	long	      verify = SSL_get_verify_result(s->ssl);
+	long verify = SSL_get_verify_result(s->ssl);
 	unsigned long code = ERR_get_error();
 
 	if (verify != X509_V_OK)
 		err_set(err, "%s", X509_verify_cert_error_string(verify));
 	else if (code != 0)
-		err_set(err, "%s", ERR_reason_error_string(code) != NULL
-			? ERR_reason_error_string(code) : "TLS error");
+		err_set(err, "%s",
+		    ERR_reason_error_string(code) != NULL ? ERR_reason_error_string(code)
+							  : "TLS error");
 	else
 		err_set(err, "the connection was reset");
 	ERR_clear_error();
@@ -274,7 +275,7 @@ enum stream_result
 stream_handshake(struct stream *s, struct err *err)
 {
 	enum stream_result r;
-	int		   rc;
+	int rc;
 
 	if (s->ssl == NULL)
 		return STREAM_OK;
@@ -293,8 +294,8 @@ enum stream_result
 stream_read(struct stream *s, void *p, size_t cap, size_t *n)
 {
 	enum stream_result r;
-	ssize_t		   got;
-	int		   rc;
+	ssize_t got;
+	int rc;
 
 	if (s->ssl == NULL) {
 		if ((got = socket_read(s, p, cap)) > 0) {
@@ -317,8 +318,8 @@ enum stream_result
 stream_write(struct stream *s, const void *p, size_t len, size_t *n)
 {
 	enum stream_result r;
-	ssize_t		   put;
-	int		   rc;
+	ssize_t put;
+	int rc;
 
 	if (s->ssl == NULL) {
 		if ((put = socket_write(s, p, len)) >= 0) {
@@ -347,7 +348,7 @@ stream_is_reset(const struct stream *s)
 	char c;
 
 	return recv(s->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno != EAGAIN &&
-	    errno != EINTR;
+	       errno != EINTR;
 }
 
 void

@@ -21,19 +21,19 @@
 struct stream_method; /* one a thread: the BIO's methods */
 
 struct stream_method *stream_method_new(struct err *err);
-void		      stream_method_free(struct stream_method *m);
+void stream_method_free(struct stream_method *m);
 
 typedef void (*stream_ready_fn)(void *arg);
 
 struct stream {
-	int		fd; /* -1: closed */
-	SSL	       *ssl; /* NULL: plain */
-	struct event	event;
+	int fd;	  /* -1: closed */
+	SSL *ssl; /* NULL: plain */
+	struct event event;
 	stream_ready_fn ready;
-	void	       *arg;
-	bool		readable, writable; /* as far as known, the kernel would not say EAGAIN */
-	bool		hung_up;	    /* the peer will send no more: read until EOF */
-	bool		broken;		    /* no close_notify may be sent */
+	void *arg;
+	bool readable, writable; /* as far as known, the kernel would not say EAGAIN */
+	bool hung_up;		 /* the peer will send no more: read until EOF */
+	bool broken;		 /* no close_notify may be sent */
 };
 
 enum stream_result {
@@ -50,15 +50,15 @@ enum stream_result {
  * `connecting`: connect(2) is in progress, so that the first readiness means its end.
  */
 struct stream_opts {
-	struct event_base    *base;
+	struct event_base *base;
 	struct stream_method *method;
-	SSL_CTX		     *ctx; /* NULL: plain */
-	bool		      client;
-	const char	     *server_name; /* a client's: SNI and the name that is verified */
-	SSL_SESSION	    **session;	   /* a client's: where the last session is kept, or NULL */
-	bool		      connecting;
-	stream_ready_fn	      ready;
-	void		     *arg;
+	SSL_CTX *ctx; /* NULL: plain */
+	bool client;
+	const char *server_name; /* a client's: SNI and the name that is verified */
+	SSL_SESSION **session;	 /* a client's: where the last session is kept, or NULL */
+	bool connecting;
+	stream_ready_fn ready;
+	void *arg;
 };
 int stream_open(struct stream *s, int fd, const struct stream_opts *opts, struct err *err);
 

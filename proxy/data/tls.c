@@ -14,8 +14,7 @@
 	"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"                               \
 	"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"                               \
 	"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
-#define TLS13_CIPHERS                                                                              \
-	"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+#define TLS13_CIPHERS "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
 static const unsigned char alpn_http11[] = { 8, 'h', 't', 't', 'p', '/', '1', '.', '1' };
 
@@ -23,7 +22,7 @@ static int
 fail_openssl(struct err *err, const char *what, const char *path)
 {
 	unsigned long code = ERR_peek_last_error();
-	const char   *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
+	const char *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
 
 	ERR_clear_error();
 	return err_set(err, "%s: cannot use as %s: %s", path, what,
@@ -66,14 +65,14 @@ load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct err *er
 	if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1) {
 		if (ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH) {
 			ERR_clear_error();
-			return err_set(err, "%s: is not the private key of the certificate %s",
-			    key, certificate);
+			return err_set(err, "%s: is not the private key of the certificate %s", key,
+			    certificate);
 		}
 		return fail_openssl(err, "an unencrypted private key in PEM", key);
 	}
 	if (SSL_CTX_check_private_key(ctx) != 1)
-		return err_set(err, "%s: is not the private key of the certificate %s", key,
-		    certificate);
+		return err_set(
+		    err, "%s: is not the private key of the certificate %s", key, certificate);
 	return 0;
 }
 
@@ -100,9 +99,9 @@ context_new(const SSL_METHOD *method, struct err *err)
 		return NULL;
 	}
 	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-		SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+				     SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
 	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-		SSL_MODE_RELEASE_BUFFERS);
+				  SSL_MODE_RELEASE_BUFFERS);
 	/* One recv takes a whole record and what follows it. */
 	SSL_CTX_set_read_ahead(ctx, 1);
 	return ctx;
@@ -128,12 +127,12 @@ static int
 hand_on_ticket_keys(SSL_CTX *from, SSL_CTX *to)
 {
 	unsigned char keys[256];
-	long	      n = SSL_CTX_get_tlsext_ticket_keys(from, NULL, 0);
-	int	      rc;
+	long n = SSL_CTX_get_tlsext_ticket_keys(from, NULL, 0);
+	int rc;
 
 	assert(n > 0 && (size_t)n <= sizeof(keys));
 	rc = SSL_CTX_get_tlsext_ticket_keys(from, keys, n) == 1 &&
-	    SSL_CTX_set_tlsext_ticket_keys(to, keys, n) == 1;
+	     SSL_CTX_set_tlsext_ticket_keys(to, keys, n) == 1;
 	OPENSSL_cleanse(keys, sizeof(keys));
 	return rc ? 0 : -1;
 }
@@ -142,7 +141,7 @@ SSL_CTX *
 tls_server_new(const struct config_listen *cfg, SSL_CTX *previous, struct err *err)
 {
 	static const unsigned char session_context[] = "keytrail";
-	SSL_CTX			  *ctx = context_new(TLS_server_method(), err);
+	SSL_CTX *ctx = context_new(TLS_server_method(), err);
 
 	if (ctx == NULL)
 		return NULL;
@@ -201,8 +200,8 @@ tls_client_new(const struct config_upstream *cfg, struct err *err)
 		fail_openssl(err, "ALPN", "OpenSSL");
 		goto fail;
 	}
-	SSL_CTX_set_session_cache_mode(ctx,
-	    SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL_STORE);
+	SSL_CTX_set_session_cache_mode(
+	    ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL_STORE);
 	SSL_CTX_sess_set_new_cb(ctx, keep_session);
 	return ctx;
 fail:
@@ -213,7 +212,7 @@ fail:
 int64_t
 tls_not_after(const SSL_CTX *ctx)
 {
-	X509	 *cert = SSL_CTX_get0_certificate(ctx);
+	X509 *cert = SSL_CTX_get0_certificate(ctx);
 	struct tm tm;
 
 	if (cert == NULL || ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) != 1)
@@ -224,10 +223,10 @@ tls_not_after(const SSL_CTX *ctx)
 size_t
 tls_peer_subject(const SSL *ssl, char *out, size_t cap)
 {
-	X509  *cert = SSL_get0_peer_certificate(ssl);
-	BIO   *bio;
-	char  *text;
-	long   n;
+	X509 *cert = SSL_get0_peer_certificate(ssl);
+	BIO *bio;
+	char *text;
+	long n;
 	size_t len = 0;
 
 	if (cert == NULL || SSL_get_verify_result(ssl) != X509_V_OK ||

@@ -18,15 +18,15 @@ TAILQ_HEAD(conn_queue, upstream_conn);
 TAILQ_HEAD(request_queue, upstream_request);
 
 struct upstream {
-	struct worker	    *worker;
-	struct resolver	    *resolver;
-	struct conn_queue    idle; /* newest first */
+	struct worker *worker;
+	struct resolver *resolver;
+	struct conn_queue idle; /* newest first */
 	struct request_queue waiting;
-	struct event	     serve_event;
-	unsigned	     nopen;
-	unsigned	     nidle;
-	unsigned	     generation;
-	SSL_SESSION	    *session; /* of the newest connection, to resume */
+	struct event serve_event;
+	unsigned nopen;
+	unsigned nidle;
+	unsigned generation;
+	SSL_SESSION *session; /* of the newest connection, to resume */
 };
 
 static const struct config_upstream *
@@ -176,7 +176,7 @@ static void
 go_on_connecting(struct upstream *u, struct upstream_conn *c)
 {
 	enum stream_result r = stream_connected(&c->stream);
-	struct err	   err;
+	struct err err;
 
 	if (r == STREAM_AGAIN)
 		return;
@@ -192,19 +192,18 @@ go_on_connecting(struct upstream *u, struct upstream_conn *c)
 	else if (SSL_get_verify_result(c->stream.ssl) != X509_V_OK)
 		fail_target(u, c, UPSTREAM_FAILURE_UNTRUSTED, REFUSAL_UPSTREAM_UNTRUSTED, err.msg);
 	else
-		fail_target(u, c, UPSTREAM_FAILURE_HANDSHAKE, REFUSAL_UPSTREAM_UNREACHABLE,
-		    err.msg);
+		fail_target(
+		    u, c, UPSTREAM_FAILURE_HANDSHAKE, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
 }
 
 /* Nothing may arrive on an idle connection but TLS 1.3 tickets: those SSL_read keeps to itself. */
 static void
 check_idle(struct upstream_conn *c)
 {
-	char   byte;
+	char byte;
 	size_t n;
 
-	if (stream_may_read(&c->stream) &&
-	    stream_read(&c->stream, &byte, 1, &n) != STREAM_AGAIN)
+	if (stream_may_read(&c->stream) && stream_read(&c->stream, &byte, 1, &n) != STREAM_AGAIN)
 		close_conn(c);
 }
 
@@ -244,15 +243,15 @@ static int
 open_conn(struct upstream *u, struct upstream_conn *c, struct err *err)
 {
 	const struct snapshot *snap = u->worker->lease->snapshot;
-	struct stream_opts     opts = { .base = u->worker->base,
-			.method = u->worker->stream_method,
-			.ctx = snap->client,
-			.client = true,
-			.server_name = snap->config->upstream.server_name,
-			.session = &u->session,
-			.ready = on_ready,
-			.arg = c };
-	int		       fd;
+	struct stream_opts opts = { .base = u->worker->base,
+		.method = u->worker->stream_method,
+		.ctx = snap->client,
+		.client = true,
+		.server_name = snap->config->upstream.server_name,
+		.session = &u->session,
+		.ready = on_ready,
+		.arg = c };
+	int fd;
 
 	c->target = resolver_next(u->resolver);
 	if ((fd = open_socket(&c->target, &opts.connecting)) == -1)
@@ -264,7 +263,7 @@ static void
 start_connecting(struct upstream *u, struct upstream_request *r)
 {
 	struct upstream_conn *c = calloc(1, sizeof(*c));
-	struct err	      err;
+	struct err err;
 
 	if (c == NULL) {
 		fail_request(u, r, UPSTREAM_FAILURE_CONNECT, REFUSAL_OUT_OF_MEMORY);
@@ -288,8 +287,8 @@ static void
 on_timeout(void *arg)
 {
 	struct upstream_request *r = arg;
-	struct upstream_conn	*c = r->conn;
-	struct upstream		*u = r->timer.worker->upstream;
+	struct upstream_conn *c = r->conn;
+	struct upstream *u = r->timer.worker->upstream;
 
 	if (c != NULL) {
 		set_aside(u, c, "no connection in time");

@@ -18,18 +18,18 @@ struct upstream;
 /* A connection that an exchange holds. */
 struct upstream_conn {
 	struct stream stream;
-	struct buf    in; /* bytes read and not used yet */
-	bool	      reused;
+	struct buf in; /* bytes read and not used yet */
+	bool reused;
 	/* The holder's; called when the stream is ready. */
 	stream_ready_fn ready;
-	void	       *arg;
+	void *arg;
 	/* upstream's own */
-	struct upstream	  *pool;
+	struct upstream *pool;
 	struct worker_reap reap;
 	TAILQ_ENTRY(upstream_conn) link;
-	unsigned	 generation;
-	bool		 idle;
-	struct resolver_target	 target;
+	unsigned generation;
+	bool idle;
+	struct resolver_target target;
 	struct upstream_request *request; /* whom it is being made for; NULL once it is made */
 };
 
@@ -45,17 +45,17 @@ struct upstream_request {
 	/* upstream's own */
 	TAILQ_ENTRY(upstream_request) link;
 	struct upstream_conn *conn;
-	unsigned	      tries;
-	bool		      queued;
-	struct wtimer	      timer;
+	unsigned tries;
+	bool queued;
+	struct wtimer timer;
 };
 
 struct upstream *upstream_new(struct worker *w, struct err *err);
-void		 upstream_free(struct upstream *u); /* NULL is allowed */
+void upstream_free(struct upstream *u); /* NULL is allowed */
 
 /* An idle connection at once, or NULL and `done` later.  `fresh`: do not take an idle one. */
 struct upstream_conn *upstream_acquire(struct upstream *u, struct upstream_request *r, bool fresh);
-void		      upstream_cancel(struct upstream *u, struct upstream_request *r);
+void upstream_cancel(struct upstream *u, struct upstream_request *r);
 
 /* Give it back: to the pool when `reuse` (a whole answer was read, and both sides keep it). */
 void upstream_release(struct upstream_conn *c, bool reuse);

@@ -20,17 +20,17 @@ STAILQ_HEAD(reap_list, worker_reap);
 
 /* The private part of a worker. */
 struct worker_thread {
-	struct mailbox	*mailbox;
-	struct mail	 durable_mail; /* first of the struct it is cast from: see on_durable */
-	struct worker	*worker;
-	pthread_t	 id;
-	bool		 running;
-	struct event	 reap_event;
+	struct mailbox *mailbox;
+	struct mail durable_mail; /* first of the struct it is cast from: see on_durable */
+	struct worker *worker;
+	pthread_t id;
+	bool running;
+	struct event reap_event;
 	struct reap_list reaps;
-	struct event	 drain_timer;
-	int64_t		 drain_deadline;
-	unsigned char	 random[RANDOM_POOL];
-	size_t		 random_left;
+	struct event drain_timer;
+	int64_t drain_deadline;
+	unsigned char random[RANDOM_POOL];
+	size_t random_left;
 };
 
 /* ---- leases ---- */
@@ -99,11 +99,12 @@ worker_wait_cancel(struct worker_waiter *waiter, struct worker_waiters *q)
 static void
 on_durable(struct mail *m)
 {
-	struct worker	     *w = ((struct worker_thread *)((char *)m -
-		       offsetof(struct worker_thread, durable_mail)))->worker;
-	uint64_t	      durable = ring_durable(w->ring);
+	struct worker *w =
+	    ((struct worker_thread *)((char *)m - offsetof(struct worker_thread, durable_mail)))
+		->worker;
+	uint64_t durable = ring_durable(w->ring);
 	struct worker_waiter *waiter;
-	unsigned	      nroom = 0;
+	unsigned nroom = 0;
 
 	/* Positions grow in the order of queueing, so the first that is not durable ends it. */
 	while ((waiter = TAILQ_FIRST(&w->durable_waiters)) != NULL && waiter->position <= durable) {
@@ -111,8 +112,8 @@ on_durable(struct mail *m)
 		waiter->ready(waiter->arg);
 	}
 	/* Who finds no room queues again, at the end: each is asked once. */
-	TAILQ_FOREACH (waiter, &w->room_waiters, link)
-		nroom++;
+	TAILQ_FOREACH(waiter, &w->room_waiters, link)
+	nroom++;
 	while (nroom-- > 0 && (waiter = TAILQ_FIRST(&w->room_waiters)) != NULL) {
 		worker_wait_cancel(waiter, &w->room_waiters);
 		waiter->ready(waiter->arg);
@@ -153,7 +154,7 @@ worker_random(struct worker *w, unsigned char *out, size_t n)
 static void
 on_reap(evutil_socket_t fd, short what, void *arg)
 {
-	struct worker	   *w = arg;
+	struct worker *w = arg;
 	struct worker_reap *r;
 
 	(void)fd;
@@ -187,7 +188,7 @@ static void
 on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct wtimer *t = arg;
-	int64_t	       left;
+	int64_t left;
 
 	(void)fd;
 	(void)what;
@@ -252,7 +253,7 @@ on_drain_deadline(evutil_socket_t fd, short what, void *arg)
 static void
 drain(struct worker *w)
 {
-	int64_t	       left = w->thread->drain_deadline - clock_mono_ns();
+	int64_t left = w->thread->drain_deadline - clock_mono_ns();
 	struct timeval tv = { 0, 0 };
 
 	if (left > 0)
@@ -266,11 +267,11 @@ drain(struct worker *w)
 /* ---- mails from main: each is allocated by the sender and freed here ---- */
 
 struct worker_mail {
-	struct mail		mail; /* first: a struct mail * is cast to this */
-	struct worker	       *worker;
-	int			fd;
+	struct mail mail; /* first: a struct mail * is cast to this */
+	struct worker *worker;
+	int fd;
 	struct sockaddr_storage peer;
-	struct lease	       *lease;
+	struct lease *lease;
 };
 
 static void
@@ -286,7 +287,7 @@ static void
 deliver_reload(struct mail *m)
 {
 	struct worker_mail *wm = (struct worker_mail *)m;
-	struct worker	   *w = wm->worker;
+	struct worker *w = wm->worker;
 
 	worker_lease_drop(w->lease);
 	w->lease = wm->lease;
@@ -365,8 +366,8 @@ static void *
 thread_main(void *arg)
 {
 	struct worker *w = arg;
-	sigset_t       all;
-	char	       name[16];
+	sigset_t all;
+	char name[16];
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
@@ -380,7 +381,7 @@ static struct event_base *
 base_new(void)
 {
 	struct event_config *cfg = event_config_new();
-	struct event_base   *base;
+	struct event_base *base;
 
 	if (cfg == NULL)
 		return NULL;
@@ -395,7 +396,7 @@ base_new(void)
 struct worker *
 worker_new(const struct worker_opts *o, struct err *err)
 {
-	struct worker	     *w = calloc(1, sizeof(*w));
+	struct worker *w = calloc(1, sizeof(*w));
 	struct worker_thread *t = calloc(1, sizeof(*t));
 
 	if (w == NULL || t == NULL || (w->lease = lease_new(o->snapshot)) == NULL ||
@@ -421,8 +422,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 	TAILQ_INIT(&w->durable_waiters);
 	TAILQ_INIT(&w->room_waiters);
 	if ((t->mailbox = mailbox_new(w->base, err)) == NULL ||
-	    (w->stream_method = stream_method_new(err)) == NULL ||
-	    w->hooks->init(w, err) == -1 ||
+	    (w->stream_method = stream_method_new(err)) == NULL || w->hooks->init(w, err) == -1 ||
 	    journal_add_ring(o->journal, o->ring, notify, t, err) == -1)
 		goto fail;
 	return w;

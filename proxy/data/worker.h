@@ -25,7 +25,7 @@ struct upstream;
 /* A snapshot as one worker uses it: counted without atomics. */
 struct lease {
 	struct snapshot *snapshot;
-	unsigned	 users;
+	unsigned users;
 };
 
 /* Somebody who waits until a ring position is durable, or until the ring has room. */
@@ -34,13 +34,13 @@ struct worker_waiter {
 	uint64_t position;
 	void (*ready)(void *arg);
 	void *arg;
-	bool  queued;
+	bool queued;
 };
 TAILQ_HEAD(worker_waiters, worker_waiter);
 
 /* What a worker does with connections; the table is conn's (conn.h). */
 struct worker_hooks {
-	int  (*init)(struct worker *w, struct err *err); /* sets w->upstream */
+	int (*init)(struct worker *w, struct err *err); /* sets w->upstream */
 	void (*fini)(struct worker *w);
 	void (*reload)(struct worker *w); /* w->lease is another one now */
 	void (*accept)(struct worker *w, int fd, const struct sockaddr_storage *peer);
@@ -53,43 +53,43 @@ TAILQ_HEAD(conn_list, conn);
 
 struct worker {
 	/* what it was made of */
-	unsigned		   index;
-	struct event_base	  *base;
-	struct stream_method	  *stream_method;
+	unsigned index;
+	struct event_base *base;
+	struct stream_method *stream_method;
 	const struct worker_hooks *hooks;
-	struct log		  *log;
-	struct metrics_shard	  *metrics;
-	struct ring		  *ring;
-	struct journal		  *journal;
-	struct upstream		  *upstream;
-	atomic_uint		  *open_connections; /* of the whole process */
+	struct log *log;
+	struct metrics_shard *metrics;
+	struct ring *ring;
+	struct journal *journal;
+	struct upstream *upstream;
+	atomic_uint *open_connections; /* of the whole process */
 	/* what changes */
-	struct lease	     *lease; /* the current snapshot */
-	struct conn_list      conns;
-	unsigned	      nconns;
-	bool		      draining;
+	struct lease *lease; /* the current snapshot */
+	struct conn_list conns;
+	unsigned nconns;
+	bool draining;
 	struct worker_waiters durable_waiters, room_waiters;
-	struct http_head      head; /* scratch: a head is used up before the next is parsed */
+	struct http_head head; /* scratch: a head is used up before the next is parsed */
 	/* its own */
 	struct worker_thread *thread;
 };
 
 struct worker_opts {
-	unsigned		   index;
+	unsigned index;
 	const struct worker_hooks *hooks;
-	struct snapshot		  *snapshot; /* a reference is taken */
-	struct log		  *log;
-	struct metrics_shard	  *metrics;
-	struct ring		  *ring;
-	struct journal		  *journal; /* before journal_start: the ring is added */
-	atomic_uint		  *open_connections;
+	struct snapshot *snapshot; /* a reference is taken */
+	struct log *log;
+	struct metrics_shard *metrics;
+	struct ring *ring;
+	struct journal *journal; /* before journal_start: the ring is added */
+	atomic_uint *open_connections;
 };
 
 /* ---- main thread ---- */
 
 struct worker *worker_new(const struct worker_opts *opts, struct err *err);
-int	       worker_start(struct worker *w, struct err *err);
-void	       worker_post(struct worker *w, struct mail *m); /* any thread */
+int worker_start(struct worker *w, struct err *err);
+void worker_post(struct worker *w, struct mail *m); /* any thread */
 /* Hand a connection over; the descriptor is the worker's from here on. */
 void worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer);
 void worker_reload(struct worker *w, struct snapshot *next);
@@ -101,7 +101,7 @@ void worker_free(struct worker *w);
 /* ---- the worker's thread ---- */
 
 struct lease *worker_lease_take(struct worker *w);
-void	      worker_lease_drop(struct lease *l);
+void worker_lease_drop(struct lease *l);
 
 /* Ready is called once, when ring_durable has reached position; not from within this call. */
 void worker_wait_durable(struct worker *w, struct worker_waiter *waiter, uint64_t position);
@@ -129,10 +129,10 @@ void worker_reap_later(struct worker *w, struct worker_reap *r);
  * time comes, the timer looks again.
  */
 struct wtimer {
-	struct event   event;
+	struct event event;
 	struct worker *worker;
-	int64_t	       deadline; /* monotonic ns; 0: not set */
-	int64_t	       pending;	 /* when the event fires; 0: it does not */
+	int64_t deadline; /* monotonic ns; 0: not set */
+	int64_t pending;  /* when the event fires; 0: it does not */
 	void (*fire)(void *arg);
 	void *arg;
 };

@@ -1,0 +1,129 @@
+#include "data/exchange_internal.h"
+
+#include "data/rewrite.h"
+
+/* The client's own correlation ID where it fits the grammar, else the event's. */
+static void
+choose_correlation(struct exchange *ex)
+{
+	const struct audit_event *ev = &ex->event;
+	bool own = scrub_fits(exchange_config(ex)->correlation_grammar, slice_of(ev->correlation));
+
+	memcpy(ex->correlation, own ? ev->correlation : ev->id,
+	    own ? sizeof(ev->correlation) : sizeof(ev->id));
+}
+
+static void
+set_origin(struct exchange *ex, const struct http_head *head)
+{
+	struct origin from;
+
+	if (head != NULL && origin_of_request(exchange_config(ex), ex->client.peer, head, &from))
+		memcpy(ex->event.peer, ex->client.peer->text, sizeof(ex->event.peer));
+	else
+		from = *ex->client.peer;
+	memcpy(ex->event.address, from.text, sizeof(ex->event.address));
+}
+
+static enum http_refusal
+classify(struct exchange *ex, const struct http_head *head)
+{
+	const struct snapshot *snap = ex->lease->snapshot;
+	const struct config *c = snap->config;
+	struct route_match match;
+
+	route_match(c->routes, head, &match);
+	event_from_request(
+	    &ex->event, head, &match, snap->correlation_header, c->correlation_grammar);
+	if (ex->client.subject != NULL)
+		identity_from_certificate(*ex->client.subject, &ex->event.identity);
+	ex->guarantee = match.route->guarantee;
+	ex->to_head = slice_equal(head->method, SLICE("HEAD"));
+	ex->is_10 = head->minor == 0;
+	ex->client_keeps = head->keep_alive;
+	ex->may_retry = (ex->to_head || slice_equal(head->method, SLICE("GET"))) &&
+			head->framing == HTTP_NO_BODY && match.route->retry;
+	http_body_init(&ex->request_body, head->framing, head->length);
+	if (match.refusal != REFUSAL_NONE)
+		return match.refusal;
+	if (!match.matched && c->audit.deny_unmatched)
+		return REFUSAL_DENIED;
+	if (head->framing == HTTP_LENGTH && head->length > c->limits.body)
+		return REFUSAL_BODY_TOO_LARGE;
+	return REFUSAL_NONE;
+}
+
+enum http_refusal
+exchange_prepare(struct exchange *ex, const struct http_head *head)
+{
+	const struct snapshot *snap = ex->lease->snapshot;
+	enum http_refusal why = classify(ex, head);
+	struct rewrite_request r = { .head = head,
+		.upstream = &snap->config->upstream,
+		.correlation_header = snap->correlation_header,
+		.correlation = ex->event.id,
+		.client = ex->client.peer->text,
+		.trusted_peer = config_network_contains(snap->config->trusted_networks,
+		    snap->config->ntrusted_networks, ex->client.peer->address),
+		.tls = ex->client.stream->ssl != NULL };
+
+	if (why == REFUSAL_NONE && rewrite_request(&ex->to_up, &r) == -1)
+		why = REFUSAL_OUT_OF_MEMORY;
+	return why;
+}
+
+void
+exchange_identify(struct exchange *ex, const struct http_head *head)
+{
+	set_origin(ex, head);
+	choose_correlation(ex);
+}
+
+static void
+count(struct exchange *ex)
+{
+	static const enum metric_outcome outcomes[] = {
+		[EVENT_SUCCESS] = METRIC_OUTCOME_SUCCESS,
+		[EVENT_FAILURE] = METRIC_OUTCOME_FAILURE,
+		[EVENT_UNKNOWN] = METRIC_OUTCOME_UNKNOWN,
+	};
+	struct metrics_shard *m = ex->worker->metrics;
+	enum event_outcome outcome = event_outcome(&ex->event);
+
+	if (ex->refusal != REFUSAL_NONE)
+		metrics_add(m, METRIC_REFUSED, ex->refusal, 1);
+	if (ex->event.route == NULL)
+		return;
+	if (!ex->event.matched)
+		metrics_add(m, METRIC_UNMATCHED, 0, 1);
+	metrics_count_request(m, ex->lease->snapshot->action_metric[ex->event.route->action_index],
+	    outcomes[outcome], ex->event.status);
+}
+
+/* The event is in the ring from here on, or counted as lost. */
+uint64_t
+exchange_record(struct exchange *ex)
+{
+	struct worker *w = ex->worker;
+	/* What was never forwarded changed nothing: its answer need not wait for a disk. */
+	bool durable = ex->forwarded && ex->guarantee != GUARANTEE_ASYNC;
+	uint64_t position;
+	size_t n;
+
+	count(ex);
+	if (!ex->claimed && !ring_claim(w->ring, EVENT_LINE_MAX)) {
+		metrics_add(w->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_FULL, 1);
+		return 0;
+	}
+	ex->claimed = false;
+	n = event_render(
+	    &ex->lease->snapshot->profile, &ex->event, ring_line(w->ring, EVENT_LINE_MAX));
+	position = ring_commit(w->ring, EVENT_LINE_MAX, n, durable ? RING_DURABLE : 0);
+	metrics_add(w->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
+	if (!durable) {
+		journal_kick_async(w->journal);
+		return 0;
+	}
+	journal_kick(w->journal);
+	return position;
+}

@@ -1,0 +1,126 @@
+#include "data/exchange_internal.h"
+
+#include "keytrail/clock.h"
+
+/* The request cannot be completed.  Before RECORD that decides the event. */
+static void
+fail_request(struct exchange *ex, enum http_refusal why)
+{
+	ex->stopped = true;
+	ex->keep = false;
+	if (ex->state >= EX_RECORD)
+		return;
+	if (why == REFUSAL_NONE)
+		exchange_give_up(ex, "client_gone");
+	else
+		exchange_refuse(ex, why, NULL);
+}
+
+/* More of the body into to_up.  False: wait, or it is over. */
+static bool
+fill_request(struct exchange *ex)
+{
+	struct worker *w = ex->worker;
+	enum http_refusal why = REFUSAL_NONE;
+	size_t n = 0;
+
+	switch (pump_fill(
+	    &ex->to_up, ex->request_body.framing, ex->client.in, &ex->request_body, &why)) {
+	case PUMP_SOME:
+		if (ex->request_body.total <= exchange_config(ex)->limits.body)
+			return true;
+		why = REFUSAL_BODY_TOO_LARGE;
+		break;
+	case PUMP_END:
+		return true;
+	case PUMP_MEMORY:
+		why = REFUSAL_OUT_OF_MEMORY;
+		break;
+	case PUMP_BAD:
+		break;
+	case PUMP_NONE:
+		switch (pump_read(ex->client.stream, ex->client.in, &n)) {
+		case STREAM_OK:
+			metrics_add(w->metrics, METRIC_RECEIVED_BYTES, 0, (int64_t)n);
+			return true;
+		case STREAM_AGAIN:
+			return false;
+		default:
+			break;
+		}
+	}
+	fail_request(ex, why);
+	return false;
+}
+
+/* Send what waits.  False: wait, or the connection is dead (the answer's side will know). */
+static bool
+flush_request(struct exchange *ex)
+{
+	size_t n;
+
+	while (buf_size(&ex->to_up) > 0) {
+		switch (stream_write(
+		    &ex->up->stream, ex->to_up.mem + ex->to_up.off, buf_size(&ex->to_up), &n)) {
+		case STREAM_OK:
+			break;
+		case STREAM_AGAIN:
+			return false;
+		default:
+			ex->stopped = true;
+			return false;
+		}
+		ex->forwarded = true;
+		wtimer_set(&ex->timer, exchange_config(ex)->timeouts.body);
+		/* A request that may be sent again keeps its bytes until an answer comes. */
+		if (ex->may_retry && n == buf_size(&ex->to_up))
+			return true;
+		buf_consume(&ex->to_up, n);
+		if (ex->may_retry)
+			ex->may_retry = false;
+	}
+	return true;
+}
+
+void
+exchange_pump_request(struct exchange *ex)
+{
+	bool more;
+
+	if (ex->up == NULL || ex->stopped || ex->all_sent)
+		return;
+	/* Filled first, so that the head and what came with it go out in one record. */
+	do {
+		more = buf_size(&ex->to_up) >= PUMP_MAX || http_body_done(&ex->request_body) ||
+		       fill_request(ex);
+		if (ex->stopped || !flush_request(ex))
+			return;
+	} while (!http_body_done(&ex->request_body) && more);
+	if (!http_body_done(&ex->request_body))
+		return;
+	ex->all_sent = true;
+	ex->sent = clock_mono_ns();
+	if (ex->state == EX_FORWARD)
+		wtimer_set(&ex->timer, exchange_config(ex)->timeouts.answer);
+}
+
+/* ---- the client's side ---- */
+
+void
+exchange_on_client(struct exchange *ex)
+{
+	exchange_pump_request(ex);
+	if (ex->state == EX_RELAY) {
+		exchange_pump_answer(ex);
+		return;
+	}
+	if (ex->state == EX_DONE || ex->client_gone)
+		return;
+	if (ex->state == EX_FORWARD && buf_size(&ex->to_client) > 0)
+		exchange_flush_client(ex);
+	/* EOF is a half-close and legal; only a reset says that nobody listens. */
+	if (!ex->client_gone && ex->client.stream->readable)
+		ex->client_gone = stream_is_reset(ex->client.stream);
+	if (ex->client_gone && !ex->forwarded && ex->state < EX_RECORD)
+		exchange_give_up(ex, "client_gone");
+}
