@@ -8,6 +8,7 @@
 #include <string.h>
 
 static const struct cli_command commands[] = {
+	{ "run", NULL, "FILE", "run the sidecar with this routes file, until TERM", cli_run },
 	{ "check", "-t", "FILE [--environment]",
 	    "say whether a routes file is good; with --environment also its files and addresses",
 	    cli_check },

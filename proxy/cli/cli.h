@@ -36,6 +36,7 @@ int cli_unknown_option(const char *command, const char *option, const char *cons
 /* The message on standard error; returns the status. */
 int cli_fail(enum cli_status status, const struct err *err);
 
+int cli_run(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_explain(int argc, char **argv);
 int cli_routes(int argc, char **argv);

@@ -1,12 +1,9 @@
 #include "cli/server.h"
 
-#include "admin/admin.h"
-#include "cli/cli.h"
 #include "data/chronicle.h"
 #include "data/conn.h"
 #include "data/listener.h"
 #include "data/snapshot.h"
-#include "data/tls.h"
 #include "data/worker.h"
 #include "keytrail/clock.h"
 #include "keytrail/journal.h"
@@ -55,7 +52,6 @@ struct server {
 	struct worker *workers[WORKERS_MAX];
 	atomic_uint open_connections;
 	struct listener *listener;
-	struct admin *admin;
 	bool stopping;
 	bool drained; /* everything that was accepted is durable */
 };
@@ -74,101 +70,6 @@ flush_log(evutil_socket_t fd, short what, void *arg)
 		return;
 	if (!log_flush(s->log))
 		evtimer_add(&s->log_retry, &tv);
-}
-
-/* ---- what the admin listener asks ---- */
-
-static const struct config *
-current_config(void *arg)
-{
-	struct server *s = arg;
-
-	return s->config;
-}
-
-static void
-refresh(void *arg)
-{
-	struct server *s = arg;
-	struct trail_stats st;
-	char why[128];
-
-	trail_stats(s->trail, &st);
-	journal_health(s->journal, why, sizeof(why));
-	metrics_set(s->shard, METRIC_TRAIL_BYTES, 0, (double)st.bytes);
-	metrics_set(s->shard, METRIC_TRAIL_SEGMENTS, 0, (double)st.segments);
-	metrics_set(s->shard, METRIC_TRAIL_FREE_BYTES, 0, (double)st.free_bytes);
-	metrics_set(s->shard, METRIC_TRAIL_SEQUENCE, 0, (double)trail_durable_seq(s->trail));
-	metrics_set(s->shard, METRIC_TRAIL_WRITABLE, 0, why[0] == '\0');
-	metrics_set(s->shard, METRIC_LOG_SUPPRESSED, 0, (double)log_suppressed_total(s->log));
-	metrics_set(s->shard, METRIC_LOG_DROPPED, 0, (double)log_dropped_total(s->log));
-	if (s->snapshot->server != NULL)
-		metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY, 0,
-		    (double)tls_not_after(s->snapshot->server));
-}
-
-static size_t
-checks(void *arg, struct health_check *out, size_t max)
-{
-	struct server *s = arg;
-	size_t n = 0;
-
-	if (n < max) {
-		out[n].name = "trail";
-		journal_health(s->journal, out[n].detail, sizeof(out[n].detail));
-		out[n].ok = out[n].detail[0] == '\0';
-		n++;
-	}
-	if (n < max) {
-		out[n].name = "listener";
-		out[n].ok = s->listener != NULL && !s->stopping;
-		snprintf(out[n].detail, sizeof(out[n].detail), "%s",
-		    out[n].ok ? "" : "not accepting connections");
-		n++;
-	}
-	return n;
-}
-
-static void
-status_sinks(struct server *s, struct buf *out)
-{
-	struct publisher_sink_status st[METRICS_SINKS_MAX];
-	size_t n = publisher_status(s->publisher, st, METRICS_SINKS_MAX);
-
-	buf_printf(out, "\"sinks\":[");
-	for (size_t i = 0; i < n && i < METRICS_SINKS_MAX; i++)
-		buf_printf(out,
-		    "%s{\"name\":\"%s\",\"type\":\"%s\",\"up\":%s,\"delivered\":%" PRIu64
-		    ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64 ",\"waiting\":%" PRIu64
-		    ",\"oldestSeconds\":%.3f}",
-		    i > 0 ? "," : "", st[i].name, st[i].type, st[i].up ? "true" : "false",
-		    st[i].delivered, st[i].rejected, st[i].filtered, st[i].waiting,
-		    st[i].oldest_seconds);
-	buf_printf(out, "]");
-}
-
-/* Members of the status object; every string is a fixed word, hex, or checked by config. */
-static void
-status(void *arg, struct buf *out)
-{
-	struct server *s = arg;
-	struct trail_stats st;
-	char listen[LISTENER_TEXT_SIZE] = "";
-
-	trail_stats(s->trail, &st);
-	if (s->listener != NULL)
-		listener_text(s->listener, listen);
-	buf_printf(out,
-	    "\"version\":\"" KEYTRAIL_VERSION "\",\"uptimeSeconds\":%" PRId64
-	    ",\"configDigest\":\"%s\",\"listen\":\"%s\",\"workers\":%u,\"connections\":%u,",
-	    (int64_t)((clock_wall_ns() - s->started) / CLOCK_NS_PER_S), s->config->digest, listen, s->nworkers,
-	    atomic_load_explicit(&s->open_connections, memory_order_relaxed));
-	buf_printf(out,
-	    "\"trail\":{\"log\":\"%s\",\"boot\":\"%s\",\"durable\":%" PRIu64 ",\"bytes\":%" PRIu64
-	    ",\"segments\":%" PRIu64 ",\"freeBytes\":%" PRIu64 "},",
-	    trail_log_id(s->trail), trail_boot_id(s->trail), trail_durable_seq(s->trail), st.bytes,
-	    st.segments, st.free_bytes);
-	status_sinks(s, out);
 }
 
 /* ---- reload ---- */
@@ -448,18 +349,9 @@ open_listeners(struct server *s, struct err *err)
 		.limit = s->config->limits.connections,
 		.metrics = s->shard,
 		.log = s->log };
-	struct admin_opts aopts = { .base = s->base,
-		.metrics = s->metrics,
-		.log = s->log,
-		.config = current_config,
-		.refresh = refresh,
-		.checks = checks,
-		.status = status,
-		.arg = s };
 
-	if ((s->listener = listener_new(&lopts, err)) == NULL)
-		return -1;
-	return admin_start(&aopts, &s->admin, err);
+	s->listener = listener_new(&lopts, err);
+	return s->listener != NULL ? 0 : -1;
 }
 
 static void
@@ -508,28 +400,28 @@ start(struct server *s, struct err *err)
 	return 0;
 }
 
-/* An exit code: which part failed decides whether the configuration is to blame. */
-static int
+/* Which part failed decides whether the configuration is to blame. */
+static enum server_result
 build(struct server *s, struct err *err)
 {
 	if ((s->log = log_new(STDERR_FILENO, s->config->log_level)) == NULL ||
 	    (s->metrics = metrics_new()) == NULL ||
 	    (s->shard = metrics_shard_new(s->metrics)) == NULL) {
 		err_set(err, "memory is short");
-		return CLI_FAILED;
+		return SERVER_FAILED;
 	}
 	s->nworkers = s->config->workers != 0 ? s->config->workers : available_cpus();
 	if (s->nworkers > WORKERS_MAX)
 		s->nworkers = WORKERS_MAX;
 	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL)
-		return CLI_CONFIG;
+		return SERVER_MISCONFIGURED;
 	if (open_signals(s, err) == -1 || open_loop(s, err) == -1 || open_trail(s, err) == -1 ||
 	    open_journal(s, err) == -1 || make_workers(s, err) == -1 || start(s, err) == -1)
-		return CLI_FAILED;
+		return SERVER_FAILED;
 	metrics_set(s->shard, METRIC_BUILD_INFO, 0, 1);
 	metrics_set(s->shard, METRIC_START_TIME, 0, (double)(s->started / CLOCK_NS_PER_S));
 	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)(s->started / CLOCK_NS_PER_S));
-	return CLI_OK;
+	return SERVER_STOPPED;
 }
 
 /* ---- stopping ---- */
@@ -583,7 +475,6 @@ stop(struct server *s)
 static void
 tear_down(struct server *s)
 {
-	admin_free(s->admin);
 	listener_free(s->listener);
 	for (unsigned i = 0; i < s->nworkers; i++)
 		worker_free(s->workers[i]);
@@ -606,25 +497,27 @@ tear_down(struct server *s)
 	log_free(s->log);
 }
 
-int
+enum server_result
 server_run(struct config *config, struct err *err)
 {
 	struct server *s = calloc(1, sizeof(*s));
-	int rc;
+	enum server_result rc;
 
 	if (s == NULL) {
 		err_set(err, "memory is short");
-		return CLI_FAILED;
+		return SERVER_FAILED;
 	}
 	s->config = config_ref(config);
 	s->signal_fd = -1;
 	s->started = clock_wall_ns();
 	raise_descriptor_limit();
-	if ((rc = build(s, err)) == CLI_OK) {
+	if ((rc = build(s, err)) == SERVER_STOPPED) {
 		event_base_dispatch(s->base);
 		stop(s);
-		if (!s->drained)
-			rc = err_set(err, "not everything became durable") == -1 ? CLI_FAILED : rc;
+		if (!s->drained) {
+			err_set(err, "not everything became durable");
+			rc = SERVER_FAILED;
+		}
 	} else if (s->nstarted > 0) {
 		stop_workers(s);
 	}

@@ -10,7 +10,12 @@
 #include "keytrail/config.h"
 #include "keytrail/err.h"
 
-/* Until TERM.  0, or an exit code (1 failed, 78 bad configuration) and the reason in err. */
-int server_run(struct config *config, struct err *err);
+enum server_result {
+	SERVER_STOPPED,	      /* by TERM, with everything durable */
+	SERVER_FAILED,	      /* err says why */
+	SERVER_MISCONFIGURED, /* err says what is wrong with the configuration or its files */
+};
+
+enum server_result server_run(struct config *config, struct err *err);
 
 #endif
