@@ -166,7 +166,8 @@ trail_line_string(struct slice line, struct slice key)
 	size_t pos = 0;
 
 	while (next_member(line, &pos, &m))
-		if (slice_equal(m.key, key) && m.value.n >= 2 && m.value.p[0] == '"')
+		if (slice_equal(m.key, key) && m.value.n >= 2 && m.value.p[0] == '"' &&
+		    m.value.p[m.value.n - 1] == '"')
 			return slice_sub(m.value, 1, m.value.n - 1);
 	return SLICE_EMPTY;
 }

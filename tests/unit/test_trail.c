@@ -1,0 +1,1295 @@
+#include "keytrail/trail.h"
+
+#include "keytrail/clock.h"
+#include "keytrail/crc32c.h"
+#include "keytrail/ring.h"
+#include "tempdir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#define SEGMENT 4096
+
+struct fixture {
+	char dir[TEMPDIR_SIZE];
+	struct trail *t;
+	struct trail_recovery rec;
+	struct err err;
+};
+
+static int
+setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	tempdir_make(f->dir);
+	*state = f;
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	if (f->t != NULL)
+		trail_close(f->t, false);
+	tempdir_remove(f->dir);
+	free(f);
+	return 0;
+}
+
+static int
+try_open(struct fixture *f, const struct trail_io *io)
+{
+	struct trail_opts opts = {
+		.dir = f->dir, .create = true, .segment_size = SEGMENT, .room = 0, .io = io
+	};
+
+	f->t = NULL;
+	return trail_open(&opts, &f->t, &f->rec, &f->err);
+}
+
+static void
+open_trail(struct fixture *f)
+{
+	if (try_open(f, NULL) == -1)
+		fail_msg("%s", f->err.msg);
+}
+
+static void
+close_trail(struct fixture *f, bool clean)
+{
+	trail_close(f->t, clean);
+	f->t = NULL;
+}
+
+static void
+append(struct fixture *f, const char *text)
+{
+	uint64_t seq;
+
+	if (trail_append(f->t, slice_of(text), clock_wall_ns(), &seq, &f->err) == -1)
+		fail_msg("%s", f->err.msg);
+}
+
+static void
+sync_trail(struct fixture *f)
+{
+	if (trail_write(f->t, &f->err) == -1 || trail_sync(f->t, &f->err) == -1)
+		fail_msg("%s", f->err.msg);
+}
+
+/* n durable lines, each in a commit of its own. */
+static void
+append_durable(struct fixture *f, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		char text[100];
+
+		snprintf(text, sizeof(text), "{\"action\":\"test\",\"id\":\"id-%" PRIu64 "\"",
+		    trail_last_seq(f->t) + 1);
+		append(f, text);
+		sync_trail(f);
+	}
+}
+
+static char *
+path_of(const struct fixture *f, const char *name)
+{
+	static char path[TEMPDIR_SIZE + 64];
+
+	snprintf(path, sizeof(path), "%s/%s", f->dir, name);
+	return path;
+}
+
+static char *
+segment_path(const struct fixture *f, uint64_t first)
+{
+	char name[40];
+
+	snprintf(name, sizeof(name), "%020" PRIu64 ".jsonl", first);
+	return path_of(f, name);
+}
+
+static long
+file_size(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 ? (long)st.st_size : -1;
+}
+
+static size_t
+read_file(const char *path, char *out, size_t cap)
+{
+	int fd = open(path, O_RDONLY);
+	ssize_t n = fd == -1 ? 0 : read(fd, out, cap);
+
+	assert_true(fd != -1 && n >= 0);
+	close(fd);
+	return (size_t)n;
+}
+
+static void
+write_file(const char *path, const void *p, size_t n)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	assert_true(fd != -1);
+	assert_int_equal(write(fd, p, n), n);
+	close(fd);
+}
+
+static void
+append_file(const char *path, const char *text, size_t n)
+{
+	int fd = open(path, O_WRONLY | O_APPEND);
+
+	assert_true(fd != -1);
+	assert_int_equal(write(fd, text, n), n);
+	close(fd);
+}
+
+static void
+flip_byte(const char *path, long at)
+{
+	int fd = open(path, O_RDWR);
+	char c;
+
+	assert_int_equal(pread(fd, &c, 1, at), 1);
+	c ^= 1;
+	assert_int_equal(pwrite(fd, &c, 1, at), 1);
+	close(fd);
+}
+
+struct seen {
+	uint64_t n, first, last, gaps, corrupt;
+};
+
+/* Everything that a reader gets; each number once and in order. */
+static struct seen
+read_all(struct fixture *f, uint64_t from)
+{
+	struct trail_reader *r;
+	struct seen seen = { 0 };
+	struct trail_member m;
+	struct slice line;
+	uint64_t seq;
+	int rc;
+
+	assert_int_equal(trail_reader_open(f->dir, from, &r, &f->err), 0);
+	while ((rc = trail_reader_next(r, &line, &seq, &f->err)) == 1) {
+		assert_int_equal(trail_parse_line(line, &m), 0);
+		assert_int_equal(m.seq, seq);
+		assert_true(seq > seen.last);
+		if (seen.n++ == 0)
+			seen.first = seq;
+		else if (seq != seen.last + 1)
+			seen.gaps++;
+		seen.last = seq;
+	}
+	assert_int_equal(rc, 0);
+	seen.corrupt = trail_reader_corrupt(r);
+	trail_reader_close(r);
+	return seen;
+}
+
+/* ---- format ---- */
+
+static void
+the_trail_member_is_as_the_design_says(void **state)
+{
+	struct fixture *f = *state;
+	char text[4096], want[512], head[512];
+	struct trail_member m;
+	uint64_t seq;
+	size_t n;
+
+	open_trail(f);
+	assert_int_equal(trail_append(f->t, SLICE("{\"action\":\"a\",\"id\":\"1\""),
+			     1592840176700000000LL, &seq, &f->err),
+	    0);
+	assert_int_equal(seq, 1);
+	sync_trail(f);
+	snprintf(head, sizeof(head),
+	    "{\"action\":\"a\",\"id\":\"1\",\"trail\":{\"at\":\"2020-06-22T15:36:16.70+0000\","
+	    "\"boot\":\"%s\",\"log\":\"%s\",\"seq\":1",
+	    trail_boot_id(f->t), trail_log_id(f->t));
+	snprintf(
+	    want, sizeof(want), "%s,\"sum\":\"%08x\"}}\n", head, crc32c(0, head, strlen(head)));
+	n = read_file(segment_path(f, 1), text, sizeof(text));
+	assert_int_equal(n, strlen(want));
+	assert_memory_equal(text, want, n);
+	assert_int_equal(trail_parse_line((struct slice){ text, n - 1 }, &m), 0);
+	assert_int_equal(m.seq, 1);
+	assert_int_equal(m.event_len, strlen("{\"action\":\"a\",\"id\":\"1\""));
+	assert_true(slice_equal(m.at, SLICE("2020-06-22T15:36:16.70+0000")));
+	assert_true(slice_equal(m.boot, slice_of(trail_boot_id(f->t))));
+	assert_true(slice_equal(m.log, slice_of(trail_log_id(f->t))));
+}
+
+static void
+a_line_with_any_byte_changed_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	char text[4096];
+	struct trail_member m;
+	size_t n;
+
+	open_trail(f);
+	append_durable(f, 1);
+	n = read_file(segment_path(f, 1), text, sizeof(text)) - 1;
+	for (size_t i = 0; i < n; i++) {
+		text[i] ^= 1;
+		assert_int_equal(trail_parse_line((struct slice){ text, n }, &m), -1);
+		text[i] ^= 1;
+		assert_int_equal(trail_parse_line((struct slice){ text, i }, &m), -1);
+	}
+	assert_int_equal(trail_parse_line((struct slice){ text, n }, &m), 0);
+}
+
+static void
+files_have_the_documented_names_and_modes(void **state)
+{
+	static const struct {
+		const char *name;
+		unsigned mode;
+	} files[] = {
+		{ "00000000000000000001.jsonl", 0640 },
+		{ "log", 0600 },
+		{ "lock", 0600 },
+		{ "state", 0600 },
+	};
+	struct fixture *f = *state;
+	struct stat st;
+	mode_t mask = umask(0);
+
+	rmdir(f->dir);
+	open_trail(f);
+	append_durable(f, 1);
+	umask(mask);
+	assert_int_equal(stat(f->dir, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0750);
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		assert_int_equal(stat(path_of(f, files[i].name), &st), 0);
+		assert_int_equal(st.st_mode & 07777, files[i].mode);
+	}
+}
+
+static void
+recovered_is_put_at_its_sorted_place(void **state)
+{
+	static const struct {
+		const char *line, *want;
+	} cases[] = {
+		{ "{\"action\":\"a\",\"reason\":{\"recovered\":1},\"requestData\":{\"z\":[1,{}]}",
+		    "{\"action\":\"a\",\"reason\":{\"recovered\":1},\"recovered\":true,"
+		    "\"requestData\":{\"z\":[1,{}]}" },
+		{ "{\"action\":\"}\\\",\\\"x\"", "{\"action\":\"}\\\",\\\"x\",\"recovered\":true" },
+		{ "{\"severity\":1", "{\"recovered\":true,\"severity\":1" },
+		{ "{\"reason\":{\"a\":\"b,\\\"c\"}",
+		    "{\"reason\":{\"a\":\"b,\\\"c\"},\"recovered\":true" },
+		{ "{\"recovered\":true,\"z\":1", "{\"recovered\":true,\"z\":1" },
+		{ "{\"recovere\":1,\"recoveredx\":2",
+		    "{\"recovere\":1,\"recovered\":true,\"recoveredx\":2" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char out[256];
+		size_t n = trail_line_recovered(slice_of(cases[i].line), out);
+
+		out[n] = '\0';
+		assert_string_equal(out, cases[i].want);
+		assert_true(n <= strlen(cases[i].line) + TRAIL_RECOVERED_MAX);
+	}
+}
+
+static void
+an_id_is_looked_for_at_the_top_level_only(void **state)
+{
+	static const struct {
+		const char *line, *want;
+	} cases[] = {
+		{ "{\"action\":\"a\",\"id\":\"x\"", "x" },
+		{ "{\"action\":\"a\",\"initiator\":{\"id\":\"y\"},\"outcome\":\"z\"", "" },
+		{ "{\"a\":\"\\\"id\\\":\\\"n\\\"\",\"id\":\"x\",\"target\":{}", "x" },
+		{ "{\"id\":5", "" },
+		{ "{\"id\":\"cut", "" },
+		{ "{", "" },
+		{ "{\"id\"", "" },
+		{ "{\"id", "" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct slice id = trail_line_string(slice_of(cases[i].line), SLICE("id"));
+
+		assert_true(slice_equal(id, slice_of(cases[i].want)));
+	}
+}
+
+/* ---- append, roll, reopen ---- */
+
+static void
+lines_survive_a_clean_stop_and_numbers_go_on(void **state)
+{
+	struct fixture *f = *state;
+	char boot[TRAIL_ID_SIZE], log[TRAIL_ID_SIZE];
+	struct seen seen;
+
+	open_trail(f);
+	assert_true(f->rec.new_log);
+	assert_false(f->rec.clean);
+	assert_string_equal(f->rec.previous_boot, "");
+	strcpy(boot, trail_boot_id(f->t));
+	strcpy(log, trail_log_id(f->t));
+	append_durable(f, 100);
+	close_trail(f, true);
+	open_trail(f);
+	assert_false(f->rec.new_log);
+	assert_true(f->rec.clean);
+	assert_string_equal(f->rec.previous_boot, boot);
+	assert_string_not_equal(trail_boot_id(f->t), boot);
+	assert_string_equal(trail_log_id(f->t), log);
+	assert_int_equal(trail_durable_seq(f->t), 100);
+	append_durable(f, 1);
+	seen = read_all(f, 0);
+	assert_int_equal(seen.n, 101);
+	assert_int_equal(seen.gaps, 0);
+}
+
+static void
+an_unclean_stop_is_noticed_and_loses_nothing_synced(void **state)
+{
+	struct fixture *f = *state;
+
+	open_trail(f);
+	append_durable(f, 50);
+	close_trail(f, false);
+	open_trail(f);
+	assert_false(f->rec.clean);
+	assert_int_equal(trail_durable_seq(f->t), 50);
+	assert_int_equal(f->rec.torn_bytes + f->rec.corrupt_lines + f->rec.missing_last, 0);
+}
+
+static void
+lines_written_but_not_synced_are_kept(void **state)
+{
+	struct fixture *f = *state;
+
+	open_trail(f);
+	append_durable(f, 3);
+	append(f, "{\"action\":\"x\"");
+	assert_int_equal(trail_write(f->t, &f->err), 0);
+	assert_int_equal(read_all(f, 0).n, 3); /* readers stop at the mark */
+	close_trail(f, false);
+	open_trail(f);
+	assert_int_equal(trail_durable_seq(f->t), 4);
+	assert_int_equal(read_all(f, 0).n, 4);
+}
+
+static void
+segments_roll_and_are_named_by_their_first_number(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_stats stats;
+	struct dirent *d;
+	DIR *dir;
+	unsigned segments = 0;
+	char text[400];
+
+	open_trail(f);
+	append_durable(f, 200);
+	trail_stats(f->t, &stats);
+	dir = opendir(f->dir);
+	while ((d = readdir(dir)) != NULL) {
+		struct trail_member m;
+		const char *end;
+
+		if (strlen(d->d_name) != 26 || file_size(path_of(f, d->d_name)) == 0)
+			continue;
+		segments++;
+		read_file(path_of(f, d->d_name), text, sizeof(text));
+		end = memchr(text, '\n', sizeof(text));
+		assert_int_equal(
+		    trail_parse_line((struct slice){ text, (size_t)(end - text) }, &m), 0);
+		assert_int_equal(m.seq, strtoull(d->d_name, NULL, 10));
+	}
+	closedir(dir);
+	assert_true(segments > 5);
+	assert_true(stats.segments == segments || stats.segments == segments + 1);
+	assert_int_equal(read_all(f, 0).n, 200);
+}
+
+static void
+a_line_too_long_is_refused_and_takes_no_number(void **state)
+{
+	struct fixture *f = *state;
+	char text[TRAIL_LINE_MAX];
+	uint64_t seq;
+
+	open_trail(f);
+	memset(text, 'x', sizeof(text));
+	memcpy(text, "{\"a\":\"", 6);
+	text[TRAIL_LINE_MAX - TRAIL_MEMBER_MAX - 1] = '"';
+	assert_int_equal(
+	    trail_append(f->t, (struct slice){ text, TRAIL_LINE_MAX - TRAIL_MEMBER_MAX + 1 }, 0,
+		&seq, &f->err),
+	    -1);
+	assert_int_equal(
+	    trail_append(
+		f->t, (struct slice){ text, TRAIL_LINE_MAX - TRAIL_MEMBER_MAX }, 0, &seq, &f->err),
+	    0);
+	assert_int_equal(seq, 1);
+	sync_trail(f);
+	assert_int_equal(read_all(f, 0).n, 1);
+}
+
+static void
+more_than_the_queue_holds_is_written_on_the_way(void **state)
+{
+	struct fixture *f = *state;
+
+	open_trail(f);
+	for (unsigned i = 0; i < 20000; i++)
+		append(f, "{\"action\":\"many\",\"id\":\"x\"");
+	sync_trail(f);
+	assert_int_equal(read_all(f, 0).n, 20000);
+	assert_int_equal(read_all(f, 19990).n, 11);
+}
+
+static void
+the_clock_may_step_back(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t a, b;
+
+	open_trail(f);
+	assert_int_equal(
+	    trail_append(f->t, SLICE("{\"a\":1"), 2000000000000000000, &a, &f->err), 0);
+	assert_int_equal(
+	    trail_append(f->t, SLICE("{\"a\":1"), 1000000000000000000, &b, &f->err), 0);
+	sync_trail(f);
+	assert_int_equal(b, a + 1);
+	assert_int_equal(read_all(f, 0).n, 2);
+}
+
+/* ---- opening what cannot be opened ---- */
+
+static void
+a_directory_has_one_writer_and_names_it(void **state)
+{
+	struct fixture *f = *state;
+	struct fixture second = *f;
+	char want[TEMPDIR_SIZE + 64];
+
+	open_trail(f);
+	assert_int_equal(try_open(&second, NULL), -1);
+	snprintf(want, sizeof(want), "%s: locked by process %ld", f->dir, (long)getpid());
+	assert_string_equal(second.err.msg, want);
+	close_trail(f, true);
+	assert_int_equal(try_open(&second, NULL), 0);
+	trail_close(second.t, true);
+}
+
+static void
+create_false_makes_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_opts opts = { .dir = f->dir, .create = false, .segment_size = SEGMENT };
+	struct dirent *d;
+	DIR *dir;
+
+	assert_int_equal(trail_open(&opts, &f->t, &f->rec, &f->err), -1);
+	assert_non_null(strstr(f->err.msg, "\"create\" is false"));
+	dir = opendir(f->dir);
+	while ((d = readdir(dir)) != NULL)
+		assert_int_equal(d->d_name[0], '.');
+	closedir(dir);
+	open_trail(f);
+	append_durable(f, 1);
+	close_trail(f, true);
+	assert_int_equal(trail_open(&opts, &f->t, &f->rec, &f->err), 0);
+}
+
+static void
+a_directory_that_cannot_be_written_is_an_error(void **state)
+{
+	struct fixture *f = *state;
+	int status;
+	pid_t pid;
+
+	assert_int_equal(chmod(f->dir, 0555), 0);
+	if ((pid = fork()) == 0) {
+		if (geteuid() == 0 && seteuid(65534) == -1)
+			_exit(2);
+		_exit(try_open(f, NULL) == -1 && strstr(f->err.msg, "Permission denied") != NULL
+			  ? 0
+			  : 1);
+	}
+	waitpid(pid, &status, 0);
+	assert_int_equal(status, 0);
+}
+
+static void
+an_unknown_group_is_an_error(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_opts opts = {
+		.dir = f->dir, .create = true, .segment_size = SEGMENT, .group = "no-such-group"
+	};
+
+	assert_int_equal(trail_open(&opts, &f->t, &f->rec, &f->err), -1);
+	assert_non_null(strstr(f->err.msg, "no-such-group"));
+}
+
+static void
+the_log_file_is_made_again_from_the_state(void **state)
+{
+	struct fixture *f = *state;
+	char log[TRAIL_ID_SIZE];
+
+	open_trail(f);
+	strcpy(log, trail_log_id(f->t));
+	append_durable(f, 2);
+	close_trail(f, true);
+	unlink(path_of(f, "log"));
+	open_trail(f);
+	assert_false(f->rec.new_log);
+	assert_string_equal(trail_log_id(f->t), log);
+	assert_int_equal(file_size(path_of(f, "log")), 33);
+}
+
+/* ---- recovery ---- */
+
+/* The last line is cut at every byte: it was never durable, so nothing durable is lost. */
+static void
+a_torn_tail_is_kept_aside_and_cut(void **state)
+{
+	struct fixture *f = *state;
+	long start, end;
+
+	open_trail(f);
+	append_durable(f, 3);
+	start = file_size(segment_path(f, 1));
+	append(f, "{\"action\":\"torn\"");
+	assert_int_equal(trail_write(f->t, &f->err), 0);
+	end = file_size(segment_path(f, 1));
+	close_trail(f, false);
+	for (long cut = start + 1; cut < end; cut++) {
+		char line[512], torn[512], segment[4096];
+
+		read_file(segment_path(f, 1), segment, sizeof(segment));
+		memcpy(line, segment + start, (size_t)(end - start));
+		assert_int_equal(truncate(segment_path(f, 1), cut), 0);
+		open_trail(f);
+		assert_int_equal(f->rec.torn_bytes, cut - start);
+		assert_int_equal(f->rec.corrupt_lines + f->rec.missing_last, 0);
+		assert_int_equal(trail_durable_seq(f->t), 3);
+		assert_int_equal(file_size(segment_path(f, 1)), start);
+		close_trail(f, false);
+		assert_int_equal(
+		    read_file(path_of(f, "00000000000000000001.jsonl.torn"), torn, sizeof(torn)),
+		    cut - start);
+		assert_memory_equal(torn, line, (size_t)(cut - start));
+		unlink(path_of(f, "00000000000000000001.jsonl.torn"));
+		append_file(segment_path(f, 1), line, (size_t)(end - start));
+	}
+	open_trail(f);
+	assert_int_equal(trail_durable_seq(f->t), 4);
+	assert_int_equal(f->rec.torn_bytes, 0);
+}
+
+/* A byte of a durable line is changed: the others are kept, and the number is not reused. */
+static void
+a_corrupt_line_costs_no_other(void **state)
+{
+	struct fixture *f = *state;
+	char whole[4096], aside[512];
+	size_t n, line;
+
+	open_trail(f);
+	append_durable(f, 4);
+	close_trail(f, false);
+	n = read_file(segment_path(f, 1), whole, sizeof(whole));
+	line = n / 4;
+	for (size_t at = 0; at < line - 1; at += 7) {
+		struct seen seen;
+		char state_page[4096];
+
+		read_file(path_of(f, "state"), state_page, sizeof(state_page));
+		flip_byte(segment_path(f, 1), (long)(line + at));
+		open_trail(f);
+		assert_int_equal(f->rec.corrupt_lines, 1);
+		assert_int_equal(f->rec.corrupt_first, 2);
+		assert_int_equal(f->rec.corrupt_last, 2);
+		assert_int_equal(f->rec.missing_last, 0);
+		assert_int_equal(f->rec.torn_bytes, 0);
+		append_durable(f, 1);
+		assert_int_equal(trail_last_seq(f->t), 5);
+		seen = read_all(f, 0);
+		assert_int_equal(seen.n, 4);
+		assert_int_equal(seen.corrupt, 1);
+		close_trail(f, false);
+		assert_int_equal(read_file(path_of(f, "00000000000000000001.jsonl.corrupt"), aside,
+				     sizeof(aside)),
+		    line);
+		open_trail(f); /* found once, not at each start */
+		assert_int_equal(f->rec.corrupt_lines, 0);
+		close_trail(f, false);
+		unlink(path_of(f, "00000000000000000001.jsonl.corrupt"));
+		unlink(segment_path(f, 5));
+		write_file(segment_path(f, 1), whole, n);
+		write_file(path_of(f, "state"), state_page, sizeof(state_page));
+	}
+}
+
+static void
+the_last_durable_line_is_corrupt_and_not_torn(void **state)
+{
+	struct fixture *f = *state;
+	long size;
+
+	open_trail(f);
+	append_durable(f, 4);
+	close_trail(f, false);
+	size = file_size(segment_path(f, 1));
+	flip_byte(segment_path(f, 1), size - 20);
+	append_file(segment_path(f, 1), "{\"torn", 6);
+	open_trail(f);
+	assert_int_equal(f->rec.corrupt_first, 4);
+	assert_int_equal(f->rec.corrupt_last, 4);
+	assert_int_equal(f->rec.torn_bytes, 6);
+	assert_int_equal(trail_durable_seq(f->t), 4);
+	append_durable(f, 1);
+	assert_int_equal(trail_last_seq(f->t), 5);
+	assert_int_equal(file_size(segment_path(f, 5)) > 0, 1);
+	assert_int_equal(read_all(f, 0).n, 4);
+}
+
+static void
+durable_lines_that_are_gone_are_missed(void **state)
+{
+	struct fixture *f = *state;
+	char whole[4096];
+	size_t n;
+
+	open_trail(f);
+	append_durable(f, 4);
+	close_trail(f, true);
+	n = read_file(segment_path(f, 1), whole, sizeof(whole));
+	assert_int_equal(truncate(segment_path(f, 1), (off_t)(n / 2)), 0);
+	open_trail(f);
+	assert_int_equal(f->rec.missing_first, 3);
+	assert_int_equal(f->rec.missing_last, 4);
+	append_durable(f, 1);
+	assert_int_equal(trail_last_seq(f->t), 5);
+	assert_int_equal(read_all(f, 0).n, 3);
+}
+
+static void
+a_vanished_segment_is_missed(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t last;
+
+	open_trail(f);
+	append_durable(f, 30);
+	close_trail(f, true);
+	open_trail(f);
+	last = trail_durable_seq(f->t);
+	close_trail(f, true);
+	for (uint64_t first = last; first > 1; first--)
+		if (file_size(segment_path(f, first)) >= 0) {
+			unlink(segment_path(f, first));
+			break;
+		}
+	open_trail(f);
+	assert_true(f->rec.missing_first > 1);
+	assert_int_equal(f->rec.missing_last, last);
+	append_durable(f, 1);
+	assert_int_equal(trail_last_seq(f->t), last + 1);
+	close_trail(f, true);
+	open_trail(f);
+	assert_int_equal(f->rec.missing_last, 0); /* reported once */
+}
+
+static void
+an_emptied_directory_does_not_reuse_numbers(void **state)
+{
+	struct fixture *f = *state;
+
+	open_trail(f);
+	append_durable(f, 5);
+	close_trail(f, true);
+	unlink(segment_path(f, 1));
+	open_trail(f);
+	assert_int_equal(f->rec.missing_first, 1);
+	assert_int_equal(f->rec.missing_last, 5);
+	append_durable(f, 1);
+	assert_int_equal(trail_last_seq(f->t), 6);
+}
+
+static void
+a_stale_state_page_loses_nothing(void **state)
+{
+	struct fixture *f = *state;
+	char page[4096];
+
+	open_trail(f);
+	append_durable(f, 2);
+	read_file(path_of(f, "state"), page, sizeof(page));
+	append_durable(f, 100);
+	close_trail(f, true);
+	write_file(path_of(f, "state"), page, sizeof(page));
+	open_trail(f);
+	assert_int_equal(trail_durable_seq(f->t), 102);
+	assert_int_equal(f->rec.corrupt_lines + f->rec.missing_last + f->rec.torn_bytes, 0);
+	close_trail(f, true);
+	unlink(path_of(f, "state"));
+	open_trail(f);
+	assert_int_equal(trail_durable_seq(f->t), 102);
+	close_trail(f, true);
+	memset(page, 0xff, sizeof(page));
+	write_file(path_of(f, "state"), page, sizeof(page));
+	open_trail(f);
+	assert_int_equal(trail_durable_seq(f->t), 102);
+	assert_int_equal(read_all(f, 0).n, 102);
+}
+
+static void
+foreign_files_are_left_alone(void **state)
+{
+	static const char *const names[] = { "notes.txt", "1.jsonl", "0000000000000000000x.jsonl",
+		"00000000000000000001.jsonl.bak", "99999999999999999999.jsonl",
+		"00000000000000000000.jsonl", "ring.junk", "cursor.x" };
+	struct fixture *f = *state;
+
+	open_trail(f);
+	append_durable(f, 3);
+	close_trail(f, true);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		write_file(path_of(f, names[i]), "hello\n", 6);
+	mkdir(path_of(f, "00000000000000000777.jsonl"), 0700);
+	open_trail(f);
+	assert_int_equal(trail_durable_seq(f->t), 3);
+	append_durable(f, 1);
+	assert_int_equal(read_all(f, 0).n, 4);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		assert_int_equal(file_size(path_of(f, names[i])), 6);
+}
+
+/* ---- what only the rings held ---- */
+
+static void
+commit_ring(struct ring *r, const char *text)
+{
+	size_t n = strlen(text);
+
+	assert_true(ring_claim(r, n));
+	memcpy(ring_line(r, n), text, n);
+	ring_commit(r, n, n, RING_DURABLE);
+}
+
+static void
+ring_lines_are_recovered_once_each(void **state)
+{
+	struct fixture *f = *state;
+	struct ring *r;
+	uint64_t segment, offset, pos;
+	struct slice line;
+	unsigned flags;
+	char text[8192], *last;
+
+	open_trail(f);
+	append_durable(f, 2);
+	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.0", 4096, &r, &f->err), 0);
+	commit_ring(r, "{\"action\":\"released\",\"id\":\"a\"");
+	pos = ring_tail(r);
+	assert_true(ring_next(r, &pos, &line, &flags));
+	append(f, "{\"action\":\"released\",\"id\":\"a\"");
+	sync_trail(f);
+	trail_durable_mark(f->t, &segment, &offset);
+	ring_release(r, pos, segment, offset);
+	commit_ring(r, "{\"action\":\"written\",\"id\":\"b\"");
+	append(f, "{\"action\":\"written\",\"id\":\"b\"");
+	sync_trail(f); /* killed before the release */
+	commit_ring(r, "{\"action\":\"held\",\"id\":\"c\",\"target\":{}");
+	ring_close(r);
+	close_trail(f, false);
+
+	open_trail(f);
+	assert_int_equal(f->rec.from_rings, 1);
+	assert_int_equal(trail_durable_seq(f->t), 5);
+	text[read_file(segment_path(f, 1), text, sizeof(text) - 1)] = '\0';
+	last = strstr(text, "{\"action\":\"held\"");
+	assert_non_null(last);
+	assert_int_equal(
+	    strncmp(last,
+		"{\"action\":\"held\",\"id\":\"c\",\"recovered\":true,\"target\":{},\"trail\":",
+		63),
+	    0);
+	close_trail(f, false);
+	open_trail(f);
+	assert_int_equal(f->rec.from_rings, 0);
+	assert_int_equal(trail_durable_seq(f->t), 5);
+}
+
+/* Killed in the middle of recovery: the line is in the trail, the ring not cleared. */
+static void
+recovery_may_be_killed_and_begun_again(void **state)
+{
+	struct fixture *f = *state;
+	struct ring *r;
+	char ring_file[64 * 1024];
+	size_t n;
+
+	open_trail(f);
+	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.7", 4096, &r, &f->err), 0);
+	commit_ring(r, "{\"action\":\"held\",\"id\":\"c\"");
+	ring_close(r);
+	n = read_file(path_of(f, "ring.7"), ring_file, sizeof(ring_file));
+	close_trail(f, false);
+	for (unsigned i = 0; i < 3; i++) {
+		write_file(path_of(f, "ring.7"), ring_file, n);
+		open_trail(f);
+		assert_int_equal(f->rec.from_rings, i == 0);
+		close_trail(f, false);
+	}
+	assert_int_equal(read_all(f, 0).n, 1);
+}
+
+/* ---- readers ---- */
+
+static void
+a_reader_follows_into_new_segments(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_reader *r;
+	struct slice line;
+	uint64_t seq, expect = 1;
+
+	open_trail(f);
+	assert_int_equal(trail_reader_open(f->dir, 0, &r, &f->err), 0);
+	assert_int_equal(trail_reader_next(r, &line, &seq, &f->err), 0);
+	for (unsigned i = 0; i < 200; i++) {
+		append_durable(f, 1 + i % 3);
+		assert_int_equal(trail_reader_durable(r), trail_durable_seq(f->t));
+		while (trail_reader_next(r, &line, &seq, &f->err) == 1)
+			assert_int_equal(seq, expect++);
+		assert_int_equal(expect, trail_durable_seq(f->t) + 1);
+	}
+	trail_reader_close(r);
+}
+
+static void
+a_reader_begins_at_any_number(void **state)
+{
+	struct fixture *f = *state;
+
+	open_trail(f);
+	append_durable(f, 120);
+	for (uint64_t from = 1; from <= 121; from += 5) {
+		struct seen seen = read_all(f, from);
+
+		assert_int_equal(seen.n, 121 - from);
+		assert_int_equal(seen.first, from == 121 ? 0 : from);
+	}
+}
+
+static void
+a_reader_copes_with_segments_that_expire_under_it(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_reader *r;
+	struct slice line;
+	uint64_t seq, first, last, previous;
+
+	open_trail(f);
+	append_durable(f, 200);
+	assert_int_equal(trail_reader_open(f->dir, 0, &r, &f->err), 0);
+	assert_int_equal(trail_reader_next(r, &line, &seq, &f->err), 1);
+	assert_int_equal(trail_expirable(f->t, INT64_MAX, 0, 100, &first, &last, &f->err), 0);
+	assert_true(first == 1 && last > 50 && last < 100);
+	assert_int_equal(trail_expire(f->t, INT64_MAX, 0, 100, &first, &last, &f->err), 0);
+	assert_true(first == 1 && last > 50 && last < 100);
+	/* Its own segment is read to the end; the next one is the first that is left. */
+	for (previous = seq; trail_reader_next(r, &line, &seq, &f->err) == 1; previous = seq)
+		assert_true(seq == previous + 1 || seq == last + 1);
+	assert_int_equal(seq, 200);
+	trail_reader_close(r);
+	assert_int_equal(read_all(f, 0).first, last + 1);
+}
+
+static void
+retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_stats before, after;
+	uint64_t first, last;
+
+	open_trail(f);
+	append_durable(f, 200);
+	trail_stats(f->t, &before);
+	assert_int_equal(trail_expire(f->t, 0, before.bytes / 2, 1, &first, &last, &f->err), 0);
+	assert_int_equal(last, 0);
+	assert_int_equal(trail_expire(f->t, 0, before.bytes / 2, 201, &first, &last, &f->err), 0);
+	trail_stats(f->t, &after);
+	assert_int_equal(first, 1);
+	assert_true(after.bytes <= before.bytes / 2 && after.segments < before.segments);
+	assert_true(after.bytes + SEGMENT + 512 > before.bytes / 2);
+	/* The open one stays, whatever the limits. */
+	assert_int_equal(trail_expire(f->t, INT64_MAX, 1, 999, &first, &last, &f->err), 0);
+	append_durable(f, 1);
+	assert_int_equal(read_all(f, 0).last, 201);
+}
+
+static void
+readers_without_a_trail_are_told(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_reader *r;
+
+	assert_int_equal(trail_reader_open(f->dir, 0, &r, &f->err), -1);
+	assert_non_null(strstr(f->err.msg, "state"));
+	assert_int_equal(trail_reader_open("/nowhere/at/all", 0, &r, &f->err), -1);
+}
+
+/* ---- a disk that fails ---- */
+
+struct faults {
+	unsigned fail_writes, fail_syncs, fail_creates, fail_truncates, fail_allocates;
+	size_t short_write; /* bytes that a failing write still takes */
+	int error;
+};
+
+static int
+faulty(unsigned *count, const struct faults *x)
+{
+	if (*count == 0)
+		return 0;
+	--*count;
+	errno = x->error;
+	return -1;
+}
+
+static int
+faulty_create(void *arg, int dirfd, const char *name)
+{
+	struct faults *x = arg;
+
+	if (faulty(&x->fail_creates, x) == -1)
+		return -1;
+	return openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+}
+
+static int
+faulty_allocate(void *arg, int fd, off_t at, off_t n)
+{
+	struct faults *x = arg;
+
+	if (faulty(&x->fail_allocates, x) == -1)
+		return -1;
+	return fallocate(fd, FALLOC_FL_KEEP_SIZE, at, n);
+}
+
+static ssize_t
+faulty_write(void *arg, int fd, const void *p, size_t n, off_t at)
+{
+	struct faults *x = arg;
+
+	if (x->fail_writes > 0 && x->short_write > 0) {
+		size_t part = x->short_write < n ? x->short_write : n;
+
+		x->short_write = 0;
+		return pwrite(fd, p, part, at);
+	}
+	if (faulty(&x->fail_writes, x) == -1)
+		return -1;
+	/* Short writes are no failure. */
+	return pwrite(fd, p, n > 1000 ? 1000 : n, at);
+}
+
+static int
+faulty_sync(void *arg, int fd)
+{
+	struct faults *x = arg;
+
+	return faulty(&x->fail_syncs, x) == -1 ? -1 : fdatasync(fd);
+}
+
+static int
+faulty_truncate(void *arg, int fd, off_t length)
+{
+	struct faults *x = arg;
+
+	return faulty(&x->fail_truncates, x) == -1 ? -1 : ftruncate(fd, length);
+}
+
+static struct trail_io
+faulty_io(struct faults *x)
+{
+	return (struct trail_io){ faulty_create, faulty_allocate, faulty_write, faulty_sync,
+		faulty_truncate, x };
+}
+
+static const struct fault_case {
+	const char *label;
+	unsigned durable; /* lines before the fault */
+	struct faults x;
+} fault_cases[] = {
+	{ "sync fails", 3, { .fail_syncs = 1, .error = EIO } },
+	{ "sync fails in a segment without a durable line", 0, { .fail_syncs = 1, .error = EIO } },
+	{ "sync and cut fail", 3, { .fail_syncs = 1, .fail_truncates = 9, .error = EIO } },
+	{ "write fails", 3, { .fail_writes = 1, .error = ENOSPC } },
+	{ "write fails in the middle of a line", 3,
+	    { .fail_writes = 1, .short_write = 333, .error = ENOSPC } },
+	{ "write and cut fail in the middle of a line", 3,
+	    { .fail_writes = 1, .short_write = 333, .fail_truncates = 9, .error = EIO } },
+	{ "write and cut fail, nothing durable", 0,
+	    { .fail_writes = 1, .short_write = 333, .fail_truncates = 9, .error = EIO } },
+	{ "no successor can be made at first", 3,
+	    { .fail_syncs = 1, .fail_creates = 2, .error = EIO } },
+};
+
+/* Four lines are pending when the disk fails; they are appended again, and each is there once, also
+ * for a reader that was there before and for the next start. */
+static void
+one_fault(struct fixture *f, const struct fault_case *c)
+{
+	struct faults x = { 0 };
+	struct trail_io io = faulty_io(&x);
+	struct trail_reader *r;
+	struct slice line;
+	uint64_t seq, expect = 1;
+
+	assert_int_equal(try_open(f, &io), 0);
+	append_durable(f, c->durable);
+	assert_int_equal(trail_reader_open(f->dir, 0, &r, &f->err), 0);
+	while (expect <= c->durable && trail_reader_next(r, &line, &seq, &f->err) == 1)
+		assert_int_equal(seq, expect++);
+	for (unsigned i = 0; i < 4; i++)
+		append(f, "{\"action\":\"pending\"");
+	x = c->x;
+	assert_true(trail_write(f->t, &f->err) == -1 || trail_sync(f->t, &f->err) == -1);
+	assert_int_equal(trail_durable_seq(f->t), c->durable);
+	assert_int_equal(trail_reader_next(r, &line, &seq, &f->err), 0);
+	while (trail_reopen(f->t, &f->err) == -1)
+		assert_true(x.fail_creates < 2);
+	x = (struct faults){ 0 };
+	append_durable(f, 4);
+	assert_int_equal(trail_last_seq(f->t), c->durable + 4);
+	while (trail_reader_next(r, &line, &seq, &f->err) == 1)
+		assert_int_equal(seq, expect++);
+	assert_int_equal(expect, c->durable + 5);
+	assert_int_equal(trail_reader_corrupt(r), 0);
+	trail_reader_close(r);
+	close_trail(f, false);
+	open_trail(f);
+	assert_int_equal(f->rec.corrupt_lines + f->rec.missing_last, 0);
+	assert_int_equal(trail_durable_seq(f->t), c->durable + 4);
+	assert_int_equal(read_all(f, 0).n, c->durable + 4);
+	close_trail(f, true);
+}
+
+static void
+a_failed_segment_is_sealed_and_followed_by_another(void **state)
+{
+	for (size_t i = 0; i < sizeof(fault_cases) / sizeof(fault_cases[0]); i++) {
+		struct fixture *f;
+
+		print_message("    %s\n", fault_cases[i].label);
+		setup((void **)&f);
+		one_fault(f, &fault_cases[i]);
+		teardown((void **)&f);
+	}
+	(void)state;
+}
+
+static void
+a_roll_that_fails_lets_the_segment_grow(void **state)
+{
+	struct fixture *f = *state;
+	struct faults x = { 0 };
+	struct trail_io io = faulty_io(&x);
+
+	assert_int_equal(try_open(f, &io), 0);
+	x = (struct faults){ .fail_creates = 1000, .error = ENOSPC };
+	append_durable(f, 100);
+	assert_int_equal(read_all(f, 0).n, 100);
+	assert_true(x.fail_creates < 1000);
+}
+
+static void
+room_that_is_short_is_told_and_found_again(void **state)
+{
+	struct fixture *f = *state;
+	struct faults x = { 0 };
+	struct trail_io io = faulty_io(&x);
+	struct trail_opts opts = {
+		.dir = f->dir, .create = true, .segment_size = SEGMENT, .room = 1 << 20, .io = &io
+	};
+	struct stat st;
+
+	assert_int_equal(trail_open(&opts, &f->t, &f->rec, &f->err), 0);
+	x = (struct faults){ .fail_allocates = 2, .error = ENOSPC };
+	assert_int_equal(trail_reserve(f->t, &f->err), -1);
+	assert_non_null(strstr(f->err.msg, "No space left"));
+	assert_int_equal(trail_reserve(f->t, &f->err), 0);
+	assert_int_equal(stat(segment_path(f, 1), &st), 0);
+	assert_int_equal(st.st_size, 0);
+	assert_true(st.st_blocks * 512 >= 3 << 19);
+	assert_false(trail_cannot_reserve(f->t));
+}
+
+static void
+a_file_system_that_cannot_reserve_is_used_all_the_same(void **state)
+{
+	struct fixture *f = *state;
+	struct faults x = { .fail_allocates = 1000, .error = EOPNOTSUPP };
+	struct trail_io io = faulty_io(&x);
+	struct trail_opts opts = {
+		.dir = f->dir, .create = true, .segment_size = SEGMENT, .room = 4096, .io = &io
+	};
+
+	assert_int_equal(trail_open(&opts, &f->t, &f->rec, &f->err), 0);
+	assert_int_equal(trail_reserve(f->t, &f->err), 0);
+	assert_true(trail_cannot_reserve(f->t));
+	append_durable(f, 3);
+	assert_int_equal(read_all(f, 0).n, 3);
+	close_trail(f, true);
+	opts.room = UINT64_MAX / 4;
+	assert_int_equal(trail_open(&opts, &f->t, &f->rec, &f->err), 0);
+	assert_int_equal(trail_reserve(f->t, &f->err), -1);
+	assert_non_null(strstr(f->err.msg, "no room"));
+}
+
+/* The kernel's own refusal, in the middle of a line. */
+static void
+a_full_disk_never_tears_a_line(void **state)
+{
+	struct fixture *f = *state;
+	int status;
+	pid_t pid;
+
+	open_trail(f);
+	append_durable(f, 3);
+	close_trail(f, true);
+	if ((pid = fork()) == 0) {
+		struct rlimit limit = { 1234, 1234 };
+		uint64_t seq;
+		bool failed = false;
+
+		signal(SIGXFSZ, SIG_IGN);
+		/* The state page and the lock are there already and below the limit of no write. */
+		if (try_open(f, NULL) == -1 || setrlimit(RLIMIT_FSIZE, &limit) == -1)
+			_exit(2);
+		for (unsigned i = 0; i < 20 && !failed; i++)
+			failed = trail_append(f->t, SLICE("{\"action\":\"x\""), 0, &seq, &f->err) ==
+				     -1 ||
+				 trail_write(f->t, &f->err) == -1 ||
+				 trail_sync(f->t, &f->err) == -1;
+		_exit(failed && strstr(f->err.msg, "File too large") != NULL ? 0 : 1);
+	}
+	waitpid(pid, &status, 0);
+	assert_int_equal(status, 0);
+	open_trail(f);
+	assert_int_equal(f->rec.torn_bytes + f->rec.corrupt_lines + f->rec.missing_last, 0);
+	assert_true(trail_durable_seq(f->t) > 3);
+	assert_int_equal(read_all(f, 0).n, trail_durable_seq(f->t));
+}
+
+/* ---- any bytes ---- */
+
+/* Whatever single byte is changed or cut anywhere in the directory's main files, the trail opens and
+ * keeps every line that is valid. */
+static void
+no_change_of_one_byte_stops_the_start(void **state)
+{
+	static const char *const names[] = { "00000000000000000001.jsonl", "state", "log",
+		"ring.0" };
+	struct fixture *f = *state;
+	struct ring *r;
+	uint32_t random = 12345;
+
+	open_trail(f);
+	append_durable(f, 5);
+	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.0", 4096, &r, &f->err), 0);
+	commit_ring(r, "{\"action\":\"held\",\"id\":\"c\"");
+	ring_close(r);
+	close_trail(f, false);
+	for (unsigned i = 0; i < 300; i++) {
+		char *path = path_of(f, names[i % 4]);
+		long size = file_size(path);
+
+		random = random * 1103515245 + 12345;
+		if (size > 0)
+			flip_byte(
+			    path, (long)((random >> 8) % (size > 600 ? 600 : (unsigned)size)));
+		open_trail(f);
+		append_durable(f, 1);
+		read_all(f, 0);
+		close_trail(f, i % 2 == 0);
+	}
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(the_trail_member_is_as_the_design_says),
+		TEST(a_line_with_any_byte_changed_is_refused),
+		TEST(files_have_the_documented_names_and_modes),
+		TEST(recovered_is_put_at_its_sorted_place),
+		TEST(an_id_is_looked_for_at_the_top_level_only),
+		TEST(lines_survive_a_clean_stop_and_numbers_go_on),
+		TEST(an_unclean_stop_is_noticed_and_loses_nothing_synced),
+		TEST(lines_written_but_not_synced_are_kept),
+		TEST(segments_roll_and_are_named_by_their_first_number),
+		TEST(a_line_too_long_is_refused_and_takes_no_number),
+		TEST(more_than_the_queue_holds_is_written_on_the_way),
+		TEST(the_clock_may_step_back),
+		TEST(a_directory_has_one_writer_and_names_it),
+		TEST(create_false_makes_nothing),
+		TEST(a_directory_that_cannot_be_written_is_an_error),
+		TEST(an_unknown_group_is_an_error),
+		TEST(the_log_file_is_made_again_from_the_state),
+		TEST(a_torn_tail_is_kept_aside_and_cut),
+		TEST(a_corrupt_line_costs_no_other),
+		TEST(the_last_durable_line_is_corrupt_and_not_torn),
+		TEST(durable_lines_that_are_gone_are_missed),
+		TEST(a_vanished_segment_is_missed),
+		TEST(an_emptied_directory_does_not_reuse_numbers),
+		TEST(a_stale_state_page_loses_nothing),
+		TEST(foreign_files_are_left_alone),
+		TEST(ring_lines_are_recovered_once_each),
+		TEST(recovery_may_be_killed_and_begun_again),
+		TEST(a_reader_follows_into_new_segments),
+		TEST(a_reader_begins_at_any_number),
+		TEST(a_reader_copes_with_segments_that_expire_under_it),
+		TEST(retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged),
+		TEST(readers_without_a_trail_are_told),
+		TEST(a_failed_segment_is_sealed_and_followed_by_another),
+		TEST(a_roll_that_fails_lets_the_segment_grow),
+		TEST(room_that_is_short_is_told_and_found_again),
+		TEST(a_file_system_that_cannot_reserve_is_used_all_the_same),
+		TEST(a_full_disk_never_tears_a_line),
+		TEST(no_change_of_one_byte_stops_the_start),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
