@@ -17,6 +17,8 @@ static const struct cli_command commands[] = {
 	{ "routes", NULL, "FILE [--json] | --schema | --reference",
 	    "list the routes of a file; print the JSON Schema or the reference of its members",
 	    cli_routes },
+	{ "tail", NULL, "DIR [-f] [-n N] [--json]",
+	    "print the last events of a trail as a table, or as they are; -f follows", cli_tail },
 	{ "version", "--version", "", "print the versions of keytrail and of what it is built with",
 	    cli_version },
 };

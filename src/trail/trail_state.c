@@ -170,6 +170,8 @@ trail_state_create(
 int
 trail_state_map(int dirfd, struct trail_state **out, struct err *err)
 {
+	if (faccessat(dirfd, "state", F_OK, 0) == -1 && errno == ENOENT)
+		return err_set(err, "no trail here: there is no file \"state\"");
 	if (map_page(dirfd, O_RDONLY, PROT_READ, out, err) == -1)
 		return -1;
 	if (!page_valid((*out)->page)) {

@@ -211,7 +211,7 @@ static void
 the_trail_member_is_as_the_design_says(void **state)
 {
 	struct fixture *f = *state;
-	char text[4096], want[512], head[512];
+	char text[4096], want[600], head[512];
 	struct trail_member m;
 	uint64_t seq;
 	size_t n;
