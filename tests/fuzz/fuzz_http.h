@@ -1,0 +1,234 @@
+/*
+ * fuzz_http: what fuzz_request and fuzz_response share.  Properties abort.
+ */
+#ifndef FUZZ_HTTP_H
+#define FUZZ_HTTP_H
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "keytrail/parse.h"
+
+#define CHECK(property)                                                                            \
+	do {                                                                                       \
+		if (!(property)) {                                                                 \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #property);             \
+			abort();                                                                   \
+		}                                                                                  \
+	} while (0)
+
+enum kind { KIND_REQUEST, KIND_ANSWER, KIND_ANSWER_TO_HEAD };
+
+struct verdict {
+	enum http_result result;
+	enum http_refusal refusal;
+	size_t used;
+	struct http_head head;
+};
+
+static void
+parse_once(enum kind kind, const struct http_limits *limits, struct http_scan *scan,
+    struct slice in, struct verdict *v)
+{
+	v->refusal = REFUSAL_NONE;
+	v->used = 0;
+	if (kind == KIND_REQUEST)
+		v->result = http_parse_request(scan, in, limits, &v->head, &v->used, &v->refusal);
+	else
+		v->result = http_parse_response(
+		    scan, in, limits, kind == KIND_ANSWER_TO_HEAD, &v->head, &v->used, &v->refusal);
+}
+
+/* Feed prefixes that grow by `step`, each in memory of its own size. */
+static struct slice
+parse_in_steps(enum kind kind, const struct http_limits *limits, struct slice in, size_t step,
+    struct verdict *v)
+{
+	struct http_scan scan = { 0 };
+	struct slice part = SLICE_EMPTY;
+	char *copy = NULL;
+
+	for (size_t n = 0;; n += step) {
+		n = n < in.n ? n : in.n;
+		copy = realloc(copy, n > 0 ? n : 1);
+		CHECK(copy != NULL);
+		if (n > 0)
+			memcpy(copy, in.p, n);
+		part = (struct slice){ copy, n };
+		parse_once(kind, limits, &scan, part, v);
+		if (v->result != HTTP_MORE || n == in.n)
+			return part;
+	}
+}
+
+static void
+check_same_slice(struct slice a, struct slice b)
+{
+	CHECK(slice_equal(a, b));
+}
+
+static void
+check_same_head(const struct http_head *a, const struct http_head *b)
+{
+	check_same_slice(a->method, b->method);
+	check_same_slice(a->target, b->target);
+	check_same_slice(a->authority, b->authority);
+	check_same_slice(a->path, b->path);
+	check_same_slice(a->query, b->query);
+	check_same_slice(a->reason, b->reason);
+	CHECK(a->has_query == b->has_query && a->status == b->status && a->minor == b->minor);
+	CHECK(a->keep_alive == b->keep_alive && a->expect_continue == b->expect_continue);
+	CHECK(a->framing == b->framing && a->length == b->length && a->nfields == b->nfields);
+	CHECK(memcmp(a->first, b->first, sizeof(a->first)) == 0);
+	for (unsigned i = 0; i < a->nfields; i++) {
+		check_same_slice(a->fields[i].name, b->fields[i].name);
+		check_same_slice(a->fields[i].value, b->fields[i].value);
+		CHECK(a->fields[i].id == b->fields[i].id && a->fields[i].hop == b->fields[i].hop);
+	}
+}
+
+static size_t
+put(char *out, size_t n, size_t cap, struct slice s)
+{
+	CHECK(n + s.n <= cap);
+	if (s.n > 0)
+		memcpy(out + n, s.p, s.n);
+	return n + s.n;
+}
+
+/* The head in canonical form. */
+static size_t
+write_head(const struct http_head *h, enum kind kind, char *out, size_t cap)
+{
+	struct slice version = h->minor == 1 ? SLICE("HTTP/1.1") : SLICE("HTTP/1.0");
+	char status[8];
+	size_t n = 0;
+
+	snprintf(status, sizeof(status), " %03u ", h->status % 1000);
+	n = put(out, n, cap, kind == KIND_REQUEST ? h->method : version);
+	n = put(out, n, cap, kind == KIND_REQUEST ? SLICE(" ") : slice_of(status));
+	n = put(out, n, cap, kind == KIND_REQUEST ? h->target : h->reason);
+	n = put(out, n, cap, kind == KIND_REQUEST ? SLICE(" ") : SLICE_EMPTY);
+	n = put(out, n, cap, kind == KIND_REQUEST ? version : SLICE_EMPTY);
+	n = put(out, n, cap, SLICE("\r\n"));
+	for (unsigned i = 0; i < h->nfields; i++) {
+		n = put(out, n, cap, h->fields[i].name);
+		n = put(out, n, cap, SLICE(": "));
+		n = put(out, n, cap, h->fields[i].value);
+		n = put(out, n, cap, SLICE("\r\n"));
+	}
+	return put(out, n, cap, SLICE("\r\n"));
+}
+
+static void
+check_bytes(struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		CHECK(((unsigned char)s.p[i] >= 0x20 && s.p[i] != 0x7f) || s.p[i] == '\t');
+}
+
+/* What holds for every head that was accepted, whatever its bytes were. */
+static void
+check_accepted(const struct verdict *v, struct slice in, enum kind kind)
+{
+	const struct http_head *h = &v->head;
+	bool chunked = http_head_count_name(h, SLICE("transfer-encoding")) > 0;
+	bool length = http_head_count_name(h, SLICE("content-length")) > 0;
+
+	CHECK(v->used >= 4 && v->used <= in.n);
+	CHECK(memcmp(in.p + v->used - 4, "\r\n\r\n", 4) == 0);
+	CHECK(http_head_count_name(h, SLICE("content-length")) <= 1);
+	CHECK(!chunked || (!length && h->minor == 1));
+	CHECK((h->framing == HTTP_CHUNKED) <= chunked && (h->framing == HTTP_LENGTH) <= length);
+	CHECK(kind != KIND_REQUEST || h->framing != HTTP_UNTIL_CLOSE);
+	CHECK(kind != KIND_REQUEST || (chunked == (h->framing == HTTP_CHUNKED)));
+	CHECK(kind != KIND_REQUEST || h->minor == 0 || http_head_count_name(h, SLICE("host")) == 1);
+	CHECK(memchr(in.p, '\0', v->used) == NULL);
+	check_bytes(h->reason);
+	for (unsigned i = 0; i < h->nfields; i++) {
+		CHECK(h->fields[i].name.n > 0);
+		check_bytes(h->fields[i].value);
+	}
+}
+
+struct body_run {
+	char *content;
+	size_t n, left;
+	enum http_body_result result;
+	enum http_refusal refusal;
+	struct http_body body;
+};
+
+static void
+read_body(const struct http_head *h, struct slice in, size_t step, struct body_run *r)
+{
+	size_t from = 0;
+
+	*r = (struct body_run){ .content = malloc(in.n > 0 ? in.n : 1) };
+	CHECK(r->content != NULL);
+	http_body_init(&r->body, h->framing, h->framing == HTTP_LENGTH ? h->length : 0);
+	do {
+		size_t n = in.n - from < step ? in.n - from : step;
+		struct slice part = slice_sub(in, from, from + n), data;
+
+		while ((r->result = http_body_next(&r->body, &part, &data, &r->refusal)) ==
+		       HTTP_BODY_DATA) {
+			CHECK(data.n > 0 && data.p >= in.p && data.p + data.n <= in.p + in.n);
+			memcpy(r->content + r->n, data.p, data.n);
+			r->n += data.n;
+		}
+		from += n - part.n;
+	} while (r->result == HTTP_BODY_MORE && from < in.n);
+	r->left = in.n - from;
+}
+
+static void
+check_body(const struct http_head *h, struct slice in, size_t step)
+{
+	static struct body_run whole, cut;
+
+	read_body(h, in, in.n > 0 ? in.n : 1, &whole);
+	read_body(h, in, step, &cut);
+	CHECK(whole.result == cut.result && whole.refusal == cut.refusal && whole.n == cut.n);
+	CHECK(memcmp(whole.content, cut.content, whole.n) == 0 && whole.body.total == whole.n);
+	CHECK(http_body_done(&whole.body) == (whole.result == HTTP_BODY_END));
+	check_same_slice(http_body_trailers(&whole.body), http_body_trailers(&cut.body));
+	if (whole.result != HTTP_BODY_BAD)
+		CHECK(whole.left == cut.left);
+	free(whole.content);
+	free(cut.content);
+}
+
+/* Everything above on one message. */
+static void
+check_message(enum kind kind, const struct http_limits *limits, struct slice in, size_t step)
+{
+	static struct verdict whole, cut, again;
+	static char text[8192];
+	struct http_scan scan = { 0 };
+	struct slice part;
+
+	parse_once(kind, limits, &scan, in, &whole);
+	part = parse_in_steps(kind, limits, in, step, &cut);
+	CHECK(whole.result == cut.result && whole.refusal == cut.refusal);
+	CHECK((whole.result == HTTP_BAD) == (whole.refusal != REFUSAL_NONE));
+	if (whole.result == HTTP_DONE) {
+		struct http_limits wide = *limits;
+
+		CHECK(whole.used == cut.used);
+		check_same_head(&whole.head, &cut.head);
+		check_accepted(&whole, in, kind);
+		wide.head = sizeof(text);
+		http_scan_reset(&scan);
+		parse_once(kind, &wide, &scan,
+		    (struct slice){ text, write_head(&whole.head, kind, text, sizeof(text)) },
+		    &again);
+		CHECK(again.result == HTTP_DONE);
+		check_same_head(&whole.head, &again.head);
+		check_body(&whole.head, slice_sub(in, whole.used, in.n), step);
+	}
+	free((void *)(uintptr_t)part.p);
+}
+
+#endif

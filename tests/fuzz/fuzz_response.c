@@ -1,0 +1,17 @@
+/*
+ * An answer's head and body: the first byte says how the rest is cut and whether it answers a HEAD.
+ */
+#include "fuzz_http.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const struct http_limits limits = { .head = 4096, .target = 1024, .fields = 24 };
+
+	if (size > 0)
+		check_message((data[0] & 0x80) != 0 ? KIND_ANSWER_TO_HEAD : KIND_ANSWER, &limits,
+		    (struct slice){ (const char *)data + 1, size - 1 }, 1 + data[0] % 16);
+	return 0;
+}
