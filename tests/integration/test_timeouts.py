@@ -1,0 +1,131 @@
+"""Each timeout of the configuration: what is answered, and what is recorded."""
+
+import socket
+import threading
+
+import pytest
+
+import http1
+from backend import ok
+from support import new_id, wait_for
+
+SHORT = "300ms"
+
+
+def refused(sidecar, reason):
+    """The record of a request that had no head."""
+    def found():
+        return [e for e in sidecar.events() if reason in str(e)]
+    return wait_for(found, f"a record of {reason}")
+
+
+def test_a_handshake_that_never_ends(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"timeouts": {"handshake": SHORT}})
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=20) as s:
+        assert s.recv(1) == b""
+
+
+def test_a_head_that_never_ends(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"timeouts": {"head": SHORT}})
+    with sidecar.client() as c:
+        c.send("GET /api/v2/keys HTTP/1.1\r\nHost: loc")
+        r = c.read_response()
+        assert r.status == 408 and b"REQUEST_TIMEOUT" in r.body
+        assert r.get("Connection") == "close" and c.is_closed()
+    refused(sidecar, "request_timeout")
+
+
+def test_a_slow_head_is_not_kept_alive_by_single_bytes(keytrail, raw_backend):
+    """The time runs from the first byte to the end of the head."""
+    sidecar = keytrail(raw_backend(ok()), {"timeouts": {"head": "500ms"}})
+    done = threading.Event()
+    with sidecar.client() as c:
+        def drip():
+            for byte in b"GET /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"b" * 1000:
+                if done.wait(0.05):
+                    return
+                try:
+                    c.sock.sendall(bytes([byte]))
+                except OSError:
+                    return
+        t = threading.Thread(target=drip)
+        t.start()
+        assert c.read_response().status == 408
+        done.set()
+        t.join()
+
+
+def test_an_idle_connection_is_closed_without_an_answer(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"timeouts": {"idle": SHORT}})
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+        assert c.is_closed(20)
+    assert len(sidecar.calls()) == 1
+
+
+def test_a_body_that_stands_still(keytrail, raw_backend):
+    backend = raw_backend(lambda c: c.read_request())
+    sidecar = keytrail(backend, {"timeouts": {"body": SHORT}})
+    correlation = new_id()
+    with sidecar.client() as c:
+        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n"
+               f"Correlation-Id: {correlation}\r\n\r\nabc")
+        r = c.read_response()
+        assert r.status == 408 and c.is_closed()
+    event = sidecar.event(correlation)
+    assert event["reason"]["reasonCode"] == 408 and event["outcome"] == "failure"
+
+
+def test_a_key_service_that_never_answers(keytrail, raw_backend):
+    hold = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        hold.wait(20)
+
+    sidecar = keytrail(raw_backend(script), {"timeouts": {"answer": SHORT}})
+    correlation = new_id()
+    r = sidecar.call("POST", "/api/v2/keys", {"Correlation-Id": correlation}, "{}")
+    hold.set()
+    assert r.status == 504 and b"UPSTREAM_TIMEOUT" in r.body
+    event = sidecar.event(correlation)
+    assert event["reason"]["reasonCode"] == 504 and event["severity"] in ("warning", "critical")
+
+
+def test_an_answer_that_stands_still(keytrail, raw_backend):
+    hold = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+        hold.wait(20)
+
+    sidecar = keytrail(raw_backend(script), {"timeouts": {"body": SHORT}})
+    correlation = new_id()
+    with sidecar.client() as c:
+        c.send_request("GET", "/api/v2/keys", {"Correlation-Id": correlation})
+        r = c.read_head()
+        with pytest.raises((http1.Closed, ConnectionError)):
+            c.read_body(r, "GET")
+    hold.set()
+    assert sidecar.event(correlation)["reason"]["reasonCode"] == 200
+
+
+@pytest.mark.parametrize("label", ["no handshake", "no connection"])
+def test_a_key_service_that_does_not_take_connections(keytrail, label):
+    """A full backlog, and a handshake that nobody answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as s:
+        port = s.getsockname()[1]
+        fill = [] if label == "no handshake" else [
+            socket.socket() for _ in range(8)]
+        for f in fill:
+            f.setblocking(False)
+            f.connect_ex(("127.0.0.1", port))
+        sidecar = keytrail(config={"upstream": {"address": f"127.0.0.1:{port}"},
+                                   "timeouts": {"connect": SHORT}})
+        correlation = new_id()
+        r = sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": correlation})
+        for f in fill:
+            f.close()
+    assert r.status in (502, 504)
+    assert sidecar.event(correlation)["reason"]["reasonCode"] == r.status

@@ -1,0 +1,153 @@
+"""TLS on both sides: versions, ALPN, resumption, client certificates, what is not verified."""
+
+import socket
+import ssl
+
+import pytest
+
+import http1
+from backend import ok
+from support import new_id, wait_for
+
+TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+
+
+@pytest.mark.parametrize("version, name", [(TLS12, "TLSv1.2"), (TLS13, "TLSv1.3")])
+def test_both_versions_are_spoken(keytrail, raw_backend, pki, version, name):
+    sidecar = keytrail(raw_backend(ok()))
+    with sidecar.client(pki.client(version=version)) as c:
+        assert c.sock.version() == name
+        assert c.sock.selected_alpn_protocol() == "http/1.1"
+        assert c.request("GET", "/api/v2/keys").status == 200
+
+
+def test_older_versions_are_refused(keytrail, raw_backend, pki):
+    sidecar = keytrail(raw_backend(ok()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        sidecar.client(context)
+
+
+@pytest.mark.parametrize("protocols, ok_", [(["h2", "http/1.1"], True), (["h2"], False),
+                                            (None, True)])
+def test_alpn_chooses_http_1_1_or_nothing(keytrail, raw_backend, pki, protocols, ok_):
+    sidecar = keytrail(raw_backend(ok()))
+    context = ssl.create_default_context(cafile=pki["ca.pem"])
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    if not ok_:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            with sidecar.client(context) as c:
+                c.request("GET", "/api/v2/keys")
+        return
+    with sidecar.client(context) as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
+def test_sessions_are_resumed_on_every_worker(keytrail, raw_backend, pki, version):
+    sidecar = keytrail(raw_backend(ok()), {"workers": 3})
+    context = pki.client(version=version)
+    with sidecar.client(context) as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+        session = c.sock.session
+        assert not c.sock.session_reused
+    for _ in range(6):  # dealt round robin
+        with sidecar.client(context, session=session) as c:
+            assert c.request("GET", "/api/v2/keys").status == 200
+            assert c.sock.session_reused
+            session = c.sock.session
+
+
+def test_plain_tcp_where_the_configuration_says_so(keytrail, raw_backend):
+    backend = raw_backend(ok(), tls=False)
+    sidecar = keytrail(backend, {"listen": {"tls": None}, "upstream": {"tls": None}})
+    with http1.Client(sidecar.port) as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+
+
+def test_junk_instead_of_a_handshake(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    with socket.create_connection(("127.0.0.1", sidecar.port)) as s:
+        s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while s.recv(4096):
+            pass
+    wait_for(lambda: sidecar.metric("keytrail_tls_handshake_failures_total") == 1
+             or sidecar.metric("keytrail_handshake_failures_total") == 1,
+             "the failure to be counted")
+    assert sidecar.call("GET", "/api/v2/keys").status == 200
+
+
+# ---- client certificates ----
+
+def with_client_ca(pki):
+    return {"listen": {"tls": {"client_ca": pki["ca.pem"]}}}
+
+
+def test_a_client_certificate_is_the_initiator(keytrail, raw_backend, pki):
+    sidecar = keytrail(raw_backend(ok()), {**with_client_ca(pki),
+                                           "audit": {"identity_name": "plain"}})
+    with sidecar.client(pki.client(cert="client")) as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+    event, = sidecar.wait_calls(1)
+    initiator = event["initiator"]
+    assert initiator["typeURI"] == "service/security/client/certificateid"
+    assert initiator["credential"] == {"type": "certificate", "verifiedBy": "certificate"}
+    assert "CN=client" in initiator["name"]
+
+
+@pytest.mark.parametrize("cert", [None, "other-client"], ids=["none", "of another CA"])
+def test_other_client_certificates_are_refused(keytrail, raw_backend, pki, cert):
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, with_client_ca(pki))
+    with pytest.raises((ssl.SSLError, ConnectionError, http1.Closed)):
+        with sidecar.client(pki.client(cert=cert)) as c:
+            c.request("GET", "/api/v2/keys")
+    assert backend.requests == [] and sidecar.calls() == []
+
+
+def test_our_own_client_certificate_goes_to_the_key_service(keytrail, raw_backend, pki):
+    backend = raw_backend(ok(), context=pki.server(client_ca="ca.pem"))
+    sidecar = keytrail(backend, {"upstream": {"tls": {
+        "certificate": pki["client.pem"], "key": pki["client.key"]}}})
+    assert sidecar.call("GET", "/api/v2/keys").status == 200
+    sidecar = keytrail(backend)
+    assert sidecar.call("GET", "/api/v2/keys").status == 502
+
+
+# ---- the key service's certificate ----
+
+@pytest.fixture(scope="session")
+def certificates(pki):
+    """Names of server certificates, by what is wrong with them."""
+    return {"another CA": "other-kms",
+            "another name": pki.issue("wrong-name", dns="other.example"),
+            "expired": pki.issue("expired", days_from=-10, days_to=-1),
+            "not valid yet": pki.issue("future", days_from=5, days_to=10)}
+
+
+@pytest.mark.parametrize("label", ["another CA", "another name", "expired", "not valid yet"])
+def test_an_unverified_key_service_gets_no_request(keytrail, raw_backend, pki, certificates,
+                                                   label):
+    backend = raw_backend(ok(), context=pki.server(certificates[label]))
+    sidecar = keytrail(backend)
+    correlation = new_id()
+    r = sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": correlation})
+    assert r.status == 502 and b"UPSTREAM_UNTRUSTED" in r.body
+    event = sidecar.event(correlation)
+    assert event["outcome"] == "failure" and event["reason"]["reasonCode"] == 502
+    assert backend.requests == []
+
+
+def test_the_name_that_is_verified_is_also_asked_for(keytrail, raw_backend, pki):
+    asked = []
+    context = pki.server(pki.issue("sni", dns="kms.example.com"))
+    context.sni_callback = lambda sock, name, ctx: asked.append(name)
+    sidecar = keytrail(raw_backend(ok(), context=context),
+                       {"upstream": {"tls": {"server_name": "kms.example.com"}}})
+    assert sidecar.call("GET", "/api/v2/keys").status == 200
+    assert asked == ["kms.example.com"]
