@@ -206,4 +206,4 @@ def test_junk_does_not_bury_the_evidence(keytrail, backend_of_all):
             c.read_response()
     assert sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": correlation}).status == 200
     assert sidecar.event(correlation)["outcome"] == "success"
-    assert sidecar.metric("keytrail_refused_total") >= 300
+    assert sidecar.metric("keytrail_refused_requests_total") >= 300

@@ -1,0 +1,121 @@
+"""HUP: validated, then swapped, without dropping a connection, and recorded."""
+
+import shutil
+import signal
+import ssl
+
+from backend import ok
+from support import wait_for
+
+
+def serial(sidecar):
+    """Of the certificate that a new connection gets."""
+    with sidecar.client() as c:
+        return c.sock.getpeercert()["serialNumber"]
+
+
+def test_routes_are_swapped_under_a_kept_connection(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    with sidecar.client() as c:
+        c.request("GET", "/custom/7")
+        event = sidecar.reload(routes=[{"action": "custom.things.read", "method": "GET",
+                                        "path": "/custom/{id}"}])
+        assert event["outcome"] == "success" and "routes" in event["details"]["changes"]
+        assert c.request("GET", "/custom/7").status == 200
+    first, second = sidecar.wait_calls(2)
+    assert first["action"] == "kms.secrets.default" and "unmatched" in first["requestData"]
+    assert second["action"] == "custom.things.read" and "unmatched" not in second["requestData"]
+
+
+def test_limits_are_swapped(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    with sidecar.client() as c:
+        assert c.request("POST", "/api/v2/keys", body="x" * 100).status == 200
+        sidecar.reload(limits={"body": 10})
+        assert c.request("POST", "/api/v2/keys", body="x" * 100).status == 413
+
+
+def test_certificates_are_swapped(keytrail, raw_backend, pki, tmp_path):
+    cert, key = tmp_path / "server.pem", tmp_path / "server.key"
+    shutil.copy(pki["server.pem"], cert)
+    shutil.copy(pki["server.key"], key)
+    sidecar = keytrail(raw_backend(ok()), {"listen": {"tls": {"certificate": str(cert),
+                                                              "key": str(key)}}})
+    before = serial(sidecar)
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+        name = pki.issue("renewed-" + tmp_path.name)
+        shutil.copy(pki[f"{name}.pem"], cert)
+        shutil.copy(pki[f"{name}.key"], key)
+        assert sidecar.reload()["outcome"] == "success"
+        assert serial(sidecar) != before
+        assert c.request("GET", "/api/v2/keys").status == 200
+
+
+def test_sessions_survive_a_reload(keytrail, raw_backend, pki):
+    sidecar = keytrail(raw_backend(ok()))
+    context = pki.client(version=ssl.TLSVersion.TLSv1_2)
+    with sidecar.client(context) as c:
+        c.request("GET", "/api/v2/keys")
+        session = c.sock.session
+    sidecar.reload()
+    with sidecar.client(context, session=session) as c:
+        assert c.sock.session_reused
+
+
+def test_the_key_service_is_swapped(keytrail, raw_backend):
+    first, second = raw_backend(ok("first")), raw_backend(ok("second"))
+    sidecar = keytrail(first, {"workers": 1})
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys").body == b"first"
+        sidecar.reload(upstream={"address": f"127.0.0.1:{second.port}"})
+        assert c.request("GET", "/api/v2/keys").body == b"second"
+
+
+def test_a_bad_file_keeps_the_old_configuration(keytrail, raw_backend, pki):
+    sidecar = keytrail(raw_backend(ok()))
+    good = sidecar.file.read_text()
+    digest = sidecar.own("keytrail.start")[0]["details"]["configDigest"]
+    for bad in ("{", good.replace('"workers"', '"wokers"'),
+                good.replace(pki["server.pem"], pki["ca.pem"]),
+                good.replace(pki["server.pem"], "/nonexistent.pem")):
+        sidecar.file.write_text(bad)
+        event = sidecar.reload()
+        assert event["outcome"] == "failure" and event["severity"] == "warning"
+        assert event["details"]["configDigest"] == digest
+        assert sidecar.call("GET", "/api/v2/keys").status == 200
+    failures = [line for line in sidecar.log_lines() if line["event"] == "reload_failed"]
+    assert len(failures) == 4
+    assert any("wokers" in f["message"] and "workers" in f["message"] for f in failures)
+    assert sidecar.metric("keytrail_reloads_total", result="failure") == 4
+    sidecar.file.write_text(good)
+    assert sidecar.reload()["outcome"] == "success"
+    assert sidecar.metric("keytrail_reloads_total", result="success") == 1
+
+
+def test_what_cannot_change_live_says_so(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    event = sidecar.reload(workers=1, audit={"ring_size": 2097152})
+    assert event["outcome"] == "success"
+    assert "workers" in event["details"]["needsRestart"]
+    assert "ring_size" in event["details"]["needsRestart"]
+    assert any(line["event"] == "reload_needs_restart" for line in sidecar.log_lines())
+
+
+def test_the_record_says_who(keytrail, raw_backend):
+    import os
+    sidecar = keytrail(raw_backend(ok()))
+    event = sidecar.reload()
+    assert event["details"]["signalPid"] == os.getpid()
+    assert event["details"]["signalUid"] == os.getuid()
+
+
+def test_many_reloads_under_load(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    with sidecar.client() as c:
+        for i in range(20):
+            sidecar.write_config(limits={"body": 100000 + i})
+            sidecar.signal(signal.SIGHUP)
+            assert c.request("POST", "/api/v2/keys", body="x" * 1000).status == 200
+        wait_for(lambda: sidecar.own("keytrail.reload"), "a reload")
+    assert len(sidecar.wait_calls(20)) == 20
