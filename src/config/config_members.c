@@ -175,7 +175,8 @@ static const struct member file_members[] = {
 	    .type = MEMBER_ADDRESS,
 	    .flags = MEMBER_REQUIRED | MEMBER_RESTART,
 	    IN(listen.address),
-	    .help = "Host and port to listen on: \"0.0.0.0:8443\", \"[::]:8443\"." },
+	    .help = "Host and port to listen on: \"0.0.0.0:8443\", \"[::]:8443\"; port 0 is any "
+		    "free one, which the log names." },
 	{ .name = "listen.tls",
 	    .type = MEMBER_OBJECT,
 	    .flags = MEMBER_REQUIRED | MEMBER_NULLABLE | MEMBER_RESTART,

@@ -120,6 +120,7 @@ char *config_resolve(struct arena *arena, const char *from, const char *file);
 /* Numbers with a unit; 0, or -1 when the text is none. */
 int config_bytes_of(const char *text, uint64_t *out);
 int config_time_of(const char *text, uint64_t unit_ns, uint64_t *out);
+/* Port 0 (any free one) is for callers to judge. */
 int config_address_of(const char *text, struct slice *host, uint16_t *port);
 int config_network_of(const char *text, struct config_network *out, struct err *err);
 

@@ -83,7 +83,7 @@ config_address_of(const char *text, struct slice *host, uint16_t *port)
 	bool bracketed = text[0] == '[';
 	uint64_t v;
 
-	if (colon == NULL || slice_to_u64(slice_of(colon + 1), &v) == -1 || v == 0 || v > 65535)
+	if (colon == NULL || slice_to_u64(slice_of(colon + 1), &v) == -1 || v > 65535)
 		return -1;
 	*host = (struct slice){ text, (size_t)(colon - text) };
 	if (bracketed) {

@@ -371,7 +371,11 @@ typedef int (*element_fn)(struct reading *v, void *out);
 static int
 read_address_element(struct reading *v, void *out)
 {
-	return parse_address(v, out);
+	struct config_address *a = out;
+
+	if (parse_address(v, a) == -1)
+		return -1;
+	return a->port != 0 ? 0 : not_wanted(v, "a port to connect to, 1 to 65535");
 }
 
 static int

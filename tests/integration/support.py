@@ -183,6 +183,7 @@ class Keytrail:
         self.environment = {**os.environ, **(environment or {})}
         self.arguments = arguments
         self.process = None
+        self.ports = None  # once it has started
         self.expected_exit = 0
         if raw is None:
             self.config = merge(self.defaults(backend), config or {})
@@ -262,7 +263,7 @@ class Keytrail:
 
     def finish(self):
         """For the end of a test: nothing stays, whatever happened."""
-        if self.process is None:
+        if self.process is None or (self.ports is None and self.process.poll() is not None):
             return
         if self.process.poll() is None:
             self.stop()
