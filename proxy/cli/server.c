@@ -1,9 +1,11 @@
 #include "cli/server.h"
 
+#include "admin/admin.h"
 #include "data/chronicle.h"
 #include "data/conn.h"
 #include "data/listener.h"
 #include "data/snapshot.h"
+#include "data/tls.h"
 #include "data/worker.h"
 #include "keytrail/clock.h"
 #include "keytrail/journal.h"
@@ -52,6 +54,7 @@ struct server {
 	struct worker *workers[WORKERS_MAX];
 	atomic_uint open_connections;
 	struct listener *listener;
+	struct admin *admin;
 	bool stopping;
 	bool drained; /* everything that was accepted is durable */
 };
@@ -70,6 +73,101 @@ flush_log(evutil_socket_t fd, short what, void *arg)
 		return;
 	if (!log_flush(s->log))
 		evtimer_add(&s->log_retry, &tv);
+}
+
+/* ---- what the admin listener asks ---- */
+
+static const struct config *
+current_config(void *arg)
+{
+	struct server *s = arg;
+
+	return s->config;
+}
+
+static void
+refresh(void *arg)
+{
+	struct server *s = arg;
+	struct trail_stats st;
+	char why[128];
+
+	trail_stats(s->trail, &st);
+	journal_health(s->journal, why, sizeof(why));
+	metrics_set(s->shard, METRIC_TRAIL_BYTES, 0, (double)st.bytes);
+	metrics_set(s->shard, METRIC_TRAIL_SEGMENTS, 0, (double)st.segments);
+	metrics_set(s->shard, METRIC_TRAIL_FREE_BYTES, 0, (double)st.free_bytes);
+	metrics_set(s->shard, METRIC_TRAIL_SEQUENCE, 0, (double)trail_durable_seq(s->trail));
+	metrics_set(s->shard, METRIC_TRAIL_WRITABLE, 0, why[0] == '\0');
+	metrics_set(s->shard, METRIC_LOG_SUPPRESSED, 0, (double)log_suppressed_total(s->log));
+	metrics_set(s->shard, METRIC_LOG_DROPPED, 0, (double)log_dropped_total(s->log));
+	if (s->snapshot->server != NULL)
+		metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY, 0,
+		    (double)tls_not_after(s->snapshot->server));
+}
+
+static size_t
+checks(void *arg, struct health_check *out, size_t max)
+{
+	struct server *s = arg;
+	size_t n = 0;
+
+	if (n < max) {
+		out[n].name = "trail";
+		journal_health(s->journal, out[n].detail, sizeof(out[n].detail));
+		out[n].ok = out[n].detail[0] == '\0';
+		n++;
+	}
+	if (n < max) {
+		out[n].name = "listener";
+		out[n].ok = s->listener != NULL && !s->stopping;
+		snprintf(out[n].detail, sizeof(out[n].detail), "%s",
+		    out[n].ok ? "" : "not accepting connections");
+		n++;
+	}
+	return n;
+}
+
+static void
+status_sinks(struct server *s, struct buf *out)
+{
+	struct publisher_sink_status st[METRICS_SINKS_MAX];
+	size_t n = publisher_status(s->publisher, st, METRICS_SINKS_MAX);
+
+	buf_printf(out, "\"sinks\":[");
+	for (size_t i = 0; i < n && i < METRICS_SINKS_MAX; i++)
+		buf_printf(out,
+		    "%s{\"name\":\"%s\",\"type\":\"%s\",\"up\":%s,\"delivered\":%" PRIu64
+		    ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64 ",\"waiting\":%" PRIu64
+		    ",\"oldestSeconds\":%.3f}",
+		    i > 0 ? "," : "", st[i].name, st[i].type, st[i].up ? "true" : "false",
+		    st[i].delivered, st[i].rejected, st[i].filtered, st[i].waiting,
+		    st[i].oldest_seconds);
+	buf_printf(out, "]");
+}
+
+/* Members of the status object; every string is a fixed word, hex, or checked by config. */
+static void
+status(void *arg, struct buf *out)
+{
+	struct server *s = arg;
+	struct trail_stats st;
+	char listen[LISTENER_TEXT_SIZE] = "";
+
+	trail_stats(s->trail, &st);
+	if (s->listener != NULL)
+		listener_text(s->listener, listen);
+	buf_printf(out,
+	    "\"version\":\"" KEYTRAIL_VERSION "\",\"uptimeSeconds\":%" PRId64
+	    ",\"configDigest\":\"%s\",\"listen\":\"%s\",\"workers\":%u,\"connections\":%u,",
+	    (int64_t)((clock_wall_ns() - s->started) / CLOCK_NS_PER_S), s->config->digest, listen,
+	    s->nworkers, atomic_load_explicit(&s->open_connections, memory_order_relaxed));
+	buf_printf(out,
+	    "\"trail\":{\"log\":\"%s\",\"boot\":\"%s\",\"durable\":%" PRIu64 ",\"bytes\":%" PRIu64
+	    ",\"segments\":%" PRIu64 ",\"freeBytes\":%" PRIu64 "},",
+	    trail_log_id(s->trail), trail_boot_id(s->trail), trail_durable_seq(s->trail), st.bytes,
+	    st.segments, st.free_bytes);
+	status_sinks(s, out);
 }
 
 /* ---- reload ---- */
@@ -349,9 +447,18 @@ open_listeners(struct server *s, struct err *err)
 		.limit = s->config->limits.connections,
 		.metrics = s->shard,
 		.log = s->log };
+	struct admin_opts aopts = { .base = s->base,
+		.metrics = s->metrics,
+		.log = s->log,
+		.config = current_config,
+		.refresh = refresh,
+		.checks = checks,
+		.status = status,
+		.arg = s };
 
-	s->listener = listener_new(&lopts, err);
-	return s->listener != NULL ? 0 : -1;
+	if ((s->listener = listener_new(&lopts, err)) == NULL)
+		return -1;
+	return admin_start(&aopts, &s->admin, err);
 }
 
 static void
@@ -475,6 +582,7 @@ stop(struct server *s)
 static void
 tear_down(struct server *s)
 {
+	admin_free(s->admin);
 	listener_free(s->listener);
 	for (unsigned i = 0; i < s->nworkers; i++)
 		worker_free(s->workers[i]);
