@@ -205,44 +205,67 @@ read_claims(struct slice json, struct identity *id)
 	return !more && jsonscan_next(&s, &t) == JSONSCAN_EOF ? 0 : -1;
 }
 
-/* The value of a base64url digit (RFC 4648 section 5), or -1. */
-static int
-base64_digit(char c)
+/* The value of each base64url digit (RFC 4648 section 5); BAD for every other byte. */
+#define BAD 0xff
+/* clang-format off */
+static const unsigned char digit_values[256] = {
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD,
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD,
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, 62, BAD, BAD,
+	52, 53, 54, 55, 56, 57, 58, 59, 60, 61, BAD, BAD, BAD, BAD, BAD, BAD,
+	BAD, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+	15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, BAD, BAD, BAD, BAD, 63,
+	BAD, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40,
+	41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, BAD, BAD, BAD, BAD, BAD,
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD,
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD,
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD,
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD,
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD,
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD,
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD,
+	BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD, BAD,
+};
+/* clang-format on */
+
+static unsigned
+digit_at(struct slice s, size_t i)
 {
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	return c == '-' ? 62 : c == '_' ? 63 : -1;
+	return digit_values[(unsigned char)s.p[i]];
 }
 
-/* Decode without padding into out, or only check when out is NULL.  The length, or -1. */
-static long
+/* Is s the only spelling of some bytes?  Not so with a digit too many, or with bits in the last one
+ * that no byte takes. */
+static bool
+is_base64(struct slice s)
+{
+	static const unsigned char unused_bits[] = { 0, 0, 0x0f, 0x03 };
+	unsigned all = 0;
+
+	if (s.n == 0)
+		return false;
+	for (size_t i = 0; i < s.n; i++)
+		all |= digit_at(s, i);
+	return (all & 0xc0) == 0 && (digit_at(s, s.n - 1) & unused_bits[s.n % 4]) == 0 &&
+	       s.n % 4 != 1;
+}
+
+/* Decode what is_base64; out has room for three bytes for every four digits begun.  The length. */
+static size_t
 base64_decode(struct slice s, char *out)
 {
-	uint32_t acc = 0;
-	unsigned bits = 0;
-	long n = 0;
+	size_t n = 0;
 
-	for (size_t i = 0; i < s.n; i++) {
-		int d = base64_digit(s.p[i]);
+	for (size_t i = 0; i < s.n; i += 4) {
+		unsigned v = digit_at(s, i) << 18 | (i + 1 < s.n ? digit_at(s, i + 1) << 12 : 0) |
+			     (i + 2 < s.n ? digit_at(s, i + 2) << 6 : 0) |
+			     (i + 3 < s.n ? digit_at(s, i + 3) : 0);
 
-		if (d == -1)
-			return -1;
-		acc = acc << 6 | (uint32_t)d;
-		if ((bits += 6) < 8)
-			continue;
-		bits -= 8;
-		if (out != NULL)
-			out[n] = (char)(acc >> bits);
-		n++;
+		out[n++] = (char)(v >> 16);
+		out[n++] = (char)(v >> 8);
+		out[n++] = (char)v;
 	}
-	/* One digit too many, or bits that two encoders could set differently. */
-	if (bits == 6 || (acc & ((1u << bits) - 1)) != 0)
-		return -1;
-	return n;
+	return s.n / 4 * 3 + (s.n % 4 > 0 ? s.n % 4 - 1 : 0);
 }
 
 /* Cut *rest at its first point: the part before, empty when there is no point. */
@@ -262,21 +285,19 @@ cut_segment(struct slice *rest)
 static int
 read_token(struct slice token, struct identity *id)
 {
-	char json[IDENTITY_TOKEN_MAX / 4 * 3];
+	char json[(IDENTITY_TOKEN_MAX + 3) / 4 * 3];
 	struct slice rest = token;
 	struct slice header = cut_segment(&rest);
 	struct slice claims = cut_segment(&rest);
-	long n;
-	int rc = -1;
+	size_t n;
+	int rc;
 
-	if (token.n > IDENTITY_TOKEN_MAX || header.n == 0 || claims.n == 0 || rest.n == 0 ||
-	    base64_decode(header, NULL) == -1 || base64_decode(rest, NULL) == -1)
+	if (token.n > IDENTITY_TOKEN_MAX || !is_base64(header) || !is_base64(claims) ||
+	    !is_base64(rest))
 		return -1;
-	if ((n = base64_decode(claims, NULL)) == -1)
-		return -1;
-	base64_decode(claims, json);
-	rc = read_claims((struct slice){ json, (size_t)n }, id);
-	explicit_bzero(json, (size_t)n);
+	n = base64_decode(claims, json);
+	rc = read_claims((struct slice){ json, n }, id);
+	explicit_bzero(json, n);
 	return rc;
 }
 

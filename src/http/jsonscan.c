@@ -151,6 +151,9 @@ scan_string(const struct jsonscan *s, bool *escaped, size_t *end)
 	for (; i < n && s->text.p[i] != '"'; i += len) {
 		const char *p = s->text.p + i;
 
+		len = 1;
+		if ((unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 && *p != '\\')
+			continue;
 		*end = i;
 		if (*p == '\\') {
 			*escaped = true;
