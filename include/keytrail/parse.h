@@ -13,11 +13,11 @@
  *
  * Stricter than RFC 9112 asks: methods are those of RFC 9110 and PATCH; obs-text (0x80 to 0xff) is
  * refused in a request's field values and in trailers, and passed in an answer; Content-Length has
- * no leading zeros and is below 2^63, and neither it nor Transfer-Encoding has a tab beside its
- * value; Host is a name of letters, digits, '-', '_', '.' or an
- * address, with a port from 1 to 65535, never empty; a Connection field has at most
- * HTTP_OPTIONS_MAX options; chunk extensions have no white space outside of quotes.  More lenient
- * in one point: a status line may lack the space before its empty reason.
+ * no leading zeros and is below 2^63; no tab stands beside the value of Content-Length or
+ * Transfer-Encoding; Host is an address or a name of letters, digits, '-', '_' and '.', with a port
+ * from 1 to 65535, never empty; Connection has at most HTTP_OPTIONS_MAX options; chunk extensions
+ * have no white space outside of quotes.  More lenient in one point: a status line may lack the
+ * space before its empty reason.
  */
 #ifndef KEYTRAIL_PARSE_H
 #define KEYTRAIL_PARSE_H

@@ -1,6 +1,7 @@
 #include "keytrail/uri.h"
 
 #include "keytrail/chars.h"
+#include "keytrail/utf8.h"
 
 /* A name that is longer and holds an escape is no parameter that we can vouch for. */
 #define NAME_MAX_DECODED 256
@@ -14,44 +15,12 @@ escape(const char *p, const char *end)
 	return (int)(chars_hex(p[0]) << 4 | chars_hex(p[1]));
 }
 
-/* ---- well-formed UTF-8 (RFC 3629 section 4): an overlong '/' or '.' is somebody's '/' or '.' ---- */
-
-struct utf8 {
-	unsigned need;		 /* continuation bytes still to come */
-	unsigned char low, high; /* bounds of the next one */
-};
-
-static bool
-utf8_first(struct utf8 *u, unsigned char c)
-{
-	if (c < 0x80)
-		return true;
-	if (c < 0xc2 || c > 0xf4)
-		return false;
-	u->need = c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3;
-	u->low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
-	u->high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-	return true;
-}
-
-static bool
-utf8_step(struct utf8 *u, unsigned char c)
-{
-	if (u->need == 0)
-		return utf8_first(u, c);
-	if (c < u->low || c > u->high)
-		return false;
-	u->need--;
-	u->low = 0x80;
-	u->high = 0xbf;
-	return true;
-}
-
 /* ---- path ---- */
 
 struct segment {
 	const char *p, *end;
-	struct utf8 utf8;
+	char utf8[4]; /* of a character that is not whole yet */
+	size_t nutf8;
 	unsigned piece; /* plain bytes since the last separator, encoded ones included */
 	bool dots;	/* and all of them dots */
 	bool delimiter;
@@ -80,11 +49,25 @@ plain_byte(struct segment *s)
 		return REFUSAL_AMBIGUOUS_PATH;
 	if (!chars_is(c, CHARS_PCHAR))
 		return REFUSAL_BAD_TARGET;
-	if (s->utf8.need > 0)
+	if (s->nutf8 > 0)
 		return REFUSAL_AMBIGUOUS_PATH;
 	s->dots = s->dots && c == '.';
 	s->piece++;
 	return REFUSAL_NONE;
+}
+
+/* Well-formed UTF-8 or nothing: an overlong '/' or '.' is somebody's '/' or '.'. */
+static bool
+take_utf8(struct segment *s, char c)
+{
+	uint32_t character;
+
+	if ((unsigned char)c < 0x80)
+		return s->nutf8 == 0;
+	s->utf8[s->nutf8++] = c;
+	if (utf8_decode(s->utf8, s->nutf8, &character) == s->nutf8)
+		s->nutf8 = 0;
+	return s->nutf8 < sizeof(s->utf8);
 }
 
 /*
@@ -103,8 +86,7 @@ escaped_byte(struct segment *s)
 		if ((c = escape(s->p, s->end)) == -1)
 			return REFUSAL_AMBIGUOUS_PATH;
 	}
-	if (c < 0x20 || c == 0x7f || chars_is((char)c, CHARS_UNRESERVED) ||
-	    !utf8_step(&s->utf8, (unsigned char)c))
+	if (c < 0x20 || c == 0x7f || chars_is((char)c, CHARS_UNRESERVED) || !take_utf8(s, (char)c))
 		return REFUSAL_AMBIGUOUS_PATH;
 	if (c >= 0x80 || strchr("/\\;?#", c) != NULL)
 		s->delimiter = true;
@@ -133,7 +115,7 @@ check_segment(struct slice raw, bool *delimiter)
 		if (refusal != REFUSAL_NONE)
 			return refusal;
 	}
-	if (is_dot_piece(&s) || s.utf8.need > 0)
+	if (is_dot_piece(&s) || s.nutf8 > 0)
 		return REFUSAL_AMBIGUOUS_PATH;
 	*delimiter = s.delimiter;
 	return REFUSAL_NONE;

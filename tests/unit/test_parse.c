@@ -940,6 +940,8 @@ static const struct {
 	    SLICE_INIT(""), false },
 	{ "absolute form with a query alone", SLICE_INIT("HTTPS://H?q"), SLICE_INIT("H"),
 	    SLICE_INIT("/"), SLICE_INIT("q"), true },
+	{ "all of the server", SLICE_INIT("*"), SLICE_INIT(""), SLICE_INIT("*"), SLICE_INIT(""),
+	    false },
 };
 
 static void
@@ -951,7 +953,7 @@ a_target_is_taken_apart(void **state)
 		static struct verdict v;
 		struct http_scan scan = { 0 };
 
-		snprintf(text, sizeof(text), "GET %.*s HTTP/1.1\r\nHost: h\r\n\r\n",
+		snprintf(text, sizeof(text), "OPTIONS %.*s HTTP/1.1\r\nHost: h\r\n\r\n",
 		    SLICE_ARG(targets[i].target));
 		parse(REQUEST, &scan, slice_of(text), &v);
 		if (v.result != HTTP_DONE || !slice_equal(v.head.authority, targets[i].authority) ||
