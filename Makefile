@@ -191,7 +191,7 @@ check: ## format, include graph, static analysis, unit tests under ASan and UBSa
 unit: $(UNIT) ## unit tests (SAN=address|thread, CC=clang)
 	@$(PYTHON) tests/run-unit $(UNIT)
 
-integration: programs $B/unit/test_event ## integration tests against build/keytrail (SAN=address|thread)
+integration: programs $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) tests/integration
 

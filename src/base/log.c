@@ -186,7 +186,8 @@ report_dropped_locked(struct log *log)
 {
 	char message[64], line[LINE_MAX_SIZE];
 
-	if (log->dropped_unreported == 0)
+	/* Once, when the reader is back, and not once for each line that just did not fit. */
+	if (log->dropped_unreported == 0 || log->len > BUFFER_SIZE / 2)
 		return;
 	snprintf(message, sizeof(message), "%llu lines dropped for want of room",
 	    (unsigned long long)log->dropped_unreported);
@@ -292,7 +293,7 @@ wake(struct log *log)
 void
 log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
 {
-	char message[MESSAGE_MAX + 3], line[LINE_MAX_SIZE];
+	char message[MESSAGE_MAX], line[LINE_MAX_SIZE];
 	int saved = errno;
 	size_t n;
 	bool sleeping;
