@@ -4,7 +4,8 @@
 
 #include <ctype.h>
 
-#define WORD_MAX 64
+#define WORD_MAX   64
+#define PREFIX_MIN 4
 
 static size_t
 smallest(size_t a, size_t b, size_t c)
@@ -47,12 +48,21 @@ edit_distance(struct slice a, struct slice b)
 	return above[b.n];
 }
 
+/* One is an abbreviation of the other. */
+static bool
+is_prefix(struct slice a, struct slice b)
+{
+	size_t n = a.n < b.n ? a.n : b.n;
+
+	return n >= PREFIX_MIN && slice_equal_nocase(slice_sub(a, 0, n), slice_sub(b, 0, n));
+}
+
 const char *
 nearest_word(const char *meant, nearest_get_fn get, const void *list, size_t n)
 {
 	struct slice m = slice_of(meant);
 	const char *best = NULL;
-	size_t distance = m.n / 3 + 1;
+	size_t distance = m.n < 6 ? 1 : m.n / 3;
 
 	if (m.n > WORD_MAX)
 		return NULL;
@@ -63,6 +73,8 @@ nearest_word(const char *meant, nearest_get_fn get, const void *list, size_t n)
 		if (w.n > WORD_MAX || w.n == 0)
 			continue;
 		d = edit_distance(m, w);
+		if (d > distance && is_prefix(m, w))
+			d = distance;
 		if (d <= distance && d < w.n) {
 			best = w.p;
 			distance = d - (d > 0);

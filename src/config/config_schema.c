@@ -275,6 +275,15 @@ is_number(const struct member *m)
 	       m->type == MEMBER_US || m->type == MEMBER_SECONDS;
 }
 
+/* An object changes where its members do, unless it can be there or not. */
+static const char *
+changes_at(const struct member *m)
+{
+	if (m->type == MEMBER_IGNORED || (m->type == MEMBER_OBJECT && m->size == 0))
+		return "";
+	return m->flags & MEMBER_RESTART ? "restart" : "HUP";
+}
+
 static int
 put_row(const struct member *m, bool live, struct buf *out)
 {
@@ -282,7 +291,7 @@ put_row(const struct member *m, bool live, struct buf *out)
 	    (is_number(m) && buf_printf(out, ", %" PRIu64 " to %" PRIu64, m->min, m->max) == -1) ||
 	    buf_printf(out, " | ") == -1 || put_default_text(m, out) == -1)
 		return -1;
-	if (live && buf_printf(out, " | %s", m->flags & MEMBER_RESTART ? "restart" : "HUP") == -1)
+	if (live && buf_printf(out, " | %s", changes_at(m)) == -1)
 		return -1;
 	return buf_printf(out, " | %s |\n", m->help);
 }
