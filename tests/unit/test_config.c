@@ -133,8 +133,8 @@ static const struct {
 	{ WITH_LISTEN("{\"address\":\"127.0.0.1\",\"tls\":null}"),
 	    "f.json:2:21: \"listen.address\" is \"127.0.0.1\"; wanted host:port, like "
 	    "\"127.0.0.1:8443\" or \"[::1]:8443\"" },
-	{ WITH_LISTEN("{\"address\":\"127.0.0.1:0\",\"tls\":null}"),
-	    "f.json:2:21: \"listen.address\" is \"127.0.0.1:0\"; wanted host:port" },
+	{ WITH_UP("{\"address\":\"a:0\"}"), "f.json:2:23: \"upstream.address\" is \"a:0\"; wanted "
+					    "a port to connect to, 1 to 65535" },
 	{ WITH_LISTEN("{\"address\":\"127.0.0.1:65536\",\"tls\":null}"),
 	    "f.json:2:21: \"listen.address\" is \"127.0.0.1:65536\"; wanted host:port" },
 	{ WITH_LISTEN("{\"address\":\":8443\",\"tls\":null}"),
