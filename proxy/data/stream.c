@@ -19,17 +19,20 @@ struct stream_method {
 
 /*
  * A short read has emptied the socket, so the next one would only say EAGAIN; a new edge comes with
- * new bytes.  After a hang-up no edge is left to come, so then the EOF must be read.
+ * new bytes.  After a hang-up no edge is left to come, so then the EOF must be read.  A reset looks
+ * to us like an edge for both directions: where it may have been one and the caller wants more than
+ * the short read gave, the kernel is asked once again.
  */
 static ssize_t
 socket_read(struct stream *s, void *p, size_t cap)
 {
 	ssize_t n;
 
-	if (!s->readable) {
+	if (!s->readable && !s->unsure) {
 		errno = EAGAIN;
 		return -1;
 	}
+	s->unsure = s->unsure && s->readable;
 	do
 		n = recv(s->fd, p, cap, 0);
 	while (n == -1 && errno == EINTR);
@@ -131,6 +134,8 @@ on_event(evutil_socket_t fd, short what, void *arg)
 		s->hung_up = true;
 	if (what & EV_WRITE)
 		s->writable = true;
+	/* What libevent makes of EPOLLERR. */
+	s->unsure = (what & (EV_READ | EV_WRITE)) == (EV_READ | EV_WRITE);
 	s->ready(s->arg);
 }
 

@@ -33,6 +33,7 @@ struct stream {
 	void *arg;
 	bool readable, writable; /* as far as known, the kernel would not say EAGAIN */
 	bool hung_up;		 /* the peer will send no more: read until EOF */
+	bool unsure;		 /* the last edge may have been a reset behind unread bytes */
 	bool broken;		 /* no close_notify may be sent */
 };
 

@@ -351,6 +351,8 @@ upstream_release(struct upstream_conn *c, bool reuse)
 	TAILQ_INSERT_HEAD(&u->idle, c, link);
 	u->nidle++;
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_IDLE, 0, 1);
+	/* What came together with the answer, say a close_notify, brings no edge of its own. */
+	check_idle(c);
 }
 
 void
