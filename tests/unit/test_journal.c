@@ -1,0 +1,863 @@
+#include "keytrail/journal.h"
+
+#include "keytrail/clock.h"
+#include "tempdir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#define RINGS	  2
+#define RING_SIZE 65536
+#define WAIT_NS	  (20 * CLOCK_NS_PER_S) /* for what must happen; never waited for in full */
+
+/* A disk whose syncs can be held up, counted and made to fail. */
+struct disk {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool held; /* syncs wait */
+	unsigned syncs, waiting;
+	unsigned fail_syncs, fail_creates, fail_allocates;
+};
+
+struct fixture {
+	char dir[TEMPDIR_SIZE];
+	struct disk disk;
+	struct trail_io io;
+	struct trail *t;
+	struct trail_recovery rec;
+	struct ring *rings[RINGS];
+	struct journal *j;
+	struct metrics *metrics;
+	struct log *log;
+	_Atomic unsigned notified[RINGS];
+	_Atomic uint64_t durable, keep;
+	struct err err;
+};
+
+/* ---- the disk ---- */
+
+static bool
+fails(struct disk *d, unsigned *count)
+{
+	bool fail;
+
+	pthread_mutex_lock(&d->lock);
+	fail = *count > 0;
+	if (fail)
+		--*count;
+	pthread_mutex_unlock(&d->lock);
+	errno = EIO;
+	return fail;
+}
+
+static int
+disk_create(void *arg, int dirfd, const char *name)
+{
+	struct disk *d = arg;
+
+	if (fails(d, &d->fail_creates))
+		return -1;
+	return openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+}
+
+static int
+disk_allocate(void *arg, int fd, off_t at, off_t n)
+{
+	struct disk *d = arg;
+
+	if (fails(d, &d->fail_allocates)) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return fallocate(fd, FALLOC_FL_KEEP_SIZE, at, n);
+}
+
+static ssize_t
+disk_write(void *arg, int fd, const void *p, size_t n, off_t at)
+{
+	(void)arg;
+	return pwrite(fd, p, n, at);
+}
+
+static int
+disk_sync(void *arg, int fd)
+{
+	struct disk *d = arg;
+
+	pthread_mutex_lock(&d->lock);
+	d->waiting++;
+	pthread_cond_broadcast(&d->changed);
+	while (d->held)
+		pthread_cond_wait(&d->changed, &d->lock);
+	d->waiting--;
+	d->syncs++;
+	pthread_mutex_unlock(&d->lock);
+	return fails(d, &d->fail_syncs) ? -1 : fdatasync(fd);
+}
+
+static int
+disk_truncate(void *arg, int fd, off_t length)
+{
+	(void)arg;
+	return ftruncate(fd, length);
+}
+
+static void
+hold_syncs(struct disk *d, bool held)
+{
+	pthread_mutex_lock(&d->lock);
+	d->held = held;
+	pthread_cond_broadcast(&d->changed);
+	pthread_mutex_unlock(&d->lock);
+}
+
+static void
+wait_for_held_sync(struct disk *d)
+{
+	pthread_mutex_lock(&d->lock);
+	while (d->waiting == 0)
+		pthread_cond_wait(&d->changed, &d->lock);
+	pthread_mutex_unlock(&d->lock);
+}
+
+static void
+set_faults(struct disk *d, unsigned syncs, unsigned creates, unsigned allocates)
+{
+	pthread_mutex_lock(&d->lock);
+	d->fail_syncs = syncs;
+	d->fail_creates = creates;
+	d->fail_allocates = allocates;
+	pthread_mutex_unlock(&d->lock);
+}
+
+static unsigned
+syncs_done(struct disk *d)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&d->lock);
+	n = d->syncs;
+	pthread_mutex_unlock(&d->lock);
+	return n;
+}
+
+/* ---- the fixture ---- */
+
+static void
+on_notify(void *arg)
+{
+	atomic_fetch_add((_Atomic unsigned *)arg, 1);
+}
+
+static void
+on_durable(void *arg, uint64_t seq)
+{
+	atomic_store(&((struct fixture *)arg)->durable, seq);
+}
+
+static uint64_t
+on_keep(void *arg)
+{
+	return atomic_load(&((struct fixture *)arg)->keep);
+}
+
+static void
+check(struct fixture *f, int rc)
+{
+	if (rc == -1)
+		fail_msg("%s", f->err.msg);
+}
+
+static void
+open_all(struct fixture *f)
+{
+	struct trail_opts opts = { .dir = f->dir,
+		.create = true,
+		.segment_size = 16384,
+		.room = (uint64_t)RINGS * RING_SIZE,
+		.io = &f->io };
+
+	check(f, trail_open(&opts, &f->t, &f->rec, &f->err));
+	for (unsigned i = 0; i < RINGS; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "ring.%u", i);
+		check(f, ring_open(trail_dirfd(f->t), name, RING_SIZE, &f->rings[i], &f->err));
+	}
+}
+
+static struct journal_opts
+plain_opts(struct fixture *f)
+{
+	return (struct journal_opts){
+		.trail = f->t,
+		.log = f->log,
+		.metrics = metrics_shard_new(f->metrics),
+		.flush_interval_ms = 5,
+		.spacing_min_us = 200,
+		.spacing_max_us = 3000,
+		.retention_s = 400 * 86400,
+		.keep_seq = on_keep,
+		.keep_arg = f,
+		.durable = on_durable,
+		.durable_arg = f,
+	};
+}
+
+static void
+start(struct fixture *f, const struct journal_opts *opts)
+{
+	f->j = journal_new(opts, &f->err);
+	assert_non_null(f->j);
+	for (unsigned i = 0; i < RINGS; i++)
+		check(f, journal_add_ring(f->j, f->rings[i], on_notify, &f->notified[i], &f->err));
+	check(f, journal_start(f->j, &f->err));
+}
+
+static int
+stop(struct fixture *f)
+{
+	int rc = journal_stop(f->j, &f->err);
+
+	journal_free(f->j);
+	f->j = NULL;
+	return rc;
+}
+
+static void
+close_all(struct fixture *f, bool clean)
+{
+	for (unsigned i = 0; i < RINGS; i++) {
+		ring_close(f->rings[i]);
+		f->rings[i] = NULL;
+	}
+	if (f->t != NULL)
+		trail_close(f->t, clean);
+	f->t = NULL;
+}
+
+static int
+setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	tempdir_make(f->dir);
+	pthread_mutex_init(&f->disk.lock, NULL);
+	pthread_cond_init(&f->disk.changed, NULL);
+	f->io = (struct trail_io){ disk_create, disk_allocate, disk_write, disk_sync, disk_truncate,
+		&f->disk };
+	f->log = log_new(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_ERROR);
+	f->metrics = metrics_new();
+	atomic_store(&f->keep, UINT64_MAX);
+	open_all(f);
+	*state = f;
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	hold_syncs(&f->disk, false);
+	if (f->j != NULL)
+		stop(f);
+	close_all(f, false);
+	metrics_free(f->metrics);
+	log_free(f->log);
+	pthread_mutex_destroy(&f->disk.lock);
+	pthread_cond_destroy(&f->disk.changed);
+	tempdir_remove(f->dir);
+	free(f);
+	return 0;
+}
+
+static uint64_t
+commit(struct fixture *f, unsigned ring, const char *id, unsigned flags)
+{
+	char text[128];
+	int n = snprintf(text, sizeof(text), "{\"action\":\"test\",\"id\":\"%s\"", id);
+	uint64_t pos;
+
+	assert_true(ring_claim(f->rings[ring], sizeof(text)));
+	memcpy(ring_line(f->rings[ring], sizeof(text)), text, (size_t)n);
+	pos = ring_commit(f->rings[ring], sizeof(text), (size_t)n, flags);
+	if (flags & RING_DURABLE)
+		journal_kick(f->j);
+	else
+		journal_kick_async(f->j);
+	return pos;
+}
+
+static void
+pause_ms(long ms)
+{
+	struct timespec ts = { ms / 1000, ms % 1000 * CLOCK_NS_PER_MS };
+
+	nanosleep(&ts, NULL);
+}
+
+#define WAIT_UNTIL(condition)                                                                      \
+	do {                                                                                       \
+		int64_t end_ = clock_mono_ns() + WAIT_NS;                                          \
+		while (!(condition)) {                                                             \
+			assert_true(clock_mono_ns() < end_);                                       \
+			pause_ms(1);                                                               \
+		}                                                                                  \
+	} while (0)
+
+static void
+commit_and_wait(struct fixture *f, unsigned ring, const char *id)
+{
+	uint64_t pos = commit(f, ring, id, RING_DURABLE);
+
+	WAIT_UNTIL(ring_durable(f->rings[ring]) == pos);
+}
+
+/* How often the trail has this text within a line. */
+static unsigned
+count_lines(struct fixture *f, const char *text)
+{
+	struct trail_reader *r;
+	struct slice line;
+	uint64_t seq, last = 0;
+	unsigned n = 0;
+	int rc;
+
+	check(f, trail_reader_open(f->dir, 0, &r, &f->err));
+	while ((rc = trail_reader_next(r, &line, &seq, &f->err)) == 1) {
+		assert_true(last == 0 || seq == last + 1);
+		last = seq;
+		n += memmem(line.p, line.n, text, strlen(text)) != NULL;
+	}
+	check(f, rc);
+	trail_reader_close(r);
+	return n;
+}
+
+/* ---- what is durable when ---- */
+
+static void
+a_waiter_is_released_only_after_the_sync(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	uint64_t pos;
+
+	start(f, &opts);
+	hold_syncs(&f->disk, true);
+	pos = commit(f, 0, "a", RING_DURABLE);
+	wait_for_held_sync(&f->disk);
+	assert_true(ring_durable(f->rings[0]) < pos);
+	assert_int_equal(atomic_load(&f->notified[0]), 0);
+	assert_int_equal(atomic_load(&f->durable), 0);
+	assert_int_equal(count_lines(f, "\"id\":"), 0);
+	hold_syncs(&f->disk, false);
+	WAIT_UNTIL(atomic_load(&f->durable) == 1);
+	assert_int_equal(ring_durable(f->rings[0]), pos);
+	assert_int_equal(atomic_load(&f->notified[0]), 1);
+	assert_int_equal(atomic_load(&f->notified[1]), 0);
+	assert_int_equal(count_lines(f, "\"id\":\"a\""), 1);
+}
+
+static void
+all_that_wait_share_one_sync_and_one_notice_a_ring(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	uint64_t last = 0;
+	unsigned before;
+
+	start(f, &opts);
+	hold_syncs(&f->disk, true);
+	commit(f, 0, "first", RING_DURABLE);
+	wait_for_held_sync(&f->disk);
+	before = syncs_done(&f->disk);
+	for (unsigned i = 0; i < 100; i++)
+		last = commit(f, i % 2, "later", RING_DURABLE);
+	hold_syncs(&f->disk, false);
+	WAIT_UNTIL(ring_durable(f->rings[1]) == last);
+	WAIT_UNTIL(atomic_load(&f->durable) == 101);
+	assert_int_equal(syncs_done(&f->disk), before + 2);
+	assert_int_equal(atomic_load(&f->notified[0]), 2);
+	assert_int_equal(atomic_load(&f->notified[1]), 1);
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_DURABLE, 0), 101);
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_RECORDED, 0), 101);
+	assert_int_equal(metrics_value(f->metrics, METRIC_COMMIT_EVENTS, 0), 2);
+	assert_int_equal(metrics_value(f->metrics, METRIC_FSYNC_SECONDS, 0), 2);
+}
+
+static void
+a_lone_waiter_is_synced_at_once(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+
+	opts.flush_interval_ms = opts.spacing_min_us = opts.spacing_max_us = 600 * 1000 * 1000;
+	start(f, &opts);
+	for (unsigned i = 0; i < 20; i++) {
+		commit_and_wait(f, 0, "lone");
+	}
+	assert_int_equal(syncs_done(&f->disk), 20);
+}
+
+/* Two clients a time, each for its answer: the load that group commit is for. */
+static void
+syncs_are_spaced_under_load(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	int64_t begin;
+	unsigned rounds = 0, syncs;
+
+	opts.spacing_min_us = opts.spacing_max_us = 50000;
+	start(f, &opts);
+	begin = clock_mono_ns();
+	while (clock_mono_ns() - begin < 400 * CLOCK_NS_PER_MS) {
+		uint64_t a = commit(f, 0, "a", RING_DURABLE), b = commit(f, 1, "b", RING_DURABLE);
+
+		WAIT_UNTIL(ring_durable(f->rings[0]) == a && ring_durable(f->rings[1]) == b);
+		rounds++;
+	}
+	syncs = syncs_done(&f->disk);
+	/* The first pair may be cut in two. */
+	assert_true(syncs <= (unsigned)((clock_mono_ns() - begin) / (50 * CLOCK_NS_PER_MS)) + 3);
+	assert_true(rounds >= 2);
+}
+
+static void
+async_lines_are_durable_after_the_flush_interval(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	uint64_t pos;
+	int64_t begin;
+
+	opts.flush_interval_ms = 100;
+	start(f, &opts);
+	begin = clock_mono_ns();
+	pos = commit(f, 0, "a", 0);
+	WAIT_UNTIL(ring_durable(f->rings[0]) == pos);
+	assert_true(clock_mono_ns() - begin >= 100 * CLOCK_NS_PER_MS);
+	assert_int_equal(syncs_done(&f->disk), 1);
+	assert_int_equal(atomic_load(&f->notified[0]), 0); /* nobody waited */
+}
+
+static void
+a_waiter_does_not_wait_for_the_flush_interval_of_others(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	uint64_t pos;
+
+	opts.flush_interval_ms = 3600 * 1000;
+	start(f, &opts);
+	commit(f, 0, "async", 0);
+	pause_ms(20); /* it dozes now, or will soon: both must do */
+	pos = commit(f, 1, "durable", RING_DURABLE);
+	WAIT_UNTIL(ring_durable(f->rings[1]) == pos);
+	assert_int_equal(count_lines(f, "\"id\":\"async\""), 1);
+}
+
+static void
+an_idle_journal_sleeps(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	struct rusage before, after;
+
+	start(f, &opts);
+	commit_and_wait(f, 0, "a");
+	pause_ms(50);
+	getrusage(RUSAGE_SELF, &before);
+	pause_ms(300);
+	getrusage(RUSAGE_SELF, &after);
+	/* Our own pause is one; a poll every 20 ms would be 15. */
+	assert_true(after.ru_nvcsw - before.ru_nvcsw < 8);
+}
+
+static void
+stopping_makes_all_durable(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+
+	opts.flush_interval_ms = 3600 * 1000;
+	start(f, &opts);
+	for (unsigned i = 0; i < 300; i++)
+		commit(f, i % 2, "x", 0);
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(count_lines(f, "\"id\":\"x\""), 300);
+	close_all(f, true);
+	open_all(f);
+	assert_true(f->rec.clean);
+	assert_int_equal(f->rec.from_rings, 0);
+}
+
+/* ---- a disk that fails ---- */
+
+static void
+one_failed_sync_is_noticed_by_nobody(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	uint64_t a, b;
+
+	start(f, &opts);
+	commit_and_wait(f, 0, "before");
+	set_faults(&f->disk, 1, 0, 0);
+	a = commit(f, 0, "after", RING_DURABLE);
+	b = commit(f, 1, "after", 0);
+	WAIT_UNTIL(ring_durable(f->rings[0]) == a && ring_durable(f->rings[1]) == b);
+	assert_int_equal(ring_state(f->rings[0]), RING_OK);
+	assert_int_equal(metrics_value(f->metrics, METRIC_TRAIL_FAILURES, METRIC_TRAIL_SYNC), 1);
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(count_lines(f, "\"id\":\"after\""), 2);
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_RECORDED, 0), 3);
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_DURABLE, 0), 3);
+}
+
+static void
+a_broken_disk_closes_the_rings_until_it_works_again(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	char why[ERR_MSG_MAX];
+	uint64_t pos;
+
+	start(f, &opts);
+	set_faults(&f->disk, 1000000, 0, 0);
+	pos = commit(f, 0, "held", RING_DURABLE);
+	WAIT_UNTIL(ring_state(f->rings[0]) == RING_FAILED);
+	WAIT_UNTIL(ring_state(f->rings[1]) == RING_FAILED);
+	WAIT_UNTIL(atomic_load(&f->notified[0]) > 0 && atomic_load(&f->notified[1]) > 0);
+	journal_health(f->j, why, sizeof(why));
+	assert_non_null(strstr(why, "Input/output error"));
+	assert_false(ring_claim(f->rings[0], 10));
+	assert_true(ring_durable(f->rings[0]) < pos);
+	set_faults(&f->disk, 0, 0, 0);
+	WAIT_UNTIL(ring_state(f->rings[0]) == RING_OK);
+	WAIT_UNTIL(ring_state(f->rings[1]) == RING_OK);
+	assert_int_equal(ring_durable(f->rings[0]), pos);
+	journal_health(f->j, why, sizeof(why));
+	assert_string_equal(why, "");
+	commit_and_wait(f, 1, "next");
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(count_lines(f, "\"id\":\"held\""), 1);
+	assert_int_equal(count_lines(f, "\"id\":\"next\""), 1);
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_DURABLE, 0), 2);
+}
+
+static void
+no_room_closes_the_rings_until_there_is_some(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	char why[ERR_MSG_MAX];
+
+	set_faults(&f->disk, 0, 0, 1000000);
+	start(f, &opts);
+	WAIT_UNTIL(ring_state(f->rings[0]) == RING_NO_ROOM);
+	journal_health(f->j, why, sizeof(why));
+	assert_non_null(strstr(why, "No space left"));
+	set_faults(&f->disk, 0, 0, 0);
+	WAIT_UNTIL(ring_state(f->rings[0]) == RING_OK && ring_state(f->rings[1]) == RING_OK);
+	commit_and_wait(f, 0, "a");
+}
+
+static void
+what_could_not_be_written_is_recovered_from_the_rings(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+
+	start(f, &opts);
+	commit_and_wait(f, 0, "durable");
+	set_faults(&f->disk, 1000000, 1000000, 0);
+	commit(f, 0, "held", 0);
+	commit(f, 1, "held", 0);
+	assert_int_equal(stop(f), -1);
+	assert_non_null(strstr(f->err.msg, "left in the rings"));
+	close_all(f, false);
+	set_faults(&f->disk, 0, 0, 0);
+	open_all(f);
+	assert_int_equal(count_lines(f, "\"id\":\"durable\""), 1);
+	assert_int_equal(count_lines(f, "\"id\":\"held\""), 2);
+}
+
+/* ---- own events ---- */
+
+static void
+a_recovery_is_recorded(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	struct trail_recovery rec = { .torn_bytes = 17,
+		.from_rings = 3,
+		.corrupt_lines = 1,
+		.corrupt_first = 5,
+		.corrupt_last = 6,
+		.missing_first = 8,
+		.missing_last = 9 };
+
+	strcpy(rec.previous_boot, "00112233445566778899aabbccddeeff");
+	opts.recovery = &rec;
+	start(f, &opts);
+	WAIT_UNTIL(atomic_load(&f->durable) == 3);
+	assert_int_equal(count_lines(f, "\"keytrail.recover\""), 1);
+	assert_int_equal(count_lines(f, "\"tornBytes\":17"), 1);
+	assert_int_equal(count_lines(f, "\"keytrail.corrupt\""), 1);
+	assert_int_equal(count_lines(f, "\"first\":5,\"last\":6"), 1);
+	assert_int_equal(count_lines(f, "\"keytrail.tamper\""), 1);
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_ACCEPTED, 0), 3);
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_DURABLE, 0), 3);
+}
+
+static void
+a_clean_start_records_no_recovery(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	struct trail_recovery rec = { .clean = true };
+
+	opts.recovery = &rec;
+	start(f, &opts);
+	commit_and_wait(f, 0, "a");
+	assert_int_equal(count_lines(f, "keytrail."), 0);
+}
+
+static void
+own_events_survive_a_failed_sync(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+
+	set_faults(&f->disk, 1, 0, 0);
+	start(f, &opts);
+	journal_report_corrupt(f->j, 7, 9);
+	journal_report_corrupt(f->j, 3, 4);
+	WAIT_UNTIL(count_lines(f, "\"keytrail.corrupt\"") > 0);
+	assert_int_equal(stop(f), 0);
+	assert_true(count_lines(f, "\"first\":3") == 1 || count_lines(f, "\"first\":7") == 1);
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_ACCEPTED, 0),
+	    metrics_value(f->metrics, METRIC_EVENTS_DURABLE, 0));
+}
+
+static void
+expired_segments_are_recorded_and_go(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	struct trail_stats stats;
+
+	start(f, &opts);
+	for (unsigned i = 0; i < 400; i++) {
+		uint64_t pos = commit(f, 0, "x", RING_DURABLE);
+
+		WAIT_UNTIL(ring_durable(f->rings[0]) == pos);
+	}
+	trail_stats(f->t, &stats);
+	assert_true(stats.segments > 4);
+	atomic_store(&f->keep, 1);
+	journal_set_retention(f->j, 400 * 86400, 40000);
+	pause_ms(50);
+	assert_int_equal(count_lines(f, "\"id\":\"x\""), 400); /* not acknowledged */
+	atomic_store(&f->keep, 401);
+	journal_set_retention(f->j, 400 * 86400, 40000);
+	WAIT_UNTIL((trail_stats(f->t, &stats), stats.bytes < 45000)); /* and what comes after */
+	assert_int_equal(stop(f), 0);
+	assert_true(count_lines(f, "\"keytrail.expire\"") >= 1);
+	assert_true(count_lines(f, "\"id\":\"x\"") < 400);
+}
+
+/* ---- killed at any instruction ---- */
+
+#define ROUNDS	  200
+#define PRODUCERS 2
+#define LINES_MAX 4096
+
+struct producer {
+	struct fixture *f;
+	unsigned number, round;
+	int tell;
+	pthread_t thread;
+};
+
+/* Commits lines as fast as the ring takes them and tells which ones it has committed. */
+static void *
+produce(void *arg)
+{
+	struct producer *p = arg;
+
+	for (unsigned i = 0; i < LINES_MAX; i++) {
+		struct ring *r = p->f->rings[p->number];
+		unsigned told = p->number << 16 | i;
+		char text[700];
+		int n = snprintf(text, sizeof(text),
+		    "{\"action\":\"test\",\"id\":\"%u-%u-%u\",\"pad\":\"%0*u\"", p->round,
+		    p->number, i, 1 + (int)(i * 7 % 600), 0);
+
+		while (!ring_claim(r, sizeof(text)))
+			sched_yield();
+		memcpy(ring_line(r, sizeof(text)), text, (size_t)n);
+		ring_commit(r, sizeof(text), (size_t)n, i % 3 == 0 ? RING_DURABLE : 0);
+		journal_kick(p->f->j);
+		if (write(p->tell, &told, sizeof(told)) != sizeof(told))
+			_exit(1);
+	}
+	return NULL;
+}
+
+static void
+live_until_killed(struct fixture *f, unsigned round, int tell)
+{
+	struct producer producers[PRODUCERS];
+	struct journal_opts opts;
+
+	open_all(f);
+	opts = plain_opts(f);
+	opts.recovery = &f->rec;
+	start(f, &opts);
+	for (unsigned i = 0; i < PRODUCERS; i++) {
+		producers[i] =
+		    (struct producer){ .f = f, .number = i, .round = round, .tell = tell };
+		if (pthread_create(&producers[i].thread, NULL, produce, &producers[i]) != 0)
+			_exit(1);
+	}
+	for (;;)
+		pause();
+}
+
+/* Every line of this round that was committed is there, and none is there twice. */
+static void
+check_round(struct fixture *f, unsigned round, uint64_t from, const bool *told)
+{
+	static unsigned char seen[PRODUCERS][LINES_MAX];
+	struct trail_reader *r;
+	struct slice line;
+	uint64_t seq, expect = from;
+	int rc;
+
+	memset(seen, 0, sizeof(seen));
+	check(f, trail_reader_open(f->dir, from, &r, &f->err));
+	while ((rc = trail_reader_next(r, &line, &seq, &f->err)) == 1) {
+		struct slice id = trail_line_string(line, SLICE("id"));
+		unsigned in, number, i;
+		char text[64];
+
+		assert_int_equal(seq, expect++);
+		snprintf(text, sizeof(text), "%.*s", SLICE_ARG(id));
+		if (sscanf(text, "%u-%u-%u", &in, &number, &i) != 3 || id.n > 20)
+			continue; /* keytrail.recover */
+		assert_true(in == round && number < PRODUCERS && i < LINES_MAX);
+		assert_int_equal(seen[number][i]++, 0);
+	}
+	check(f, rc);
+	assert_int_equal(trail_reader_corrupt(r), 0);
+	trail_reader_close(r);
+	for (unsigned n = 0; n < PRODUCERS; n++)
+		for (unsigned i = 0; i < LINES_MAX; i++)
+			if (told[n * LINES_MAX + i])
+				assert_int_equal(seen[n][i], 1);
+}
+
+struct words {
+	bool told[PRODUCERS * LINES_MAX];
+	uint64_t n;
+};
+
+/* Read at most `max` words of what was committed. */
+static void
+read_words(struct words *w, int fd, uint64_t max)
+{
+	unsigned word;
+
+	for (uint64_t i = 0; i < max && read(fd, &word, sizeof(word)) == sizeof(word); i++) {
+		w->told[(word >> 16) * LINES_MAX + (word & 0xffff)] = true;
+		w->n++;
+	}
+}
+
+static void
+kill_one_round(struct fixture *f, unsigned round, unsigned delay_us, uint64_t *total)
+{
+	static struct words words;
+	uint64_t from = trail_durable_seq(f->t) + 1;
+	int pipefd[2], status;
+	pid_t pid;
+
+	words = (struct words){ 0 };
+	close_all(f, false);
+	assert_int_equal(pipe(pipefd), 0);
+	assert_true(fcntl(pipefd[1], F_SETPIPE_SZ, 1 << 20) > 0);
+	if ((pid = fork()) == 0)
+		live_until_killed(f, round, pipefd[1]);
+	close(pipefd[1]);
+	/* Every other round dies early, in the midst of recovery perhaps. */
+	if (round % 2 == 0)
+		read_words(&words, pipefd[0], 1);
+	usleep(delay_us);
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	read_words(&words, pipefd[0], UINT64_MAX);
+	*total += words.n;
+	close(pipefd[0]);
+	open_all(f);
+	assert_int_equal(f->rec.corrupt_lines + f->rec.missing_last, 0);
+	check_round(f, round, from, words.told);
+}
+
+static void
+every_committed_line_is_there_once_however_the_process_is_killed(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t random = 2463534242;
+	uint64_t total = 0;
+
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		random = random * 1664525 + 1013904223;
+		kill_one_round(f, round, (random >> 12) % (round % 2 == 0 ? 10000 : 25000), &total);
+	}
+	print_message("    %d kills, %" PRIu64 " committed lines\n", ROUNDS, total);
+	assert_true(total > ROUNDS);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_waiter_is_released_only_after_the_sync),
+		TEST(all_that_wait_share_one_sync_and_one_notice_a_ring),
+		TEST(a_lone_waiter_is_synced_at_once),
+		TEST(syncs_are_spaced_under_load),
+		TEST(async_lines_are_durable_after_the_flush_interval),
+		TEST(a_waiter_does_not_wait_for_the_flush_interval_of_others),
+		TEST(an_idle_journal_sleeps),
+		TEST(stopping_makes_all_durable),
+		TEST(one_failed_sync_is_noticed_by_nobody),
+		TEST(a_broken_disk_closes_the_rings_until_it_works_again),
+		TEST(no_room_closes_the_rings_until_there_is_some),
+		TEST(what_could_not_be_written_is_recovered_from_the_rings),
+		TEST(a_recovery_is_recorded),
+		TEST(a_clean_start_records_no_recovery),
+		TEST(own_events_survive_a_failed_sync),
+		TEST(expired_segments_are_recorded_and_go),
+		TEST(every_committed_line_is_there_once_however_the_process_is_killed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
