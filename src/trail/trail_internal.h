@@ -9,9 +9,9 @@
 
 #include <stdatomic.h>
 
-/* Numbers from here on are not believed: JSON's integers end at 2^53, and a forged line must not
- * use them up. */
-#define TRAIL_SEQ_END (1ULL << 52)
+#define TRAIL_SEQ_END	   (1ULL << 53) /* JSON's integers end here */
+#define TRAIL_NAME_END	   (TRAIL_SEQ_END - (1ULL << 40))
+#define TRAIL_BELIEVED_END (1ULL << 52) /* a jump beyond is forged; it must not use numbers up */
 
 /* ---- trail_state: the mapped page ---- */
 

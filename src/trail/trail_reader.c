@@ -231,14 +231,12 @@ take_piece(struct trail_reader *r, const struct trail_piece *p, struct slice *li
 {
 	struct trail_member m;
 
-	if (!p->whole || trail_parse_line(p->bytes, &m) == -1) {
+	if (!p->whole || trail_parse_line(p->bytes, &m) == -1 || m.seq > r->mark.seq) {
 		r->bad++;
 		return false;
 	}
-	if (r->end != 0 && m.seq >= r->end) {
-		leave_segment(r);
+	if (r->end != 0 && m.seq >= r->end) /* the successor's, left here by a failed write */
 		return false;
-	}
 	r->corrupt += r->bad;
 	r->bad = 0;
 	if (m.seq < r->want)

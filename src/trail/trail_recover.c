@@ -100,7 +100,8 @@ add_bad(struct bad *bad, const struct trail_piece *p)
 static int
 classify(const struct scan *s, const struct trail_piece *p, uint64_t end, struct trail_member *m)
 {
-	if (!p->whole || trail_parse_line(p->bytes, m) == -1 || m->seq < s->expect)
+	if (!p->whole || trail_parse_line(p->bytes, m) == -1 || m->seq < s->expect ||
+	    (m->seq > s->expect && m->seq >= TRAIL_BELIEVED_END))
 		return 0;
 	return m->seq >= end ? -1 : 1;
 }
@@ -150,7 +151,7 @@ scan_lines(struct scan *s, int fd, uint64_t first, uint64_t end, struct bad *bad
 
 	while ((rc = trail_cursor_next(&s->c, &p, err)) == 1) {
 		if ((kind = classify(s, &p, end, &m)) == -1)
-			return 0;
+			continue;
 		if (kind == 0) {
 			add_bad(bad, &p);
 			continue;
@@ -276,7 +277,7 @@ trail_recover(struct trail *t, const struct trail_state_info *before, struct tra
 	struct trail_list l;
 	int rc = -1;
 
-	if (before->valid && before->mark.seq < TRAIL_SEQ_END)
+	if (before->valid && before->mark.seq < TRAIL_NAME_END)
 		s.before = before->mark;
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return -1;

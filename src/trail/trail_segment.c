@@ -31,7 +31,7 @@ parse_name(int dirfd, const char *s, uint64_t *first)
 	if (strlen(s) != DIGITS + sizeof(SUFFIX) - 1 || strcmp(s + DIGITS, SUFFIX) != 0 ||
 	    slice_to_u64((struct slice){ s, DIGITS }, first) == -1)
 		return false;
-	if (*first == 0 || *first >= TRAIL_SEQ_END)
+	if (*first == 0 || *first >= TRAIL_NAME_END)
 		return false;
 	return fstatat(dirfd, s, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
 }
