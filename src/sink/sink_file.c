@@ -13,10 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STAMP_SIZE	17 /* "20201122T173000Z" and a NUL */
-#define SAME_SECOND_MAX 1000
-#define NAME_SIZE	256
-#define TAIL_MAX	65536
+#define STAMP_SIZE 17 /* "20201122T173000Z" and a NUL */
+#define NAME_SIZE  256
+#define TAIL_MAX   65536
 
 struct file_sink {
 	char *path;
@@ -231,25 +230,6 @@ stamp(int64_t wall_ns, char out[STAMP_SIZE])
 	strftime(out, STAMP_SIZE, "%Y%m%dT%H%M%SZ", &tm);
 }
 
-static int
-rename_stamped(struct file_sink *s)
-{
-	char at[STAMP_SIZE], name[NAME_SIZE + 64];
-
-	stamp(s->wall_ns(), at);
-	for (int i = 0; i < SAME_SECOND_MAX; i++) {
-		if (i == 0)
-			snprintf(name, sizeof(name), "%.255s.%s", s->base, at);
-		else
-			snprintf(name, sizeof(name), "%.255s.%s-%d", s->base, at, i);
-		if (renameat2(s->dirfd, s->base, s->dirfd, name, RENAME_NOREPLACE) == 0)
-			return 0;
-		if (errno != EEXIST)
-			return -1;
-	}
-	return -1;
-}
-
 struct rotated {
 	char name[NAME_SIZE];
 	char at[STAMP_SIZE];
@@ -323,6 +303,34 @@ list_rotated(struct file_sink *s, size_t *n)
 	if (dir != NULL)
 		closedir(dir);
 	return all;
+}
+
+/* The name of the next rotated file sorts above all others: more than one may come in a second, and
+ * the clock may have been put back. */
+static void
+next_name(struct file_sink *s, char *out, size_t size)
+{
+	size_t n;
+	struct rotated *all = list_rotated(s, &n);
+	char at[STAMP_SIZE];
+
+	stamp(s->wall_ns(), at);
+	if (n > 0)
+		qsort(all, n, sizeof(*all), newest_first);
+	if (n > 0 && strcmp(all[0].at, at) >= 0)
+		snprintf(out, size, "%.255s.%s-%lu", s->base, all[0].at, all[0].n + 1);
+	else
+		snprintf(out, size, "%.255s.%s", s->base, at);
+	free(all);
+}
+
+static int
+rename_stamped(struct file_sink *s)
+{
+	char name[NAME_SIZE + 64];
+
+	next_name(s, name, sizeof(name));
+	return renameat2(s->dirfd, s->base, s->dirfd, name, RENAME_NOREPLACE);
 }
 
 static void

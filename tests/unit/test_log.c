@@ -245,7 +245,7 @@ static void
 test_more_words_than_the_table_holds_stay_counted(void **state)
 {
 	struct fixture *f = *state;
-	static char words[200][8];
+	static char words[200][16];
 
 	for (int i = 0; i < 21; i++)
 		log_info(f->log, "noisy", "text");
