@@ -37,16 +37,19 @@ a_drained_buffer_does_not_grow(void **state)
 {
 	struct buf b = BUF_INIT;
 	size_t cap;
+	char *mem;
 
 	(void)state;
 	assert_int_equal(buf_append(&b, "0123456789", 10), 0);
 	cap = b.cap;
+	mem = b.mem;
 	for (int i = 0; i < 10000; i++) {
 		buf_consume(&b, 7);
 		assert_int_equal(buf_append(&b, "0123456", 7), 0);
 		assert_int_equal(buf_size(&b), 10);
 	}
 	assert_int_equal(b.cap, cap);
+	assert_ptr_equal(b.mem, mem);
 	buf_fini(&b);
 }
 
@@ -117,6 +120,10 @@ printf_appends_without_the_nul(void **state)
 	assert_int_equal(buf_printf(&b, "|%1500d", 7), 0);
 	snprintf(want, sizeof(want), "a-1|%1500d", 7);
 	assert_true(slice_equal(buf_slice(&b), slice_of(want)));
+	buf_fini(&b);
+	/* The NUL needs room too, also where the text alone would fill what is reserved first. */
+	assert_int_equal(buf_printf(&b, "%512d", 7), 0);
+	assert_int_equal(buf_size(&b), 512);
 	buf_fini(&b);
 }
 

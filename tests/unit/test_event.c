@@ -614,7 +614,11 @@ a_key_is_named_as_the_configuration_says(void **state)
 		if (cases[i].how != EVENT_KEY_PLAIN && cases[i].key[0] != '\0')
 			expect_none(cases[i].label, c.line, cases[i].key);
 	}
+	begin(&c);
 	c.profile.key_ids = EVENT_KEY_HMAC;
+	strcpy(c.ev.instance, "[redacted]");
+	assert_int_equal(scrub_key_ref(hmac_key, 3, SLICE_EMPTY, SLICE(KEY), ref), 0);
+	expect("hmac without an instance", render(&c), ref);
 	c.profile.hmac_key = NULL;
 	strcpy(c.ev.key, KEY);
 	expect_none("hmac without the secret", render(&c), "keyRef");
@@ -896,6 +900,23 @@ the_answers_id_wins(void **state)
 }
 
 static void
+a_second_answer_is_no_echo_of_the_first(void **state)
+{
+	struct facts f;
+	struct http_head answer;
+
+	(void)state;
+	begin_facts(&f);
+	memset(&answer, 0, sizeof(answer));
+	add_field(&answer, "Correlation-Id", SERVICE_ID);
+	take_request(&f);
+	for (int i = 0; i < 2; i++) {
+		event_from_response(&f.ev, &answer, SLICE("Correlation-Id"), SCRUB_UUID);
+		assert_int_equal(f.ev.correlation_source, CORRELATION_SERVICE);
+	}
+}
+
+static void
 a_set_may_name_another_header_and_grammar(void **state)
 {
 	struct facts f;
@@ -1168,6 +1189,35 @@ details_that_do_not_fit_are_left_out_and_said_so(void **state)
 	expect("mark last", self_line, SELF_TAIL);
 }
 
+/* Whatever room the others leave, the mark has its own. */
+static void
+the_mark_always_fits(void **state)
+{
+	static char filler[EVENT_DETAIL_MAX + 1], rest[EVENT_DETAIL_MAX + 1];
+	const struct event_detail details[] = {
+		{ "a0", EVENT_DETAIL_STRING, filler, 0 },
+		{ "a1", EVENT_DETAIL_STRING, filler, 0 },
+		{ "a2", EVENT_DETAIL_STRING, filler, 0 },
+		{ "a3", EVENT_DETAIL_STRING, rest, 0 },
+		{ "a4", EVENT_DETAIL_STRING, filler, 0 },
+	};
+	bool last_fits = true, last_cut = false;
+
+	(void)state;
+	FILL(filler, "x");
+	for (size_t n = 1500; n < 2000; n++) {
+		memset(rest, 'y', n);
+		rest[n] = '\0';
+		render_self(details, COUNT(details));
+		expect("mark", self_line, ",\"detailsCut\":true}");
+		expect("mark", self_line, SELF_TAIL);
+		last_fits = strstr(self_line, "\"a3\":") != NULL;
+		last_cut |= !last_fits;
+		assert_true(n > 1500 || last_fits);
+	}
+	assert_true(last_cut);
+}
+
 static void
 a_long_message_is_cut_and_the_line_stays_whole(void **state)
 {
@@ -1270,6 +1320,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(what_does_not_fit_is_redacted),
 		cmocka_unit_test(of_a_repeated_field_nothing_is_believed),
 		cmocka_unit_test(the_answers_id_wins),
+		cmocka_unit_test(a_second_answer_is_no_echo_of_the_first),
 		cmocka_unit_test(a_set_may_name_another_header_and_grammar),
 		cmocka_unit_test(no_facts_make_a_line_too_long),
 		cmocka_unit_test(texts_of_the_bounds_are_not_cut),
@@ -1278,6 +1329,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(details_are_sorted_and_typed),
 		cmocka_unit_test(no_details_are_an_empty_object),
 		cmocka_unit_test(details_that_do_not_fit_are_left_out_and_said_so),
+		cmocka_unit_test(the_mark_always_fits),
 		cmocka_unit_test(a_long_message_is_cut_and_the_line_stays_whole),
 	};
 

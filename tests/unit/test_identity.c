@@ -221,6 +221,8 @@ static const struct {
 	{ "one digit too many", "Bearer e30.eyJpYW1faWQiOiJJQk1pZC0xIn0Ab.c2ln",
 	    IDENTITY_UNPARSABLE },
 	{ "length that no bytes have", "Bearer e30." CLAIMS "AA.c2ln", IDENTITY_UNPARSABLE },
+	{ "signature of a length that no bytes have", "Bearer e30." CLAIMS ".c2lnA",
+	    IDENTITY_UNPARSABLE },
 	{ "unused bits are set", "Bearer e30.eyJpYW1faWQiOiJJQk1pZC0xIn1.c2ln",
 	    IDENTITY_UNPARSABLE },
 	{ "malformed signature", "Bearer e30." CLAIMS ".c2l!", IDENTITY_UNPARSABLE },
