@@ -17,7 +17,8 @@
 struct journal;
 
 /* Called on the journal thread after the durable position of a ring has moved past a RING_DURABLE
- * entry, or its state has changed; must not block. */
+ * entry, or there is room again after a claim found the ring full, or the ring's state has changed;
+ * must not block. */
 typedef void (*journal_notify_fn)(void *arg);
 
 struct journal_opts {

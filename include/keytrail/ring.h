@@ -59,6 +59,8 @@ bool ring_next(struct ring *r, uint64_t *pos, struct slice *line, unsigned *flag
 uint64_t ring_tail(const struct ring *r); /* first position not yet released */
 /* All up to pos is durable, in the named segment at this offset. */
 void ring_release(struct ring *r, uint64_t pos, uint64_t segment, uint64_t offset);
+/* A claim found the ring full since this was last asked; to be asked after ring_release. */
+bool ring_was_starved(struct ring *r);
 void ring_set_state(struct ring *r, enum ring_state state);
 
 /* ---- recovery ---- */

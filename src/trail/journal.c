@@ -105,10 +105,11 @@ release(struct journal *j)
 	for (size_t i = 0; i < j->nmembers; i++) {
 		struct member *m = &j->members[i];
 
-		if (m->waits) {
-			m->waits = false;
+		bool starved = ring_was_starved(m->ring);
+
+		if (m->waits || starved)
 			tell(m);
-		}
+		m->waits = false;
 	}
 	if (segment != j->segment)
 		j->retention_ns = 0; /* a segment was sealed: max_size may be passed */

@@ -29,6 +29,7 @@ struct header {
 	_Atomic uint64_t offset;
 	_Atomic uint64_t segment;
 	_Alignas(LINE) _Atomic uint32_t state;
+	_Atomic uint32_t starved; /* the producer found no room since the last release */
 };
 
 struct entry {
@@ -207,6 +208,12 @@ entry_at(const struct ring *r, uint64_t pos)
 
 /* ---- producer ---- */
 
+static bool
+fits(const struct ring *r, uint64_t need)
+{
+	return r->head - r->tail_seen + r->claimed + need <= r->size;
+}
+
 bool
 ring_claim(struct ring *r, size_t max)
 {
@@ -214,9 +221,14 @@ ring_claim(struct ring *r, size_t max)
 
 	if (ring_state(r) != RING_OK)
 		return false;
-	if (r->head - r->tail_seen + r->claimed + need > r->size) {
+	if (!fits(r, need))
 		r->tail_seen = atomic_load_explicit(&r->h->tail, memory_order_acquire);
-		if (r->head - r->tail_seen + r->claimed + need > r->size)
+	if (!fits(r, need)) {
+		/* As with head and sleep: say so, then look once more; the consumer moves tail, then
+		 * looks whether we said so. */
+		atomic_store(&r->h->starved, 1);
+		r->tail_seen = atomic_load(&r->h->tail);
+		if (!fits(r, need))
 			return false;
 	}
 	r->claimed += need;
@@ -295,9 +307,15 @@ ring_tail(const struct ring *r)
 void
 ring_release(struct ring *r, uint64_t pos, uint64_t segment, uint64_t offset)
 {
-	atomic_store_explicit(&r->h->tail, pos, memory_order_release);
+	atomic_store(&r->h->tail, pos);
 	atomic_store_explicit(&r->h->offset, offset, memory_order_release);
 	atomic_store_explicit(&r->h->segment, segment, memory_order_release);
+}
+
+bool
+ring_was_starved(struct ring *r)
+{
+	return atomic_load(&r->h->starved) != 0 && atomic_exchange(&r->h->starved, 0) != 0;
 }
 
 void

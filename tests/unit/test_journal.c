@@ -472,6 +472,27 @@ a_waiter_does_not_wait_for_the_flush_interval_of_others(void **state)
 }
 
 static void
+who_found_the_ring_full_hears_of_room(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+
+	start(f, &opts);
+	hold_syncs(&f->disk, true);
+	commit(f, 0, "a", 0);
+	wait_for_held_sync(&f->disk);
+	while (ring_claim(f->rings[0], 128)) {
+		memcpy(ring_line(f->rings[0], 128), "{\"a\":1", 6);
+		ring_commit(f->rings[0], 128, 6, 0);
+	}
+	assert_int_equal(atomic_load(&f->notified[0]), 0);
+	hold_syncs(&f->disk, false);
+	WAIT_UNTIL(atomic_load(&f->notified[0]) > 0);
+	assert_true(ring_claim(f->rings[0], 128));
+	assert_int_equal(atomic_load(&f->notified[1]), 0);
+}
+
+static void
 an_idle_journal_sleeps(void **state)
 {
 	struct fixture *f = *state;
@@ -706,7 +727,7 @@ produce(void *arg)
 		unsigned told = p->number << 16 | i;
 		char text[700];
 		int n = snprintf(text, sizeof(text),
-		    "{\"action\":\"test\",\"id\":\"%u-%u-%u\",\"pad\":\"%0*u\"", p->round,
+		    "{\"action\":\"test\",\"id\":\"%u-%u-%u\",\"pad\":\"%0*d\"", p->round,
 		    p->number, i, 1 + (int)(i * 7 % 600), 0);
 
 		while (!ring_claim(r, sizeof(text)))
@@ -846,6 +867,7 @@ main(void)
 		TEST(syncs_are_spaced_under_load),
 		TEST(async_lines_are_durable_after_the_flush_interval),
 		TEST(a_waiter_does_not_wait_for_the_flush_interval_of_others),
+		TEST(who_found_the_ring_full_hears_of_room),
 		TEST(an_idle_journal_sleeps),
 		TEST(stopping_makes_all_durable),
 		TEST(one_failed_sync_is_noticed_by_nobody),
