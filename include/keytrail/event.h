@@ -19,7 +19,7 @@
 /* A rendered call event is never longer than this, whatever its facts (asserted); a worker reserves
  * as much before it forwards a request. */
 #define EVENT_LINE_MAX 4096
-/* Texts of a configuration are cut at these bounds (bytes, as escaped); config refuses longer ones. */
+/* Texts of a configuration are cut at these bounds (bytes, as escaped). */
 #define EVENT_ACTION_MAX  96
 #define EVENT_PATH_MAX	  256
 #define EVENT_SERVICE_MAX 64 /* service_name, crn_service, type_uri, region, account, observer_id */
