@@ -322,10 +322,10 @@ cli_explain(int argc, char **argv)
 	struct question q = { 0 };
 	struct config *cfg;
 	struct err err;
-	int rc = read_arguments(argc, argv, &q);
+	int rc;
 
-	if (rc != CLI_OK)
-		return rc;
+	if (read_arguments(argc, argv, &q) != CLI_OK || q.url == NULL)
+		return CLI_USAGE;
 	if (config_load(q.file, NULL, &cfg, &err) == -1)
 		return cli_fail(CLI_CONFIG, &err);
 	rc = explain(&q, cfg);

@@ -197,6 +197,8 @@ config_digest(const struct config *c, char out[65], struct err *err)
 static bool
 same(struct buf *a, struct buf *b)
 {
+	if (buf_size(a) == 0 || buf_size(b) == 0)
+		return buf_size(a) == buf_size(b);
 	return slice_equal(buf_slice(a), buf_slice(b));
 }
 
