@@ -147,9 +147,10 @@ struct config {
 };
 
 /*
- * Read, check and resolve `path`.  Includes are sought beside the file, then in `routes_dir` (the
- * installed one when NULL).  The caller holds the one reference.  Secret files are read; other
- * files (certificates) are not opened here.
+ * Read, check and resolve `path`.  Includes are sought beside the file, then in `routes_dir` (NULL:
+ * the environment's KEYTRAIL_ROUTES_DIR, else where they are installed).  A route of the file that
+ * stands for the same requests as one of a set replaces it.  The caller holds the one reference.
+ * Secret files are read; other files (certificates) are not opened here.
  */
 int config_load(const char *path, const char *routes_dir, struct config **out, struct err *err);
 
