@@ -57,7 +57,8 @@ void journal_free(struct journal *j);
 /* Why the trail cannot be written now, or "" (any thread; for readiness). */
 void journal_health(const struct journal *j, char *out, size_t n);
 
-/* A reader met damage between these numbers: record keytrail.corrupt.  Any thread. */
+/* A reader met damage between these numbers: record keytrail.corrupt, once
+ * for the same numbers.  Any thread. */
 void journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last);
 
 /* Live changes of a reload. */

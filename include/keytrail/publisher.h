@@ -25,6 +25,9 @@ struct publisher_opts {
 	int dirfd;
 	struct metrics *metrics;
 	struct log *log;
+	/* A sink's reader stepped over damage between these numbers; on its thread.  Or NULL. */
+	void (*corrupt)(void *arg, uint64_t first, uint64_t last);
+	void *corrupt_arg;
 };
 
 /* The trail is open.  The configuration is referenced; dirfd, metrics and log must outlive p. */

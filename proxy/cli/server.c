@@ -380,6 +380,14 @@ on_durable(void *arg, uint64_t seq)
 	publisher_wake(s->publisher, seq);
 }
 
+static void
+on_corrupt(void *arg, uint64_t first, uint64_t last)
+{
+	struct server *s = arg;
+
+	journal_report_corrupt(s->journal, first, last);
+}
+
 static int
 open_journal(struct server *s, struct err *err)
 {
@@ -387,7 +395,9 @@ open_journal(struct server *s, struct err *err)
 	struct publisher_opts popts = { .config = s->config,
 		.dirfd = trail_dirfd(s->trail),
 		.metrics = s->metrics,
-		.log = s->log };
+		.log = s->log,
+		.corrupt = on_corrupt,
+		.corrupt_arg = s };
 	struct journal_opts jopts = { .trail = s->trail,
 		.log = s->log,
 		.metrics = metrics_shard_new(s->metrics),
@@ -404,8 +414,8 @@ open_journal(struct server *s, struct err *err)
 
 	if (jopts.metrics == NULL)
 		return err_set(err, "memory is short");
-	if (publisher_start(&popts, &s->publisher, err) == -1 ||
-	    (s->journal = journal_new(&jopts, err)) == NULL ||
+	if ((s->journal = journal_new(&jopts, err)) == NULL ||
+	    publisher_start(&popts, &s->publisher, err) == -1 ||
 	    journal_add_ring(s->journal, s->rings[s->nworkers], NULL, NULL, err) == -1)
 		return -1;
 	s->chronicle = (struct chronicle){ .ring = s->rings[s->nworkers],

@@ -275,6 +275,8 @@ publisher_start(const struct publisher_opts *opts, struct publisher **out, struc
 	p->metrics = opts->metrics;
 	p->log = opts->log;
 	p->dirfd = opts->dirfd;
+	p->corrupt = opts->corrupt;
+	p->corrupt_arg = opts->corrupt_arg;
 	init_places(p);
 	if ((p->dir = strdup(opts->config->audit.trail)) == NULL) {
 		err_set(err, "sinks: out of memory");

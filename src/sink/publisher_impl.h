@@ -72,6 +72,7 @@ struct place {
 	const struct sink_ops *ops;
 	void *state; /* NULL: not open */
 	struct trail_reader *reader;
+	uint64_t corrupt; /* damaged pieces of this reader that were told of */
 	struct cursor cursor;
 	struct batch batch;
 	bool verify;  /* the cursor's line has not been compared yet */
@@ -91,6 +92,8 @@ struct publisher {
 	int dirfd;
 	char *dir;
 	_Atomic uint64_t durable;
+	void (*corrupt)(void *arg, uint64_t first, uint64_t last);
+	void *corrupt_arg;
 	bool stopped;
 	bool stuck; /* a thread did not end; its memory must stay */
 	struct place places[PLACES];

@@ -113,6 +113,7 @@ publisher_open_reader(struct place *s, struct err *err)
 	if (s->verify && verify_cursor(s, err) == -1)
 		return -1;
 	s->verify = false;
+	s->corrupt = 0;
 	return trail_reader_open(s->p->dir, s->pos == 0 ? 0 : s->pos + 1, &s->reader, err);
 }
 
@@ -177,6 +178,21 @@ keep_line(struct batch *b, struct slice line, uint64_t seq)
 	return 0;
 }
 
+/* Damage that the reader stepped over before the line `seq`. */
+static void
+tell_damage(struct place *s, uint64_t seq)
+{
+	uint64_t corrupt = trail_reader_corrupt(s->reader);
+	uint64_t before = s->batch.nread > 0 ? s->batch.last_seq : s->pos;
+
+	if (corrupt == s->corrupt)
+		return;
+	s->corrupt = corrupt;
+	if (s->p->corrupt != NULL)
+		s->p->corrupt(
+		    s->p->corrupt_arg, before + 1, seq > before + 1 ? seq - 1 : before + 1);
+}
+
 static int
 add_line(struct place *s, struct slice line, uint64_t seq, struct err *err)
 {
@@ -185,6 +201,7 @@ add_line(struct place *s, struct slice line, uint64_t seq, struct err *err)
 
 	if (trail_parse_line(line, &member) == -1)
 		return err_set(err, "event %" PRIu64 " is damaged", seq);
+	tell_damage(s, seq);
 	note_gap(s, seq);
 	if (!is_wanted(s, line))
 		b->nfiltered += seq > atomic_load(&s->counted);

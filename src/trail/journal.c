@@ -531,10 +531,25 @@ journal_set_retention(struct journal *j, uint64_t retention_s, uint64_t max_size
 	journal_kick(j);
 }
 
+/* Every sink that reads past the damage tells of it. */
+static bool
+was_told(const struct journal *j, uint64_t first, uint64_t last)
+{
+	for (size_t i = 0; i < TOLD_MAX; i++)
+		if (j->told[i].first == first && j->told[i].last == last)
+			return true;
+	return false;
+}
+
 void
 journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
 {
 	pthread_mutex_lock(&j->lock);
+	if (was_told(j, first, last)) {
+		pthread_mutex_unlock(&j->lock);
+		return;
+	}
+	j->told[j->ntold++ % TOLD_MAX] = (struct range){ first, last };
 	if (j->corrupt_last == 0 || first < j->corrupt_first)
 		j->corrupt_first = first;
 	if (last > j->corrupt_last)

@@ -20,6 +20,12 @@ struct member {
 	bool waits;   /* a durable entry is not synced yet */
 };
 
+#define TOLD_MAX 64
+
+struct range {
+	uint64_t first, last;
+};
+
 /* DOZING: there is something to sync later, only somebody who waits is a reason to wake. */
 enum sleep { AWAKE, DOZING, ASLEEP };
 
@@ -39,6 +45,8 @@ struct journal {
 	pthread_mutex_t lock; /* of what follows */
 	char health[ERR_MSG_MAX];
 	uint64_t corrupt_first, corrupt_last;
+	struct range told[TOLD_MAX]; /* by readers, the latest; each of them is told once */
+	size_t ntold;
 
 	/* the thread's own */
 	enum ring_state state;

@@ -677,6 +677,23 @@ own_events_survive_a_failed_sync(void **state)
 }
 
 static void
+damage_that_several_readers_meet_is_recorded_once(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+
+	start(f, &opts);
+	for (unsigned i = 0; i < 5; i++) {
+		journal_report_corrupt(f->j, 7, 9);
+		WAIT_UNTIL(count_lines(f, "\"first\":7,\"last\":9") == 1);
+	}
+	journal_report_corrupt(f->j, 7, 8);
+	WAIT_UNTIL(count_lines(f, "\"first\":7,\"last\":8") == 1);
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(count_lines(f, "keytrail.corrupt"), 2);
+}
+
+static void
 expired_segments_are_recorded_and_go(void **state)
 {
 	struct fixture *f = *state;
@@ -877,6 +894,7 @@ main(void)
 		TEST(a_recovery_is_recorded),
 		TEST(a_clean_start_records_no_recovery),
 		TEST(own_events_survive_a_failed_sync),
+		TEST(damage_that_several_readers_meet_is_recorded_once),
 		TEST(expired_segments_are_recorded_and_go),
 		TEST(every_committed_line_is_there_once_however_the_process_is_killed),
 	};
