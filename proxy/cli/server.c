@@ -589,6 +589,21 @@ stop(struct server *s)
 	log_info(s->log, "stopped", "last durable event %" PRIu64, trail_durable_seq(s->trail));
 }
 
+/* A start that failed half way: end the threads that there are. */
+static void
+abandon(struct server *s)
+{
+	struct err err;
+
+	if (s->nstarted > 0)
+		stop_workers(s);
+	s->drained = s->journal == NULL || journal_stop(s->journal, &err) == 0;
+	if (!s->drained)
+		log_error(s->log, "stop_failed", "%s", err.msg);
+	if (s->publisher != NULL)
+		publisher_stop(s->publisher, clock_mono_ns());
+}
+
 static void
 tear_down(struct server *s)
 {
@@ -636,8 +651,8 @@ server_run(struct config *config, struct err *err)
 			err_set(err, "not everything became durable");
 			rc = SERVER_FAILED;
 		}
-	} else if (s->nstarted > 0) {
-		stop_workers(s);
+	} else {
+		abandon(s);
 	}
 	tear_down(s);
 	config_unref(s->config);
