@@ -62,7 +62,8 @@ buf_size(const struct buf *b)
 static inline struct slice
 buf_slice(const struct buf *b)
 {
-	return (struct slice){ b->mem + b->off, b->len - b->off };
+	/* Arithmetic on NULL is undefined, even plus 0. */
+	return b->mem == NULL ? SLICE_EMPTY : (struct slice){ b->mem + b->off, b->len - b->off };
 }
 
 /* Drop n bytes from the front. */

@@ -1,5 +1,6 @@
 #include "admin/admin.h"
 
+#include "data/listener.h"
 #include "keytrail/event.h"
 
 #include <arpa/inet.h>
@@ -417,31 +418,6 @@ on_request(struct evhttp_request *req, void *arg)
 
 /* ---- listening ---- */
 
-static int
-bind_tcp(const struct config_address *address, const char *what, struct err *err)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
-	struct addrinfo *found;
-	char port[8];
-	int fd, rc, on = 1;
-
-	snprintf(port, sizeof(port), "%u", address->port);
-	if ((rc = getaddrinfo(address->host, port, &hints, &found)) != 0)
-		return err_set(err, "%s: %s: %s", what, address->host, gai_strerror(rc));
-	fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd != -1)
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (fd == -1 || bind(fd, found->ai_addr, found->ai_addrlen) == -1 ||
-	    listen(fd, BACKLOG) == -1) {
-		err_set_errno(err, "%s: listen on %s port %s", what, address->host, port);
-		if (fd != -1)
-			close(fd);
-		fd = -1;
-	}
-	freeaddrinfo(found);
-	return fd;
-}
-
 /* A socket that a killed process left behind, on which nobody listens. */
 static void
 remove_stale(const struct sockaddr_un *sun)
@@ -479,6 +455,15 @@ bind_unix(const char *path, struct err *err)
 	return fd;
 }
 
+static void
+announce(const struct admin *a, const char *what, int fd)
+{
+	char text[LISTENER_TEXT_SIZE];
+
+	listener_text(fd, text);
+	log_info(a->opts.log, "listening", "%s %s", what, text);
+}
+
 /* Takes fd. */
 static int
 open_door(struct admin *a, struct door *door, int fd, const char *host, struct err *err)
@@ -506,9 +491,12 @@ fail:
 static int
 open_metrics(struct admin *a, const struct config *config, struct err *err)
 {
-	int fd = bind_tcp(&config->metrics, "metrics", err);
+	int fd = listener_bind(&config->metrics, "metrics.address", err);
 
-	return fd == -1 ? -1 : open_door(a, &a->metrics, fd, config->metrics.host, err);
+	if (fd == -1)
+		return -1;
+	announce(a, "metrics", fd);
+	return open_door(a, &a->metrics, fd, config->metrics.host, err);
 }
 
 static int
@@ -518,8 +506,10 @@ open_admin(struct admin *a, const struct config_admin *config, struct err *err)
 
 	a->admin.guarded = true;
 	if (config->unix_path == NULL) {
-		fd = bind_tcp(&config->address, "admin", err);
-		return fd == -1 ? -1 : open_door(a, &a->admin, fd, config->address.host, err);
+		if ((fd = listener_bind(&config->address, "admin.address", err)) == -1)
+			return -1;
+		announce(a, "admin", fd);
+		return open_door(a, &a->admin, fd, config->address.host, err);
 	}
 	if ((fd = bind_unix(config->unix_path, err)) == -1)
 		return -1;

@@ -156,7 +156,7 @@ status(void *arg, struct buf *out)
 
 	trail_stats(s->trail, &st);
 	if (s->listener != NULL)
-		listener_text(s->listener, listen);
+		listener_text(listener_fd(s->listener), listen);
 	buf_printf(out,
 	    "\"version\":\"" KEYTRAIL_VERSION "\",\"uptimeSeconds\":%" PRId64
 	    ",\"configDigest\":\"%s\",\"listen\":\"%s\",\"workers\":%u,\"connections\":%u,",
@@ -498,7 +498,7 @@ announce(struct server *s)
 {
 	char text[LISTENER_TEXT_SIZE];
 
-	listener_text(s->listener, text);
+	listener_text(listener_fd(s->listener), text);
 	log_info(s->log, "listening", "listen %s", text);
 	log_info(s->log, "started", "version %s, %u workers, trail %s", KEYTRAIL_VERSION,
 	    s->nworkers, s->config->audit.trail);

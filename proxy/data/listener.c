@@ -101,8 +101,8 @@ bind_socket(const struct addrinfo *ai)
 	return -1;
 }
 
-static int
-open_socket(const struct config_address *a, struct err *err)
+int
+listener_bind(const struct config_address *a, const char *what, struct err *err)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
 	struct addrinfo *list;
@@ -111,9 +111,9 @@ open_socket(const struct config_address *a, struct err *err)
 
 	snprintf(port, sizeof(port), "%u", a->port);
 	if ((rc = getaddrinfo(a->host, port, &hints, &list)) != 0)
-		return err_set(err, "listen.address %s:%u: %s", a->host, a->port, gai_strerror(rc));
+		return err_set(err, "%s %s:%u: %s", what, a->host, a->port, gai_strerror(rc));
 	if ((fd = bind_socket(list)) == -1)
-		err_set_errno(err, "listen.address %s:%u", a->host, a->port);
+		err_set_errno(err, "%s %s:%u", what, a->host, a->port);
 	freeaddrinfo(list);
 	return fd;
 }
@@ -133,7 +133,7 @@ listener_new(const struct listener_opts *o, struct err *err)
 	l->limit = o->limit;
 	l->metrics = o->metrics;
 	l->log = o->log;
-	if ((l->fd = open_socket(o->address, err)) == -1) {
+	if ((l->fd = listener_bind(o->address, "listen.address", err)) == -1) {
 		free(l);
 		return NULL;
 	}
@@ -160,14 +160,20 @@ listener_free(struct listener *l)
 	free(l);
 }
 
+int
+listener_fd(const struct listener *l)
+{
+	return l->fd;
+}
+
 void
-listener_text(const struct listener *l, char out[LISTENER_TEXT_SIZE])
+listener_text(int fd, char out[LISTENER_TEXT_SIZE])
 {
 	struct sockaddr_storage a;
 	socklen_t len = sizeof(a);
 	char host[NI_MAXHOST], port[8];
 
-	if (getsockname(l->fd, (struct sockaddr *)&a, &len) == -1 ||
+	if (getsockname(fd, (struct sockaddr *)&a, &len) == -1 ||
 	    getnameinfo((struct sockaddr *)&a, len, host, sizeof(host), port, sizeof(port),
 		NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		snprintf(out, LISTENER_TEXT_SIZE, "unknown");

@@ -22,14 +22,19 @@ struct listener_opts {
 	struct log *log;
 };
 
-/* Bind and listen.  The error says the address. */
+/* Bind and listen on the first address of a name; `what` names the member in errors.  The
+ * descriptor, non-blocking, or -1. */
+int listener_bind(const struct config_address *address, const char *what, struct err *err);
+
 struct listener *listener_new(const struct listener_opts *opts, struct err *err);
 void listener_set_limit(struct listener *l, unsigned limit);
 /* Stop accepting and close. */
 void listener_free(struct listener *l); /* NULL is allowed */
 
-/* The bound address as text ("127.0.0.1:8443"): the port is known even when 0 was asked for. */
+/* The bound address of a listening descriptor as text ("127.0.0.1:8443"): the port is known even
+ * when 0 was asked for. */
 #define LISTENER_TEXT_SIZE 64
-void listener_text(const struct listener *l, char out[LISTENER_TEXT_SIZE]);
+void listener_text(int fd, char out[LISTENER_TEXT_SIZE]);
+int listener_fd(const struct listener *l);
 
 #endif

@@ -23,7 +23,7 @@ set_profile(struct snapshot *s)
 		.names = c->audit.identity_name,
 		.vocabulary = c->audit.vocabulary,
 		.hmac_key = c->audit.hmac_key.bytes,
-		.hmac_epoch = 1,
+		.hmac_epoch = c->audit.hmac_epoch,
 	};
 }
 
