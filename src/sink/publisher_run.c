@@ -373,7 +373,9 @@ finished(struct place *s)
 	bool over;
 
 	pthread_mutex_lock(&s->lock);
-	over = s->stopping && (s->pos >= s->stop_seq || clock_mono_ns() >= s->stop_ns);
+	/* A position that has not been compared with the trail says nothing yet. */
+	over =
+	    s->stopping && ((s->pos >= s->stop_seq && !s->verify) || clock_mono_ns() >= s->stop_ns);
 	pthread_mutex_unlock(&s->lock);
 	return over;
 }
