@@ -397,6 +397,9 @@ all_that_wait_share_one_sync_and_one_notice_a_ring(void **state)
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_RECORDED, 0), 101);
 	assert_int_equal(metrics_value(f->metrics, METRIC_COMMIT_EVENTS, 0), 2);
 	assert_int_equal(metrics_value(f->metrics, METRIC_FSYNC_SECONDS, 0), 2);
+	commit_and_wait(f, 1, "last");
+	WAIT_UNTIL(atomic_load(&f->durable) == 102);
+	assert_int_equal(atomic_load(&f->notified[0]), 2);
 }
 
 static void

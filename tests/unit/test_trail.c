@@ -895,6 +895,30 @@ a_reader_follows_into_new_segments(void **state)
 }
 
 static void
+a_reader_waits_at_the_mark_and_goes_on_behind_it(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_reader *r;
+	struct slice line;
+	uint64_t seq;
+
+	open_trail(f);
+	append_durable(f, 1);
+	assert_int_equal(trail_reader_open(f->dir, 0, &r, &f->err), 0);
+	assert_int_equal(trail_reader_next(r, &line, &seq, &f->err), 1);
+	append_durable(f, 1);
+	append(f, "{\"action\":\"written\"");
+	assert_int_equal(trail_write(f->t, &f->err), 0);
+	assert_int_equal(trail_reader_next(r, &line, &seq, &f->err), 1);
+	assert_int_equal(trail_reader_next(r, &line, &seq, &f->err), 0);
+	sync_trail(f);
+	assert_int_equal(trail_reader_next(r, &line, &seq, &f->err), 1);
+	assert_int_equal(seq, 3);
+	assert_int_equal(trail_reader_corrupt(r), 0);
+	trail_reader_close(r);
+}
+
+static void
 a_reader_begins_at_any_number(void **state)
 {
 	struct fixture *f = *state;
@@ -1071,6 +1095,7 @@ one_fault(struct fixture *f, const struct fault_case *c)
 {
 	struct faults x = { 0 };
 	struct trail_io io = faulty_io(&x);
+	struct trail_stats stats;
 	struct trail_reader *r;
 	struct slice line;
 	uint64_t seq, expect = 1;
@@ -1091,6 +1116,8 @@ one_fault(struct fixture *f, const struct fault_case *c)
 	x = (struct faults){ 0 };
 	append_durable(f, 4);
 	assert_int_equal(trail_last_seq(f->t), c->durable + 4);
+	trail_stats(f->t, &stats);
+	assert_int_equal(stats.segments, c->durable > 0 ? 2 : 1);
 	while (trail_reader_next(r, &line, &seq, &f->err) == 1)
 		assert_int_equal(seq, expect++);
 	assert_int_equal(expect, c->durable + 5);
@@ -1279,6 +1306,7 @@ main(void)
 		TEST(ring_lines_are_recovered_once_each),
 		TEST(recovery_may_be_killed_and_begun_again),
 		TEST(a_reader_follows_into_new_segments),
+		TEST(a_reader_waits_at_the_mark_and_goes_on_behind_it),
 		TEST(a_reader_begins_at_any_number),
 		TEST(a_reader_copes_with_segments_that_expire_under_it),
 		TEST(retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged),
