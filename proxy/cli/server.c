@@ -548,10 +548,11 @@ stop_workers(struct server *s)
 {
 	int64_t deadline = clock_mono_ns() + s->config->timeouts.drain * (int64_t)CLOCK_NS_PER_MS;
 
-	listener_free(s->listener);
-	s->listener = NULL;
+	/* Workers first: whoever sees the listener gone meets workers that know. */
 	for (unsigned i = 0; i < s->nstarted; i++)
 		worker_drain(s->workers[i], deadline);
+	listener_free(s->listener);
+	s->listener = NULL;
 	for (unsigned i = 0; i < s->nstarted; i++)
 		worker_join(s->workers[i]);
 }

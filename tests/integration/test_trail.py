@@ -185,12 +185,13 @@ def test_term_finishes_what_is_in_flight(keytrail, raw_backend):
             connection.send(ok(extra=f"Correlation-Id: {request.get('Correlation-Id')}\r\n"))
 
     backend = raw_backend(script)
-    sidecar = keytrail(backend)
+    sidecar = keytrail(backend, {"workers": 1})
     correlation = new_id()
-    with sidecar.client() as c:
+    with sidecar.client() as c, sidecar.client() as idle:
         c.send_request("POST", "/api/v2/keys", {"Correlation-Id": correlation}, "{}")
         backend.wait(lambda b: b.requests)
         sidecar.signal(signal.SIGTERM)
+        assert idle.sock.recv(1) == b""
 
         def refused():
             try:
