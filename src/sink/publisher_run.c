@@ -182,16 +182,14 @@ commit(struct place *s)
 }
 
 static void
-move_to(struct place *s, uint64_t seq, const char *log, const char *boot)
+advance(struct place *s, uint64_t seq)
 {
 	s->pos = seq;
-	strcpy(s->log, log);
-	strcpy(s->boot, boot);
 	s->dirty = true;
 	/* Cheap, and repeats nothing when the process is killed; a sink with a flush must not be
 	 * overtaken by its cursor. */
 	if (s->ops->flush == NULL)
-		(void)cursor_write(&s->cursor, seq, log, boot);
+		(void)cursor_write(&s->cursor, seq, s->log, s->boot);
 }
 
 /* ---- delivering ---- */
@@ -217,7 +215,9 @@ finish_batch(struct place *s)
 	if (b->last_seq > counted)
 		atomic_store(&s->counted, b->last_seq);
 	s->linger_ns = publisher_batch_full(b) ? 0 : clock_mono_ns() + LINGER_NS;
-	move_to(s, b->last_seq, b->log, b->boot);
+	memcpy(s->log, b->log, TRAIL_ID_SIZE);
+	memcpy(s->boot, b->boot, TRAIL_ID_SIZE);
+	advance(s, b->last_seq);
 	publisher_clear(s);
 }
 
@@ -339,7 +339,7 @@ wait_for_missing(struct place *s)
 	    s->seen);
 	s->missing_ns = 0;
 	atomic_store(&s->counted, s->seen);
-	move_to(s, s->seen, s->log, s->boot);
+	advance(s, s->seen);
 }
 
 static int
