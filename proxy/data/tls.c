@@ -112,11 +112,14 @@ static int
 select_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in,
     unsigned inlen, void *arg)
 {
+	/* In order of preference; curl --http1.0 offers nothing but the second. */
+	static const unsigned char spoken[] = { 8, 'h', 't', 't', 'p', '/', '1', '.', '1', 8, 'h',
+		't', 't', 'p', '/', '1', '.', '0' };
 	unsigned char *chosen;
 
 	(void)ssl;
 	(void)arg;
-	if (SSL_select_next_proto(&chosen, outlen, alpn_http11, sizeof(alpn_http11), in, inlen) !=
+	if (SSL_select_next_proto(&chosen, outlen, spoken, sizeof(spoken), in, inlen) !=
 	    OPENSSL_NPN_NEGOTIATED)
 		return SSL_TLSEXT_ERR_ALERT_FATAL;
 	*out = chosen;

@@ -2,8 +2,9 @@
  * tls: OpenSSL contexts made from the configuration, for both sides.
  *
  * TLS 1.2 and 1.3 (RFC 5246, RFC 8446), AEAD suites with forward secrecy only, no renegotiation, no
- * early data, no compression; ALPN (RFC 7301) "http/1.1" only.  A context is shared by all workers:
- * its tickets (RFC 5077) are sealed with one key, so that a session is resumed on any of them.
+ * early data, no compression; ALPN (RFC 7301) "http/1.1", from clients also "http/1.0".  A context
+ * is shared by all workers: its tickets (RFC 5077) are sealed with one key, so that a session is
+ * resumed on any of them.
  * Main thread; the contexts themselves may be used by any.
  */
 #ifndef KEYTRAIL_PROXY_TLS_H

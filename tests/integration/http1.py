@@ -91,7 +91,6 @@ class Client(Reader):
         raw = socket.create_connection(("127.0.0.1", port), timeout=timeout,
                                        source_address=source)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.raw = raw
         try:
             sock = raw if context is None else context.wrap_socket(
                 raw, server_hostname=name, session=session, suppress_ragged_eofs=True)

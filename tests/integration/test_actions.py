@@ -234,6 +234,7 @@ def test_names_only_as_the_configuration_says(keytrail, kms, names, want):
 def test_key_ids_only_as_the_configuration_says(keytrail, kms, key, tmp_path, how):
     secret = tmp_path / "hmac"
     secret.write_text("11" * 32)
+    secret.chmod(0o600)
     audit = {"key_ids": how}
     if how == "hmac":
         audit["hmac_key"] = {"file": str(secret)}

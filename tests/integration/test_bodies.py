@@ -167,7 +167,7 @@ def test_a_slow_client_stops_the_key_service(keytrail, raw_backend):
     sidecar = keytrail(raw_backend(script))
     before = warm(sidecar)
     with sidecar.client() as c:
-        c.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         c.send_request("GET", "/api/v2/keys")
         wait_for(lambda: stalled, "the key service to be stopped")
         assert stalled[0] < BOUND

@@ -71,7 +71,7 @@ def test_a_half_closed_client_still_gets_its_answer(keytrail, raw_backend):
     sidecar = keytrail(collect(raw_backend), {"listen": {"tls": None}})
     with http1.Client(sidecar.port) as c:
         c.send_request("GET", "/api/v2/keys")
-        c.raw.shutdown(1)
+        c.sock.shutdown(1)
         assert c.read_response().status == 200
 
 
@@ -318,7 +318,7 @@ def test_http_client_of_python(keytrail, kms, pki, key):
 def curl(sidecar, kms, *arguments, body=None):
     command = ["curl", "-sS", "--cacert", sidecar.pki["ca.pem"], "-H",
                f"Authorization: Bearer {kms.token()}", "-H", f"Bluemix-Instance: {INSTANCE}",
-               "-m", "20", *arguments]
+               "-H", "Content-Type: application/json", "-m", "20", *arguments]
     return subprocess.run(command, input=body, check=True, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE).stdout.decode()
 

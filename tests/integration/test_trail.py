@@ -21,10 +21,10 @@ def echo(connection):
         connection.send(ok(extra=f"Correlation-Id: {request.get('Correlation-Id')}\r\n"))
 
 
-def durable_number(sidecar):
-    """What other processes may read up to, by the program's own reader."""
-    out = subprocess.run([KEYTRAIL, "tail", sidecar.trail_dir], check=True, timeout=PATIENCE,
-                         stdout=subprocess.PIPE).stdout
+def tail(sidecar):
+    """The durable events, by the program's own reader."""
+    out = subprocess.run([KEYTRAIL, "tail", "--json", "-n", "1000", sidecar.trail_dir],
+                         check=True, timeout=PATIENCE, stdout=subprocess.PIPE).stdout
     return [json.loads(line) for line in out.splitlines()]
 
 
@@ -38,7 +38,7 @@ def test_the_event_is_durable_before_the_answer_arrives(keytrail, raw_backend):
             # No waiting here: the line must be there already.
             assert correlation in [e["correlationId"] for e in sidecar.calls()]
             c.take(2)
-    assert correlation in [e.get("correlationId") for e in durable_number(sidecar)]
+    assert correlation in [e.get("correlationId") for e in tail(sidecar)]
 
 
 def test_the_first_event_is_the_start_and_the_last_the_stop(keytrail, raw_backend):
@@ -60,7 +60,8 @@ def test_a_new_log_can_be_forbidden(keytrail, raw_backend):
     sidecar = keytrail(raw_backend(echo), {"audit": {"create": False}}, start=False)
     sidecar.spawn()
     assert sidecar.process.wait(PATIENCE) == 1
-    assert "create" in sidecar.stderr() or "no log" in sidecar.stderr()
+    assert str(sidecar.trail_dir) in sidecar.stderr()
+    assert not sidecar.trail_dir.exists()
     sidecar.process = None
 
 
@@ -255,7 +256,7 @@ def test_tail_prints_the_trail(keytrail, raw_backend):
     sidecar = keytrail(raw_backend(echo))
     sidecar.call("GET", "/api/v2/keys")
     sidecar.stop()
-    assert durable_number(sidecar) == read_trail(sidecar.trail_dir)
+    assert tail(sidecar) == read_trail(sidecar.trail_dir)
 
 
 def test_a_trail_that_cannot_be_written(keytrail, raw_backend, tmp_path):

@@ -6,12 +6,20 @@ import threading
 
 import pytest
 
+import http1
 from backend import ok
 from support import new_id, wait_for
 
 
 def code_of(r):
     return json.loads(r.body)["resources"][0]["reasons"][0]["code"]
+
+
+def unanswered(event, reason):
+    """It was forwarded and no status came: nobody can say what the key service did."""
+    return (event["outcome"] == "unknown" and "reasonCode" not in event["reason"]
+            and event["reason"]["reasonType"] == reason
+            and event["severity"] in ("warning", "critical"))
 
 
 def call(sidecar, method="GET", target="/api/v2/keys", body=None):
@@ -59,8 +67,7 @@ def test_a_malformed_answer_is_502_and_recorded(keytrail, raw_backend, label):
     sidecar = keytrail(backend)
     r, event = call(sidecar)
     assert r.status == 502 and code_of(r) == "UPSTREAM_MALFORMED"
-    assert event["outcome"] == "failure" and event["reason"]["reasonCode"] == 502
-    assert event["action"] == "kms.secrets.list"
+    assert unanswered(event, "malformed_answer") and event["action"] == "kms.secrets.list"
     # The connection that it came on is not used again.
     call(sidecar)
     assert backend.connections == 2 and len(backend.requests) == 2
@@ -98,7 +105,7 @@ def test_closed_before_the_head_is_whole(keytrail, raw_backend, label, data):
     sidecar = keytrail(raw_backend(close_after(data)))
     r, event = call(sidecar, "POST", "/api/v2/keys", "{}")
     assert r.status == 502 and code_of(r) in ("UPSTREAM_BROKEN", "UPSTREAM_MALFORMED"), label
-    assert event["reason"]["reasonCode"] == 502
+    assert unanswered(event, "connection_lost"), label
 
 
 @pytest.mark.parametrize("data", [
@@ -114,11 +121,8 @@ def test_an_answer_cut_in_its_body_is_cut_for_the_client(keytrail, raw_backend, 
     correlation = new_id()
     with sidecar.client() as c:
         c.send_request("GET", "/api/v2/keys", {"Correlation-Id": correlation})
-        r = c.read_head()
-        assert r.status == 200
-        with pytest.raises(Exception):  # Closed, a reset or a chunk that is none
-            c.read_body(r, "GET")
-            assert not r.ended_by_close
+        with pytest.raises(http1.Closed):
+            c.read_body(c.read_head(), "GET")
     event = sidecar.event(correlation)
     assert event["outcome"] == "success" and event["reason"]["reasonCode"] == 200
     assert sidecar.metric("keytrail_upstream_answers_cut_total") == 1
@@ -154,7 +158,7 @@ def test_no_post_is_sent_twice(keytrail, raw_backend):
     sidecar = keytrail(backend, {"workers": 1})
     call(sidecar)
     r, event = call(sidecar, "POST", "/api/v2/keys", "{}")
-    assert r.status == 502 and event["reason"]["reasonCode"] == 502
+    assert r.status == 502 and unanswered(event, "connection_lost")
     assert "attempts" not in event["requestData"] and len(backend.requests) == 2
 
 
