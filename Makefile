@@ -103,7 +103,7 @@ FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
-.PHONY: all demo test check format tsan fuzz bench bench-quick soak install image clean help \
+.PHONY: all demo test check format tsan fuzz bench bench-quick soak docs install image clean help \
         programs unit integration replay run-demo run-check run-fuzz run-tsan \
         check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
@@ -274,6 +274,17 @@ cppcheck:
 	$Qcppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --cppcheck-build-dir=build/cppcheck \
 	    -j2 --enable=warning,performance,portability --suppressions-list=tests/lint/cppcheck.txt \
 	    -Iinclude -Iproxy -D_GNU_SOURCE -DKEYTRAIL_VERSION='""' -DKEYTRAIL_ROUTES='""' $(CHECKED)
+
+DOCS := docs/routes-file.md docs/metrics.md docs/refusals.md
+
+docs: $(DOCS) ## the chapters of the manual that are made from the program's tables
+
+docs/routes-file.md: CHAPTER = routes
+docs/metrics.md:     CHAPTER = metrics
+docs/refusals.md:    CHAPTER = refusals
+$(DOCS): $B/keytrail
+	$(call say,DOCS,$@)
+	$Qmkdir -p $(@D) && $B/keytrail reference $(CHAPTER) >$@
 
 # ---- out of the tree ---------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ int cli_run(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_explain(int argc, char **argv);
 int cli_routes(int argc, char **argv);
+int cli_reference(int argc, char **argv);
 int cli_tail(int argc, char **argv);
 int cli_version(int argc, char **argv);
 

@@ -114,12 +114,12 @@ out:
 }
 
 static int
-print_text(int (*make)(struct buf *))
+print_schema(void)
 {
 	struct buf text = BUF_INIT;
 	int rc = CLI_FAILED;
 
-	if (make(&text) == 0 &&
+	if (config_schema(&text) == 0 &&
 	    fwrite(buf_slice(&text).p, 1, buf_size(&text), stdout) == buf_size(&text))
 		rc = CLI_OK;
 	buf_fini(&text);
@@ -146,15 +146,13 @@ list_routes(const char *file, bool json)
 int
 cli_routes(int argc, char **argv)
 {
-	static const char *const known[] = { "--json", "--schema", "--reference", NULL };
+	static const char *const known[] = { "--json", "--schema", NULL };
 	const char *file = NULL;
 	bool json = false;
 
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--schema") == 0)
-			return print_text(config_schema);
-		if (strcmp(argv[i], "--reference") == 0)
-			return print_text(config_reference);
+			return print_schema();
 		if (strcmp(argv[i], "--json") == 0)
 			json = true;
 		else if (argv[i][0] == '-')

@@ -306,7 +306,7 @@ config_reference(struct buf *out)
 		bool live = definitions[i].table == &config_file_table;
 
 		if (buf_printf(out,
-			"%s### %s\n\n| member | type | default |%s what it says |\n"
+			"%s## %s\n\n| member | type | default |%s what it says |\n"
 			"|---|---|---|%s---|\n",
 			i == 0 ? "" : "\n", titles[i], live ? " changes at |" : "",
 			live ? "---|" : "") == -1)

@@ -58,8 +58,8 @@ def test_no_command_shows_the_usage():
 def test_help_is_no_error():
     done = keytrail("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("run FILE", "check FILE", "explain FILE METHOD URL", "routes FILE", "tail DIR",
-                    "version"):
+    for command in ("run FILE", "check FILE", "explain FILE METHOD URL", "routes FILE",
+                    "reference routes", "tail DIR", "version"):
         assert f"  keytrail {command}" in done.stdout
     assert keytrail("check", "--help").stdout.startswith("usage: keytrail check FILE")
 
@@ -77,6 +77,8 @@ def test_help_is_no_error():
     (["explain", "a", "GET", "/", "--jsn"],
      'keytrail explain: no option "--jsn"; did you mean "--json"?'),
     (["routes"], "keytrail routes: which file?"),
+    (["reference"], "keytrail reference: which chapter?"),
+    (["reference", "rotes"], 'keytrail reference: no chapter "rotes"; did you mean "routes"?'),
     (["version", "x"], "keytrail version: it takes no arguments"),
 ])
 def test_wrong_usage_says_what_is_right(arguments, message):
@@ -389,9 +391,9 @@ def test_the_schema_is_valid_and_takes_what_the_parser_takes(pki):
 
 
 def test_the_reference_is_made_of_tables():
-    text = keytrail("routes", "--reference").stdout
+    text = keytrail("reference", "routes").stdout
     for title in ("The routes file", "A route set", "A route", "A sink"):
-        assert f"### {title}\n" in text
+        assert f"## {title}\n" in text
     for line in text.splitlines():
         if line.startswith("| `"):
             assert line.endswith(". |"), line

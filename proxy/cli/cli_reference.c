@@ -1,0 +1,92 @@
+/* keytrail reference: the chapters of the manual that are made from the program's tables. */
+#include "cli/cli.h"
+
+#include "keytrail/config.h"
+#include "keytrail/metrics.h"
+#include "keytrail/nearest.h"
+#include "keytrail/refusal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int
+refusal_reference(struct buf *out)
+{
+	if (buf_printf(out, "| status | code | label | what it says |\n|---|---|---|---|\n") == -1)
+		return -1;
+	for (unsigned r = REFUSAL_NONE + 1; r < REFUSAL_COUNT; r++) {
+		const struct refusal_info *i = refusal_info(r);
+
+		if (buf_printf(out, "| %u | `%s` | `%s` | %s |\n", i->status, i->code, i->label,
+			i->text) == -1)
+			return -1;
+	}
+	return 0;
+}
+
+#define ROUTES_INTRO                                                                               \
+	"Sizes are bytes or carry a unit (`\"64MiB\"`), times carry one (`\"20ms\"`, "             \
+	"`\"400d\"`).\n"                                                                           \
+	"File names are relative to the folder of the file they stand in. `${NAME}` in a string "  \
+	"is\n"                                                                                     \
+	"the environment's (not in `include`, `action`, `path`, `method`), `$${` is a literal "    \
+	"`${`.\n"
+#define METRICS_INTRO                                                                              \
+	"Labels hold nothing that a client chose: actions of the routes file, names of sinks, "    \
+	"words\n"                                                                                  \
+	"of fixed tables.\n"
+#define REFUSALS_INTRO                                                                             \
+	"Every reason for which keytrail itself answers a request. The code stands in the "        \
+	"answer\n"                                                                                 \
+	"(`resources[0].reasons[0].code`), the label in the event (`reason.reasonForFailure`) "    \
+	"and in\n"                                                                                 \
+	"`keytrail_refused_requests_total`.\n"
+
+static const struct chapter {
+	const char *name, *title, *intro;
+	int (*make)(struct buf *out);
+} chapters[] = {
+	{ "routes", "Routes file", ROUTES_INTRO, config_reference },
+	{ "metrics", "Metrics", METRICS_INTRO, metrics_reference },
+	{ "refusals", "Refusals", REFUSALS_INTRO, refusal_reference },
+};
+
+#define CHAPTERS (sizeof(chapters) / sizeof(chapters[0]))
+
+static const char *
+chapter_name(const void *list, size_t i)
+{
+	return ((const struct chapter *)list)[i].name;
+}
+
+static int
+print_chapter(const struct chapter *c)
+{
+	struct buf text = BUF_INIT;
+	int rc = CLI_FAILED;
+
+	if (buf_printf(&text,
+		"# %s\n\nMade by `keytrail reference %s`; `make docs` writes it anew.\n\n%s\n",
+		c->title, c->name, c->intro) == 0 &&
+	    c->make(&text) == 0 &&
+	    fwrite(buf_slice(&text).p, 1, buf_size(&text), stdout) == buf_size(&text) &&
+	    fflush(stdout) == 0)
+		rc = CLI_OK;
+	buf_fini(&text);
+	return rc;
+}
+
+int
+cli_reference(int argc, char **argv)
+{
+	const char *near;
+
+	if (argc != 2)
+		return cli_usage(argv[0], "which chapter?");
+	for (size_t i = 0; i < CHAPTERS; i++)
+		if (strcmp(argv[1], chapters[i].name) == 0)
+			return print_chapter(&chapters[i]);
+	if ((near = nearest_word(argv[1], chapter_name, chapters, CHAPTERS)) != NULL)
+		return cli_usage(argv[0], "no chapter \"%s\"; did you mean \"%s\"?", argv[1], near);
+	return cli_usage(argv[0], "no chapter \"%s\"", argv[1]);
+}
