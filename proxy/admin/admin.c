@@ -441,7 +441,7 @@ bind_unix(const char *path, struct err *err)
 	if (strlen(path) >= sizeof(sun.sun_path))
 		return err_set(err, "admin: %s: the path of a socket has at most %zu bytes", path,
 		    sizeof(sun.sun_path) - 1);
-	strcpy(sun.sun_path, path);
+	memcpy(sun.sun_path, path, strlen(path) + 1);
 	remove_stale(&sun);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	/* Nobody can connect before listen, so the mode is right from the start. */

@@ -64,8 +64,8 @@ begin_new(struct place *s, const struct config_sink *cfg, struct err *err)
 
 	if (!cfg->earliest && durable > 0 && publisher_look(s->p->dir, durable, &id, err) == -1)
 		return -1;
-	if (cursor_write(&s->cursor, cfg->earliest ? 0 : durable, id.log, id.boot) == -1 ||
-	    cursor_sync(&s->cursor) == -1)
+	id.seq = cfg->earliest ? 0 : durable;
+	if (cursor_write(&s->cursor, &id) == -1 || cursor_sync(&s->cursor) == -1)
 		return err_set_errno(err, "%s: write", s->cursor_name);
 	return 0;
 }
@@ -86,9 +86,7 @@ begin(struct place *s, const struct config_sink *cfg, struct err *err)
 		cursor_close(&s->cursor);
 		return -1;
 	}
-	s->pos = s->cursor.seq;
-	strcpy(s->log, s->cursor.log);
-	strcpy(s->boot, s->cursor.boot);
+	s->pos = s->cursor.at;
 	s->verify = true;
 	return 0;
 }
@@ -104,8 +102,8 @@ reset(struct place *s, const struct config *config, const char *type)
 	s->synced_ns = s->linger_ns = s->missing_ns = 0;
 	s->failures = 0;
 	s->random = (uint64_t)clock_wall_ns() ^ ((uint64_t)s->index << 32) ^ (uint64_t)getpid();
-	atomic_store(&s->keep, s->pos + 1);
-	atomic_store(&s->counted, s->pos);
+	atomic_store(&s->keep, s->pos.seq + 1);
+	atomic_store(&s->counted, s->pos.seq);
 	atomic_store(&s->delivered, 0);
 	atomic_store(&s->rejected, 0);
 	atomic_store(&s->filtered, 0);

@@ -2,7 +2,6 @@
 
 #include "keytrail/crc32c.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -41,17 +40,20 @@ static void
 take_slot(struct cursor *c, const struct slot *slot)
 {
 	c->generation = slot->generation;
-	c->seq = slot->seq;
-	memcpy(c->log, slot->log, TRAIL_ID_SIZE);
-	memcpy(c->boot, slot->boot, TRAIL_ID_SIZE);
+	c->at.seq = slot->seq;
+	memcpy(c->at.log, slot->log, TRAIL_ID_SIZE);
+	memcpy(c->at.boot, slot->boot, TRAIL_ID_SIZE);
 }
 
 static bool
-all_zero(const struct slot *slots)
+all_zero(const void *bytes, size_t n)
 {
-	static const struct slot zero[SLOTS];
+	const unsigned char *p = bytes;
 
-	return memcmp(slots, zero, sizeof(zero)) == 0;
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != 0)
+			return false;
+	return true;
 }
 
 /* A file that was never written in full is a new one. */
@@ -70,7 +72,8 @@ read_slots(struct cursor *c)
 	}
 	if (known)
 		return CURSOR_KNOWN;
-	return n == (ssize_t)sizeof(slots) && !all_zero(slots) ? CURSOR_DAMAGED : CURSOR_NEW;
+	return n == (ssize_t)sizeof(slots) && !all_zero(slots, sizeof(slots)) ? CURSOR_DAMAGED
+									      : CURSOR_NEW;
 }
 
 /* Zeros are written, not only reserved: a later write then needs no new block. */
@@ -110,14 +113,13 @@ cursor_close(struct cursor *c)
 }
 
 int
-cursor_write(struct cursor *c, uint64_t seq, const char *log, const char *boot)
+cursor_write(struct cursor *c, const struct line_id *at)
 {
-	struct slot slot = { .generation = c->generation + 1, .seq = seq };
+	struct slot slot = { .generation = c->generation + 1, .seq = at->seq };
 
-	assert(strlen(log) < TRAIL_ID_SIZE && strlen(boot) < TRAIL_ID_SIZE);
 	memcpy(slot.magic, magic, sizeof(magic));
-	strcpy(slot.log, log);
-	strcpy(slot.boot, boot);
+	memcpy(slot.log, at->log, TRAIL_ID_SIZE);
+	memcpy(slot.boot, at->boot, TRAIL_ID_SIZE);
 	slot.sum = sum_of(&slot);
 	if (pwrite(c->fd, &slot, sizeof(slot), (off_t)(slot.generation % SLOTS * SLOT_SIZE)) !=
 	    (ssize_t)sizeof(slot))

@@ -14,17 +14,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct line_id {
+	uint64_t seq;
+	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
+};
+
 struct cursor {
 	int fd;
 	uint64_t generation;
-	uint64_t seq; /* of the last line that is done with; 0: none */
-	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
+	struct line_id at; /* the last line that is done with; seq 0: none */
 };
 
 enum cursor_found {
 	CURSOR_NEW,
 	CURSOR_KNOWN,
-	CURSOR_DAMAGED, /* no slot is valid; seq is 0 */
+	CURSOR_DAMAGED, /* no slot is valid; at is as for a new one */
 };
 
 /* Make or read the file `name`. */
@@ -33,7 +37,7 @@ int cursor_open(
 void cursor_close(struct cursor *c);
 
 /* Survives the process when it returns, and a power cut after cursor_sync. */
-int cursor_write(struct cursor *c, uint64_t seq, const char *log, const char *boot);
+int cursor_write(struct cursor *c, const struct line_id *at);
 int cursor_sync(struct cursor *c);
 
 #endif

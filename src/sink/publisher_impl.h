@@ -28,11 +28,10 @@ struct batch {
 	struct slice lines[BATCH_LINES]; /* into text */
 	size_t offsets[BATCH_LINES];
 	uint64_t seqs[BATCH_LINES];
-	size_t n, first;			      /* lines before `first` are in quarantine */
-	unsigned nread;				      /* filtered ones too */
-	uint64_t nfiltered;			      /* that were not counted before */
-	uint64_t last_seq;			      /* of the last line read */
-	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE]; /* of the last line read */
+	size_t n, first;     /* lines before `first` are in quarantine */
+	unsigned nread;	     /* filtered ones too */
+	uint64_t nfiltered;  /* that were not counted before */
+	struct line_id last; /* that was read */
 };
 
 struct place {
@@ -75,10 +74,9 @@ struct place {
 	uint64_t corrupt; /* damaged pieces of this reader that were told of */
 	struct cursor cursor;
 	struct batch batch;
-	bool verify;  /* the cursor's line has not been compared yet */
-	uint64_t pos; /* last number done with, maybe not yet safe */
-	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE]; /* of pos */
-	bool dirty;				      /* pos is ahead of the synced cursor */
+	bool verify;	    /* the cursor's line has not been compared yet */
+	struct line_id pos; /* the last line done with, maybe not yet safe */
+	bool dirty;	    /* pos is ahead of the synced cursor */
 	int64_t synced_ns, linger_ns;
 	uint64_t seen;	    /* durable number before the last look into the trail */
 	int64_t missing_ns; /* since when lines up to it cannot be read; 0: none */
@@ -106,11 +104,6 @@ const struct config_sink *publisher_find_config(const struct config *config, con
 void *publisher_run(void *place);
 
 /* ---- reading the trail (publisher_read.c) ---- */
-
-struct line_id {
-	uint64_t seq;
-	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
-};
 
 /* The first line at or after `seq`: 1, 0 when there is none, -1. */
 int publisher_look(const char *dir, uint64_t seq, struct line_id *out, struct err *err);

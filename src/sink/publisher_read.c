@@ -48,7 +48,7 @@ publisher_look(const char *dir, uint64_t seq, struct line_id *out, struct err *e
 static void
 start_at(struct place *s, uint64_t seq)
 {
-	s->pos = seq;
+	s->pos.seq = seq;
 	s->dirty = true;
 	atomic_store(&s->counted, seq);
 	atomic_store(&s->keep, seq + 1);
@@ -60,7 +60,7 @@ start_over(struct place *s)
 	log_error(s->p->log, "cursor_foreign",
 	    "sink %s: %s is of another trail; all that this one holds is delivered", s->name,
 	    s->cursor_name);
-	s->log[0] = s->boot[0] = '\0';
+	s->pos.log[0] = s->pos.boot[0] = '\0';
 	start_at(s, 0);
 }
 
@@ -74,14 +74,14 @@ settle_rolled_back(struct place *s, uint64_t durable, struct err *err)
 
 	if (rc == -1)
 		return -1;
-	if (rc == 0 || strcmp(id.log, s->log) != 0) {
+	if (rc == 0 || strcmp(id.log, s->pos.log) != 0) {
 		start_over(s);
 		return 0;
 	}
 	log_error(s->p->log, "trail_rolled_back",
 	    "sink %s: the trail ends at event %" PRIu64 ", the cursor was at %" PRIu64, s->name,
-	    id.seq, s->pos);
-	strcpy(s->boot, id.boot);
+	    id.seq, s->pos.seq);
+	s->pos = id;
 	start_at(s, id.seq);
 	return 0;
 }
@@ -94,15 +94,15 @@ verify_cursor(struct place *s, struct err *err)
 	struct line_id id;
 	int rc;
 
-	if (s->pos == 0)
+	if (s->pos.seq == 0)
 		return 0;
-	if (s->pos > durable)
+	if (s->pos.seq > durable)
 		return settle_rolled_back(s, durable, err);
-	if ((rc = publisher_look(s->p->dir, s->pos, &id, err)) == -1)
+	if ((rc = publisher_look(s->p->dir, s->pos.seq, &id, err)) == -1)
 		return -1;
 	/* A line that has expired since cannot be compared. */
-	if (rc == 1 && id.seq == s->pos &&
-	    (strcmp(id.log, s->log) != 0 || strcmp(id.boot, s->boot) != 0))
+	if (rc == 1 && id.seq == s->pos.seq &&
+	    (strcmp(id.log, s->pos.log) != 0 || strcmp(id.boot, s->pos.boot) != 0))
 		start_over(s);
 	return 0;
 }
@@ -114,7 +114,7 @@ publisher_open_reader(struct place *s, struct err *err)
 		return -1;
 	s->verify = false;
 	s->corrupt = 0;
-	return trail_reader_open(s->p->dir, s->pos == 0 ? 0 : s->pos + 1, &s->reader, err);
+	return trail_reader_open(s->p->dir, s->pos.seq == 0 ? 0 : s->pos.seq + 1, &s->reader, err);
 }
 
 void
@@ -159,7 +159,7 @@ is_wanted(const struct place *s, struct slice line)
 static void
 note_gap(struct place *s, uint64_t seq)
 {
-	uint64_t last = s->batch.nread > 0 ? s->batch.last_seq : s->pos;
+	uint64_t last = s->batch.nread > 0 ? s->batch.last.seq : s->pos.seq;
 
 	if (last > 0 && seq > last + 1)
 		log_error(s->p->log, "sink_gap",
@@ -183,7 +183,7 @@ static void
 tell_damage(struct place *s, uint64_t seq)
 {
 	uint64_t corrupt = trail_reader_corrupt(s->reader);
-	uint64_t before = s->batch.nread > 0 ? s->batch.last_seq : s->pos;
+	uint64_t before = s->batch.nread > 0 ? s->batch.last.seq : s->pos.seq;
 
 	if (corrupt == s->corrupt)
 		return;
@@ -209,9 +209,9 @@ add_line(struct place *s, struct slice line, uint64_t seq, struct err *err)
 		return err_set(err, "out of memory");
 	if (b->nread++ == 0)
 		atomic_store(&s->oldest_ns, parse_time(member.at));
-	b->last_seq = seq;
-	copy_id(b->log, member.log);
-	copy_id(b->boot, member.boot);
+	b->last.seq = seq;
+	copy_id(b->last.log, member.log);
+	copy_id(b->last.boot, member.boot);
 	return 0;
 }
 

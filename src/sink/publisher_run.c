@@ -134,7 +134,7 @@ wait_for_events(struct place *s, int64_t until_ns)
 {
 	pthread_mutex_lock(&s->lock);
 	atomic_store(&s->sleeping, true);
-	while (!ordered_locked(s) && !s->stopping && durable_of(s) <= s->pos &&
+	while (!ordered_locked(s) && !s->stopping && durable_of(s) <= s->pos.seq &&
 	       clock_mono_ns() < until_ns)
 		wait_locked(s, until_ns);
 	atomic_store(&s->sleeping, false);
@@ -149,9 +149,7 @@ rewind_to_cursor(struct place *s)
 {
 	publisher_close_reader(s);
 	publisher_clear(s);
-	s->pos = s->cursor.seq;
-	strcpy(s->log, s->cursor.log);
-	strcpy(s->boot, s->cursor.boot);
+	s->pos = s->cursor.at;
 	s->dirty = false;
 }
 
@@ -170,26 +168,25 @@ commit(struct place *s)
 		rewind_to_cursor(s);
 		return -1;
 	}
-	if (cursor_write(&s->cursor, s->pos, s->log, s->boot) == -1 ||
-	    cursor_sync(&s->cursor) == -1) {
+	if (cursor_write(&s->cursor, &s->pos) == -1 || cursor_sync(&s->cursor) == -1) {
 		log_error(s->p->log, "cursor_failed", "sink %s: %s: %s", s->name, s->cursor_name,
 		    strerror(errno));
 		return 0;
 	}
 	s->dirty = false;
-	atomic_store(&s->keep, s->pos + 1);
+	atomic_store(&s->keep, s->pos.seq + 1);
 	return 0;
 }
 
 static void
-advance(struct place *s, uint64_t seq)
+advance(struct place *s, const struct line_id *to)
 {
-	s->pos = seq;
+	s->pos = *to;
 	s->dirty = true;
 	/* Cheap, and repeats nothing when the process is killed; a sink with a flush must not be
 	 * overtaken by its cursor. */
 	if (s->ops->flush == NULL)
-		(void)cursor_write(&s->cursor, seq, s->log, s->boot);
+		(void)cursor_write(&s->cursor, to);
 }
 
 /* ---- delivering ---- */
@@ -212,12 +209,10 @@ finish_batch(struct place *s)
 		n += b->seqs[i] > counted;
 	count(s, METRIC_SINK_DELIVERED, &s->delivered, n);
 	count(s, METRIC_SINK_FILTERED, &s->filtered, b->nfiltered);
-	if (b->last_seq > counted)
-		atomic_store(&s->counted, b->last_seq);
+	if (b->last.seq > counted)
+		atomic_store(&s->counted, b->last.seq);
 	s->linger_ns = publisher_batch_full(b) ? 0 : clock_mono_ns() + LINGER_NS;
-	memcpy(s->log, b->log, TRAIL_ID_SIZE);
-	memcpy(s->boot, b->boot, TRAIL_ID_SIZE);
-	advance(s, b->last_seq);
+	advance(s, &b->last);
 	publisher_clear(s);
 }
 
@@ -326,6 +321,7 @@ take_orders(struct place *s)
 static void
 wait_for_missing(struct place *s)
 {
+	struct line_id to = s->pos;
 	int64_t now = clock_mono_ns();
 
 	if (s->missing_ns == 0)
@@ -335,11 +331,12 @@ wait_for_missing(struct place *s)
 		return;
 	}
 	log_error(s->p->log, "sink_gap",
-	    "sink %s: events %" PRIu64 " to %" PRIu64 " cannot be read", s->name, s->pos + 1,
+	    "sink %s: events %" PRIu64 " to %" PRIu64 " cannot be read", s->name, s->pos.seq + 1,
 	    s->seen);
 	s->missing_ns = 0;
 	atomic_store(&s->counted, s->seen);
-	advance(s, s->seen);
+	to.seq = s->seen;
+	advance(s, &to);
 }
 
 static int
@@ -360,7 +357,7 @@ step(struct place *s, struct err *err)
 	}
 	if (s->failures > 0)
 		went_well(s, "");
-	if (s->seen > s->pos)
+	if (s->seen > s->pos.seq)
 		wait_for_missing(s);
 	else
 		wait_for_events(s, s->dirty ? s->synced_ns + SYNC_NS : NEVER);
@@ -374,8 +371,8 @@ finished(struct place *s)
 
 	pthread_mutex_lock(&s->lock);
 	/* A position that has not been compared with the trail says nothing yet. */
-	over =
-	    s->stopping && ((s->pos >= s->stop_seq && !s->verify) || clock_mono_ns() >= s->stop_ns);
+	over = s->stopping &&
+	       ((s->pos.seq >= s->stop_seq && !s->verify) || clock_mono_ns() >= s->stop_ns);
 	pthread_mutex_unlock(&s->lock);
 	return over;
 }
@@ -392,7 +389,7 @@ finish(struct place *s)
 	config_unref(s->config);
 	s->config = NULL;
 	/* What a failed flush took back is undelivered. */
-	atomic_store(&s->counted, s->pos);
+	atomic_store(&s->counted, s->pos.seq);
 	pthread_mutex_lock(&s->lock);
 	s->ended = true;
 	pthread_cond_broadcast(&s->changed);
