@@ -37,7 +37,8 @@ slice_of(const char *cstr)
 static inline struct slice
 slice_sub(struct slice s, size_t from, size_t to)
 {
-	return (struct slice){ s.p + from, to - from };
+	/* An empty slice may have no address, and NULL + 0 is undefined before C23. */
+	return (struct slice){ from > 0 ? s.p + from : s.p, to - from };
 }
 
 static inline bool

@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -212,7 +213,7 @@ adopt(struct server *s, struct config *config, struct snapshot *snapshot)
 	s->snapshot = snapshot;
 	s->config = config;
 	s->chronicle.observer = snapshot->observer;
-	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)(clock_wall_ns() / CLOCK_NS_PER_S));
+	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)clock_wall_ns() / CLOCK_NS_PER_S);
 }
 
 static void
@@ -288,22 +289,36 @@ open_signals(struct server *s, struct err *err)
 
 /* ---- building ---- */
 
-/* The CPUs this process may use: affinity, and the cgroup's quota (cgroup v2, cpu.max). */
+/* The CPUs of the cgroup's quota (cgroup v2, cpu.max: "<quota> <period>", or "max <period>"). */
+static unsigned long
+quota_cpus(void)
+{
+	unsigned long quota = 0, period = 0;
+	char line[64], *rest;
+	FILE *f;
+
+	if ((f = fopen("/sys/fs/cgroup/cpu.max", "re")) == NULL)
+		return ULONG_MAX;
+	if (fgets(line, sizeof(line), f) != NULL) {
+		quota = strtoul(line, &rest, 10);
+		period = strtoul(rest, NULL, 10);
+	}
+	fclose(f);
+	return quota > 0 && period > 0 ? (quota - 1) / period + 1 : ULONG_MAX;
+}
+
+/* The CPUs this process may use: affinity and quota. */
 static unsigned
 available_cpus(void)
 {
+	unsigned long quota = quota_cpus();
 	cpu_set_t set;
-	unsigned n = 1, quota, period;
-	FILE *f;
+	unsigned n = 1;
 
 	if (sched_getaffinity(0, sizeof(set), &set) == 0)
 		n = (unsigned)CPU_COUNT(&set);
-	if ((f = fopen("/sys/fs/cgroup/cpu.max", "re")) != NULL) {
-		if (fscanf(f, "%u %u", &quota, &period) == 2 && period > 0 &&
-		    (quota + period - 1) / period < n)
-			n = (quota + period - 1) / period;
-		fclose(f);
-	}
+	if (quota < n)
+		n = (unsigned)quota;
 	return n < 1 ? 1 : n;
 }
 
@@ -536,8 +551,8 @@ build(struct server *s, struct err *err)
 	    open_journal(s, err) == -1 || make_workers(s, err) == -1 || start(s, err) == -1)
 		return SERVER_FAILED;
 	metrics_set(s->shard, METRIC_BUILD_INFO, 0, 1);
-	metrics_set(s->shard, METRIC_START_TIME, 0, (double)(s->started / CLOCK_NS_PER_S));
-	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)(s->started / CLOCK_NS_PER_S));
+	metrics_set(s->shard, METRIC_START_TIME, 0, (double)s->started / CLOCK_NS_PER_S);
+	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)s->started / CLOCK_NS_PER_S);
 	return SERVER_STOPPED;
 }
 

@@ -169,7 +169,7 @@ listener_fd(const struct listener *l)
 void
 listener_text(int fd, char out[LISTENER_TEXT_SIZE])
 {
-	struct sockaddr_storage a;
+	struct sockaddr_storage a = { 0 };
 	socklen_t len = sizeof(a);
 	char host[NI_MAXHOST], port[8];
 
