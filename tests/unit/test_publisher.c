@@ -189,8 +189,13 @@ setup(void **state)
 	f->shard = metrics_shard_new(f->metrics);
 	open_trail(f);
 	script.text = BUF_INIT;
-	script.deliveries = script.reopened = script.opened = 0;
-	script.down = script.stalled = script.cannot_open = script.rejects_odd = false;
+	script.deliveries = 0;
+	script.reopened = 0;
+	script.opened = 0;
+	script.down = false;
+	script.stalled = false;
+	script.cannot_open = false;
+	script.rejects_odd = false;
 	script.flush_fails = false;
 	script_ops.flush = NULL;
 	*state = f;
