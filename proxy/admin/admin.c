@@ -9,7 +9,6 @@
 #include <event2/event.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
-#include <netdb.h>
 #include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>

@@ -21,6 +21,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <llhttp.h>
+#include <openssl/crypto.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -102,6 +104,7 @@ refresh(void *arg)
 	metrics_set(s->shard, METRIC_TRAIL_WRITABLE, 0, why[0] == '\0');
 	metrics_set(s->shard, METRIC_LOG_SUPPRESSED, 0, (double)log_suppressed_total(s->log));
 	metrics_set(s->shard, METRIC_LOG_DROPPED, 0, (double)log_dropped_total(s->log));
+	publisher_set_gauges(s->publisher, s->shard);
 	if (s->snapshot->server != NULL)
 		metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY, 0,
 		    (double)tls_not_after(s->snapshot->server));
@@ -130,20 +133,31 @@ checks(void *arg, struct health_check *out, size_t max)
 }
 
 static void
+status_sink(const struct publisher_sink_status *st, struct buf *out)
+{
+	char error[6 * sizeof(st->last_error)];
+	long n = event_json_string(slice_of(st->last_error), error, sizeof(error));
+
+	buf_printf(out,
+	    "{\"name\":\"%s\",\"type\":\"%s\",\"up\":%s,\"lastError\":%.*s,\"delivered\":%" PRIu64
+	    ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64 ",\"retries\":%" PRIu64
+	    ",\"waiting\":%" PRIu64 ",\"oldestSeconds\":%.3f}",
+	    st->name, st->type, st->up ? "true" : "false", (int)n, error, st->delivered,
+	    st->rejected, st->filtered, st->retries, st->waiting, st->oldest_seconds);
+}
+
+static void
 status_sinks(struct server *s, struct buf *out)
 {
 	struct publisher_sink_status st[METRICS_SINKS_MAX];
 	size_t n = publisher_status(s->publisher, st, METRICS_SINKS_MAX);
 
 	buf_printf(out, "\"sinks\":[");
-	for (size_t i = 0; i < n && i < METRICS_SINKS_MAX; i++)
-		buf_printf(out,
-		    "%s{\"name\":\"%s\",\"type\":\"%s\",\"up\":%s,\"delivered\":%" PRIu64
-		    ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64 ",\"waiting\":%" PRIu64
-		    ",\"oldestSeconds\":%.3f}",
-		    i > 0 ? "," : "", st[i].name, st[i].type, st[i].up ? "true" : "false",
-		    st[i].delivered, st[i].rejected, st[i].filtered, st[i].waiting,
-		    st[i].oldest_seconds);
+	for (size_t i = 0; i < n && i < METRICS_SINKS_MAX; i++) {
+		if (i > 0)
+			buf_printf(out, ",");
+		status_sink(&st[i], out);
+	}
 	buf_printf(out, "]");
 }
 
@@ -533,6 +547,16 @@ start(struct server *s, struct err *err)
 }
 
 /* Which part failed decides whether the configuration is to blame. */
+static void
+set_build_info(struct metrics *m)
+{
+	char parser[32];
+
+	snprintf(parser, sizeof(parser), "llhttp %d.%d.%d", LLHTTP_VERSION_MAJOR,
+	    LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH);
+	metrics_build_info(m, KEYTRAIL_VERSION, OpenSSL_version(OPENSSL_VERSION), parser);
+}
+
 static enum server_result
 build(struct server *s, struct err *err)
 {
@@ -550,7 +574,7 @@ build(struct server *s, struct err *err)
 	if (open_signals(s, err) == -1 || open_loop(s, err) == -1 || open_trail(s, err) == -1 ||
 	    open_journal(s, err) == -1 || make_workers(s, err) == -1 || start(s, err) == -1)
 		return SERVER_FAILED;
-	metrics_set(s->shard, METRIC_BUILD_INFO, 0, 1);
+	set_build_info(s->metrics);
 	metrics_set(s->shard, METRIC_START_TIME, 0, (double)s->started / CLOCK_NS_PER_S);
 	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)s->started / CLOCK_NS_PER_S);
 	return SERVER_STOPPED;
