@@ -26,7 +26,11 @@ struct chronicle_entry {
 	size_t ndetails;
 };
 
-/* Never waits; what finds no room is counted as lost. */
-void chronicle_record(struct chronicle *c, const struct chronicle_entry *e);
+/* Never waits; what finds no room is counted as lost.  The position to wait for, 0 when lost. */
+uint64_t chronicle_record(struct chronicle *c, const struct chronicle_entry *e);
+
+/* Wait until that position is durable, at most ms milliseconds: for a start, which no request may
+ * precede in the trail. */
+bool chronicle_wait(const struct chronicle *c, uint64_t position, unsigned ms);
 
 #endif

@@ -1,0 +1,117 @@
+#include "cli/server_internal.h"
+
+#include "data/tls.h"
+#include "keytrail/clock.h"
+#include "keytrail/event.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static const struct config *
+current_config(void *arg)
+{
+	struct server *s = arg;
+
+	return s->config;
+}
+
+static void
+refresh(void *arg)
+{
+	struct server *s = arg;
+	struct trail_stats st;
+	char why[128];
+
+	trail_stats(s->trail, &st);
+	journal_health(s->journal, why, sizeof(why));
+	metrics_set(s->shard, METRIC_TRAIL_BYTES, 0, (double)st.bytes);
+	metrics_set(s->shard, METRIC_TRAIL_SEGMENTS, 0, (double)st.segments);
+	metrics_set(s->shard, METRIC_TRAIL_FREE_BYTES, 0, (double)st.free_bytes);
+	metrics_set(s->shard, METRIC_TRAIL_SEQUENCE, 0, (double)trail_durable_seq(s->trail));
+	metrics_set(s->shard, METRIC_TRAIL_WRITABLE, 0, why[0] == '\0');
+	metrics_set(s->shard, METRIC_LOG_SUPPRESSED, 0, (double)log_suppressed_total(s->log));
+	metrics_set(s->shard, METRIC_LOG_DROPPED, 0, (double)log_dropped_total(s->log));
+	publisher_set_gauges(s->publisher, s->shard);
+	if (s->snapshot->server != NULL)
+		metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY, 0,
+		    (double)tls_not_after(s->snapshot->server));
+}
+
+static size_t
+checks(void *arg, struct health_check *out, size_t max)
+{
+	struct server *s = arg;
+	size_t n = 0;
+
+	if (n < max) {
+		out[n].name = "trail";
+		journal_health(s->journal, out[n].detail, sizeof(out[n].detail));
+		out[n].ok = out[n].detail[0] == '\0';
+		n++;
+	}
+	if (n < max) {
+		out[n].name = "listener";
+		out[n].ok = s->listener != NULL && !s->stopping;
+		snprintf(out[n].detail, sizeof(out[n].detail), "%s",
+		    out[n].ok ? "" : "not accepting connections");
+		n++;
+	}
+	return n;
+}
+
+static void
+status_sink(const struct publisher_sink_status *st, struct buf *out)
+{
+	char error[6 * sizeof(st->last_error)];
+	long n = event_json_string(slice_of(st->last_error), error, sizeof(error));
+
+	buf_printf(out,
+	    "{\"name\":\"%s\",\"type\":\"%s\",\"up\":%s,\"lastError\":%.*s,\"delivered\":%" PRIu64
+	    ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64 ",\"retries\":%" PRIu64
+	    ",\"waiting\":%" PRIu64 ",\"oldestSeconds\":%.3f}",
+	    st->name, st->type, st->up ? "true" : "false", (int)n, error, st->delivered,
+	    st->rejected, st->filtered, st->retries, st->waiting, st->oldest_seconds);
+}
+
+static void
+status_sinks(struct server *s, struct buf *out)
+{
+	struct publisher_sink_status st[METRICS_SINKS_MAX];
+	size_t n = publisher_status(s->publisher, st, METRICS_SINKS_MAX);
+
+	buf_printf(out, "\"sinks\":[");
+	for (size_t i = 0; i < n && i < METRICS_SINKS_MAX; i++) {
+		if (i > 0)
+			buf_printf(out, ",");
+		status_sink(&st[i], out);
+	}
+	buf_printf(out, "]");
+}
+
+/* Members of the status object; every string is a fixed word, hex, or checked by config. */
+static void
+status(void *arg, struct buf *out)
+{
+	struct server *s = arg;
+	struct trail_stats st;
+	char listen[LISTENER_TEXT_SIZE] = "";
+
+	trail_stats(s->trail, &st);
+	if (s->listener != NULL)
+		listener_text(listener_fd(s->listener), listen);
+	buf_printf(out,
+	    "\"version\":\"" KEYTRAIL_VERSION "\",\"uptimeSeconds\":%" PRId64
+	    ",\"configDigest\":\"%s\",\"listen\":\"%s\",\"workers\":%u,\"connections\":%u,",
+	    (int64_t)((clock_wall_ns() - s->started) / CLOCK_NS_PER_S), s->config->digest, listen,
+	    s->nworkers, atomic_load_explicit(&s->open_connections, memory_order_relaxed));
+	buf_printf(out,
+	    "\"trail\":{\"log\":\"%s\",\"boot\":\"%s\",\"durable\":%" PRIu64 ",\"bytes\":%" PRIu64
+	    ",\"segments\":%" PRIu64 ",\"freeBytes\":%" PRIu64 "},",
+	    trail_log_id(s->trail), trail_boot_id(s->trail), trail_durable_seq(s->trail), st.bytes,
+	    st.segments, st.free_bytes);
+	status_sinks(s, out);
+}
+
+const struct admin_opts server_admin = {
+	.config = current_config, .refresh = refresh, .checks = checks, .status = status
+};
