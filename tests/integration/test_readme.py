@@ -1,0 +1,106 @@
+"""The manual: the chapters made from tables are current, and the README's tour does what it shows."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+
+import support
+
+README = support.ROOT / "README.md"
+PORTS = ("8443", "8444", "9480", "9481")
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+# What differs from run to run, and what stands for it; in this order.
+VARIES = ((UUID, "UUID"), (r"\b[0-9a-f]{32,64}\b", "HEX"), (r'"[0-9a-f]{8}"', "SUM"),
+          (r"[A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4}", "DATE"), (r"\d+", "N"), (r"[ \t]+", " "))
+
+
+@pytest.mark.parametrize("chapter, page", [("routes", "routes-file.md"), ("metrics", "metrics.md"),
+                                           ("refusals", "refusals.md")])
+def test_a_generated_chapter_is_current(chapter, page):
+    made = subprocess.run([support.KEYTRAIL, "reference", chapter], check=True, text=True,
+                          stdout=subprocess.PIPE).stdout
+    assert (support.ROOT / "docs" / page).read_text() == made, "`make docs` writes it anew"
+
+
+def test_what_the_readme_names_is_there():
+    """Every relative link, and every path of the tree in the text."""
+    text = README.read_text()
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    paths = re.findall(r"`((?:src|proxy|tests|include|certs|docker|docs)/[\w./-]*)`", text)
+    assert links and paths
+    missing = [p for p in links + paths if not (support.ROOT / p).exists()]
+    assert missing == []
+
+
+def test_the_readme_lists_the_targets_of_make():
+    listed = subprocess.run(["make", "--no-print-directory", "-C", support.ROOT, "help"],
+                            check=True, text=True, stdout=subprocess.PIPE).stdout
+    text = README.read_text()
+    assert [line for line in listed.splitlines() if f"\n{line.strip()}\n" not in text] == []
+
+
+# ---- the tour ----
+
+
+def tour():
+    """The blocks of the tour: what is typed, and what is shown."""
+    part = README.read_text().split("\n## A five-minute tour\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```(sh|text|json)\n(.*?)^```$", part, re.S | re.M)
+    typed = "".join(text for kind, text in blocks if kind == "sh")
+    shown = "".join(text for kind, text in blocks if kind != "sh")
+    return typed, shown.splitlines()
+
+
+def plain(line):
+    for pattern, name in VARIES:
+        line = re.sub(pattern, name, line)
+    return line.strip()
+
+
+def pattern_of(line):
+    return re.compile(re.escape(plain(line)).replace(re.escape("..."), ".*"))
+
+
+def free_ports(n):
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    ports = [str(p.getsockname()[1]) for p in probes]
+    for p in probes:
+        p.close()
+    return ports
+
+
+def run_in_bash(script, folder):
+    """What the script prints.  It runs in a session of its own, of which nothing is left."""
+    with open(folder / "output", "w+", encoding="utf-8") as out:
+        with subprocess.Popen(["bash", "-u", "-c", script], cwd=folder, stdout=out,
+                              stderr=subprocess.STDOUT, start_new_session=True) as bash:
+            try:
+                bash.wait(6 * support.PATIENCE)
+            finally:
+                try:
+                    os.killpg(bash.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        out.seek(0)
+        return out.read()
+
+
+def test_the_tour_shows_what_happens(tmp_path):
+    typed, shown = tour()
+    for name, place in (("certs", support.ROOT), ("proxy", support.ROOT)):
+        (tmp_path / name).symlink_to(place / name)
+    (tmp_path / "build").mkdir()
+    for program in (support.KEYTRAIL, support.KMS):
+        (tmp_path / "build" / program.name).symlink_to(program)
+    for port, free in zip(PORTS, free_ports(len(PORTS))):
+        typed = typed.replace(port, free)
+    output = run_in_bash(typed, tmp_path)
+    assert not support.REPORT.search(output), output
+    happened = [plain(line) for line in output.splitlines()]
+    missing = [line for line in shown if line.strip() not in ("", "...")
+               and not any(pattern_of(line).fullmatch(h) for h in happened)]
+    assert missing == [], output
