@@ -98,7 +98,7 @@ reset(struct place *s, const struct config *config, const char *type)
 	s->next = config_ref(config);
 	s->type = type;
 	s->last_error[0] = '\0';
-	s->dirty = false;
+	s->dirty = s->flush_failed = false;
 	s->synced_ns = s->linger_ns = s->missing_ns = 0;
 	s->failures = 0;
 	s->random = (uint64_t)clock_wall_ns() ^ ((uint64_t)s->index << 32) ^ (uint64_t)getpid();

@@ -76,6 +76,7 @@ struct place {
 	struct batch batch;
 	bool verify;	    /* the cursor's line has not been compared yet */
 	struct line_id pos; /* the last line done with, maybe not yet safe */
+	bool flush_failed;  /* and none has worked since */
 	bool dirty;	    /* pos is ahead of the synced cursor */
 	int64_t synced_ns, linger_ns;
 	uint64_t seen;	    /* durable number before the last look into the trail */

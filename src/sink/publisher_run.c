@@ -46,9 +46,12 @@ went_wrong(struct place *s, const char *why)
 	atomic_store(&s->up, false);
 }
 
+/* A sink that takes lines but cannot keep them stays down until it can. */
 static void
 went_well(struct place *s, const char *warning)
 {
+	if (s->flush_failed)
+		return;
 	if (s->failures > 0)
 		log_info(s->p->log, "sink_up", "sink %s works again after %u failures", s->name,
 		    s->failures);
@@ -164,9 +167,14 @@ commit(struct place *s)
 		return 0;
 	if (s->state != NULL && s->ops->flush != NULL &&
 	    s->ops->flush(s->state, clock_mono_ns() + DELIVER_NS, &err) == -1) {
+		s->flush_failed = true;
 		went_wrong(s, err.msg);
 		rewind_to_cursor(s);
 		return -1;
+	}
+	if (s->flush_failed) {
+		s->flush_failed = false;
+		went_well(s, "");
 	}
 	if (cursor_write(&s->cursor, &s->pos) == -1 || cursor_sync(&s->cursor) == -1) {
 		log_error(s->p->log, "cursor_failed", "sink %s: %s: %s", s->name, s->cursor_name,

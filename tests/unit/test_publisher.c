@@ -537,7 +537,7 @@ test_what_a_failed_flush_took_back_comes_again(void **state)
 	script.flush_fails = true;
 	record(f, 3);
 	start(f, SCRIPT_SINK);
-	wait_for(count(script_text(f), "\n") >= 6);
+	wait_for(count(script_text(f), "\n") >= 9);
 	assert_int_equal(publisher_keep_seq(f->p), 1);
 	assert_true(strstr(own_log(f), "cannot be flushed") != NULL);
 	script.flush_fails = false;
@@ -545,8 +545,10 @@ test_what_a_failed_flush_took_back_comes_again(void **state)
 	got = numbers(script_text(f));
 	assert_int_equal(strncmp(got, "1 2 3 1 2 3 ", 12), 0);
 	free(got);
-	/* Counted once. */
+	/* Counted once, and told once. */
 	assert_int_equal(status_of(f, "script").delivered, 3);
+	assert_int_equal(count(own_log(f), "\"sink_down\""), 1);
+	assert_int_equal(count(f->text, "\"sink_up\""), 1);
 	check_ledger(f, "script", 0);
 }
 

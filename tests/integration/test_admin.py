@@ -1,0 +1,91 @@
+"""The metrics and admin listeners of a running sidecar, read by other people's parsers."""
+
+import json
+import subprocess
+import urllib.error
+
+import prometheus_client.openmetrics.parser as openmetrics
+import pytest
+
+from backend import ok
+from support import new_id, wait_for
+
+
+def file_sink(path):
+    return {"name": "file", "type": "file", "path": str(path)}
+
+
+@pytest.fixture
+def busy(keytrail, raw_backend, tmp_path):
+    """A sidecar that has answered 20 requests, and whose sink has every event."""
+    sidecar = keytrail(raw_backend(ok()), {"sinks": [file_sink(tmp_path / "out.jsonl")]})
+    with sidecar.client() as c:
+        for _ in range(20):
+            assert c.request("GET", "/api/v2/keys", {"Correlation-Id": new_id()}).status == 200
+    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="file") == 0
+             and sidecar.metric("keytrail_events_durable_total") >= 20, "the sink to catch up")
+    return sidecar
+
+
+def test_promtool_has_nothing_to_say_of_a_scrape(busy):
+    done = subprocess.run(["promtool", "check", "metrics"], input=busy.fetch("metrics", "/metrics"),
+                          text=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_openmetrics_when_asked_for(busy):
+    text = busy.fetch("metrics", "/metrics", Accept="application/openmetrics-text;version=1.0.0")
+    families = {f.name: f for f in openmetrics.text_string_to_metric_families(text)}
+    assert families["keytrail_requests"].samples[0].labels == {
+        "action": "kms.secrets.list", "outcome": "success", "code": "2xx"}
+    build = families["keytrail_build"].samples[0].labels
+    assert build["tls"].startswith("OpenSSL 3")
+    assert build["http_parser"].startswith("llhttp ")
+    assert build["version"]
+
+
+def test_the_ledger_adds_up(busy):
+    figures = busy.metrics()
+
+    def figure(name):
+        return sum(v for (n, _), v in figures.items() if n == f"keytrail_{name}")
+
+    assert figure("requests_total") == 20
+    assert figure("added_seconds_count") == figure("request_duration_seconds_count") == 20
+    assert figure("events_lost_total") == 0
+    assert figure("events_accepted_total") == figure("events_durable_total") >= 20
+    assert figure("sink_events_delivered_total") == figure("events_durable_total")
+    assert figure("sink_up") == figure("trail_writable") == 1
+    assert figure("trail_size_bytes") > 0
+    assert figure("trail_free_bytes") > 0
+
+
+def test_the_status_is_whole(busy):
+    status = json.loads(busy.fetch("admin", "/status"))
+    assert status["workers"] >= 1
+    assert len(status["configDigest"]) == 64
+    assert status["configPath"].endswith(".json")
+    assert status["trail"]["durable"] >= 20
+    (sink,) = status["sinks"]
+    assert (sink["name"], sink["up"], sink["waiting"], sink["lastError"]) == ("file", True, 0, "")
+
+
+def test_a_dead_sink_shows_and_does_not_make_it_unready(keytrail, raw_backend, tmp_path):
+    missing = tmp_path / "no" / "out.jsonl"
+    sidecar = keytrail(raw_backend(ok()), {"sinks": [file_sink(missing)]})
+    wait_for(lambda: sidecar.metrics().get(("keytrail_sink_up", (("sink", "file"),))) == 0,
+             "the sink to be down")
+    (sink,) = json.loads(sidecar.fetch("admin", "/status"))["sinks"]
+    assert not sink["up"]
+    assert str(missing) in sink["lastError"]
+    assert json.loads(sidecar.fetch("admin", "/readyz?verbose"))["ready"] is True
+    assert sidecar.fetch("metrics", "/readyz") == "ready\n"
+    missing.parent.mkdir()
+    wait_for(lambda: sidecar.metric("keytrail_sink_up", sink="file") == 1, "the sink to be up")
+
+
+def test_details_are_not_on_the_metrics_listener(busy):
+    assert busy.fetch("metrics", "/readyz?verbose") == "ready\n"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        busy.fetch("metrics", "/status")
+    assert refused.value.code == 404
