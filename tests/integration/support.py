@@ -317,6 +317,11 @@ class Keytrail:
     def calls(self):
         return [e for e in self.events() if not e["action"].startswith("keytrail.")]
 
+    def wait_own(self, action, n=1):
+        """At least n events of the sidecar's own life; all that there are."""
+        return wait_for(lambda: (found := self.own(action)) if len(self.own(action)) >= n else None,
+                        f"{n} of {action}")
+
     def own(self, action=None):
         return [e for e in self.events() if e["action"].startswith("keytrail.")
                 and action in (None, e["action"])]

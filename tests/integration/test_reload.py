@@ -75,7 +75,7 @@ def test_the_key_service_is_swapped(keytrail, raw_backend):
 def test_a_bad_file_keeps_the_old_configuration(keytrail, raw_backend, pki):
     sidecar = keytrail(raw_backend(ok()))
     good = sidecar.file.read_text()
-    digest = sidecar.own("keytrail.start")[0]["details"]["configDigest"]
+    digest = sidecar.wait_own("keytrail.start")[0]["details"]["configDigest"]
     for bad in ("{", good.replace('"workers"', '"wokers"'),
                 good.replace(pki["server.pem"], pki["ca.pem"]),
                 good.replace(pki["server.pem"], "/nonexistent.pem")):

@@ -50,7 +50,7 @@ def test_the_first_event_is_the_start_and_the_last_the_stop(keytrail, raw_backen
     assert events[0]["details"]["newLog"] is True and events[0]["trail"]["seq"] == 1
     boot = events[0]["trail"]["boot"]
     sidecar.start()
-    start = sidecar.own("keytrail.start")[-1]
+    start = sidecar.wait_own("keytrail.start", 2)[-1]
     assert start["details"]["newLog"] is False and start["details"]["clean"] is True
     assert start["details"]["previousBoot"] == boot != start["trail"]["boot"]
     assert start["trail"]["log"] == events[0]["trail"]["log"]
@@ -139,7 +139,7 @@ def test_nothing_is_lost_by_a_kill(keytrail, raw_backend, round_):
     load.join()
     answered_by_service = {r.get("Correlation-Id") for r in backend.requests}
     sidecar.start()
-    start = sidecar.own("keytrail.start")[-1]
+    start = sidecar.wait_own("keytrail.start", 2)[-1]
     assert start["details"]["clean"] is False and start["severity"] == "warning"
     recorded = [e["correlationId"] for e in sidecar.calls()]
     assert len(recorded) == len(set(recorded))
@@ -169,7 +169,7 @@ def test_a_torn_line_is_cut_and_reported(keytrail, raw_backend):
     with open(last, "ab") as f:
         f.write(b'{"action":"kms.secr')
     sidecar.start()
-    recover, = sidecar.own("keytrail.recover")
+    recover, = sidecar.wait_own("keytrail.recover")
     assert recover["details"]["tornBytes"] == 19
     assert last.with_name(last.name + ".torn").read_bytes().endswith(b'{"action":"kms.secr')
     assert sidecar.call("GET", "/api/v2/keys").status == 200
