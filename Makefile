@@ -282,7 +282,7 @@ docs: $(DOCS) ## the chapters of the manual that are made from the program's tab
 docs/routes-file.md: CHAPTER = routes
 docs/metrics.md:     CHAPTER = metrics
 docs/refusals.md:    CHAPTER = refusals
-$(DOCS): $B/keytrail
+$(DOCS): $B/keytrail FORCE
 	$(call say,DOCS,$@)
 	$Qmkdir -p $(@D) && $B/keytrail reference $(CHAPTER) >$@
 

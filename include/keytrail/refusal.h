@@ -35,7 +35,7 @@
 	X(REPEATED_HEADER, 400, "repeated_header",                                                 \
 	    "a header that decides identity or action is repeated or a list")                      \
 	X(METHOD_OVERRIDE, 400, "method_override", "method and URL overrides are not supported")   \
-	/* the target: DESIGN of the routes */                                                     \
+	/* the target */                                                                           \
 	X(BAD_TARGET, 400, "bad_target", "the request target is malformed")                        \
 	X(AMBIGUOUS_PATH, 400, "ambiguous_path", "the path could be read in two ways")             \
 	X(AMBIGUOUS_QUERY, 400, "ambiguous_query", "the query could be read in two ways")          \

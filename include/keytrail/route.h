@@ -98,8 +98,8 @@ struct route_match {
 	bool matched;		   /* false: fallback or default, the event says unmatched */
 	enum http_refusal refusal; /* not NONE: refuse; route is then the best name there is */
 	struct slice key;	   /* raw value of {id} where the route has one, else empty */
-	/* Unmatched: literals known to the table verbatim, the rest {uuid}, {n}, {} (DESIGN section
-	 * 7), NUL-terminated; empty when matched, "{}" for a path that cannot be read, "other" for
+	/* Unmatched: literals known to the table verbatim, the rest {uuid}, {n}, {},
+	 * NUL-terminated; empty when matched, "{}" for a path that cannot be read, "other" for
 	 * one that is too long.  Holds no byte a client chose freely. */
 	char shape[ROUTE_SHAPE_SIZE];
 };

@@ -3,8 +3,9 @@
  *
  * <dir>/00000000000000000001.jsonl (first sequence number in the name), one event a line; `state`
  * (one mapped page: durable number, segment, offset); `log` (the log's id); `lock`; `ring.*`;
- * `cursor.<sink>`.  Format and recovery: DESIGN section 5.  The writer side belongs to the journal
- * thread; readers (sinks, `tail`, other processes) need no lock and stop at the durable mark.
+ * `cursor.<sink>`.  Format and files: README.md; recovery: trail_recover.c.  The writer side belongs
+ * to the journal thread; readers (sinks, `tail`, other processes) need no lock and stop at the
+ * durable mark.
  */
 #ifndef KEYTRAIL_TRAIL_H
 #define KEYTRAIL_TRAIL_H

@@ -1,4 +1,4 @@
-"""HTTP/1.1 through the sidecar: framing, connections, what is rewritten (DESIGN section 4)."""
+"""HTTP/1.1 through the sidecar: framing, connections, what is rewritten."""
 
 import http.client
 import json
