@@ -235,6 +235,8 @@ on_done(struct exchange *ex)
 {
 	struct worker *w = ex->worker;
 	bool whole = ex->answer_read && ex->all_sent && ex->refusal == REFUSAL_NONE;
+	/* What is left of a body must never be read as a request. */
+	bool keep = ex->keep && !ex->client_gone && http_body_done(&ex->request_body);
 
 	if (ex->up != NULL)
 		upstream_release(ex->up, whole && ex->up_keeps);
@@ -245,7 +247,7 @@ on_done(struct exchange *ex)
 	worker_lease_drop(ex->lease);
 	ex->reap = (struct worker_reap){ .reap = free_exchange, .arg = ex };
 	worker_reap_later(w, &ex->reap);
-	ex->client.done(ex->client.arg, ex->keep && !ex->client_gone);
+	ex->client.done(ex->client.arg, keep);
 }
 
 /* ---- the machine ---- */

@@ -27,12 +27,11 @@ fill_request(struct exchange *ex)
 	switch (pump_fill(
 	    &ex->to_up, ex->request_body.framing, ex->client.in, &ex->request_body, &why)) {
 	case PUMP_SOME:
+	case PUMP_END:
 		if (ex->request_body.total <= exchange_config(ex)->limits.body)
 			return true;
 		why = REFUSAL_BODY_TOO_LARGE;
 		break;
-	case PUMP_END:
-		return true;
 	case PUMP_MEMORY:
 		why = REFUSAL_OUT_OF_MEMORY;
 		break;
