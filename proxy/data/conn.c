@@ -167,15 +167,16 @@ start_exchange(struct conn *c, const struct http_head *head, size_t used, enum h
 static bool
 read_more(struct conn *c)
 {
+	bool may_read =
+	    buf_size(&c->in) > 0 ? stream_may_go_on(&c->stream) : stream_may_read(&c->stream);
 	size_t n = 0;
 
-	if (stream_may_read(&c->stream) && buf_reserve(&c->in, READ_SIZE) == -1) {
+	if (may_read && buf_reserve(&c->in, READ_SIZE) == -1) {
 		close_conn(c);
 		return false;
 	}
-	switch (stream_may_read(&c->stream)
-		    ? stream_read(&c->stream, buf_tail(&c->in), READ_SIZE, &n)
-		    : STREAM_AGAIN) {
+	switch (
+	    may_read ? stream_read(&c->stream, buf_tail(&c->in), READ_SIZE, &n) : STREAM_AGAIN) {
 	case STREAM_OK:
 		buf_commit(&c->in, n);
 		metrics_add(c->worker->metrics, METRIC_RECEIVED_BYTES, 0, (int64_t)n);

@@ -57,7 +57,7 @@ pump_read(struct stream *s, struct buf *in, size_t *n)
 {
 	enum stream_result r;
 
-	if (!stream_may_read(s))
+	if (!stream_may_go_on(s))
 		return STREAM_AGAIN;
 	if (buf_reserve(in, READ_SIZE) == -1)
 		return STREAM_ERROR;

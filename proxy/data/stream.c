@@ -55,6 +55,8 @@ socket_write(struct stream *s, const void *p, size_t len)
 	while (n == -1 && errno == EINTR);
 	if ((n == -1 && errno == EAGAIN) || (n >= 0 && (size_t)n < len))
 		s->writable = false;
+	else if (n == -1)
+		s->readable = true; /* the reader will be told why, and no edge is left to come */
 	return n;
 }
 
@@ -350,12 +352,19 @@ stream_may_read(const struct stream *s)
 }
 
 bool
+stream_may_go_on(const struct stream *s)
+{
+	return stream_may_read(s) || s->unsure;
+}
+
+bool
 stream_is_reset(const struct stream *s)
 {
-	char c;
+	int error = 0;
+	socklen_t len = sizeof(error);
 
-	return recv(s->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno != EAGAIN &&
-	       errno != EINTR;
+	/* Not by peeking: behind a FIN that only ever shows the end. */
+	return getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1 || error != 0;
 }
 
 void

@@ -79,6 +79,9 @@ enum stream_result stream_write(struct stream *s, const void *p, size_t len, siz
 /* Could a read give something at once, without asking the kernel in vain? */
 bool stream_may_read(const struct stream *s);
 
+/* The same inside of a message, where a reset behind what was read must not be missed. */
+bool stream_may_go_on(const struct stream *s);
+
 /* Has the peer reset the connection?  Asks the kernel; call it only when `ready` was called. */
 bool stream_is_reset(const struct stream *s);
 

@@ -1,0 +1,90 @@
+/*
+ * pki: keys and certificates made on the spot, as files of a test's directory.
+ *
+ * Nothing is returned on failure: a test that cannot make a key cannot go on.
+ */
+#ifndef KEYTRAIL_TEST_PKI_H
+#define KEYTRAIL_TEST_PKI_H
+
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct pki_id {
+	EVP_PKEY *key;
+	X509 *cert;
+};
+
+struct pki_opts {
+	const char *name;	     /* common name */
+	const char *san;	     /* "DNS:localhost,IP:127.0.0.1", or NULL */
+	const struct pki_id *issuer; /* NULL: it signs itself and is a CA */
+	long from, to;		     /* seconds from now; 0, 0: yesterday to tomorrow */
+};
+
+static inline void
+pki_extend(X509 *cert, int nid, const char *value)
+{
+	X509_EXTENSION *e = X509V3_EXT_conf_nid(NULL, NULL, nid, value);
+
+	assert(e != NULL && X509_add_ext(cert, e, -1) == 1);
+	X509_EXTENSION_free(e);
+}
+
+static inline struct pki_id
+pki_make(const struct pki_opts *o)
+{
+	struct pki_id id = { EVP_EC_gen("P-256"), X509_new() };
+	const struct pki_id *issuer = o->issuer != NULL ? o->issuer : &id;
+	X509_NAME *name = X509_get_subject_name(id.cert);
+	static long serial = 1000;
+	long day = 24L * 3600;
+
+	assert(id.key != NULL);
+	X509_set_version(id.cert, X509_VERSION_3);
+	ASN1_INTEGER_set(X509_get_serialNumber(id.cert), serial++);
+	X509_NAME_add_entry_by_txt(
+	    name, "CN", MBSTRING_UTF8, (const unsigned char *)o->name, -1, -1, 0);
+	X509_set_issuer_name(id.cert, X509_get_subject_name(issuer->cert));
+	X509_gmtime_adj(X509_getm_notBefore(id.cert), o->to != 0 ? o->from : -day);
+	X509_gmtime_adj(X509_getm_notAfter(id.cert), o->to != 0 ? o->to : day);
+	X509_set_pubkey(id.cert, id.key);
+	pki_extend(
+	    id.cert, NID_basic_constraints, o->issuer == NULL ? "critical,CA:TRUE" : "CA:FALSE");
+	if (o->san != NULL)
+		pki_extend(id.cert, NID_subject_alt_name, o->san);
+	assert(X509_sign(id.cert, issuer->key, EVP_sha256()) > 0);
+	return id;
+}
+
+static inline void
+pki_free(struct pki_id *id)
+{
+	EVP_PKEY_free(id->key);
+	X509_free(id->cert);
+}
+
+/* Write <dir>/<name>.pem and <dir>/<name>.key, the key sealed where there is a passphrase. */
+static inline void
+pki_write(const struct pki_id *id, const char *dir, const char *name, const char *passphrase)
+{
+	char path[512];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s.pem", dir, name);
+	f = fopen(path, "w");
+	assert(f != NULL && PEM_write_X509(f, id->cert) == 1);
+	fclose(f);
+	snprintf(path, sizeof(path), "%s/%s.key", dir, name);
+	f = fopen(path, "w");
+	assert(f != NULL &&
+	       PEM_write_PKCS8PrivateKey(f, id->key, passphrase != NULL ? EVP_aes_128_cbc() : NULL,
+		   NULL, 0, NULL, (void *)(uintptr_t)passphrase) == 1);
+	fclose(f);
+}
+
+#endif
