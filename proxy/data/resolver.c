@@ -92,9 +92,10 @@ on_lookup(int result, struct evutil_addrinfo *list, void *arg)
 	struct lookup *l = arg;
 	struct resolver *r = l->resolver;
 
-	l->request = NULL;
+	/* Told later, when this lookup may already serve another request. */
 	if (result == EVUTIL_EAI_CANCEL)
 		return;
+	l->request = NULL;
 	l->running = false;
 	if (result != 0)
 		log_warn(r->worker->log, "resolve_failed", "upstream address %u: %s", l->index + 1,

@@ -60,6 +60,14 @@ leave_pool(struct upstream_conn *c)
 }
 
 static void
+take_from_pool(struct upstream_conn *c)
+{
+	leave_pool(c);
+	c->reused = true;
+	metrics_add(c->pool->worker->metrics, METRIC_UPSTREAM_REUSES, 0, 1);
+}
+
+static void
 close_conn(struct upstream_conn *c)
 {
 	struct upstream *u = c->pool;
@@ -109,21 +117,46 @@ succeed(struct upstream *u, struct upstream_conn *c)
 	r->done(r->arg, c, REFUSAL_NONE);
 }
 
+/* An idle connection for the first that waits; where it asks for a fresh one and the pool is full,
+ * an idle one makes room. */
+static bool
+serve_from_pool(struct upstream *u, struct upstream_request *r)
+{
+	struct upstream_conn *c = TAILQ_FIRST(&u->idle);
+
+	if (c == NULL)
+		return false;
+	if (r->fresh) {
+		if (u->nopen >= config_of(u)->pool_max)
+			close_conn(TAILQ_LAST(&u->idle, conn_queue));
+		return false;
+	}
+	take_from_pool(c);
+	forget(u, r);
+	r->done(r->arg, c, REFUSAL_NONE);
+	return true;
+}
+
 /* Start what waits, as far as targets and the pool's limit allow. */
 static void
 serve_waiting(struct upstream *u)
 {
 	struct upstream_request *r;
 
-	if (resolver_count(u->resolver) == 0) {
-		while (!resolver_pending(u->resolver) && (r = TAILQ_FIRST(&u->waiting)) != NULL)
+	while ((r = TAILQ_FIRST(&u->waiting)) != NULL) {
+		if (serve_from_pool(u, r))
+			continue;
+		if (u->nopen >= config_of(u)->pool_max)
+			return;
+		if (resolver_count(u->resolver) > 0) {
+			TAILQ_REMOVE(&u->waiting, r, link);
+			r->queued = false;
+			start_connecting(u, r);
+		} else if (!resolver_pending(u->resolver)) {
 			fail_request(u, r, UPSTREAM_FAILURE_RESOLVE, REFUSAL_UPSTREAM_UNREACHABLE);
-		return;
-	}
-	while ((r = TAILQ_FIRST(&u->waiting)) != NULL && u->nopen < config_of(u)->pool_max) {
-		TAILQ_REMOVE(&u->waiting, r, link);
-		r->queued = false;
-		start_connecting(u, r);
+		} else {
+			return;
+		}
 	}
 }
 
@@ -305,16 +338,17 @@ on_timeout(void *arg)
 struct upstream_conn *
 upstream_acquire(struct upstream *u, struct upstream_request *r, bool fresh)
 {
-	struct upstream_conn *c = fresh ? NULL : TAILQ_FIRST(&u->idle);
+	/* Who came first is served first. */
+	bool wait = fresh || !TAILQ_EMPTY(&u->waiting);
+	struct upstream_conn *c = wait ? NULL : TAILQ_FIRST(&u->idle);
 
 	if (c != NULL) {
-		leave_pool(c);
-		c->reused = true;
-		metrics_add(u->worker->metrics, METRIC_UPSTREAM_REUSES, 0, 1);
+		take_from_pool(c);
 		return c;
 	}
 	r->conn = NULL;
 	r->tries = 0;
+	r->fresh = fresh;
 	r->queued = true;
 	wtimer_init(&r->timer, u->worker, on_timeout, r);
 	wtimer_set(&r->timer, u->worker->lease->snapshot->config->timeouts.connect);
@@ -347,12 +381,15 @@ upstream_release(struct upstream_conn *c, bool reuse)
 		return;
 	}
 	buf_fini(&c->in);
+	c->stream.unsure = false; /* a write will tell */
 	c->idle = true;
 	TAILQ_INSERT_HEAD(&u->idle, c, link);
 	u->nidle++;
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_IDLE, 0, 1);
 	/* What came together with the answer, say a close_notify, brings no edge of its own. */
 	check_idle(c);
+	if (!TAILQ_EMPTY(&u->waiting))
+		event_active(&u->serve_event, EV_TIMEOUT, 0);
 }
 
 void

@@ -47,6 +47,7 @@ struct upstream_request {
 	struct upstream_conn *conn;
 	unsigned tries;
 	bool queued;
+	bool fresh; /* an idle connection will not do */
 	struct wtimer timer;
 };
 
