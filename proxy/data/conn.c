@@ -31,6 +31,7 @@ struct conn {
 	struct exchange *exchange; /* CONN_BUSY */
 	int64_t arrival;	   /* of the head's first byte, wall clock ns; 0: none yet */
 	size_t lingered;
+	bool ended; /* lingering: close_notify and FIN are sent */
 	struct origin peer;
 	struct slice subject; /* of the client's certificate */
 	char subject_text[SUBJECT_MAX];
@@ -82,6 +83,11 @@ linger(struct conn *c)
 	enum stream_result r = STREAM_OK;
 	size_t n;
 
+	/* A slow client has to make room for the end first, as for any byte of the answer. */
+	if (!c->ended && stream_shutdown_write(&c->stream) == STREAM_OK) {
+		c->ended = true;
+		wtimer_set(&c->timer, LINGER_MS);
+	}
 	while (r == STREAM_OK && c->lingered < LINGER_BYTES && stream_may_read(&c->stream)) {
 		if (buf_reserve(&c->in, READ_SIZE) == -1)
 			break;
@@ -99,8 +105,7 @@ start_linger(struct conn *c)
 	c->state = CONN_LINGER;
 	c->lingered = 0;
 	buf_consume(&c->in, buf_size(&c->in));
-	stream_shutdown_write(&c->stream);
-	wtimer_set(&c->timer, LINGER_MS);
+	wtimer_set(&c->timer, timeouts_of(c)->body);
 	linger(c);
 }
 

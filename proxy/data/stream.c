@@ -367,12 +367,18 @@ stream_is_reset(const struct stream *s)
 	return getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1 || error != 0;
 }
 
-void
+enum stream_result
 stream_shutdown_write(struct stream *s)
 {
+	int rc;
+
 	if (s->ssl != NULL && !s->broken) {
-		SSL_shutdown(s->ssl);
+		ERR_clear_error();
+		rc = SSL_shutdown(s->ssl);
+		if (rc < 0 && SSL_get_error(s->ssl, rc) == SSL_ERROR_WANT_WRITE)
+			return STREAM_AGAIN;
 		ERR_clear_error();
 	}
 	shutdown(s->fd, SHUT_WR);
+	return STREAM_OK;
 }

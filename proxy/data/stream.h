@@ -85,7 +85,8 @@ bool stream_may_go_on(const struct stream *s);
 /* Has the peer reset the connection?  Asks the kernel; call it only when `ready` was called. */
 bool stream_is_reset(const struct stream *s);
 
-/* Say that nothing more will be sent (close_notify, FIN), go on receiving. */
-void stream_shutdown_write(struct stream *s);
+/* Say that nothing more will be sent (close_notify, FIN), go on receiving.  STREAM_AGAIN: the
+ * close_notify has to wait; call again when `ready` was called. */
+enum stream_result stream_shutdown_write(struct stream *s);
 
 #endif

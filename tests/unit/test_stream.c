@@ -207,7 +207,7 @@ say_farewell(struct end *e, enum farewell how)
 {
 	switch (how) {
 	case SHUTDOWN:
-		stream_shutdown_write(&e->stream);
+		assert_int_equal(stream_shutdown_write(&e->stream), STREAM_OK);
 		break;
 	case BROKEN:
 		e->stream.broken = true;
@@ -510,10 +510,7 @@ write_some(struct player *p)
 		p->sent += n;
 		p->want = 0;
 	}
-	if (!p->told) {
-		p->told = true;
-		stream_shutdown_write(&p->end.stream);
-	}
+	p->told = stream_shutdown_write(&p->end.stream) == STREAM_OK;
 }
 
 static void
