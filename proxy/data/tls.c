@@ -140,10 +140,35 @@ hand_on_ticket_keys(SSL_CTX *from, SSL_CTX *to)
 	return rc ? 0 : -1;
 }
 
+/*
+ * A resumed session is not verified again, so one is resumed only where clients are still asked for
+ * the same: the context of a session is the digest of all CA certificates that they may have.
+ */
+static int
+set_session_context(SSL_CTX *ctx)
+{
+	STACK_OF(X509_OBJECT) *store = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
+	unsigned char id[EVP_MAX_MD_SIZE], one[EVP_MAX_MD_SIZE];
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	unsigned n;
+	bool ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
+
+	for (int i = 0; ok && i < sk_X509_OBJECT_num(store); i++) {
+		X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(store, i));
+
+		if (cert != NULL)
+			ok = X509_digest(cert, EVP_sha256(), one, &n) == 1 &&
+			     EVP_DigestUpdate(md, one, n) == 1;
+	}
+	ok = ok && EVP_DigestFinal_ex(md, id, &n) == 1 &&
+	     SSL_CTX_set_session_id_context(ctx, id, n) == 1;
+	EVP_MD_CTX_free(md);
+	return ok ? 0 : -1;
+}
+
 SSL_CTX *
 tls_server_new(const struct config_listen *cfg, SSL_CTX *previous, struct err *err)
 {
-	static const unsigned char session_context[] = "keytrail";
 	SSL_CTX *ctx = context_new(TLS_server_method(), err);
 
 	if (ctx == NULL)
@@ -156,7 +181,10 @@ tls_server_new(const struct config_listen *cfg, SSL_CTX *previous, struct err *e
 		SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(cfg->client_ca));
 		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	}
-	SSL_CTX_set_session_id_context(ctx, session_context, sizeof(session_context) - 1);
+	if (set_session_context(ctx) == -1) {
+		fail_openssl(err, "a context of sessions", "OpenSSL");
+		goto fail;
+	}
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(ctx, 1);
 	SSL_CTX_set_alpn_select_cb(ctx, select_alpn, NULL);

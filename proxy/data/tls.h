@@ -16,7 +16,7 @@
 #include <openssl/ssl.h>
 
 /* Certificates and keys are read and matched.  `previous` (or NULL) hands its ticket keys on, so
- * that sessions survive a reload.  Errors name the file. */
+ * that sessions survive a reload, unless client_ca has become another.  Errors name the file. */
 SSL_CTX *tls_server_new(const struct config_listen *cfg, SSL_CTX *previous, struct err *err);
 
 /* Verifies the key service's chain (the host name is set a connection, by stream). */
