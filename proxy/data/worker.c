@@ -27,6 +27,7 @@ struct worker_thread {
 	bool running;
 	struct event reap_event;
 	struct reap_list reaps;
+	bool reaping;
 	struct event drain_timer;
 	int64_t drain_deadline;
 	unsigned char random[RANDOM_POOL];
@@ -151,26 +152,44 @@ worker_random(struct worker *w, unsigned char *out, size_t n)
 
 /* ---- reaping ---- */
 
+/* What is added meanwhile waits until the loop has looked at the descriptors again: a client who
+ * pipelines faster than we answer must not keep the others from being served. */
 static void
 on_reap(evutil_socket_t fd, short what, void *arg)
 {
-	struct worker *w = arg;
+	struct worker_thread *t = ((struct worker *)arg)->thread;
+	struct reap_list now = STAILQ_HEAD_INITIALIZER(now);
+	const struct timeval at_once = { 0, 0 };
 	struct worker_reap *r;
 
 	(void)fd;
 	(void)what;
-	while ((r = STAILQ_FIRST(&w->thread->reaps)) != NULL) {
-		STAILQ_REMOVE_HEAD(&w->thread->reaps, link);
+	STAILQ_CONCAT(&now, &t->reaps);
+	t->reaping = true;
+	while ((r = STAILQ_FIRST(&now)) != NULL) {
+		STAILQ_REMOVE_HEAD(&now, link);
 		r->reap(r->arg);
 	}
+	t->reaping = false;
+	if (!STAILQ_EMPTY(&t->reaps))
+		evtimer_add(&t->reap_event, &at_once);
+}
+
+static void
+reap_all(struct worker *w)
+{
+	while (!STAILQ_EMPTY(&w->thread->reaps))
+		on_reap(-1, 0, w);
 }
 
 void
 worker_reap_later(struct worker *w, struct worker_reap *r)
 {
-	if (STAILQ_EMPTY(&w->thread->reaps))
-		event_active(&w->thread->reap_event, EV_TIMEOUT, 0);
-	STAILQ_INSERT_TAIL(&w->thread->reaps, r, link);
+	struct worker_thread *t = w->thread;
+
+	if (STAILQ_EMPTY(&t->reaps) && !t->reaping)
+		event_active(&t->reap_event, EV_TIMEOUT, 0);
+	STAILQ_INSERT_TAIL(&t->reaps, r, link);
 }
 
 /* ---- timers ---- */
@@ -450,7 +469,7 @@ worker_join(struct worker *w)
 	if (w->thread->running)
 		pthread_join(w->thread->id, NULL);
 	w->thread->running = false;
-	on_reap(-1, 0, w);
+	reap_all(w);
 }
 
 void
@@ -460,7 +479,7 @@ worker_free(struct worker *w)
 		return;
 	if (w->thread != NULL) {
 		w->hooks->fini(w);
-		on_reap(-1, 0, w);
+		reap_all(w);
 		mailbox_free(w->thread->mailbox);
 		stream_method_free(w->stream_method);
 		event_del(&w->thread->reap_event);

@@ -1,0 +1,354 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "bench_worker.h"
+#include "data/worker.h"
+#include "keytrail/clock.h"
+
+static int
+no_init(struct worker *w, struct err *err)
+{
+	(void)w;
+	(void)err;
+	return 0;
+}
+
+static void
+nothing(struct worker *w)
+{
+	(void)w;
+}
+
+static const struct worker_hooks hooks = {
+	.init = no_init, .fini = nothing, .reload = nothing, .drain = nothing, .abort = nothing
+};
+
+static int
+setup(void **state)
+{
+	struct bench *b = calloc(1, sizeof(*b));
+
+	if (b == NULL)
+		return -1;
+	bench_open(b, &hooks);
+	*state = b;
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	bench_close(*state);
+	free(*state);
+	return 0;
+}
+
+/* ---- timers ---- */
+
+static void
+note_time(void *arg)
+{
+	*(int64_t *)arg = clock_mono_ns();
+}
+
+static int64_t
+run_until_fired(struct bench *b, const int64_t *fired)
+{
+	int64_t start = clock_mono_ns();
+
+	while (*fired == 0)
+		bench_wait(b);
+	return (*fired - start) / CLOCK_NS_PER_MS;
+}
+
+static void
+a_timer_fires_once(void **state)
+{
+	struct bench *b = *state;
+	struct wtimer t;
+	int64_t fired = 0;
+
+	wtimer_init(&t, b->worker, note_time, &fired);
+	wtimer_set(&t, 10);
+	assert_true(run_until_fired(b, &fired) >= 9);
+	assert_int_equal(t.deadline, 0);
+	assert_int_equal(t.pending, 0);
+	fired = 0;
+	bench_turn(b);
+	assert_int_equal(fired, 0);
+	wtimer_fini(&t);
+}
+
+static void
+a_deadline_moved_later_is_kept_later(void **state)
+{
+	struct bench *b = *state;
+	struct wtimer t;
+	int64_t fired = 0, pending;
+
+	wtimer_init(&t, b->worker, note_time, &fired);
+	wtimer_set(&t, 5);
+	pending = t.pending;
+	wtimer_set(&t, 60);
+	/* The loop was not touched for that. */
+	assert_int_equal(t.pending, pending);
+	assert_true(run_until_fired(b, &fired) >= 59);
+	wtimer_fini(&t);
+}
+
+static void
+a_deadline_moved_earlier_is_kept_earlier(void **state)
+{
+	struct bench *b = *state;
+	struct wtimer t;
+	int64_t fired = 0;
+
+	wtimer_init(&t, b->worker, note_time, &fired);
+	wtimer_set(&t, 3600000);
+	wtimer_set(&t, 5);
+	assert_true(run_until_fired(b, &fired) < 30000);
+	wtimer_fini(&t);
+}
+
+static void
+a_cleared_timer_does_not_fire_and_can_be_set_again(void **state)
+{
+	struct bench *b = *state;
+	struct wtimer t, other;
+	int64_t fired = 0, passed = 0;
+
+	wtimer_init(&t, b->worker, note_time, &fired);
+	wtimer_init(&other, b->worker, note_time, &passed);
+	wtimer_set(&t, 5);
+	wtimer_clear(&t);
+	wtimer_set(&other, 20);
+	run_until_fired(b, &passed);
+	assert_int_equal(fired, 0);
+	wtimer_set(&t, 5);
+	run_until_fired(b, &fired);
+	wtimer_set(&t, 5);
+	wtimer_clear(&t);
+	wtimer_set(&t, 10);
+	fired = 0;
+	assert_true(run_until_fired(b, &fired) >= 9);
+	wtimer_fini(&t);
+	wtimer_fini(&other);
+}
+
+static void
+a_finished_timer_is_gone(void **state)
+{
+	struct bench *b = *state;
+	struct wtimer *t = malloc(sizeof(*t)), other;
+	int64_t fired = 0, passed = 0;
+
+	assert_non_null(t);
+	wtimer_init(t, b->worker, note_time, &fired);
+	wtimer_set(t, 1);
+	wtimer_fini(t);
+	free(t);
+	wtimer_init(&other, b->worker, note_time, &passed);
+	wtimer_set(&other, 10);
+	run_until_fired(b, &passed);
+	assert_int_equal(fired, 0);
+	wtimer_fini(&other);
+}
+
+/* ---- waiting for the journal ---- */
+
+#define LINE "{\"action\":\"test\",\"id\":\"0\""
+
+struct waiting {
+	struct worker_waiter waiter;
+	struct bench *bench;
+	uint64_t seen; /* the durable position when it was called */
+	unsigned calls, order;
+	unsigned *turn;
+};
+
+static void
+on_durable(void *arg)
+{
+	struct waiting *w = arg;
+
+	w->calls++;
+	w->order = ++*w->turn;
+	w->seen = ring_durable(w->bench->ring);
+}
+
+static void
+waiters_are_called_once_in_order_and_when_it_is_durable(void **state)
+{
+	struct bench *b = *state;
+	struct waiting ws[5];
+	uint64_t positions[5];
+	unsigned turn = 0;
+
+	for (unsigned i = 0; i < 5; i++) {
+		ws[i] = (struct waiting){ .bench = b, .turn = &turn };
+		ws[i].waiter = (struct worker_waiter){ .ready = on_durable, .arg = &ws[i] };
+		positions[i] = bench_commit(b, LINE);
+		worker_wait_durable(b->worker, &ws[i].waiter, positions[i]);
+	}
+	bench_turn(b);
+	assert_int_equal(turn, 0);
+	worker_wait_cancel(&ws[2].waiter, &b->worker->durable_waiters);
+	worker_wait_cancel(&ws[2].waiter, &b->worker->durable_waiters);
+	bench_start(b);
+	while (turn < 4)
+		bench_wait(b);
+	bench_turn(b);
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(ws[i].calls, i == 2 ? 0 : 1);
+		if (i != 2)
+			assert_true(ws[i].seen >= positions[i]);
+		if (i > 0 && i != 2)
+			assert_true(ws[i].order > ws[i == 3 ? 1 : i - 1].order);
+	}
+	worker_wait_cancel(&ws[0].waiter, &b->worker->durable_waiters);
+}
+
+static void
+who_comes_too_late_is_called_all_the_same(void **state)
+{
+	struct bench *b = *state;
+	unsigned turn = 0;
+	struct waiting w = { .bench = b, .turn = &turn };
+	uint64_t position;
+
+	bench_start(b);
+	position = bench_commit(b, LINE);
+	while (ring_durable(b->ring) < position)
+		usleep(100);
+	bench_turn(b);
+	w.waiter = (struct worker_waiter){ .ready = on_durable, .arg = &w };
+	worker_wait_durable(b->worker, &w.waiter, position);
+	assert_int_equal(turn, 0);
+	while (turn == 0)
+		bench_wait(b);
+	assert_int_equal(w.calls, 1);
+}
+
+static void
+ask_again(void *arg)
+{
+	struct waiting *w = arg;
+
+	w->calls++;
+	worker_wait_room(w->bench->worker, &w->waiter);
+}
+
+static void
+who_waits_for_room_is_asked_once_a_time(void **state)
+{
+	struct bench *b = *state;
+	unsigned turn = 0;
+	struct waiting a = { .bench = b }, c = { .bench = b, .turn = &turn };
+
+	a.waiter = (struct worker_waiter){ .ready = ask_again, .arg = &a };
+	c.waiter = (struct worker_waiter){ .ready = on_durable, .arg = &c };
+	worker_wait_room(b->worker, &a.waiter);
+	worker_wait_room(b->worker, &c.waiter);
+	bench_commit(b, LINE);
+	bench_start(b);
+	while (turn == 0)
+		bench_wait(b);
+	assert_true(a.calls >= 1 && a.calls <= 2);
+	assert_int_equal(c.calls, 1);
+	worker_wait_cancel(&a.waiter, &b->worker->room_waiters);
+}
+
+/* ---- the end of a turn ---- */
+
+struct repeater {
+	struct worker_reap reap;
+	struct worker *worker;
+	bool stop;
+	unsigned runs;
+};
+
+static void
+reap_again(void *arg)
+{
+	struct repeater *r = arg;
+
+	r->runs++;
+	if (!r->stop)
+		worker_reap_later(r->worker, &r->reap);
+}
+
+static void
+stop_repeating(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	((struct repeater *)arg)->stop = true;
+}
+
+/* Like a client who pipelines without end: descriptors are looked at all the same. */
+static void
+reaping_does_not_starve_the_descriptors(void **state)
+{
+	struct bench *b = *state;
+	struct repeater r = { .worker = b->worker };
+	struct event readable;
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	event_assign(&readable, b->worker->base, fds[0], EV_READ, stop_repeating, &r);
+	event_add(&readable, NULL);
+	r.reap = (struct worker_reap){ .reap = reap_again, .arg = &r };
+	worker_reap_later(b->worker, &r.reap);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	while (!r.stop)
+		bench_wait(b);
+	assert_true(r.runs < 100);
+	while (r.runs == 0)
+		bench_wait(b);
+	/* The last one that is queued comes too. */
+	for (unsigned before = r.runs; r.runs == before;)
+		bench_wait(b);
+	event_del(&readable);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void
+random_bytes_do_not_repeat(void **state)
+{
+	struct bench *b = *state;
+	unsigned char seen[300][16];
+
+	for (unsigned i = 0; i < 300; i++) {
+		worker_random(b->worker, seen[i], sizeof(seen[i]));
+		for (unsigned k = 0; k < i; k++)
+			assert_memory_not_equal(seen[i], seen[k], sizeof(seen[i]));
+	}
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_timer_fires_once),
+		TEST(a_deadline_moved_later_is_kept_later),
+		TEST(a_deadline_moved_earlier_is_kept_earlier),
+		TEST(a_cleared_timer_does_not_fire_and_can_be_set_again),
+		TEST(a_finished_timer_is_gone),
+		TEST(waiters_are_called_once_in_order_and_when_it_is_durable),
+		TEST(who_comes_too_late_is_called_all_the_same),
+		TEST(who_waits_for_room_is_asked_once_a_time),
+		TEST(reaping_does_not_starve_the_descriptors),
+		TEST(random_bytes_do_not_repeat),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
