@@ -4,6 +4,9 @@ import shutil
 import signal
 import ssl
 
+import pytest
+
+import http1
 from backend import ok
 from support import wait_for
 
@@ -61,6 +64,30 @@ def test_sessions_survive_a_reload(keytrail, raw_backend, pki):
     sidecar.reload()
     with sidecar.client(context, session=session) as c:
         assert c.sock.session_reused
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3],
+                         ids=["1.2", "1.3"])
+@pytest.mark.parametrize("before, cert", [(None, None), ("ca.pem", "client")],
+                         ids=["none asked for", "of another CA"])
+def test_a_session_does_not_outlive_the_client_ca(keytrail, raw_backend, pki, version, before,
+                                                  cert):
+    """Who resumes a session shows no certificate; what it was checked against must still hold."""
+    def listen(ca):
+        return {"tls": {"certificate": pki["server.pem"], "key": pki["server.key"],
+                        "client_ca": ca and pki[ca]}}
+
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, {"listen": listen(before)})
+    context = pki.client(version=version, cert=cert)
+    with sidecar.client(context) as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+        session = c.sock.session
+    assert sidecar.reload(listen=listen("other-ca.pem"))["outcome"] == "success"
+    with pytest.raises((ssl.SSLError, ConnectionError, http1.Closed)):
+        with sidecar.client(context, session=session) as c:
+            c.request("GET", "/api/v2/keys")
+    assert len(backend.requests) == 1
 
 
 def test_the_key_service_is_swapped(keytrail, raw_backend):
