@@ -41,12 +41,13 @@ is_known_instance(const struct event_profile *p, const struct audit_event *ev, b
 	return scrub_fits(SCRUB_UUID, instance) && (verified || is_listed(p, instance));
 }
 
-/* Nobody vouches for the claims: they may stand in initiator.claimed only. */
+/* Nobody vouches for the claims: they may stand in initiator.claimed only.  Without a status nobody
+ * has looked at them: else a caller who goes before the answer could write any name. */
 static bool
 is_hearsay(const struct audit_event *ev)
 {
 	return ev->identity.state != IDENTITY_CERTIFICATE &&
-	       (ev->status == 401 || ev->refusal != REFUSAL_NONE);
+	       (ev->status == 401 || ev->status == 0 || ev->refusal != REFUSAL_NONE);
 }
 
 static const char *

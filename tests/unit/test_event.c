@@ -429,6 +429,16 @@ nobody_writes_another_ones_name(void **state)
 	expect("401", c.line, "\"id\":\"\",\"name\":\"unauthenticated\"");
 	expect_none("401", c.line, "IBMid-2");
 
+	/* A caller who goes before the answer was looked at by nobody. */
+	c.ev.status = 0;
+	c.ev.client_gone = true;
+	render(&c);
+	expect("no status", c.line, "\"initiator\":{\"claimed\":{\"id\":\"IBMid-1\",");
+	expect("no status", c.line, "\"id\":\"\",\"name\":\"unauthenticated\"");
+	expect_none("no status", c.line, "IBMid-2");
+	c.ev.status = 401;
+	c.ev.client_gone = false;
+
 	c.profile.names = EVENT_NAME_OMIT;
 	render(&c);
 	expect("401, names omitted", c.line, "\"claimed\":{\"id\":\"IBMid-1\"},");
