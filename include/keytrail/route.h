@@ -59,7 +59,8 @@ struct route_options {
 	const char *default_action; /* "kms.secrets.default" */
 	const char *default_where;
 	enum guarantee default_guarantee;
-	/* Further headers whose repetition is refused (identity headers of the configuration). */
+	/* Further headers that are refused when they come twice, under a name that only looks like
+	 * theirs, in a trailer, or named in Connection (those that the record rests on). */
 	const char *const *single_headers;
 	size_t nsingle_headers;
 };
@@ -112,6 +113,10 @@ struct route_match {
  */
 void route_match(
     const struct route_table *t, const struct http_head *head, struct route_match *out);
+
+/* Is this, or could a server take it for, the name of a header that decides an action or that the
+ * configuration declares single?  http_parse knows only those of its table. */
+bool route_is_single_header(const struct route_table *t, struct slice name);
 
 /* "POST /api/v2/keys/{id} with ?action=wrap"; at most n bytes with NUL. */
 void route_describe(const struct route *r, char *out, size_t n);

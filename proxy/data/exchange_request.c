@@ -2,7 +2,8 @@
 
 #include "keytrail/clock.h"
 
-/* The request cannot be completed.  Before RECORD that decides the event. */
+/* The request cannot be completed.  Before RECORD that decides the event: its head has left, and a
+ * service that acts on a head alone may have acted. */
 static void
 fail_request(struct exchange *ex, enum http_refusal why)
 {
@@ -13,7 +14,24 @@ fail_request(struct exchange *ex, enum http_refusal why)
 	if (why == REFUSAL_NONE)
 		exchange_give_up(ex, "client_gone");
 	else
-		exchange_refuse(ex, why, NULL);
+		exchange_refuse(ex, why, refusal_info(why)->label);
+}
+
+/* Some servers read trailers as if they were header fields. */
+static bool
+may_pass_trailers(const struct exchange *ex)
+{
+	struct slice rest = http_body_trailers(&ex->request_body);
+
+	while (rest.n > 0) {
+		size_t n = (size_t)((const char *)memchr(rest.p, ':', rest.n) - rest.p);
+		const char *end = memchr(rest.p, '\n', rest.n);
+
+		if (route_is_single_header(exchange_config(ex)->routes, slice_sub(rest, 0, n)))
+			return false;
+		rest = slice_sub(rest, (size_t)(end - rest.p) + 1, rest.n);
+	}
+	return true;
 }
 
 /* More of the body into to_up.  False: wait, or it is over. */
@@ -28,9 +46,12 @@ fill_request(struct exchange *ex)
 	    &ex->to_up, ex->request_body.framing, ex->client.in, &ex->request_body, &why)) {
 	case PUMP_SOME:
 	case PUMP_END:
-		if (ex->request_body.total <= exchange_config(ex)->limits.body)
+		if (ex->request_body.total > exchange_config(ex)->limits.body)
+			why = REFUSAL_BODY_TOO_LARGE;
+		else if (!may_pass_trailers(ex))
+			why = REFUSAL_BAD_TRAILER;
+		else
 			return true;
-		why = REFUSAL_BODY_TOO_LARGE;
 		break;
 	case PUMP_MEMORY:
 		why = REFUSAL_OUT_OF_MEMORY;

@@ -1,5 +1,7 @@
 #include "route_table.h"
 
+#include "keytrail/chars.h"
+
 #include <assert.h>
 #include <strings.h>
 
@@ -229,6 +231,59 @@ is_repeated(const struct http_head *h, struct slice name)
 	return f != NULL && (is_list(f) || http_head_count_name(h, name) > 1);
 }
 
+/* Byte for byte but for case, and for what CGI-like servers turn into '-'. */
+static bool
+is_same_or_alias(struct slice name, struct slice other)
+{
+	if (name.n != other.n)
+		return false;
+	for (size_t i = 0; i < name.n; i++) {
+		char a = chars_is(name.p[i], CHARS_ALIAS) ? '-' : chars_lower(name.p[i]);
+		char b = chars_is(other.p[i], CHARS_ALIAS) ? '-' : chars_lower(other.p[i]);
+
+		if (a != b)
+			return false;
+	}
+	return true;
+}
+
+static bool
+is_declared(const struct route_table *t, struct slice name, bool exactly)
+{
+	bool (*same)(struct slice, struct slice) = exactly ? slice_equal_nocase : is_same_or_alias;
+
+	for (size_t i = 0; i < t->nsingle_headers; i++)
+		if (same(name, slice_of(t->single_headers[i])))
+			return true;
+	for (size_t i = 0; i < t->nheader_names; i++)
+		if (same(name, t->header_names[i]))
+			return true;
+	return false;
+}
+
+bool
+route_is_single_header(const struct route_table *t, struct slice name)
+{
+	return is_declared(t, name, false);
+}
+
+/* What the service would not see, or under a name that it alone takes for the declared one. */
+static enum http_refusal
+check_declared_names(const struct walk *w)
+{
+	for (unsigned i = 0; i < w->head->nfields; i++) {
+		const struct http_field *f = &w->head->fields[i];
+
+		if (!is_declared(w->table, f->name, false))
+			continue;
+		if (!is_declared(w->table, f->name, true))
+			return REFUSAL_ALIAS_HEADER;
+		if (f->hop)
+			return REFUSAL_BAD_CONNECTION;
+	}
+	return REFUSAL_NONE;
+}
+
 static enum http_refusal
 check_single_headers(const struct walk *w)
 {
@@ -376,6 +431,8 @@ check_request(const struct walk *w, const struct route_entry *e)
 		r = check_path(w, e);
 	if (r == REFUSAL_NONE)
 		r = check_query(w, e);
+	if (r == REFUSAL_NONE)
+		r = check_declared_names(w);
 	if (r == REFUSAL_NONE)
 		r = check_single_headers(w);
 	if (r == REFUSAL_NONE)

@@ -140,6 +140,13 @@ def test_a_refused_request_keeps_its_name_and_its_correlation_id(keytrail, backe
     assert event["correlationSource"] == "request"
 
 
+def assert_nobody_knows(event, why):
+    """The head was forwarded: a service that acts on a head alone may have acted."""
+    assert event["outcome"] == "unknown" and "reasonCode" not in event["reason"]
+    assert event["reason"]["reasonType"] == why
+    assert event["initiator"]["name"] == "unauthenticated"
+
+
 def test_a_chunked_body_over_the_limit(keytrail, raw_backend):
     def script(connection):
         connection.read_head()
@@ -154,23 +161,53 @@ def test_a_chunked_body_over_the_limit(keytrail, raw_backend):
             c.send(b"64\r\n" + b"x" * 100 + b"\r\n")
         r = c.read_response()
         assert r.status == 413 and c.is_closed()
-    assert sidecar.event(correlation)["reason"]["reasonCode"] == 413
+    assert_nobody_knows(sidecar.event(correlation), "body_too_large")
 
 
-def test_a_malformed_chunk(keytrail, raw_backend):
+@pytest.mark.parametrize("forwarded", [True, False])
+def test_a_malformed_chunk(keytrail, raw_backend, forwarded):
+    heads = []
+
     def script(connection):
-        connection.read_head()
+        heads.append(connection.read_head())
         connection.rest()
 
     sidecar = keytrail(raw_backend(script))
     correlation = new_id()
     with sidecar.client() as c:
-        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
-               f"Correlation-Id: {correlation}\r\n\r\n5\r\nhello\r\nnonsense\r\n")
+        c.send(f"DELETE /api/v2/keys/{new_id()} HTTP/1.1\r\nHost: localhost\r\n"
+               f"Transfer-Encoding: chunked\r\nCorrelation-Id: {correlation}\r\n\r\n"
+               + ("" if forwarded else "nonsense\r\n"))
+        if forwarded:
+            wait_for(lambda: heads, "the head to be forwarded")
+            c.send("nonsense\r\n")
         r = c.read_response()
         assert r.status == 400 and b"BAD_CHUNK" in r.body and c.is_closed()
     event = sidecar.event(correlation)
-    assert event["reason"]["reasonCode"] == 400
+    if forwarded:
+        assert_nobody_knows(event, "bad_chunk")
+    else:
+        assert event["outcome"] == "failure" and event["reason"]["reasonCode"] == 400
+        assert [h for h in heads if h is not None] == []
+
+
+@pytest.mark.parametrize("trailer", ["X-Request-Id: 1", "x_request-id: 1", "X-Mode: purge"])
+def test_a_trailer_that_decides_or_identifies(keytrail, raw_backend, trailer):
+    """Some servers read trailers as if they were header fields."""
+    def script(connection):
+        connection.read_head()
+        connection.rest()
+
+    backend = raw_backend(script)
+    sidecar = keytrail(backend, {
+        "correlation": {"header": "X-Request-Id", "grammar": "id"},
+        "routes": [{"action": "kms.secrets.purge", "method": "DELETE", "path": "/x/{id}",
+                    "header": {"X-Mode": "purge"}}]})
+    with sidecar.client() as c:
+        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+               f"\r\n1\r\na\r\n0\r\n{trailer}\r\n\r\n")
+        r = c.read_response()
+        assert r.status == 400 and b"BAD_TRAILER" in r.body and c.is_closed()
 
 
 def test_what_follows_a_refusal_is_not_read(keytrail, backend_of_all):

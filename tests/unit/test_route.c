@@ -552,6 +552,9 @@ headers_can_decide(void **state)
 		{ "/", "X-Target: Service.Other", "x.default", REFUSAL_AMBIGUOUS_HEADER },
 		{ "/", "X-Target: service.encrypt", "x.default", REFUSAL_AMBIGUOUS_HEADER },
 		{ "/", "X-Target:", "x.default", REFUSAL_AMBIGUOUS_HEADER },
+		{ "/", "X_Target: Service.Encrypt", "x.default", REFUSAL_ALIAS_HEADER },
+		{ "/", "X-Target: Service.Encrypt\nx.target: Service.Decrypt", "x.default",
+		    REFUSAL_ALIAS_HEADER },
 		{ "/", "X-Target: Service.Encrypt\nX-Target: Service.Decrypt", "x.encrypt",
 		    REFUSAL_REPEATED_HEADER },
 		{ "/", "X-Target: Service.Encrypt, Service.Decrypt", "x.none",
@@ -593,6 +596,50 @@ configured_headers_may_not_be_repeated(void **state)
 	assert_int_equal(m.refusal, REFUSAL_REPEATED_HEADER);
 	match(t, "GET", "/a", "X-Request-Id: 1, 2", &m);
 	assert_int_equal(m.refusal, REFUSAL_REPEATED_HEADER);
+	route_table_free(t);
+}
+
+/* The record would rest on what the service never sees. */
+static void
+configured_headers_may_not_be_taken_out(void **state)
+{
+	static const struct route_spec specs[] = { { SPEC("x.a", "GET", "/a"),
+	    .header_name = "X-Target", .header_value = "a" } };
+	static const char *const single[] = { "X-Request-Id" };
+	struct route_options opts = options;
+	struct http_head h;
+	struct route_table *t;
+	struct route_match m;
+	struct err err;
+
+	(void)state;
+	opts.single_headers = single;
+	opts.nsingle_headers = 1;
+	assert_int_equal(route_compile(specs, 1, &opts, &t, &err), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		char lines[] = "X-Target: a\nx-request-id: 1\nAccept: a";
+
+		h = head_of("GET", "/a", lines);
+		h.fields[i].hop = true;
+		route_match(t, &h, &m);
+		assert_int_equal(m.refusal, i < 2 ? REFUSAL_BAD_CONNECTION : REFUSAL_NONE);
+		assert_string_equal(m.route->action, i < 2 ? "x.default" : "x.a");
+	}
+	route_table_free(t);
+}
+
+static void
+names_of_configured_headers_are_known_in_disguise(void **state)
+{
+	static const struct route_spec specs[] = { { SPEC("x.a", "GET", "/a"),
+	    .header_name = "X-Target", .header_value = "a" } };
+	struct route_table *t = compile(specs, 1);
+
+	(void)state;
+	assert_true(route_is_single_header(t, SLICE("X-Target")));
+	assert_true(route_is_single_header(t, SLICE("x_TARGET")));
+	assert_false(route_is_single_header(t, SLICE("XxTarget")));
+	assert_false(route_is_single_header(t, SLICE("X-Targets")));
 	route_table_free(t);
 }
 
@@ -769,6 +816,8 @@ main(void)
 		cmocka_unit_test(the_default_has_the_guarantee_it_was_given),
 		cmocka_unit_test(headers_can_decide),
 		cmocka_unit_test(configured_headers_may_not_be_repeated),
+		cmocka_unit_test(configured_headers_may_not_be_taken_out),
+		cmocka_unit_test(names_of_configured_headers_are_known_in_disguise),
 		cmocka_unit_test(ambiguous_tables_name_both_places),
 		cmocka_unit_test(templates_have_a_grammar),
 		cmocka_unit_test(actions_have_a_grammar),
