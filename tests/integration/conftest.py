@@ -8,10 +8,6 @@ import backend as backends
 import support
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: moves gigabytes; KEYTRAIL_SLOW=1 runs it")
-
-
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory):
     return support.Pki(tmp_path_factory.mktemp("pki"))

@@ -22,6 +22,8 @@ KEYTRAIL = Path(os.environ.get("KEYTRAIL_BIN", BUILD / "keytrail"))
 KMS = Path(os.environ.get("KEYTRAIL_KMS", BUILD / "kms"))
 ROUTES = ROOT / "proxy" / "routes" / "key-protect.json"
 SANITIZED = "address" in BUILD.name or "thread" in BUILD.name
+SANITIZER = {"TSAN_OPTIONS": f"suppressions={ROOT / 'tests' / 'tsan.supp'}",
+             "UBSAN_OPTIONS": "print_stacktrace=1"}
 # How long a condition may take.  Nothing waits that long unless something is wrong.
 PATIENCE = 60 if SANITIZED else 20
 
@@ -180,7 +182,7 @@ class Keytrail:
         self.file = self.folder / "routes.json"
         self.stderr_file = self.folder / "stderr"
         self.stdout_file = self.folder / "stdout"
-        self.environment = {**os.environ, **(environment or {})}
+        self.environment = {**os.environ, **SANITIZER, **(environment or {})}
         self.arguments = arguments
         self.process = None
         self.ports = None  # once it has started
