@@ -172,9 +172,13 @@ start_tls(struct stream *s, const struct stream_opts *o)
 	}
 	SSL_set_connect_state(s->ssl);
 	if (o->session != NULL) {
+		if (o->session->ctx != o->ctx) {
+			SSL_SESSION_free(o->session->session);
+			*o->session = (struct stream_session){ NULL, o->ctx };
+		}
 		SSL_set_app_data(s->ssl, o->session);
-		if (*o->session != NULL)
-			SSL_set_session(s->ssl, *o->session);
+		if (o->session->session != NULL)
+			SSL_set_session(s->ssl, o->session->session);
 	}
 	return set_server_name(s->ssl, o->server_name) ? 0 : -1;
 }

@@ -25,6 +25,13 @@ void stream_method_free(struct stream_method *m);
 
 typedef void (*stream_ready_fn)(void *arg);
 
+/* The newest session of a client's connections, to resume; only ever of one context, since a resumed
+ * session is not verified again.  Zero at first; the owner frees `session`. */
+struct stream_session {
+	SSL_SESSION *session;
+	const SSL_CTX *ctx;
+};
+
 struct stream {
 	int fd;	  /* -1: closed */
 	SSL *ssl; /* NULL: plain */
@@ -55,8 +62,8 @@ struct stream_opts {
 	struct stream_method *method;
 	SSL_CTX *ctx; /* NULL: plain */
 	bool client;
-	const char *server_name; /* a client's: SNI and the name that is verified */
-	SSL_SESSION **session;	 /* a client's: where the last session is kept, or NULL */
+	const char *server_name;	/* a client's: SNI and the name that is verified */
+	struct stream_session *session; /* a client's, or NULL */
 	bool connecting;
 	stream_ready_fn ready;
 	void *arg;

@@ -1,5 +1,7 @@
 #include "data/tls.h"
 
+#include "data/stream.h"
+
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -202,12 +204,13 @@ fail:
 static int
 keep_session(SSL *ssl, SSL_SESSION *session)
 {
-	SSL_SESSION **slot = SSL_get_app_data(ssl);
+	struct stream_session *slot = SSL_get_app_data(ssl);
 
-	if (slot == NULL)
+	/* A ticket may come late, when a reload has brought another context. */
+	if (slot == NULL || slot->ctx != SSL_get_SSL_CTX(ssl))
 		return 0;
-	SSL_SESSION_free(*slot);
-	*slot = session;
+	SSL_SESSION_free(slot->session);
+	slot->session = session;
 	return 1;
 }
 

@@ -26,7 +26,7 @@ struct upstream {
 	unsigned nopen;
 	unsigned nidle;
 	unsigned generation;
-	SSL_SESSION *session; /* of the newest connection, to resume */
+	struct stream_session session;
 };
 
 static const struct config_upstream *
@@ -403,8 +403,8 @@ void
 upstream_reconfigure(struct upstream *u)
 {
 	u->generation++;
-	SSL_SESSION_free(u->session);
-	u->session = NULL;
+	SSL_SESSION_free(u->session.session);
+	u->session = (struct stream_session){ NULL, NULL };
 	upstream_close_idle(u);
 	resolver_refresh(u->resolver);
 }
@@ -439,6 +439,6 @@ upstream_free(struct upstream *u)
 	upstream_close_idle(u);
 	resolver_free(u->resolver);
 	event_del(&u->serve_event);
-	SSL_SESSION_free(u->session);
+	SSL_SESSION_free(u->session.session);
 	free(u);
 }

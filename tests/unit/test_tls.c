@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "data/stream.h"
 #include "data/tls.h"
 #include "pki.h"
 #include "tempdir.h"
@@ -184,7 +185,7 @@ struct call {
 
 struct call_opts {
 	SSL_CTX *client, *server;
-	SSL_SESSION **session; /* of the client, taken and kept; or NULL */
+	struct stream_session *session; /* or NULL */
 	const char *host, *ip;
 	int version; /* at most this, 0: any */
 	const char *alpn;
@@ -228,8 +229,8 @@ run_call(struct call *call, const struct call_opts *o)
 		SSL_set_alpn_protos(call->c, (const unsigned char *)o->alpn, o->alpn_len);
 	if (o->session != NULL) {
 		SSL_set_app_data(call->c, o->session);
-		if (*o->session != NULL)
-			SSL_set_session(call->c, *o->session);
+		if (o->session->session != NULL)
+			SSL_set_session(call->c, o->session->session);
 	}
 	for (int i = 0; i < 10 && !(c_done && s_done); i++) {
 		c_done = c_done || step(call->c, &call->reason);
@@ -364,16 +365,17 @@ sessions_survive_a_reload_as_far_as_trust_does(void **state)
 			SSL_CTX *before = server("server", reloads[i].before, NULL);
 			SSL_CTX *after =
 			    server("server", reloads[i].after, reloads[i].hand_on ? before : NULL);
-			SSL_SESSION *session = NULL;
+			struct stream_session session = { NULL, NULL };
 			struct call_opts o = { .client = client("ca.pem", "client"),
 				.server = before,
 				.session = &session,
 				.version = versions[v] };
 			struct call call;
 
+			session.ctx = o.client;
 			run_call(&call, &o);
 			assert_true(call.ok);
-			assert_non_null(session);
+			assert_non_null(session.session);
 			end_call(&call);
 			o.server = after;
 			run_call(&call, &o);
@@ -381,11 +383,32 @@ sessions_survive_a_reload_as_far_as_trust_does(void **state)
 				fail_msg("%s: %sresumed, %sok", reloads[i].label,
 				    call.resumed ? "" : "not ", call.ok ? "" : "not ");
 			end_call(&call);
-			SSL_SESSION_free(session);
+			SSL_SESSION_free(session.session);
 			SSL_CTX_free(o.client);
 			SSL_CTX_free(before);
 			SSL_CTX_free(after);
 		}
+}
+
+static void
+a_session_of_an_older_context_is_not_kept(void **state)
+{
+	struct stream_session session = { NULL, NULL };
+	SSL_CTX *newer = client("other-ca.pem", NULL);
+	struct call_opts o = { .client = client("ca.pem", NULL),
+		.server = server("server", NULL, NULL),
+		.session = &session };
+	struct call call;
+
+	(void)state;
+	session.ctx = newer;
+	run_call(&call, &o);
+	assert_true(call.ok);
+	assert_null(session.session);
+	end_call(&call);
+	SSL_CTX_free(o.client);
+	SSL_CTX_free(o.server);
+	SSL_CTX_free(newer);
 }
 
 static void
@@ -434,6 +457,7 @@ main(void)
 		cmocka_unit_test(only_our_protocol_is_agreed_on),
 		cmocka_unit_test(old_versions_are_refused),
 		cmocka_unit_test(sessions_survive_a_reload_as_far_as_trust_does),
+		cmocka_unit_test(a_session_of_an_older_context_is_not_kept),
 		cmocka_unit_test(a_client_is_named_by_its_certificate),
 		cmocka_unit_test(the_end_of_a_certificate_is_told),
 	};
