@@ -110,19 +110,19 @@ def compare(events, sent):
 
 
 def say_where(sidecar, kms):
-    trail = sidecar.trail_dir
-    print(f"\n  routes file  {sidecar.file}\n"
-          f"  trail        {', '.join(str(p) for p in support.segments(trail))}\n"
-          f"               {support.KEYTRAIL} tail {trail}\n"
+    here = os.path.relpath
+    print(f"\n  routes file  {here(sidecar.file)}\n"
+          f"  trail        {', '.join(here(p) for p in support.segments(sidecar.trail_dir))}\n"
+          f"               {here(support.KEYTRAIL)} tail {here(sidecar.trail_dir)}\n"
           f"  metrics      http://127.0.0.1:{sidecar.ports['metrics']}/metrics"
-          f" (saved in {sidecar.folder / 'metrics.txt'})\n"
-          f"  own log      {sidecar.stderr_file}\n")
+          f" (saved in {here(sidecar.folder / 'metrics.txt')})\n"
+          f"  own log      {here(sidecar.stderr_file)}\n")
     if os.environ.get("SERVE") != "1":
         return
     print(f"  sidecar      {sidecar.url}\n"
           f"  admin        http://127.0.0.1:{sidecar.ports['admin']}/status\n"
           f"  key service  https://localhost:{kms.port}\n\n"
-          f"  curl --cacert {sidecar.pki['ca.pem']} \\\n"
+          f"  curl --cacert {here(sidecar.pki['ca.pem'])} \\\n"
           f"       -H 'Authorization: Bearer {kms.token()}' \\\n"
           f"       -H 'Bluemix-Instance: {support.INSTANCE}' \\\n"
           f"       {sidecar.url}/api/v2/keys\n\n"
@@ -167,6 +167,7 @@ def main():
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     try:
         demo(folder)
     except (Failed, AssertionError) as e:
