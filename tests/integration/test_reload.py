@@ -3,6 +3,7 @@
 import shutil
 import signal
 import ssl
+import threading
 
 import pytest
 
@@ -88,6 +89,29 @@ def test_a_session_does_not_outlive_the_client_ca(keytrail, raw_backend, pki, ve
         with sidecar.client(context, session=session) as c:
             c.request("GET", "/api/v2/keys")
     assert len(backend.requests) == 1
+
+
+def test_a_session_with_the_key_service_does_not_outlive_its_ca(keytrail, raw_backend, pki):
+    """One that was under way during the reload: to resume it would be to verify nothing."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(sock, name, context):
+        begun.set()
+        assert go_on.wait(20)
+
+    context = pki.server()
+    context.sni_callback = hold
+    backend = raw_backend(ok(), context=context)
+    sidecar = keytrail(backend, {"workers": 1, "upstream": {"tls": {"server_name": "localhost"}}})
+    with sidecar.client() as held, sidecar.client() as c:
+        held.send_request("GET", "/api/v2/keys")
+        assert begun.wait(20)
+        tls = {"ca": pki["other-ca.pem"], "server_name": "localhost"}
+        assert sidecar.reload(upstream={"tls": tls})["outcome"] == "success"
+        go_on.set()
+        assert held.read_response().status == 200
+        r = c.request("GET", "/api/v2/keys")
+        assert r.status == 502 and b"UPSTREAM_UNTRUSTED" in r.body
 
 
 def test_the_key_service_is_swapped(keytrail, raw_backend):

@@ -66,6 +66,23 @@ def test_sessions_are_resumed_on_every_worker(keytrail, raw_backend, pki, versio
             session = c.sock.session
 
 
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
+def test_sessions_with_the_key_service_are_resumed(keytrail, raw_backend, pki, version):
+    reused = []
+
+    def script(connection):
+        connection.read_request()
+        reused.append(connection.sock.session_reused)
+        connection.send("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+    context = pki.server()
+    context.minimum_version = context.maximum_version = version
+    sidecar = keytrail(raw_backend(script, context=context), {"workers": 1})
+    for _ in range(3):
+        assert sidecar.call("GET", "/api/v2/keys").status == 204
+    assert reused == [False, True, True]
+
+
 def test_plain_tcp_where_the_configuration_says_so(keytrail, raw_backend):
     backend = raw_backend(ok(), tls=False)
     sidecar = keytrail(backend, {"listen": {"tls": None}, "upstream": {"tls": None}})
