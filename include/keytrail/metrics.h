@@ -47,7 +47,7 @@ enum metric_id {
 	METRIC_UPSTREAM_RETRIES,  /* stale pooled connection replaced */
 	METRIC_UPSTREAM_FAILURES, /* by reason: index = enum upstream_failure */
 	METRIC_UPSTREAM_CUT,	  /* answers cut after RECORD */
-	METRIC_EVENTS_ACCEPTED,	  /* committed to a ring */
+	METRIC_EVENTS_ACCEPTED,	  /* made: recorded, waiting or lost */
 	METRIC_EVENTS_RECORDED,	  /* appended to the trail */
 	METRIC_EVENTS_DURABLE,	  /* synced */
 	METRIC_EVENTS_LOST,	  /* by reason: index = enum metric_loss */

@@ -180,7 +180,7 @@ record_start(struct server *s)
 {
 	const struct trail_recovery *r = &s->recovery;
 	struct event_detail details[] = {
-		{ "clean", EVENT_DETAIL_BOOL, NULL, r->clean },
+		{ "clean", EVENT_DETAIL_BOOL, NULL, r->clean || r->new_log },
 		{ "configDigest", EVENT_DETAIL_STRING, s->config->digest, 0 },
 		{ "newLog", EVENT_DETAIL_BOOL, NULL, r->new_log },
 		{ "previousBoot", EVENT_DETAIL_STRING, r->previous_boot, 0 },

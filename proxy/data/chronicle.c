@@ -21,6 +21,7 @@ chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
 	uint64_t position;
 	size_t n;
 
+	metrics_add(c->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	if (!ring_claim(c->ring, ENTRY_MAX)) {
 		metrics_add(c->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_FULL, 1);
 		return 0;
@@ -30,7 +31,6 @@ chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
 	clock_uuid7(ev.time_ns, random, ev.id);
 	n = event_render_self(c->observer, &ev, ring_line(c->ring, ENTRY_MAX));
 	position = ring_commit(c->ring, ENTRY_MAX, n, RING_DURABLE | RING_SELF);
-	metrics_add(c->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	journal_kick(c->journal);
 	return position;
 }

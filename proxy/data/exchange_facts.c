@@ -100,6 +100,18 @@ count(struct exchange *ex)
 	    outcomes[outcome], ex->event.status);
 }
 
+/* No answer named the call: its record has the ID that was sent on, or that our own answer has. */
+static void
+complete_correlation(struct exchange *ex)
+{
+	struct audit_event *ev = &ex->event;
+
+	if (ev->correlation[0] != '\0')
+		return;
+	memcpy(ev->correlation, ex->correlation, sizeof(ev->correlation));
+	ev->correlation_source = CORRELATION_REQUEST;
+}
+
 /* The event is in the ring from here on, or counted as lost. */
 uint64_t
 exchange_record(struct exchange *ex)
@@ -111,15 +123,17 @@ exchange_record(struct exchange *ex)
 	size_t n;
 
 	count(ex);
+	/* Before the journal can count it as recorded. */
+	metrics_add(w->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	if (!ex->claimed && !ring_claim(w->ring, EVENT_LINE_MAX)) {
 		metrics_add(w->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_FULL, 1);
 		return 0;
 	}
 	ex->claimed = false;
+	complete_correlation(ex);
 	n = event_render(
 	    &ex->lease->snapshot->profile, &ex->event, ring_line(w->ring, EVENT_LINE_MAX));
 	position = ring_commit(w->ring, EVENT_LINE_MAX, n, durable ? RING_DURABLE : 0);
-	metrics_add(w->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	if (!durable) {
 		journal_kick_async(w->journal);
 		return 0;

@@ -83,8 +83,8 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    "Failures of the key service or of the way to it, by reason."),
 	[METRIC_UPSTREAM_CUT] = COUNTER("upstream_answers_cut", LABELS_NONE,
 	    "Answers cut by the key service after their event was recorded."),
-	[METRIC_EVENTS_ACCEPTED] =
-	    COUNTER("events_accepted", LABELS_NONE, "Events committed to a ring."),
+	[METRIC_EVENTS_ACCEPTED] = COUNTER("events_accepted", LABELS_NONE,
+	    "Events that were made: each is recorded, waits for it, or is lost."),
 	[METRIC_EVENTS_RECORDED] =
 	    COUNTER("events_recorded", LABELS_NONE, "Events appended to the trail."),
 	[METRIC_EVENTS_DURABLE] =

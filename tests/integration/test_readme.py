@@ -106,6 +106,9 @@ def test_the_tour_shows_what_happens(tmp_path):
         (tmp_path / "build" / program.name).symlink_to(program)
     ports = dict(zip(PORTS, free_ports(len(PORTS))))
     typed = re.sub("|".join(PORTS), lambda port: ports[port[0]], typed)
+    # Nobody types so fast that the key service would not listen yet.
+    typed = typed.replace("KMS=$!\n", "KMS=$!\nuntil (exec 3<>/dev/tcp/127.0.0.1/"
+                          f"{ports['8444']}) 2>/dev/null; do sleep 0.05; done\n", 1)
     output = run_in_bash(typed, tmp_path)
     assert not support.REPORT.search(output), output
     happened = [plain(line) for line in output.splitlines()]
