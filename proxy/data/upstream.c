@@ -48,24 +48,6 @@ free_conn(void *arg)
 	free(c);
 }
 
-/* Its newest session is the next connection's to resume.  Who resumes does not verify, so one that
- * began before a reload keeps its session to itself: it may rest on what is no longer trusted. */
-static void
-hand_on_session(struct upstream_conn *c)
-{
-	struct upstream *u = c->pool;
-
-	if (c->session == NULL)
-		return;
-	if (c->generation == u->generation) {
-		SSL_SESSION_free(u->session);
-		u->session = c->session;
-	} else {
-		SSL_SESSION_free(c->session);
-	}
-	c->session = NULL;
-}
-
 static void
 leave_pool(struct upstream_conn *c)
 {
@@ -95,7 +77,6 @@ close_conn(struct upstream_conn *c)
 	u->nopen--;
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, -1);
 	stream_close(&c->stream);
-	hand_on_session(c);
 	c->reap = (struct worker_reap){ .reap = free_conn, .arg = c };
 	worker_reap_later(u->worker, &c->reap);
 	if (!TAILQ_EMPTY(&u->waiting))
@@ -132,7 +113,6 @@ succeed(struct upstream *u, struct upstream_conn *c)
 	struct upstream_request *r = c->request;
 
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_CONNECTS, 0, 1);
-	hand_on_session(c);
 	forget(u, r);
 	r->done(r->arg, c, REFUSAL_NONE);
 }
@@ -301,13 +281,11 @@ open_conn(struct upstream *u, struct upstream_conn *c, struct err *err)
 		.ctx = snap->client,
 		.client = true,
 		.server_name = snap->config->upstream.server_name,
-		.session = &c->session,
+		.session = &u->session,
 		.ready = on_ready,
 		.arg = c };
 	int fd;
 
-	if (u->session != NULL && SSL_SESSION_up_ref(u->session) == 1)
-		c->session = u->session;
 	c->target = resolver_next(u->resolver);
 	if ((fd = open_socket(&c->target, &opts.connecting)) == -1)
 		return err_set_errno(err, "connect");
@@ -402,7 +380,6 @@ upstream_release(struct upstream_conn *c, bool reuse)
 		close_conn(c);
 		return;
 	}
-	hand_on_session(c);
 	buf_fini(&c->in);
 	c->stream.unsure = false; /* a write will tell */
 	c->idle = true;

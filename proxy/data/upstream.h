@@ -28,7 +28,6 @@ struct upstream_conn {
 	struct worker_reap reap;
 	TAILQ_ENTRY(upstream_conn) link;
 	unsigned generation;
-	SSL_SESSION *session; /* its newest, until it is handed on */
 	bool idle;
 	struct resolver_target target;
 	struct upstream_request *request; /* whom it is being made for; NULL once it is made */
