@@ -426,24 +426,24 @@ a_full_pipe_stops_the_writer_until_it_drains(void **state)
 	(void)state;
 	for (enum kind kind = 0; kind < KINDS; kind++) {
 		struct end ends[2];
-		size_t n, sent = 0, got = 0;
+		size_t n, sent = 0;
 		enum stream_result r;
 
 		open_pair(ends, kind, 8192);
-		while ((r = stream_write(&ends[0].stream, piece, sizeof(piece), &n)) == STREAM_OK) {
-			sent += n;
+		/* Until the kernel has moved all that it can to the other side. */
+		do {
+			while ((r = stream_write(&ends[0].stream, piece, sizeof(piece), &n)) ==
+			       STREAM_OK)
+				sent += n;
+			assert_int_equal(r, STREAM_AGAIN);
 			assert_true(sent < 4 * 1024 * 1024);
 			settle();
-		}
-		assert_int_equal(r, STREAM_AGAIN);
-		ends[0].readies = 0;
-		for (int i = 0; i < 1000 && ends[0].readies == 0; i++) {
-			while (stream_read(&ends[1].stream, piece, sizeof(piece), &n) == STREAM_OK)
-				got += n;
+		} while (ends[0].stream.writable);
+		while (!ends[0].stream.writable) {
 			event_base_loop(shared.base, EVLOOP_ONCE);
+			while (stream_read(&ends[1].stream, piece, sizeof(piece), &n) == STREAM_OK)
+				continue;
 		}
-		assert_true(ends[0].readies > 0);
-		assert_true(got > 0 && got <= sent + sizeof(piece));
 		/* The same bytes again, at another place. */
 		memset(piece, 0, sizeof(piece));
 		assert_int_equal(
