@@ -321,10 +321,87 @@ check_overrides(const struct walk *w)
 	return REFUSAL_NONE;
 }
 
+/* The first delimiter in s that is encoded, however often: '\0' when there is none, else where it
+ * begins and ends. */
+static char
+find_encoded_delimiter(struct slice s, size_t *begin, size_t *end)
+{
+	for (size_t i = 0; i + 2 < s.n; i++) {
+		size_t at = i + 1;
+		char c;
+
+		if (s.p[i] != '%')
+			continue;
+		while (at + 3 < s.n && s.p[at] == '2' && s.p[at + 1] == '5')
+			at += 2;
+		c = (char)(chars_hex(s.p[at]) << 4 | chars_hex(s.p[at + 1]));
+		if (c != '\0' && strchr("/\\?#;", c) != NULL) {
+			*begin = i;
+			*end = at + 2;
+			return c;
+		}
+	}
+	return '\0';
+}
+
+/* The path of a server that decodes before it splits, and drops what is empty.  False: it is the
+ * same, or none of a table's, being too long. */
+static bool
+split_decoded(const struct uri_path *path, struct uri_path *out)
+{
+	bool differs = false;
+	char c = '\0';
+
+	out->nsegments = 0;
+	for (unsigned i = 0; i < path->nsegments && c == '\0'; i++) {
+		struct slice rest = path->segments[i];
+
+		do {
+			size_t begin = rest.n, end = rest.n;
+
+			c = find_encoded_delimiter(rest, &begin, &end);
+			differs = differs || c != '\0';
+			if (begin > 0 && out->nsegments == URI_SEGMENTS_MAX)
+				return false;
+			if (begin > 0)
+				out->segments[out->nsegments++] = slice_sub(rest, 0, begin);
+			rest = slice_sub(rest, end, rest.n);
+		} while (c == '/' || c == '\\');
+	}
+	return differs;
+}
+
+/* Does a template, "**" apart, stand for this path, in whatever case? */
+static bool
+is_path_of_route(const struct walk *w, const struct uri_path *path, uint32_t at, unsigned depth)
+{
+	const struct route_node *node = &w->table->nodes[at];
+	const struct route_child *child;
+
+	if (depth == path->nsegments)
+		return node->exact != ROUTE_NONE;
+	child = route_node_child(node, path->segments[depth]);
+	return (child != NULL && is_path_of_route(w, path, child->node, depth + 1)) ||
+	       (node->parameter != ROUTE_NONE &&
+		   is_path_of_route(w, path, node->parameter, depth + 1));
+}
+
+/* A delimiter inside a {parameter} is legal, but not where its decoding leads to a route's path:
+ * whoever decodes first would do what that route says. */
+static bool
+leads_to_another_route(const struct walk *w)
+{
+	struct uri_path decoded;
+
+	return w->path.encoded_delimiter != 0 && split_decoded(&w->path, &decoded) &&
+	       is_path_of_route(w, &decoded, 0, 0);
+}
+
 static enum http_refusal
 check_path(const struct walk *w, const struct route_entry *e)
 {
-	if ((w->path.encoded_delimiter & ~e->parameters) != 0 || path_is_disguised(w, 0, 0))
+	if ((w->path.encoded_delimiter & ~e->parameters) != 0 || path_is_disguised(w, 0, 0) ||
+	    leads_to_another_route(w))
 		return REFUSAL_AMBIGUOUS_PATH;
 	return REFUSAL_NONE;
 }
