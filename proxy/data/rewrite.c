@@ -172,8 +172,8 @@ rewrite_response(struct buf *out, const struct rewrite_response *r)
 		if (!is_ours(&h->fields[i]))
 			rc |= append_field(out, h->fields[i].name, h->fields[i].value);
 	rc |= append_via(out, h, true);
-	/* Of a body that is not sent (HEAD, 304) the length may still be told. */
-	if (r->framing == HTTP_NO_BODY && length != NULL)
+	/* Of a body that is not sent (HEAD, 304) the length may still be told, but not with a 204. */
+	if (r->framing == HTTP_NO_BODY && length != NULL && h->status != 204)
 		rc |= append_framing(out, HTTP_LENGTH, h->length);
 	else
 		rc |= append_framing(out, r->framing, h->length);

@@ -379,10 +379,19 @@ parse_check_request(struct http_head *h, const struct parse_names *names)
 
 /* ---- an answer ---- */
 
+/* RFC 9112 section 6.3.  "Content-Length: 0", which servers do send with a 204, says nothing else, so
+ * it is let pass; any other framing could be read as a body. */
 static bool
-forbids_framing(unsigned status)
+has_no_body(unsigned status)
 {
 	return status < 200 || status == 204;
+}
+
+static bool
+may_frame(const struct http_head *h, bool framed)
+{
+	return !has_no_body(h->status) || !framed ||
+	       (h->status == 204 && h->framing == HTTP_LENGTH && h->length == 0);
 }
 
 enum http_refusal
@@ -391,12 +400,14 @@ parse_check_response(struct http_head *h, const struct parse_names *names, bool 
 	static const uint64_t framing =
 	    ID_SET(HTTP_F_CONTENT_LENGTH) | ID_SET(HTTP_F_TRANSFER_ENCODING);
 
-	if (h->status == 101 || (forbids_framing(h->status) && (names->present & framing) != 0) ||
-	    check_framing(h, names) != REFUSAL_NONE || check_connection(h, false) != REFUSAL_NONE)
+	bool framed = (names->present & framing) != 0;
+
+	if (h->status == 101 || check_framing(h, names) != REFUSAL_NONE || !may_frame(h, framed) ||
+	    check_connection(h, false) != REFUSAL_NONE)
 		return REFUSAL_UPSTREAM_MALFORMED;
-	if (to_head || forbids_framing(h->status) || h->status == 304)
+	if (to_head || has_no_body(h->status) || h->status == 304)
 		h->framing = HTTP_NO_BODY;
-	else if ((names->present & framing) == 0)
+	else if (!framed)
 		h->framing = HTTP_UNTIL_CLOSE;
 	if (h->framing == HTTP_UNTIL_CLOSE)
 		h->keep_alive = false;
