@@ -244,3 +244,16 @@ def test_junk_does_not_bury_the_evidence(keytrail, backend_of_all):
     assert sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": correlation}).status == 200
     assert sidecar.event(correlation)["outcome"] == "success"
     assert sidecar.metric("keytrail_refused_requests_total") >= 300
+
+
+def test_connections_over_the_limit_are_closed(keytrail, backend_of_all):
+    sidecar = keytrail(backend_of_all, {"limits": {"connections": 2}})
+    with sidecar.client() as first, sidecar.client() as second:
+        assert first.request("GET", "/api/v2/keys").status == 200
+        assert second.request("GET", "/api/v2/keys").status == 200
+        with pytest.raises(OSError):
+            sidecar.client()
+        assert first.request("GET", "/api/v2/keys").status == 200
+    assert sidecar.metric("keytrail_connections_rejected_total") == 1
+    wait_for(lambda: sidecar.metric("keytrail_connections_open") == 0, "the two to be gone")
+    assert sidecar.call("GET", "/api/v2/keys").status == 200

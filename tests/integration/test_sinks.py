@@ -16,9 +16,9 @@ def file_sink(path, name="file", **more):
 
 
 def delivered(path):
-    """The events of a sink's file and of what it was rotated to, in order."""
-    files = sorted(path.parent.glob(path.name + "*"), key=lambda p: p.stat().st_mtime_ns)
-    events = [json.loads(line) for p in files for line in p.read_text().splitlines()]
+    """The events of a sink's file and of what it was rotated to, in order; whole lines only."""
+    events = [json.loads(line) for p in path.parent.glob(path.name + "*")
+              for line in p.read_text().split("\n")[:-1]]
     return sorted(events, key=lambda e: e["trail"]["seq"])
 
 
