@@ -116,6 +116,13 @@ cell(const json_t *row, enum column c, char scratch[24])
 	return "";
 }
 
+/* U+0080 to U+009F: U+009B begins a command as ESC [ does. */
+static bool
+is_c1(const char *s)
+{
+	return *s == '\xc2' && (s[1] & 0xe0) == 0x80;
+}
+
 /* No byte of a trail that somebody edited reaches the terminal as a command. */
 static void
 print_cell(const char *s, int width)
@@ -124,8 +131,12 @@ print_cell(const char *s, int width)
 
 	if (s[0] == '\0')
 		s = "-";
-	for (; *s != '\0'; s++, n++)
-		putchar((unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s);
+	for (; *s != '\0'; s++, n++) {
+		bool c1 = is_c1(s);
+
+		putchar(c1 || (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s);
+		s += c1;
+	}
 	for (; n < width; n++)
 		putchar(' ');
 }
