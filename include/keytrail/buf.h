@@ -26,6 +26,7 @@ int buf_reserve(struct buf *b, size_t n);
 
 /* Reserve and copy. */
 int buf_append(struct buf *b, const void *p, size_t n);
+int buf_append_u64(struct buf *b, uint64_t v); /* in decimal */
 int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static inline int

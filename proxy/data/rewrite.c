@@ -1,6 +1,5 @@
 #include "data/rewrite.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 
 #define VIA "keytrail"
@@ -21,7 +20,8 @@ append_framing(struct buf *out, enum http_framing framing, uint64_t length)
 {
 	switch (framing) {
 	case HTTP_LENGTH:
-		return buf_printf(out, "Content-Length: %" PRIu64 "\r\n", length);
+		return buf_append_slice(out, SLICE("Content-Length: ")) |
+		       buf_append_u64(out, length) | buf_append(out, "\r\n", 2);
 	case HTTP_CHUNKED:
 		return buf_append_slice(out, SLICE("Transfer-Encoding: chunked\r\n"));
 	default:
@@ -68,40 +68,52 @@ append_via(struct buf *out, const struct http_head *h, bool keep_others)
 			rc |= buf_append_slice(out, h->fields[i].value);
 			rc |= buf_append_slice(out, SLICE(", "));
 		}
-	return rc | buf_printf(out, "1.%u " VIA "\r\n", h->minor);
+	return rc | buf_append_slice(
+			out, h->minor == 0 ? SLICE("1.0 " VIA "\r\n") : SLICE("1.1 " VIA "\r\n"));
 }
 
-/* A list field of the trusted peer, and our own element at its end. */
+/* What a list field of the trusted peer says, before our own element. */
 static int
-append_chain(struct buf *out, const char *name, enum http_field_id id,
-    const struct rewrite_request *r, const char *element)
+append_chain(
+    struct buf *out, struct slice name, enum http_field_id id, const struct rewrite_request *r)
 {
-	int rc = buf_printf(out, "%s: ", name);
+	int rc = buf_append_slice(out, name) | buf_append(out, ": ", 2);
 
 	for (unsigned i = 0; r->trusted_peer && i < r->head->nfields; i++)
 		if (r->head->fields[i].id == id) {
 			rc |= buf_append_slice(out, r->head->fields[i].value);
 			rc |= buf_append_slice(out, SLICE(", "));
 		}
-	return rc | buf_printf(out, "%s\r\n", element);
+	return rc;
+}
+
+static int
+append_forwarded(
+    struct buf *out, const struct rewrite_request *r, struct slice client, struct slice proto)
+{
+	bool v6 = memchr(client.p, ':', client.n) != NULL;
+
+	return append_chain(out, SLICE("Forwarded"), HTTP_F_FORWARDED, r) |
+	       buf_append_slice(out, v6 ? SLICE("for=\"[") : SLICE("for=")) |
+	       buf_append_slice(out, client) |
+	       buf_append_slice(out, v6 ? SLICE("]\";proto=") : SLICE(";proto=")) |
+	       buf_append_slice(out, proto) | buf_append(out, "\r\n", 2);
 }
 
 static int
 append_forwarding(struct buf *out, const struct rewrite_request *r)
 {
-	const struct http_field *proto = http_head_field(r->head, HTTP_F_X_FORWARDED_PROTO);
-	bool v6 = strchr(r->client, ':') != NULL;
-	char element[96];
-	int rc;
+	const struct http_field *theirs = http_head_field(r->head, HTTP_F_X_FORWARDED_PROTO);
+	struct slice proto = r->tls ? SLICE("https") : SLICE("http");
+	struct slice client = slice_of(r->client);
+	int rc = append_via(out, r->head, r->trusted_peer);
 
-	snprintf(element, sizeof(element), v6 ? "for=\"[%s]\";proto=%s" : "for=%s;proto=%s",
-	    r->client, r->tls ? "https" : "http");
-	rc = append_via(out, r->head, r->trusted_peer);
-	rc |= append_chain(out, "Forwarded", HTTP_F_FORWARDED, r, element);
-	rc |= append_chain(out, "X-Forwarded-For", HTTP_F_X_FORWARDED_FOR, r, r->client);
-	if (r->trusted_peer && proto != NULL)
-		return rc | append_field(out, SLICE("X-Forwarded-Proto"), proto->value);
-	return rc | buf_printf(out, "X-Forwarded-Proto: %s\r\n", r->tls ? "https" : "http");
+	rc |= append_forwarded(out, r, client, proto);
+	rc |= append_chain(out, SLICE("X-Forwarded-For"), HTTP_F_X_FORWARDED_FOR, r);
+	rc |= buf_append_slice(out, client) | buf_append(out, "\r\n", 2);
+	if (r->trusted_peer && theirs != NULL)
+		proto = theirs->value;
+	return rc | append_field(out, SLICE("X-Forwarded-Proto"), proto);
 }
 
 static struct slice
@@ -165,8 +177,8 @@ rewrite_response(struct buf *out, const struct rewrite_response *r)
 	const struct http_field *length = http_head_field(h, HTTP_F_CONTENT_LENGTH);
 	int rc;
 
-	rc = buf_printf(out, "HTTP/1.1 %u ", h->status);
-	rc |= buf_append_slice(out, h->reason);
+	rc = buf_append_slice(out, SLICE("HTTP/1.1 ")) | buf_append_u64(out, h->status);
+	rc |= buf_append(out, " ", 1) | buf_append_slice(out, h->reason);
 	rc |= buf_append(out, "\r\n", 2);
 	for (unsigned i = 0; i < h->nfields; i++)
 		if (!is_ours(&h->fields[i]))

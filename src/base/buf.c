@@ -57,6 +57,18 @@ buf_append(struct buf *b, const void *p, size_t n)
 }
 
 int
+buf_append_u64(struct buf *b, uint64_t v)
+{
+	char digits[20];
+	size_t i = sizeof(digits);
+
+	do
+		digits[--i] = (char)('0' + v % 10);
+	while ((v /= 10) > 0);
+	return buf_append(b, digits + i, sizeof(digits) - i);
+}
+
+int
 buf_printf(struct buf *b, const char *fmt, ...)
 {
 	va_list ap;

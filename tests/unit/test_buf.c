@@ -127,6 +127,21 @@ printf_appends_without_the_nul(void **state)
 	buf_fini(&b);
 }
 
+static void
+numbers_are_appended_in_decimal(void **state)
+{
+	struct buf b = BUF_INIT;
+
+	(void)state;
+	assert_int_equal(buf_append_u64(&b, 0), 0);
+	assert_int_equal(buf_append(&b, " ", 1), 0);
+	assert_int_equal(buf_append_u64(&b, 1024), 0);
+	assert_int_equal(buf_append(&b, " ", 1), 0);
+	assert_int_equal(buf_append_u64(&b, UINT64_MAX), 0);
+	assert_true(slice_equal(buf_slice(&b), SLICE("0 1024 18446744073709551615")));
+	buf_fini(&b);
+}
+
 int
 main(void)
 {
@@ -137,6 +152,7 @@ main(void)
 		cmocka_unit_test(reserved_room_is_there_and_counts_when_committed),
 		cmocka_unit_test(too_much_is_refused_and_nothing_changes),
 		cmocka_unit_test(printf_appends_without_the_nul),
+		cmocka_unit_test(numbers_are_appended_in_decimal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
