@@ -1,5 +1,7 @@
 #include "data/rewrite.h"
 
+#include "keytrail/chars.h"
+
 #include <stdio.h>
 
 #define VIA "keytrail"
@@ -55,6 +57,31 @@ is_forwarding(const struct http_field *f)
 	default:
 		return false;
 	}
+}
+
+/* Without regard to case, and to '_' and the like, which some servers turn into '-'. */
+static bool
+begins_with(struct slice name, struct slice prefix)
+{
+	if (name.n < prefix.n)
+		return false;
+	for (size_t i = 0; i < prefix.n; i++) {
+		char c = chars_is(name.p[i], CHARS_ALIAS) ? '-' : chars_lower(name.p[i]);
+
+		if (c != prefix.p[i])
+			return false;
+	}
+	return true;
+}
+
+/* Do servers take this for where a request came from? */
+static bool
+is_claim_of_origin(struct slice name)
+{
+	static const struct slice real = SLICE_INIT("x-real-ip");
+
+	return begins_with(name, SLICE("x-forwarded-")) ||
+	       (name.n == real.n && begins_with(name, real));
 }
 
 /* Via names every recipient in order (RFC 9110 section 7.6.3): those before us first. */
@@ -151,7 +178,8 @@ rewrite_request(struct buf *out, const struct rewrite_request *r)
 	for (unsigned i = 0; i < h->nfields; i++) {
 		const struct http_field *f = &h->fields[i];
 
-		if (!is_ours(f) && !is_forwarding(f) && f->id != HTTP_F_HOST)
+		if (!is_ours(f) && !is_forwarding(f) && f->id != HTTP_F_HOST &&
+		    (r->trusted_peer || !is_claim_of_origin(f->name)))
 			rc |= append_field(out, f->name, f->value);
 	}
 	if (http_head_find(h, r->correlation_header) == NULL)
