@@ -362,6 +362,14 @@ stream_may_go_on(const struct stream *s)
 }
 
 bool
+stream_has_news(const struct stream *s)
+{
+	char c;
+
+	return recv(s->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) != -1 || errno != EAGAIN;
+}
+
+bool
 stream_is_reset(const struct stream *s)
 {
 	int error = 0;

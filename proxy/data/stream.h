@@ -89,6 +89,9 @@ bool stream_may_read(const struct stream *s);
 /* The same inside of a message, where a reset behind what was read must not be missed. */
 bool stream_may_go_on(const struct stream *s);
 
+/* Is something there to read that `ready` did not tell of yet?  Asks the kernel. */
+bool stream_has_news(const struct stream *s);
+
 /* Has the peer reset the connection?  Asks the kernel; call it only when `ready` was called. */
 bool stream_is_reset(const struct stream *s);
 

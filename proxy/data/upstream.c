@@ -83,6 +83,33 @@ close_conn(struct upstream_conn *c)
 		event_active(&u->serve_event, EV_TIMEOUT, 0);
 }
 
+/* Nothing may arrive on an idle connection but TLS 1.3 tickets: those SSL_read keeps to itself. */
+static void
+check_idle(struct upstream_conn *c)
+{
+	char byte;
+	size_t n;
+
+	if (stream_may_read(&c->stream) && stream_read(&c->stream, &byte, 1, &n) != STREAM_AGAIN)
+		close_conn(c);
+}
+
+/* An answer that nobody asked for, or the end, may be here before the loop tells of it: whoever sent
+ * a request now would take it for the answer to that. */
+static struct upstream_conn *
+first_idle(struct upstream *u)
+{
+	struct upstream_conn *c;
+
+	while ((c = TAILQ_FIRST(&u->idle)) != NULL && stream_has_news(&c->stream)) {
+		c->stream.readable = true;
+		check_idle(c);
+		if (c->idle)
+			break;
+	}
+	return c;
+}
+
 /* ---- requests ---- */
 
 /* The request is over: it holds nothing of ours any more. */
@@ -122,7 +149,7 @@ succeed(struct upstream *u, struct upstream_conn *c)
 static bool
 serve_from_pool(struct upstream *u, struct upstream_request *r)
 {
-	struct upstream_conn *c = TAILQ_FIRST(&u->idle);
+	struct upstream_conn *c = first_idle(u);
 
 	if (c == NULL)
 		return false;
@@ -229,17 +256,6 @@ go_on_connecting(struct upstream *u, struct upstream_conn *c)
 		    u, c, UPSTREAM_FAILURE_HANDSHAKE, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
 }
 
-/* Nothing may arrive on an idle connection but TLS 1.3 tickets: those SSL_read keeps to itself. */
-static void
-check_idle(struct upstream_conn *c)
-{
-	char byte;
-	size_t n;
-
-	if (stream_may_read(&c->stream) && stream_read(&c->stream, &byte, 1, &n) != STREAM_AGAIN)
-		close_conn(c);
-}
-
 static void
 on_ready(void *arg)
 {
@@ -340,7 +356,7 @@ upstream_acquire(struct upstream *u, struct upstream_request *r, bool fresh)
 {
 	/* Who came first is served first. */
 	bool wait = fresh || !TAILQ_EMPTY(&u->waiting);
-	struct upstream_conn *c = wait ? NULL : TAILQ_FIRST(&u->idle);
+	struct upstream_conn *c = wait ? NULL : first_idle(u);
 
 	if (c != NULL) {
 		take_from_pool(c);

@@ -278,6 +278,32 @@ what_is_not_clean_is_not_used_again(void **state)
 	}
 }
 
+/* Else an answer too many would be taken for the next one's. */
+static void
+what_arrived_before_the_loop_told_of_it_is_seen(void **state)
+{
+	struct fixture *f = *state;
+	struct asker a, b;
+	int peer;
+
+	start(f, f->ports[0], 0);
+	for (int i = 0; i < 2; i++) {
+		ask_and_wait(f, &a, false);
+		peer = accept(f->listeners[0], NULL, NULL);
+		bench_turn(&f->bench);
+		upstream_release(a.conn, true);
+		if (i == 0)
+			assert_int_equal(write(peer, "x", 1), 1);
+		else
+			shutdown(peer, SHUT_WR);
+		ask(f, &b, false);
+		assert_null(b.conn);
+		upstream_cancel(f->bench.worker->upstream, &b.request);
+		assert_true(gauge(f, METRIC_UPSTREAM_OPEN) == 0);
+		close(peer);
+	}
+}
+
 static void
 who_waits_gets_what_becomes_free_in_order(void **state)
 {
@@ -371,6 +397,7 @@ main(void)
 		TEST(when_all_are_dead_each_is_tried_once),
 		TEST(a_connection_is_used_again_unless_a_fresh_one_is_asked_for),
 		TEST(what_is_not_clean_is_not_used_again),
+		TEST(what_arrived_before_the_loop_told_of_it_is_seen),
 		TEST(who_waits_gets_what_becomes_free_in_order),
 		TEST(who_waits_too_long_is_told_that_all_are_busy),
 		TEST(a_request_can_be_cancelled_at_every_stage),
