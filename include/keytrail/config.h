@@ -17,6 +17,8 @@
 #include "keytrail/log.h"
 #include "keytrail/route.h"
 
+#define CONFIG_WORKERS_MAX 64
+
 struct config_address {
 	char *host; /* name or numeric address, without brackets */
 	uint16_t port;
@@ -135,7 +137,7 @@ struct config {
 	struct config_service service;
 	struct config_limits limits;
 	struct config_timeouts timeouts;
-	unsigned workers;	  /* 0: the CPUs this process may use */
+	unsigned workers;	  /* 0: the CPUs this process may use, at most CONFIG_WORKERS_MAX */
 	enum log_level log_level; /* "log": {"level": "info"} */
 	struct config_network *trusted_networks;
 	size_t ntrusted_networks;

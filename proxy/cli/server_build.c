@@ -242,8 +242,8 @@ enum server_result
 server_build(struct server *s, struct err *err)
 {
 	s->nworkers = s->config->workers != 0 ? s->config->workers : available_cpus();
-	if (s->nworkers > SERVER_WORKERS_MAX)
-		s->nworkers = SERVER_WORKERS_MAX;
+	if (s->nworkers > CONFIG_WORKERS_MAX)
+		s->nworkers = CONFIG_WORKERS_MAX;
 	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL)
 		return SERVER_MISCONFIGURED;
 	if (open_trail(s, err) == -1 || open_journal(s, err) == -1 || make_workers(s, err) == -1 ||

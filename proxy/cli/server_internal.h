@@ -22,8 +22,6 @@
 
 #include <event2/event_struct.h>
 
-#define SERVER_WORKERS_MAX 64
-
 struct server {
 	struct config *config; /* the current one */
 	struct snapshot *snapshot;
@@ -36,12 +34,12 @@ struct server {
 	int64_t started; /* wall clock ns */
 	struct trail *trail;
 	struct trail_recovery recovery;
-	struct ring *rings[SERVER_WORKERS_MAX + 1]; /* the last one is main's */
+	struct ring *rings[CONFIG_WORKERS_MAX + 1]; /* the last one is main's */
 	struct publisher *publisher;
 	struct journal *journal;
 	struct chronicle chronicle;
 	unsigned nworkers, nstarted;
-	struct worker *workers[SERVER_WORKERS_MAX];
+	struct worker *workers[CONFIG_WORKERS_MAX];
 	atomic_uint open_connections;
 	struct listener *listener;
 	struct admin *admin;

@@ -582,9 +582,10 @@ static const struct member file_members[] = {
 	    .type = MEMBER_COUNT,
 	    .flags = MEMBER_RESTART,
 	    IN(workers),
-	    .max = 256,
+	    .max = CONFIG_WORKERS_MAX,
 	    .fallback = "0",
-	    .help = "Threads that serve requests; 0: the CPUs that the process may use." },
+	    .help = "Threads that serve requests; 0: the CPUs that the process may use, at most "
+		    "64." },
 	{ .name = "log", .type = MEMBER_OBJECT, .help = "keytrail's own log." },
 	{ .name = "log.level",
 	    .type = MEMBER_WORD,
