@@ -17,7 +17,8 @@
 #include "keytrail/log.h"
 #include "keytrail/route.h"
 
-#define CONFIG_WORKERS_MAX 64
+#define CONFIG_WORKERS_MAX   64
+#define CONFIG_ADDRESSES_MAX 16 /* of the key service */
 
 struct config_address {
 	char *host; /* name or numeric address, without brackets */

@@ -15,7 +15,6 @@
 #define REFRESH_S    30
 #define RETRY_S	     1
 #define SET_ASIDE_NS (10 * CLOCK_NS_PER_S)
-#define LOOKUPS_MAX  8
 
 /* One name or number of the configuration. */
 struct lookup {
@@ -33,7 +32,7 @@ struct resolver {
 	void (*changed)(void *arg);
 	void *arg;
 	unsigned nlookups, running;
-	struct lookup lookups[LOOKUPS_MAX];
+	struct lookup lookups[CONFIG_ADDRESSES_MAX];
 	unsigned ntargets, turn;
 	struct resolver_target targets[RESOLVER_TARGETS_MAX];
 	/* what the lookups of this round have found so far */
@@ -143,7 +142,8 @@ start_round(struct resolver *r)
 
 	cancel_lookups(r);
 	r->nfound = 0;
-	r->nlookups = c->naddresses < LOOKUPS_MAX ? (unsigned)c->naddresses : LOOKUPS_MAX;
+	assert(c->naddresses <= CONFIG_ADDRESSES_MAX);
+	r->nlookups = (unsigned)c->naddresses;
 	/* All are counted before the first starts: a number ends within start_lookup. */
 	r->running = r->nlookups;
 	for (unsigned i = 0; i < r->nlookups; i++)

@@ -2,8 +2,8 @@
  * resolver: the addresses of the key service, from names and numbers, and which of them work.
  *
  * Names are resolved with evdns (resolv.conf and hosts), never blocking, again every 30 seconds;
- * while a lookup fails the last answer stays in use.  Targets are taken in turn; one that failed is
- * set aside for 10 seconds, unless all are.  Worker's thread.
+ * when none of them can be, what was found last stays in use.  Targets are taken in turn; one that
+ * failed is set aside for 10 seconds, unless all are.  Worker's thread.
  */
 #ifndef KEYTRAIL_PROXY_RESOLVER_H
 #define KEYTRAIL_PROXY_RESOLVER_H
@@ -28,7 +28,7 @@ void resolver_free(struct resolver *r); /* NULL is allowed */
 /* Look up all names of the worker's current configuration; forget what it does not name. */
 void resolver_refresh(struct resolver *r);
 
-/* A name is being looked up for the first time: wait for `changed`. */
+/* A round of lookups is under way: with no target known yet, wait for `changed`. */
 bool resolver_pending(const struct resolver *r);
 unsigned resolver_count(const struct resolver *r); /* of known targets */
 

@@ -223,7 +223,7 @@ static const struct member file_members[] = {
 	    IN(upstream.addresses),
 	    WITH(struct config, upstream.naddresses),
 	    .min = 1,
-	    .max = 16,
+	    .max = CONFIG_ADDRESSES_MAX,
 	    .help = "Several of them; one that fails is set aside for a while." },
 	{ .name = "upstream.host",
 	    .type = MEMBER_STRING,

@@ -240,6 +240,13 @@ def test_a_dead_address_beside_a_live_one_is_stepped_over(keytrail, raw_backend)
         assert call(sidecar, "POST", "/api/v2/keys", "{}")[0].status == 200
 
 
+def test_the_last_of_as_many_addresses_as_the_file_may_name_is_used(keytrail, raw_backend):
+    backend = raw_backend(ok())
+    addresses = [f"127.0.0.1:{dead_port()}" for _ in range(15)] + [f"127.0.0.1:{backend.port}"]
+    sidecar = keytrail(backend, {"upstream": {"address": ..., "addresses": addresses}})
+    assert call(sidecar)[0].status == 200
+
+
 def test_a_name_is_resolved(keytrail, raw_backend):
     backend = raw_backend(ok())
     sidecar = keytrail(backend, {"upstream": {"address": f"localhost:{backend.port}"}})
