@@ -65,8 +65,8 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    "TLS handshakes with clients that failed, by reason."),
 	[METRIC_CLIENT_ABORTS] = COUNTER("client_aborts", LABELS_NONE,
 	    "Answers cut by the client after their event was recorded."),
-	[METRIC_RECEIVED_BYTES] = COUNTER_OF(
-	    "received_bytes", "bytes", "Bytes received from clients, before encryption."),
+	[METRIC_RECEIVED_BYTES] =
+	    COUNTER_OF("received_bytes", "bytes", "Bytes received from clients, after decryption."),
 	[METRIC_SENT_BYTES] =
 	    COUNTER_OF("sent_bytes", "bytes", "Bytes sent to clients, before encryption."),
 	[METRIC_UPSTREAM_OPEN] = GAUGE("upstream_connections_open", NULL, LABELS_NONE,
