@@ -302,7 +302,8 @@ static const struct member file_members[] = {
 	    .flags = MEMBER_NULLABLE | MEMBER_RESTART,
 	    IN(admin.enabled),
 	    .fallback = "null",
-	    .help = "The listener of /status and the queries of the trail; null: none." },
+	    .help = "The listener of /status and /readyz?verbose, beside what `metrics` has; "
+		    "null: none." },
 	{ .name = "admin.address",
 	    .type = MEMBER_LOCAL,
 	    .flags = MEMBER_REQUIRED | MEMBER_RESTART,
