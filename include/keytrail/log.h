@@ -41,7 +41,6 @@ bool log_flush(struct log *log);
 void log_set_clock(struct log *log, int64_t (*mono_ns)(void));
 
 void log_set_level(struct log *log, enum log_level level);
-bool log_enabled(const struct log *log, enum log_level level);
 
 /* `event` is a fixed word in snake_case, a string literal. */
 void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
@@ -49,9 +48,6 @@ void log_write(struct log *log, enum log_level level, const char *event, const c
 
 uint64_t log_suppressed_total(const struct log *log); /* by the rate limit */
 uint64_t log_dropped_total(const struct log *log);    /* for want of room */
-
-/* "error" ... "trace" -> level, or -1. */
-int log_level_from_name(const char *name, enum log_level *out);
 
 #define log_error(log, event, ...) log_write(log, LOG_LEVEL_ERROR, event, __VA_ARGS__)
 #define log_warn(log, event, ...)  log_write(log, LOG_LEVEL_WARN, event, __VA_ARGS__)

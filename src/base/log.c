@@ -56,7 +56,6 @@ static const char *const level_names[] = {
 	[LOG_LEVEL_DEBUG] = "debug",
 	[LOG_LEVEL_TRACE] = "trace",
 };
-#define LEVELS (sizeof(level_names) / sizeof(level_names[0]))
 
 struct log *
 log_new(int fd, enum log_level level)
@@ -94,8 +93,8 @@ log_set_level(struct log *log, enum log_level level)
 	atomic_store_explicit(&log->level, (int)level, memory_order_relaxed);
 }
 
-bool
-log_enabled(const struct log *log, enum log_level level)
+static bool
+is_enabled(const struct log *log, enum log_level level)
 {
 	return (int)level <= atomic_load_explicit(&log->level, memory_order_relaxed);
 }
@@ -110,18 +109,6 @@ uint64_t
 log_dropped_total(const struct log *log)
 {
 	return atomic_load_explicit(&log->dropped, memory_order_relaxed);
-}
-
-int
-log_level_from_name(const char *name, enum log_level *out)
-{
-	for (size_t i = 0; i < LEVELS; i++) {
-		if (strcmp(name, level_names[i]) == 0) {
-			*out = (enum log_level)i;
-			return 0;
-		}
-	}
-	return -1;
 }
 
 /* ---- the text of a line ---- */
@@ -299,7 +286,7 @@ log_write(struct log *log, enum log_level level, const char *event, const char *
 	bool sleeping;
 	va_list ap;
 
-	if (!log_enabled(log, level) || !admit(log, event))
+	if (!is_enabled(log, level) || !admit(log, event))
 		return;
 	va_start(ap, fmt);
 	vsnprintf(message, sizeof(message), fmt, ap);

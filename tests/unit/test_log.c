@@ -161,27 +161,12 @@ test_levels_are_filtered_and_can_change(void **state)
 	log_debug(f->log, "unseen", "no");
 	log_info(f->log, "seen", "yes");
 	log_set_level(f->log, LOG_LEVEL_ERROR);
-	assert_false(log_enabled(f->log, LOG_LEVEL_WARN));
 	log_warn(f->log, "unseen", "no");
 	log_set_level(f->log, LOG_LEVEL_TRACE);
 	log_write(f->log, LOG_LEVEL_TRACE, "seen", "yes");
 	flush_all(f);
 	assert_int_equal(count(f->text, "unseen"), 0);
 	assert_int_equal(count(f->text, "\"seen\""), 2);
-}
-
-static void
-test_level_names(void **state)
-{
-	enum log_level level;
-
-	(void)state;
-	assert_int_equal(log_level_from_name("error", &level), 0);
-	assert_int_equal(level, LOG_LEVEL_ERROR);
-	assert_int_equal(log_level_from_name("trace", &level), 0);
-	assert_int_equal(level, LOG_LEVEL_TRACE);
-	assert_int_equal(log_level_from_name("Error", &level), -1);
-	assert_int_equal(log_level_from_name("", &level), -1);
 }
 
 static bool
@@ -446,7 +431,6 @@ main(void)
 		TEST(test_a_line_is_ascii_json),
 		TEST(test_a_long_message_is_cut),
 		TEST(test_levels_are_filtered_and_can_change),
-		cmocka_unit_test(test_level_names),
 		TEST(test_the_wakeup_tells_of_new_lines),
 		TEST(test_a_word_is_limited_and_the_rest_counted),
 		TEST(test_what_was_suppressed_is_reported_without_another_line),
