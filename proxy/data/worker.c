@@ -3,7 +3,6 @@
 #include "keytrail/clock.h"
 
 #include <event2/event.h>
-#include <openssl/rand.h>
 
 #include <assert.h>
 #include <errno.h>
@@ -335,10 +334,10 @@ mail_new(struct worker *w, void (*deliver)(struct mail *m))
 	return wm;
 }
 
-void
-worker_post(struct worker *w, struct mail *m)
+static void
+post(struct worker *w, struct worker_mail *wm)
 {
-	mailbox_post(w->thread->mailbox, m);
+	mailbox_post(w->thread->mailbox, &wm->mail);
 }
 
 void
@@ -353,7 +352,7 @@ worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	}
 	wm->fd = fd;
 	wm->peer = *peer;
-	worker_post(w, &wm->mail);
+	post(w, wm);
 }
 
 void
@@ -366,7 +365,7 @@ worker_reload(struct worker *w, struct snapshot *next)
 		free(wm);
 		return;
 	}
-	worker_post(w, &wm->mail);
+	post(w, wm);
 }
 
 void
@@ -376,7 +375,7 @@ worker_drain(struct worker *w, int64_t deadline_ns)
 
 	assert(wm != NULL);
 	w->thread->drain_deadline = deadline_ns;
-	worker_post(w, &wm->mail);
+	post(w, wm);
 }
 
 /* ---- life ---- */

@@ -1,8 +1,8 @@
 /*
  * worker: one thread, one event loop, and what its connections share.
  *
- * Everything here belongs to the worker's own thread, but for worker_post and the life-cycle
- * functions, which main calls.  Nothing blocks: what takes long (disk, sinks) is another thread's.
+ * Everything here belongs to the worker's own thread, but for the life-cycle functions, which main
+ * calls.  Nothing blocks: what takes long (disk, sinks) is another thread's.
  */
 #ifndef KEYTRAIL_PROXY_WORKER_H
 #define KEYTRAIL_PROXY_WORKER_H
@@ -89,7 +89,6 @@ struct worker_opts {
 
 struct worker *worker_new(const struct worker_opts *opts, struct err *err);
 int worker_start(struct worker *w, struct err *err);
-void worker_post(struct worker *w, struct mail *m); /* any thread */
 /* Hand a connection over; the descriptor is the worker's from here on. */
 void worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer);
 void worker_reload(struct worker *w, struct snapshot *next);
