@@ -66,11 +66,13 @@ dump_network(const struct config_network *net, struct buf *out)
 	return buf_printf(out, "/%u", net->bits);
 }
 
+static int dump_member(const struct member *m, const char *base, struct buf *out);
+
 static int
 dump_object(const struct member_table *t, const char *base, struct buf *out)
 {
 	for (size_t i = 0; i < t->n; i++)
-		if (config_dump_member(&t->members[i], base, out) == -1)
+		if (dump_member(&t->members[i], base, out) == -1)
 			return -1;
 	return 0;
 }
@@ -141,8 +143,9 @@ dump_value(const struct member *m, const char *base, struct buf *out)
 	}
 }
 
-int
-config_dump_member(const struct member *m, const void *base, struct buf *out)
+/* "name: value" and a newline, the name dotted, a secret by its digest. */
+static int
+dump_member(const struct member *m, const char *base, struct buf *out)
 {
 	if (m->size == 0 || m->flags & MEMBER_LATER)
 		return 0;
@@ -207,8 +210,8 @@ static bool
 member_differs(const struct member *m, const struct config *a, const struct config *b)
 {
 	struct buf da = BUF_INIT, db = BUF_INIT;
-	bool differs = config_dump_member(m, a, &da) == -1 || config_dump_member(m, b, &db) == -1 ||
-		       !same(&da, &db);
+	bool differs = dump_member(m, (const char *)a, &da) == -1 ||
+		       dump_member(m, (const char *)b, &db) == -1 || !same(&da, &db);
 
 	buf_fini(&da);
 	buf_fini(&db);

@@ -111,9 +111,6 @@ const char *member_in(const struct member *m, const char *object);
 int config_read_object(const struct config_reader *r, const struct member_table *table,
     const char *prefix, const struct tree *at, const struct tree *object, void *base);
 
-/* A string of the file with its ${ENV} replaced, in the arena; NULL and an error on failure. */
-const char *config_expand(const struct config_reader *r, const struct tree *at);
-
 /* file, as it is named in the source `from`; in the arena. */
 char *config_resolve(struct arena *arena, const char *from, const char *file);
 
@@ -126,9 +123,6 @@ int config_network_of(const char *text, struct config_network *out, struct err *
 
 int config_read_secret(const struct config_reader *r, const struct tree *at, const char *name,
     struct config_secret *out);
-
-/* "name: value" lines of a table's members, each below its dotted name; secrets by their digest. */
-int config_dump_member(const struct member *m, const void *base, struct buf *out);
 
 /* routes and includes: fills the routes, the set's members and what the sets say of the service. */
 int config_read_routes(const struct config_reader *r, const struct tree *root,

@@ -93,8 +93,9 @@ variable(const struct config_reader *r, const struct tree *at, const char **rest
 	return value;
 }
 
-const char *
-config_expand(const struct config_reader *r, const struct tree *at)
+/* A string of the file with its ${ENV} replaced, in the arena; NULL and an error on failure. */
+static const char *
+expand(const struct config_reader *r, const struct tree *at)
 {
 	const char *p = at->text.p, *dollar, *value, *text;
 	struct buf b = BUF_INIT;
@@ -129,7 +130,7 @@ get_text(struct reading *v)
 {
 	if (v->at->type != TREE_STRING)
 		return not_wanted(v, "a string");
-	v->text = v->m->flags & MEMBER_VERBATIM ? v->at->text.p : config_expand(v->r, v->at);
+	v->text = v->m->flags & MEMBER_VERBATIM ? v->at->text.p : expand(v->r, v->at);
 	return v->text == NULL ? -1 : 0;
 }
 
@@ -310,7 +311,7 @@ read_pair(struct reading *v)
 	if (only->type != TREE_STRING)
 		return tree_error(only, v->r->err, "\"%s\" is %s; wanted a string", v->m->name,
 		    tree_type_name(only->type));
-	if ((value = config_expand(v->r, only)) == NULL)
+	if ((value = expand(v->r, only)) == NULL)
 		return -1;
 	if (route_check_discriminator(only->name, value, header, &why) == -1)
 		return tree_error(
