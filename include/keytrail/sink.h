@@ -2,7 +2,7 @@
  * sink: a place where events are delivered, behind one small interface.
  *
  * A sink is driven by its publisher's thread and may block, but honours `deadline_ns` (monotonic).
- * Adding a type is a row in the table of sink.c and a file sink_<type>.c.
+ * A type is a file sink_<type>.c, a row in the table of sink.c and a value of config_sink_type.
  */
 #ifndef KEYTRAIL_SINK_H
 #define KEYTRAIL_SINK_H
