@@ -85,8 +85,8 @@ struct audit_event {
 };
 
 /* Fill the facts that come from the request's head: method, instance, key ring, agent, identity,
- * key, route with matched, refusal and shape, and the client's own correlation ID (source REQUEST or
- * NONE).  A field that came more than once counts as one that does not fit its grammar. */
+ * key, route with matched, refusal and shape, and the client's own correlation ID (source REQUEST
+ * or NONE).  A field that came more than once counts as one that does not fit its grammar. */
 void event_from_request(struct audit_event *ev, const struct http_head *head,
     const struct route_match *match, struct slice correlation_header, enum scrub_grammar grammar);
 

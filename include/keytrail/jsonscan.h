@@ -48,7 +48,7 @@ struct jsonscan_token {
 void jsonscan_init(struct jsonscan *s, struct slice text);
 enum jsonscan_type jsonscan_next(struct jsonscan *s, struct jsonscan_token *t);
 
-/* Skip the value that `t` begins (an object or array with all its content, or a scalar): 0 or -1. */
+/* Skip the value that `t` begins (an object or array with its content, or a scalar): 0 or -1. */
 int jsonscan_skip(struct jsonscan *s, const struct jsonscan_token *t);
 
 /* Unescape into out (UTF-8).  The length, or -1 when it does not fit in cap. */

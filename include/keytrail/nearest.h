@@ -2,7 +2,9 @@
  * nearest: the word that somebody probably meant.
  *
  * By edit distance (Damerau's: insert, delete, replace, swap of neighbours), without regard to
- * case; none where less than two thirds of the word agree and neither abbreviates the other.  Pure; any thread.
+ * case; none where less than two thirds of the word agree and neither abbreviates the other.
+ *
+ * Pure; any thread.
  */
 #ifndef KEYTRAIL_NEAREST_H
 #define KEYTRAIL_NEAREST_H

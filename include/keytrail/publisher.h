@@ -1,15 +1,16 @@
 /*
  * publisher: one thread and one cursor a sink; reads the durable trail and delivers it.
  *
- * Delivery is at least once and in order.  Nothing that goes wrong with a sink touches another sink or
- * a request: its events wait in the trail, "sink_down" and "sink_up" stand in the log, and the status
- * says why.  SINK_RETRY backs off exponentially with jitter (100 ms to
- * 30 s); SINK_REJECT writes the line to <trail>/quarantine.<sink>.jsonl and counts it.  The cursor
- * <trail>/cursor.<sink> is a preallocated file of two checksummed slots, overwritten in turn, synced
- * at most once a second and at the end; a kill repeats at most the last second (of a file sink).  A
- * cursor whose line is of another log, or is damaged, delivers all that the trail holds.
+ * Delivery is at least once and in order.  Nothing that goes wrong with a sink touches another sink
+ * or a request: its events wait in the trail, "sink_down" and "sink_up" stand in the log, and the
+ * status says why.  SINK_RETRY backs off exponentially with jitter (100 ms to 30 s); SINK_REJECT
+ * writes the line to <trail>/quarantine.<sink>.jsonl and counts it.  The cursor
+ * <trail>/cursor.<sink> is a preallocated file of two checksummed slots, overwritten in turn,
+ * synced at most once a second and at the end; a kill repeats at most the last second (of a file
+ * sink).  A cursor whose line is of another log, or is damaged, delivers all that the trail holds.
  *
- * Main thread, where nothing else is said.  Sinks that cannot be opened are no error: they are down.
+ * Main thread, where nothing else is said.  Sinks that cannot be opened are no error: they are
+ * down.
  */
 #ifndef KEYTRAIL_PUBLISHER_H
 #define KEYTRAIL_PUBLISHER_H
@@ -41,7 +42,8 @@ void publisher_wake(struct publisher *p, uint64_t durable_seq);
 uint64_t publisher_keep_seq(struct publisher *p);
 
 /* Reload: settings of sinks that exist change, new ones start, missing ones stop (their cursor
- * stays and pins nothing).  May wait a second for a sink that is removed.  On -1 all is as before. */
+ * stays and pins nothing).  Waits for each that is removed, usually a second at most, three where a
+ * write does not return.  On -1 all is as before. */
 int publisher_reload(struct publisher *p, const struct config *next, struct err *err);
 void publisher_reopen(struct publisher *p); /* USR1 */
 
@@ -61,8 +63,9 @@ size_t publisher_status(struct publisher *p, struct publisher_sink_status *out, 
 void publisher_set_gauges(struct publisher *p, struct metrics_shard *shard);
 
 /* After journal_stop.  Give the sinks until deadline_ns (monotonic), then stop their threads, which
- * takes up to a second more where a sink stands still.  Returns how many events are undelivered,
- * summed over the sinks; publisher_status still works. */
+ * takes up to three seconds more; a thread whose write does not return then is left behind, and its
+ * memory.  Returns how many events are undelivered, summed over the sinks; publisher_status still
+ * works. */
 uint64_t publisher_stop(struct publisher *p, int64_t deadline_ns);
 void publisher_free(struct publisher *p); /* after publisher_stop */
 

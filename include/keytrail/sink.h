@@ -19,9 +19,10 @@ enum sink_result {
 
 /*
  * All on the publisher's thread.  After SINK_RETRY the next deliver brings the same lines again,
- * unless flush failed in between or the sink is closed; so a sink may remember how far it came, and a line that went out in part is
- * continued, not begun anew.  With SINK_OK, err->msg may hold a warning: what did not work though
- * every line is delivered ("" when all is well; the caller clears it before).
+ * unless flush failed in between or the sink is closed; so a sink may remember how far it came, and
+ * a line that went out in part is continued, not begun anew.  With SINK_OK, err->msg may hold a
+ * warning: what did not work though every line is delivered ("" when all is well; the caller clears
+ * it before).
  */
 struct sink_ops {
 	const char *type; /* "file" */

@@ -10,7 +10,7 @@
 
 #define UTF8_REPLACEMENT 0xfffdu /* stands for what may not be shown or could not be read */
 
-/* The character at p (n > 0 bytes are there): its length, 1 to 4, or 0 when it is invalid or cut. */
+/* The character at p (n > 0 bytes are there): its length, 1 to 4, or 0: it is invalid or cut. */
 size_t utf8_decode(const char *p, size_t n, uint32_t *cp);
 
 /* Write a character; its length, 1 to 4. */

@@ -8,8 +8,8 @@
  * On the admin listener `Host` must be localhost, a loopback address or the bound address (any IP
  * address where it is bound to all), `Origin` and `Sec-Fetch-Site` must not be another site's, and
  * the token, where the configuration has one, is compared in constant time.  No answer holds a byte
- * of the request.  Heads are at most 8 KiB, there are no bodies, and five seconds of silence close a
- * connection.
+ * of the request.  Heads are at most 8 KiB, there are no bodies, and five seconds of silence close
+ * a connection.
  *
  * Main thread, on its event_base (evhttp).
  */

@@ -30,7 +30,7 @@ int cli_main(int argc, char **argv);
 /* "keytrail <command>: <message>" and the command's usage on standard error; returns CLI_USAGE. */
 int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* An option that the command does not have, with the nearest that it has.  The list ends in NULL. */
+/* An option that the command does not have, with the nearest that it has.  NULL ends the list. */
 int cli_unknown_option(const char *command, const char *option, const char *const *known);
 
 /* The message on standard error; returns the status. */
