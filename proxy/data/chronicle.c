@@ -7,6 +7,9 @@
 
 #define ENTRY_MAX (EVENT_HARD_MAX - EVENT_TRAIL_MAX)
 
+_Static_assert(EVENT_HARD_MAX == TRAIL_LINE_MAX && EVENT_TRAIL_MAX == TRAIL_MEMBER_MAX,
+    "what the renderer leaves room for is what the trail adds");
+
 uint64_t
 chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
 {
