@@ -3,7 +3,7 @@
  *
  * A string is recorded only if its member is in the closed list of the event and the string fits
  * the member's grammar; otherwise REDACTED stands in its place (a value was there).  Nothing is
- * masked in part.  Pure but for scrub_key_ref, which uses OpenSSL's HMAC; any thread.
+ * masked in part.  Pure but for the two references, which use OpenSSL's HMAC; any thread.
  */
 #ifndef KEYTRAIL_SCRUB_H
 #define KEYTRAIL_SCRUB_H

@@ -62,8 +62,7 @@ load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct err *er
 		return -1;
 	if (SSL_CTX_use_certificate_chain_file(ctx, certificate) != 1)
 		return fail_openssl(err, "a certificate chain in PEM", certificate);
-	/* Read without the certificate being looked at, so that a mismatch is told from a file
-	 * that is no key. */
+	/* The key of another certificate is told from a file that is no key. */
 	if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1) {
 		if (ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH) {
 			ERR_clear_error();
