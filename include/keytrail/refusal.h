@@ -48,7 +48,6 @@
 	X(TARGET_TOO_LONG, 414, "target_too_long", "the request target is too long")               \
 	X(BODY_TOO_LARGE, 413, "body_too_large", "the body is too large")                          \
 	X(REQUEST_TIMEOUT, 408, "request_timeout", "the request did not arrive in time")           \
-	X(TOO_MANY_REQUESTS, 429, "too_many_requests", "too many connections or requests")         \
 	/* the key service */                                                                      \
 	X(UPSTREAM_UNREACHABLE, 502, "upstream_unreachable", "the key service cannot be reached")  \
 	X(UPSTREAM_UNTRUSTED, 502, "upstream_untrusted",                                           \
@@ -61,8 +60,7 @@
 	X(TRAIL_SLOW, 503, "trail_slow", "the audit trail is too slow")                            \
 	X(TRAIL_FULL, 503, "trail_full", "the audit trail has no room")                            \
 	X(TRAIL_FAILED, 503, "trail_failed", "the audit trail cannot be written")                  \
-	X(OUT_OF_MEMORY, 503, "out_of_memory", "memory is short")                                  \
-	X(SHUTTING_DOWN, 503, "shutting_down", "keytrail is stopping")
+	X(OUT_OF_MEMORY, 503, "out_of_memory", "memory is short")
 
 enum http_refusal {
 #define X(name, status, code, text) REFUSAL_##name,
