@@ -168,6 +168,18 @@ append_request_line(struct buf *out, const struct http_head *h)
 	return buf_append_slice(out, SLICE(" HTTP/1.1\r\n"));
 }
 
+/* Does the key service see this field?  An expectation in HTTP/1.0 is ignored (RFC 9110 section
+ * 10.1.1). */
+static bool
+may_pass(const struct rewrite_request *r, const struct http_field *f)
+{
+	if (is_ours(f) || is_forwarding(f) || f->id == HTTP_F_HOST)
+		return false;
+	if (f->id == HTTP_F_EXPECT)
+		return r->head->expect_continue;
+	return r->trusted_peer || !is_claim_of_origin(f->name);
+}
+
 int
 rewrite_request(struct buf *out, const struct rewrite_request *r)
 {
@@ -178,8 +190,7 @@ rewrite_request(struct buf *out, const struct rewrite_request *r)
 	for (unsigned i = 0; i < h->nfields; i++) {
 		const struct http_field *f = &h->fields[i];
 
-		if (!is_ours(f) && !is_forwarding(f) && f->id != HTTP_F_HOST &&
-		    (r->trusted_peer || !is_claim_of_origin(f->name)))
+		if (may_pass(r, f))
 			rc |= append_field(out, f->name, f->value);
 	}
 	if (http_head_find(h, r->correlation_header) == NULL)

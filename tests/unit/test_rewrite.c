@@ -96,6 +96,15 @@ static const struct request_case {
 	    .want = "GET /a HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION "Via: 1.0 keytrail\r\n"
 		    "Forwarded: for=192.0.2.7;proto=https\r\nX-Forwarded-For: 192.0.2.7\r\n"
 		    "X-Forwarded-Proto: https\r\n\r\n" },
+	{ .label = "an expectation goes on",
+	    .in = "PUT /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+	    .want = "PUT /a HTTP/1.1\r\nHost: kms.example\r\n"
+		    "Expect: 100-continue\r\n" CORRELATION TAIL_PLAIN "\r\n" },
+	{ .label = "but not that of HTTP/1.0, which could not read the answer",
+	    .in = "PUT /a HTTP/1.0\r\nExpect: 100-continue\r\n\r\n",
+	    .want = "PUT /a HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION "Via: 1.0 keytrail\r\n"
+		    "Forwarded: for=192.0.2.7;proto=https\r\nX-Forwarded-For: 192.0.2.7\r\n"
+		    "X-Forwarded-Proto: https\r\n\r\n" },
 	{ .label = "what an untrusted peer says of its way here is dropped",
 	    .in = "GET /a HTTP/1.1\r\nHost: a\r\nVia: 1.1 liar\r\nForwarded: for=198.51.100.1\r\n"
 		  "X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-Host: b\r\n"
