@@ -1,6 +1,7 @@
 #include "route_table.h"
 
 #include "keytrail/chars.h"
+#include "keytrail/scrub.h"
 
 #include <assert.h>
 #include <strings.h>
@@ -428,35 +429,12 @@ is_known_literal(const struct route_table *t, struct slice s)
 }
 
 static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-static bool
 is_number(struct slice s)
 {
 	for (size_t i = 0; i < s.n; i++)
-		if (!is_digit(s.p[i]))
+		if (s.p[i] < '0' || s.p[i] > '9')
 			return false;
 	return s.n > 0;
-}
-
-static bool
-is_uuid(struct slice s)
-{
-	static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
-
-	if (s.n != sizeof(form) - 1)
-		return false;
-	for (size_t i = 0; i < s.n; i++) {
-		char lower = (char)(s.p[i] | 0x20);
-
-		if (form[i] == '-' ? s.p[i] != '-'
-				   : !is_digit(s.p[i]) && (lower < 'a' || lower > 'f'))
-			return false;
-	}
-	return true;
 }
 
 static struct slice
@@ -464,7 +442,7 @@ segment_shape(const struct route_table *t, struct slice s)
 {
 	if (is_known_literal(t, s))
 		return s;
-	if (is_uuid(s))
+	if (scrub_fits(SCRUB_UUID, s))
 		return SLICE("{uuid}");
 	return is_number(s) ? SLICE("{n}") : SLICE("{}");
 }
