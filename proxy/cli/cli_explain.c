@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include "data/snapshot.h"
 #include "keytrail/config.h"
 #include "keytrail/parse.h"
 
@@ -97,26 +98,6 @@ parse_request(struct slice bytes, const struct config *cfg, struct http_head *he
 
 /* ---- the event ---- */
 
-static struct event_profile
-profile_of(const struct config *cfg)
-{
-	return (struct event_profile){
-		.service_name = cfg->service.name,
-		.crn_service = cfg->service.crn_name,
-		.type_uri = cfg->service.type_uri,
-		.region = cfg->service.region,
-		.account = cfg->service.account,
-		.instances = (const char *const *)cfg->service.instances,
-		.ninstances = cfg->service.ninstances,
-		.observer_id = OBSERVER,
-		.key_ids = cfg->audit.key_ids,
-		.names = cfg->audit.identity_name,
-		.vocabulary = cfg->audit.vocabulary,
-		.hmac_key = cfg->audit.hmac_key.bytes,
-		.hmac_epoch = cfg->audit.hmac_epoch,
-	};
-}
-
 /* A 200 of a service that echoes the client's correlation ID, or makes one. */
 static void
 answer_200(struct audit_event *ev, const struct config *cfg)
@@ -143,7 +124,7 @@ static void
 make_event(const struct config *cfg, const struct http_head *head, struct answer *a)
 {
 	static const unsigned char no_random[10] = { 0 };
-	const struct event_profile profile = profile_of(cfg);
+	const struct event_profile profile = snapshot_profile(cfg, OBSERVER);
 	struct audit_event *ev = &a->event;
 	int64_t now = clock_wall_ns();
 	size_t n;

@@ -5,12 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static void
-set_profile(struct snapshot *s)
+struct event_profile
+snapshot_profile(const struct config *c, const char *observer)
 {
-	const struct config *c = s->config;
-
-	s->profile = (struct event_profile){
+	return (struct event_profile){
 		.service_name = c->service.name,
 		.crn_service = c->service.crn_name,
 		.type_uri = c->service.type_uri,
@@ -18,7 +16,7 @@ set_profile(struct snapshot *s)
 		.account = c->service.account,
 		.instances = (const char *const *)c->service.instances,
 		.ninstances = c->service.ninstances,
-		.observer_id = s->observer,
+		.observer_id = observer,
 		.key_ids = c->audit.key_ids,
 		.names = c->audit.identity_name,
 		.vocabulary = c->audit.vocabulary,
@@ -56,7 +54,7 @@ snapshot_new(const struct config *config, const struct snapshot *previous, struc
 	s->limits = (struct http_limits){ .head = config->limits.head,
 		.target = config->limits.target,
 		.fields = config->limits.fields };
-	set_profile(s);
+	s->profile = snapshot_profile(config, s->observer);
 	if (previous != NULL)
 		memcpy(s->observer, previous->observer, sizeof(s->observer));
 	if (set_actions(s, metrics) == -1) {

@@ -34,6 +34,9 @@ struct snapshot {
 struct snapshot *snapshot_new(const struct config *config, const struct snapshot *previous,
     struct metrics *metrics, struct err *err);
 
+/* What a configuration says of every event; borrowed from it and from `observer`.  Any thread. */
+struct event_profile snapshot_profile(const struct config *config, const char *observer);
+
 /* The id of the log that events go to; once, before the snapshot is shared. */
 void snapshot_set_log(struct snapshot *s, const char *log_id);
 
