@@ -70,7 +70,7 @@ static void
 answer_buf(struct evhttp_request *req, int status, const char *type, struct buf *body, int rc)
 {
 	if (rc == -1)
-		answer_text(req, 503, "out of memory\n");
+		answer_text(req, 503, "memory is short\n");
 	else
 		answer(req, status, type, buf_slice(body));
 	buf_fini(body);
@@ -484,7 +484,7 @@ open_door(struct admin *a, struct door *door, int fd, const char *host, struct e
 	return 0;
 fail:
 	close(fd);
-	return err_set(err, "admin: out of memory");
+	return err_set(err, "admin: memory is short");
 }
 
 static int
@@ -523,7 +523,7 @@ admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 	struct admin *a = calloc(1, sizeof(*a));
 
 	if (a == NULL)
-		return err_set(err, "admin: out of memory");
+		return err_set(err, "admin: memory is short");
 	a->opts = *opts;
 	if ((config->metrics_enabled && open_metrics(a, config, err) == -1) ||
 	    (config->admin.enabled && open_admin(a, &config->admin, err) == -1)) {

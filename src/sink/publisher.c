@@ -138,7 +138,7 @@ start_sink(struct publisher *p, const struct config *config, const struct config
 	if (s == NULL)
 		return err_set(err, "sink %s: there can be %d sinks", cfg->name, PLACES);
 	if (s->shard == NULL && (s->shard = metrics_shard_new(p->metrics)) == NULL)
-		return err_set(err, "sink %s: out of memory", cfg->name);
+		return err_set(err, "sink %s: memory is short", cfg->name);
 	snprintf(s->name, sizeof(s->name), "%s", cfg->name);
 	s->metric = metrics_sink(p->metrics, cfg->name);
 	if (begin(s, cfg, err) == -1)
@@ -269,7 +269,7 @@ publisher_start(const struct publisher_opts *opts, struct publisher **out, struc
 	struct publisher *p = calloc(1, sizeof(*p));
 
 	if (p == NULL)
-		return err_set(err, "sinks: out of memory");
+		return err_set(err, "sinks: memory is short");
 	p->metrics = opts->metrics;
 	p->log = opts->log;
 	p->dirfd = opts->dirfd;
@@ -277,7 +277,7 @@ publisher_start(const struct publisher_opts *opts, struct publisher **out, struc
 	p->corrupt_arg = opts->corrupt_arg;
 	init_places(p);
 	if ((p->dir = strdup(opts->config->audit.trail)) == NULL) {
-		err_set(err, "sinks: out of memory");
+		err_set(err, "sinks: memory is short");
 		goto fail;
 	}
 	if (read_durable(p, err) == -1)

@@ -206,7 +206,7 @@ add_line(struct place *s, struct slice line, uint64_t seq, struct err *err)
 	if (!is_wanted(s, line))
 		b->nfiltered += seq > atomic_load(&s->counted);
 	else if (keep_line(b, line, seq) == -1)
-		return err_set(err, "out of memory");
+		return err_set(err, "memory is short");
 	if (b->nread++ == 0)
 		atomic_store(&s->oldest_ns, parse_time(member.at));
 	b->last.seq = seq;

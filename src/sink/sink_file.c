@@ -160,14 +160,14 @@ file_open(const struct config_sink *cfg, void **state, struct err *err)
 	struct file_sink *s = calloc(1, sizeof(*s));
 
 	if (s == NULL)
-		return err_set(err, "%s: out of memory", cfg->path);
+		return err_set(err, "%s: memory is short", cfg->path);
 	s->rotate_size = cfg->rotate_size;
 	s->rotate_age_ns = (int64_t)cfg->rotate_age * CLOCK_NS_PER_S;
 	s->keep = cfg->keep;
 	s->wall_ns = clock_wall_ns;
 	s->fd = s->dirfd = -1;
 	if (split_path(s, cfg->path) == -1) {
-		err_set(err, "%s: out of memory", cfg->path);
+		err_set(err, "%s: memory is short", cfg->path);
 		goto fail;
 	}
 	if (open_both(s, err) == -1)
@@ -437,7 +437,7 @@ write_lines(struct file_sink *s, const struct slice *lines, size_t n, struct err
 	for (size_t i = 0; i < n; i++)
 		if (buf_append_slice(&s->text, lines[i]) == -1 ||
 		    buf_append(&s->text, "\n", 1) == -1)
-			return err_set(err, "%s: out of memory", s->path);
+			return err_set(err, "%s: memory is short", s->path);
 	s->unsynced = true;
 	if (write_text(s) == -1) {
 		err_set_errno(err, "%s: write", s->path);

@@ -19,7 +19,7 @@ sink_stdout_open_fd(int fd, void **state, struct err *err)
 	struct stdout_sink *s = calloc(1, sizeof(*s));
 
 	if (s == NULL)
-		return err_set(err, "standard output: out of memory");
+		return err_set(err, "standard output: memory is short");
 	outfd_init(&s->out, fd);
 	*state = s;
 	return 0;
@@ -75,7 +75,7 @@ stdout_deliver(
 	struct stdout_sink *s = state;
 
 	if (buf_size(&s->rest) == 0 && load_batch(s, lines, n) == -1) {
-		err_set(err, "standard output: out of memory");
+		err_set(err, "standard output: memory is short");
 		return SINK_RETRY;
 	}
 	while (buf_size(&s->rest) > 0) {
