@@ -29,8 +29,9 @@ refusal_reference(struct buf *out)
 	"`\"400d\"`).\n"                                                                           \
 	"File names are relative to the folder of the file they stand in. `${NAME}` in a string "  \
 	"is\n"                                                                                     \
-	"the environment's (not in `include`, `action`, `path`, `method`), `$${` is a literal "    \
-	"`${`.\n"
+	"the environment's (not in `set`, `default`, `include`, in `action`, `aliases`, `method` " \
+	"and\n"                                                                                    \
+	"`path` of a route, nor in a secret's `file`), `$${` is a literal `${`.\n"
 #define METRICS_INTRO                                                                              \
 	"Labels hold nothing that a client chose: actions of the routes file, names of sinks, "    \
 	"words\n"                                                                                  \
