@@ -1,5 +1,6 @@
 /*
- * ring: a single-producer, single-consumer queue of event lines in a shared file mapping.
+ * ring: a single-producer, single-consumer queue of event lines in a shared file mapping, and the
+ * producer's table of calls in flight.
  *
  * The file outlives the process, so that a killed process loses nothing: what the producer has
  * committed is found by ring_recover at the next start.  The producer is one worker (or the main
@@ -7,11 +8,18 @@
  * made; they only grow.  Space is given back when the consumer releases it, which it does when the
  * line is durable, not before.
  *
- * File: one page of header (magic, format version, epoch, size, head, tail, released, durable
- * segment and offset at the last release, closed flag), then `size` bytes mapped twice in a row, so
- * that every entry is contiguous.  Entry: CRC-32C, length, flags, epoch, then the line; 8-byte
- * aligned.  The sum covers the entry's position too, so that what an earlier turn left behind is
- * never taken for new.  An entry counts only when its epoch is the header's and its sum holds.
+ * A slot of the table holds one complete line that is to count should the process die before it has
+ * committed a better one: publish the slot, act, commit the line, close the slot.  Killed between
+ * the last two, both are found; they are told apart by the line's id.
+ *
+ * File: one page of header (magic, format version, epoch, size, slots, head, tail, released, durable
+ * segment and offset at the last release, horizon, closed flag), then `size` bytes mapped twice in
+ * a row, so that every entry is contiguous, then a page or more of slot states (8 bytes each) and
+ * the slots (32 bytes and the line each; about 40 MiB for 10,000 of 4 KiB).  All of it is reserved
+ * on the disk; memory is taken only by the slots that are used, the lowest ones first.
+ * Entry: CRC-32C, length, flags, epoch, then the line; 8-byte aligned.  The sum covers the entry's
+ * position too, so that what an earlier turn left behind is never taken for new.  An entry or a
+ * slot counts only when its epoch is the header's and its sum holds.
  */
 #ifndef KEYTRAIL_RING_H
 #define KEYTRAIL_RING_H
@@ -21,16 +29,25 @@
 
 struct ring;
 
-#define RING_SIZE_MAX ((size_t)1 << 30)
+#define RING_SIZE_MAX	   ((size_t)1 << 30)
+#define RING_SLOTS_MAX	   65536
+#define RING_SLOT_SIZE_MAX ((size_t)65536)
 
 enum ring_flag {
 	RING_DURABLE = 1, /* someone waits: sync as soon as the spacing allows */
 	RING_SELF = 2,	  /* an event of the sidecar itself */
+	RING_SLOT = 4,	  /* in recovery: the line of an open slot, not a committed one */
 };
 
-/* Make or reuse <dir>/<name> with `size` bytes of room (a multiple of the page), preallocated, and
- * clear it.  Recover first. */
-int ring_open(int dirfd, const char *name, size_t size, struct ring **out, struct err *err);
+struct ring_opts {
+	size_t size;	  /* of the queue: bytes, a multiple of the page */
+	unsigned slots;	  /* how many; may be 0 */
+	size_t slot_size; /* the longest line of a slot, a multiple of 8 */
+};
+
+/* Make or reuse <dir>/<name>, preallocated, and clear it.  Recover first. */
+int ring_open(
+    int dirfd, const char *name, const struct ring_opts *opts, struct ring **out, struct err *err);
 void ring_close(struct ring *r); /* NULL is allowed; the file stays */
 
 /* ---- producer ---- */
@@ -52,6 +69,20 @@ uint64_t ring_durable(const struct ring *r); /* any thread */
 enum ring_state { RING_OK, RING_NO_ROOM, RING_FAILED };
 enum ring_state ring_state(const struct ring *r); /* what the journal last said of the trail */
 
+/* ---- producer: calls in flight ---- */
+
+#define RING_NO_SLOT UINT32_MAX
+
+unsigned ring_slots(const struct ring *r); /* how many there are */
+/* A free slot, or RING_NO_SLOT. */
+unsigned ring_slot_take(struct ring *r);
+/* Where to write its line, at most slot_size bytes; before it is published. */
+char *ring_slot_line(struct ring *r, unsigned slot);
+/* From here on the n bytes written there are found by recovery.  No system call. */
+void ring_slot_publish(struct ring *r, unsigned slot, size_t n);
+/* The call has its record, or never happened: the slot is free. */
+void ring_slot_close(struct ring *r, unsigned slot);
+
 /* ---- consumer ---- */
 
 /* The entry at *pos, if one is published: advances *pos past it. */
@@ -66,11 +97,18 @@ void ring_set_state(struct ring *r, enum ring_state state);
 /* ---- recovery ---- */
 
 /* Call `each` for every committed line of the file that was not released, oldest first, with the
- * durable segment and offset at the last release.  Foreign epochs and bad checksums are skipped; a
- * file that is no ring holds nothing.  -1 when the file cannot be read or `each` says so. */
+ * durable segment and offset at the last release; then for the line of every open slot (RING_SLOT),
+ * with those at its publishing: a committed line for the same call lies behind them.  Foreign epochs
+ * and bad checksums are skipped; a file that is no ring holds nothing.  -1 when the file cannot be
+ * read or `each` says so. */
 typedef int (*ring_recover_fn)(void *arg, struct slice line, unsigned flags, uint64_t segment,
     uint64_t offset, struct err *err);
 int ring_recover(int dirfd, const char *name, ring_recover_fn each, void *arg, struct err *err);
+
+/* Where in the trail the first line of a call that was in flight can be, at the earliest: segment
+ * and offset.  After a power cut too, whichever version of its page the disk has.  *segment 0: the
+ * file says nothing. */
+int ring_horizon(int dirfd, const char *name, uint64_t *segment, uint64_t *offset, struct err *err);
 
 /* Forget what the file holds, once it is durable elsewhere: a new epoch, synced. */
 int ring_clear(int dirfd, const char *name, struct err *err);

@@ -48,6 +48,8 @@ struct trail_recovery {
 	char previous_boot[TRAIL_ID_SIZE]; /* "" when new */
 	uint64_t torn_bytes;		   /* cut from the end, kept in <segment>.torn */
 	uint64_t from_rings;		   /* events that only the rings held */
+	uint64_t from_slots;		   /* calls in flight whose outcome nobody knows */
+	uint64_t intents_closed;	   /* the same, known from their intents only */
 	uint64_t corrupt_lines;		   /* invalid lines followed by valid ones */
 	uint64_t corrupt_first, corrupt_last;
 	uint64_t missing_first, missing_last; /* durable numbers that are gone; 0 when none */
@@ -134,6 +136,11 @@ int trail_parse_line(struct slice line, struct trail_member *out);
 /* The value of a top-level string member of a line, between the quotes and not unescaped, or empty.
  * The line may lack its closing brace. */
 struct slice trail_line_string(struct slice line, struct slice key);
+
+/* The closing event of an intent's call of which nothing more is known: outcome unknown, reason
+ * restart, severity at least warning.  Both lines lack their closing brace; `out` has room for one
+ * byte more than the line.  The length. */
+size_t trail_line_closing(struct slice intent, char *out);
 
 /* Put `"recovered":true` at its sorted place among a line's members, unless it is there.  `out` has
  * room for TRAIL_RECOVERED_MAX bytes more than the line.  The length. */

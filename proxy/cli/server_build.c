@@ -12,6 +12,7 @@
 
 #define START_WAIT_MS 10000
 #define SELF_RING     (1024 * 1024) /* bytes of main's ring */
+#define SLOTS_SPARE   64
 
 /* The CPUs of the cgroup's quota (cgroup v2, cpu.max: "<quota> <period>", or "max <period>"). */
 static unsigned long
@@ -46,6 +47,18 @@ available_cpus(void)
 	return n < 1 ? 1 : n;
 }
 
+/* One for each connection that a worker takes: twice its share of all that there may be, and some. */
+static unsigned
+slots_for(const struct server *s)
+{
+	unsigned limit = s->config->limits.connections;
+	uint64_t share = 2 * ((uint64_t)limit / s->nworkers + 1) + SLOTS_SPARE;
+
+	if (share > limit)
+		share = limit;
+	return share < RING_SLOTS_MAX ? (unsigned)share : RING_SLOTS_MAX;
+}
+
 static int
 open_trail(struct server *s, struct err *err)
 {
@@ -62,10 +75,12 @@ open_trail(struct server *s, struct err *err)
 	snapshot_set_log(s->snapshot, trail_log_id(s->trail));
 	for (unsigned i = 0; i <= s->nworkers; i++) {
 		bool mine = i == s->nworkers;
+		struct ring_opts room = { .size = mine ? SELF_RING : a->ring_size,
+			.slots = mine ? 0 : slots_for(s),
+			.slot_size = EVENT_LINE_MAX };
 
 		snprintf(name, sizeof(name), mine ? "ring.main" : "ring.%u", i);
-		if (ring_open(trail_dirfd(s->trail), name, mine ? SELF_RING : a->ring_size,
-			&s->rings[i], err) == -1)
+		if (ring_open(trail_dirfd(s->trail), name, &room, &s->rings[i], err) == -1)
 			return -1;
 	}
 	return 0;

@@ -323,6 +323,12 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		close(fd);
 		goto refused;
 	}
+	/* Each has a slot for its call in flight. */
+	if (w->nconns >= ring_slots(w->ring)) {
+		metrics_add(w->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
+		close(fd);
+		goto refused;
+	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (stream_open(&c->stream, fd, &opts, &err) == -1) {
 		log_warn(w->log, "accept_failed", "%s", err.msg);

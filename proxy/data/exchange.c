@@ -6,7 +6,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define ROOM_WAIT_MS 50 /* for room in the ring, before 503 trail_slow */
+#define ROOM_WAIT_MS   50   /* for room in the ring, before 503 trail_slow */
+#define INTENT_WAIT_MS 5000 /* for the intent to be durable, before the same */
 
 static void enter(struct exchange *ex, enum ex_state next);
 
@@ -40,6 +41,14 @@ exchange_give_up(struct exchange *ex, const char *unknown_reason)
 
 /* ---- ACQUIRE: room in the ring, then a connection ---- */
 
+/* All that is needed is there.  The call is in flight before anything of it can leave. */
+static void
+acquired(struct exchange *ex)
+{
+	exchange_publish(ex);
+	enter(ex, ex->intend ? EX_INTEND : EX_FORWARD);
+}
+
 static void
 on_acquired(void *arg, struct upstream_conn *c, enum http_refusal why)
 {
@@ -51,7 +60,7 @@ on_acquired(void *arg, struct upstream_conn *c, enum http_refusal why)
 		return;
 	}
 	ex->up = c;
-	enter(ex, EX_FORWARD);
+	acquired(ex);
 }
 
 static void
@@ -62,7 +71,7 @@ acquire(struct exchange *ex)
 	ex->request = (struct upstream_request){ .done = on_acquired, .arg = ex };
 	ex->up = upstream_acquire(ex->worker->upstream, &ex->request, fresh);
 	if (ex->up != NULL)
-		enter(ex, EX_FORWARD);
+		acquired(ex);
 }
 
 static void
@@ -93,9 +102,7 @@ on_acquire(struct exchange *ex)
 	bool wait;
 	enum http_refusal why;
 
-	if (!ex->claimed)
-		ex->claimed = ring_claim(ex->worker->ring, EVENT_LINE_MAX);
-	if (ex->claimed || ex->guarantee == GUARANTEE_ASYNC) {
+	if (exchange_claim(ex) || ex->guarantee == GUARANTEE_ASYNC) {
 		wtimer_clear(&ex->timer);
 		acquire(ex);
 		return;
@@ -108,6 +115,31 @@ on_acquire(struct exchange *ex)
 	if (ex->timer.deadline == 0)
 		wtimer_set(&ex->timer, ROOM_WAIT_MS);
 	worker_wait_room(ex->worker, &ex->waiter);
+}
+
+/* ---- INTEND ---- */
+
+/* The connection's news, say its death, are met in FORWARD. */
+static void
+ignore_upstream(void *arg)
+{
+	(void)arg;
+}
+
+static void
+on_intended(void *arg)
+{
+	enter(arg, EX_FORWARD);
+}
+
+static void
+on_intend(struct exchange *ex)
+{
+	ex->up->ready = ignore_upstream;
+	ex->up->arg = ex;
+	ex->waiter.ready = on_intended;
+	wtimer_set(&ex->timer, INTENT_WAIT_MS);
+	worker_wait_durable(ex->worker, &ex->waiter, exchange_intend(ex));
 }
 
 /* ---- FORWARD ---- */
@@ -149,7 +181,7 @@ on_record(struct exchange *ex)
 	uint64_t position;
 
 	upstream_cancel(ex->worker->upstream, &ex->request);
-	worker_wait_cancel(&ex->waiter, &ex->worker->room_waiters);
+	worker_wait_cancel(&ex->waiter);
 	if ((position = exchange_record(ex)) == 0) {
 		enter(ex, EX_RELAY);
 		return;
@@ -238,10 +270,11 @@ on_done(struct exchange *ex)
 	/* What is left of a body must never be read as a request. */
 	bool keep = ex->keep && !ex->client_gone && http_body_done(&ex->request_body);
 
+	assert(ex->slot == RING_NO_SLOT && !ex->claimed);
 	if (ex->up != NULL)
 		upstream_release(ex->up, whole && ex->up_keeps);
 	ex->up = NULL;
-	worker_wait_cancel(&ex->waiter, &w->durable_waiters);
+	worker_wait_cancel(&ex->waiter);
 	wtimer_fini(&ex->timer);
 	observe(ex);
 	worker_lease_drop(ex->lease);
@@ -261,7 +294,9 @@ static const struct {
 } ex_states[] = {
 	[EX_HEAD] = { "head", TO(ACQUIRE) | TO(RECORD), NULL },
 	/* To itself: the ring may have room now. */
-	[EX_ACQUIRE] = { "acquire", TO(ACQUIRE) | TO(FORWARD) | TO(RECORD), on_acquire },
+	[EX_ACQUIRE] = { "acquire", TO(ACQUIRE) | TO(INTEND) | TO(FORWARD) | TO(RECORD),
+	    on_acquire },
+	[EX_INTEND] = { "intend", TO(FORWARD) | TO(RECORD), on_intend },
 	[EX_FORWARD] = { "forward", TO(RECORD) | TO(ACQUIRE), on_forward },
 	[EX_RECORD] = { "record", TO(RELAY) | TO(DONE), on_record },
 	[EX_RELAY] = { "relay", TO(DONE), on_relay },
@@ -286,6 +321,7 @@ void
 exchange_retry(struct exchange *ex)
 {
 	ex->event.attempts = 2;
+	ex->waiter.ready = on_room;
 	ex->stopped = ex->all_sent = false;
 	enter(ex, EX_ACQUIRE);
 }
@@ -310,10 +346,12 @@ static void
 on_timeout(void *arg)
 {
 	struct exchange *ex = arg;
+	bool wait;
 
 	switch (ex->state) {
 	case EX_ACQUIRE:
-		exchange_refuse(ex, REFUSAL_TRAIL_SLOW, NULL);
+	case EX_INTEND:
+		exchange_refuse(ex, no_room(ex, &wait), NULL);
 		break;
 	case EX_FORWARD:
 		if (!ex->all_sent && buf_size(&ex->to_up) == 0)
@@ -368,6 +406,7 @@ exchange_start(const struct exchange_client *client, const struct http_head *hea
 	ex->started = clock_mono_ns();
 	ex->event.arrival_ns = arrival_ns;
 	ex->event.attempts = 1;
+	ex->slot = RING_NO_SLOT;
 	worker_random(ex->worker, random, sizeof(random));
 	clock_uuid7(arrival_ns, random, ex->event.id);
 	wtimer_init(&ex->timer, ex->worker, on_timeout, ex);

@@ -3,7 +3,10 @@
  *
  * The states follow the final answer; the request's body is a pump of its own that may still run in
  * RECORD and RELAY.  Every path crosses RECORD before any byte of the final answer leaves, so every
- * request that was forwarded has its event.  Worker's thread.
+ * request that was forwarded has its event.  Before the first byte is forwarded, a line with outcome
+ * unknown stands in the worker's table of calls in flight (ring.h), for the case that the process
+ * dies; with the guarantee `intent`, a pending line is durable too, or the request is refused.
+ * Worker's thread.
  */
 #ifndef KEYTRAIL_PROXY_EXCHANGE_H
 #define KEYTRAIL_PROXY_EXCHANGE_H

@@ -2,6 +2,8 @@
 
 #include "data/rewrite.h"
 
+#include <assert.h>
+
 /* The client's own correlation ID where it fits the grammar, else the event's. */
 static void
 choose_correlation(struct exchange *ex)
@@ -38,6 +40,7 @@ classify(struct exchange *ex, const struct http_head *head)
 	if (ex->client.subject != NULL)
 		identity_from_certificate(*ex->client.subject, &ex->event.identity);
 	ex->guarantee = match.route->guarantee;
+	ex->intend = ex->guarantee == GUARANTEE_INTENT;
 	ex->to_head = slice_equal(head->method, SLICE("HEAD"));
 	ex->is_10 = head->minor == 0;
 	ex->client_keeps = head->keep_alive;
@@ -102,14 +105,79 @@ count(struct exchange *ex)
 
 /* No answer named the call: its record has the ID that was sent on, or that our own answer has. */
 static void
-complete_correlation(struct exchange *ex)
+complete_correlation(const struct exchange *ex, struct audit_event *ev)
 {
-	struct audit_event *ev = &ex->event;
-
 	if (ev->correlation[0] != '\0')
 		return;
 	memcpy(ev->correlation, ex->correlation, sizeof(ev->correlation));
 	ev->correlation_source = CORRELATION_REQUEST;
+}
+
+static size_t
+render(const struct exchange *ex, const struct audit_event *ev, char *out)
+{
+	return event_render(&ex->lease->snapshot->profile, ev, out);
+}
+
+/* ---- room, the call in flight, the intent ---- */
+
+bool
+exchange_claim(struct exchange *ex)
+{
+	struct ring *ring = ex->worker->ring;
+
+	if (ex->claimed)
+		return true;
+	if (!ring_claim(ring, EVENT_LINE_MAX))
+		return false;
+	if (ex->intend && !ring_claim(ring, EVENT_LINE_MAX)) {
+		ring_unclaim(ring, EVENT_LINE_MAX);
+		return false;
+	}
+	return ex->claimed = true;
+}
+
+/* As if no answer ever came: that is how a killed process leaves it. */
+void
+exchange_publish(struct exchange *ex)
+{
+	struct ring *ring = ex->worker->ring;
+	struct audit_event ev = ex->event;
+
+	if (ex->slot != RING_NO_SLOT)
+		return;
+	ex->slot = ring_slot_take(ring);
+	assert(ex->slot != RING_NO_SLOT); /* a connection is taken only where there is one for it */
+	ev.unknown_reason = "restart";
+	complete_correlation(ex, &ev);
+	ring_slot_publish(ring, ex->slot, render(ex, &ev, ring_slot_line(ring, ex->slot)));
+}
+
+static void
+retire(struct exchange *ex)
+{
+	if (ex->slot != RING_NO_SLOT)
+		ring_slot_close(ex->worker->ring, ex->slot);
+	ex->slot = RING_NO_SLOT;
+}
+
+uint64_t
+exchange_intend(struct exchange *ex)
+{
+	struct worker *w = ex->worker;
+	struct audit_event ev = ex->event;
+	uint64_t position;
+	size_t n;
+
+	assert(ex->claimed && ex->intend);
+	ex->intend = false;
+	ev.pending = true;
+	complete_correlation(ex, &ev);
+	metrics_add(w->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
+	n = render(ex, &ev, ring_line(w->ring, EVENT_LINE_MAX));
+	position = ring_commit(w->ring, EVENT_LINE_MAX, n, RING_DURABLE);
+	journal_kick(w->journal);
+	return position;
 }
 
 /* The event is in the ring from here on, or counted as lost. */
@@ -125,15 +193,19 @@ exchange_record(struct exchange *ex)
 	count(ex);
 	/* Before the journal can count it as recorded. */
 	metrics_add(w->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
-	if (!ex->claimed && !ring_claim(w->ring, EVENT_LINE_MAX)) {
+	if (ex->claimed && ex->intend)
+		ring_unclaim(w->ring, EVENT_LINE_MAX);
+	ex->intend = false;
+	if (!exchange_claim(ex)) {
 		metrics_add(w->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_FULL, 1);
+		retire(ex);
 		return 0;
 	}
 	ex->claimed = false;
-	complete_correlation(ex);
-	n = event_render(
-	    &ex->lease->snapshot->profile, &ex->event, ring_line(w->ring, EVENT_LINE_MAX));
+	complete_correlation(ex, &ex->event);
+	n = render(ex, &ex->event, ring_line(w->ring, EVENT_LINE_MAX));
 	position = ring_commit(w->ring, EVENT_LINE_MAX, n, durable ? RING_DURABLE : 0);
+	retire(ex);
 	if (!durable) {
 		journal_kick_async(w->journal);
 		return 0;

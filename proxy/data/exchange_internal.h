@@ -13,7 +13,7 @@
 #include "keytrail/event.h"
 #include "keytrail/parse.h"
 
-enum ex_state { EX_HEAD, EX_ACQUIRE, EX_FORWARD, EX_RECORD, EX_RELAY, EX_DONE };
+enum ex_state { EX_HEAD, EX_ACQUIRE, EX_INTEND, EX_FORWARD, EX_RECORD, EX_RELAY, EX_DONE };
 
 struct exchange {
 	enum ex_state state;
@@ -36,6 +36,8 @@ struct exchange {
 	bool is_10;	   /* HTTP/1.0 */
 	bool client_gone;  /* nothing can be sent to it any more */
 	bool claimed;	   /* room in the ring */
+	bool intend;	   /* an intent is still to be written; with `claimed`, its room too */
+	unsigned slot;	   /* of the call in flight, or RING_NO_SLOT */
 	struct buf to_up;  /* head and framed body that wait to be sent */
 	bool forwarded;	   /* a byte has left */
 	bool stopped;	   /* no more of the body is sent */
@@ -88,7 +90,14 @@ bool exchange_may_keep(const struct exchange *ex);
 enum http_refusal exchange_prepare(struct exchange *ex, const struct http_head *head);
 /* The facts that do not need a head that could be parsed. */
 void exchange_identify(struct exchange *ex, const struct http_head *head);
-/* Count, render and commit the event.  The position to wait for, 0: do not wait. */
+/* Room for the event, and for the intent where there is one. */
+bool exchange_claim(struct exchange *ex);
+/* Put the call into the table of those in flight, unless it is there. */
+void exchange_publish(struct exchange *ex);
+/* Render and commit the intent.  The position to wait for. */
+uint64_t exchange_intend(struct exchange *ex);
+/* Count, render and commit the event; the call is in flight no more.  The position to wait for, 0:
+ * do not wait. */
 uint64_t exchange_record(struct exchange *ex);
 
 /* ---- exchange_request.c, exchange_answer.c ---- */

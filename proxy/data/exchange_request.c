@@ -107,7 +107,7 @@ exchange_pump_request(struct exchange *ex)
 {
 	bool more;
 
-	if (ex->up == NULL || ex->stopped || ex->all_sent)
+	if (ex->state < EX_FORWARD || ex->up == NULL || ex->stopped || ex->all_sent)
 		return;
 	/* Filled first, so that the head and what came with it go out in one record. */
 	do {

@@ -66,8 +66,8 @@ worker_lease_drop(struct lease *l)
 static void
 enqueue(struct worker_waiters *q, struct worker_waiter *waiter)
 {
-	assert(!waiter->queued);
-	waiter->queued = true;
+	assert(waiter->queue == NULL);
+	waiter->queue = q;
 	TAILQ_INSERT_TAIL(q, waiter, link);
 }
 
@@ -88,12 +88,11 @@ worker_wait_room(struct worker *w, struct worker_waiter *waiter)
 }
 
 void
-worker_wait_cancel(struct worker_waiter *waiter, struct worker_waiters *q)
+worker_wait_cancel(struct worker_waiter *waiter)
 {
-	if (!waiter->queued)
-		return;
-	waiter->queued = false;
-	TAILQ_REMOVE(q, waiter, link);
+	if (waiter->queue != NULL)
+		TAILQ_REMOVE(waiter->queue, waiter, link);
+	waiter->queue = NULL;
 }
 
 static void
@@ -108,14 +107,14 @@ on_durable(struct mail *m)
 
 	/* Positions grow in the order of queueing, so the first that is not durable ends it. */
 	while ((waiter = TAILQ_FIRST(&w->durable_waiters)) != NULL && waiter->position <= durable) {
-		worker_wait_cancel(waiter, &w->durable_waiters);
+		worker_wait_cancel(waiter);
 		waiter->ready(waiter->arg);
 	}
 	/* Who finds no room queues again, at the end: each is asked once. */
 	TAILQ_FOREACH(waiter, &w->room_waiters, link)
 	nroom++;
 	while (nroom-- > 0 && (waiter = TAILQ_FIRST(&w->room_waiters)) != NULL) {
-		worker_wait_cancel(waiter, &w->room_waiters);
+		worker_wait_cancel(waiter);
 		waiter->ready(waiter->arg);
 	}
 }

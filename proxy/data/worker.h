@@ -34,7 +34,7 @@ struct worker_waiter {
 	uint64_t position;
 	void (*ready)(void *arg);
 	void *arg;
-	bool queued;
+	struct worker_waiters *queue; /* NULL: does not wait */
 };
 TAILQ_HEAD(worker_waiters, worker_waiter);
 
@@ -107,7 +107,7 @@ void worker_wait_durable(struct worker *w, struct worker_waiter *waiter, uint64_
 /* Ready is called when the ring may have room again. */
 void worker_wait_room(struct worker *w, struct worker_waiter *waiter);
 /* Ready will not be called; nothing happens when it was already. */
-void worker_wait_cancel(struct worker_waiter *waiter, struct worker_waiters *q);
+void worker_wait_cancel(struct worker_waiter *waiter);
 
 /* n random bytes (getrandom, drawn in bulk). */
 void worker_random(struct worker *w, unsigned char *out, size_t n);

@@ -93,6 +93,8 @@ journal_record_recovery(struct journal *j)
 	if (!r->new_log && !r->clean) {
 		const struct event_detail details[] = {
 			NUMBER("fromRings", r->from_rings),
+			NUMBER("fromSlots", r->from_slots),
+			NUMBER("intentsClosed", r->intents_closed),
 			STRING("previousBoot", r->previous_boot),
 			NUMBER("tornBytes", r->torn_bytes),
 		};

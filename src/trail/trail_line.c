@@ -209,3 +209,53 @@ trail_line_recovered(struct slice line, char *out)
 	memcpy(out + m.at + text.n, line.p + m.at, line.n - m.at);
 	return line.n + text.n;
 }
+
+/* What a member's value becomes in the closing event of an intent; empty: it goes. */
+static struct slice
+closing_value(const struct member *m)
+{
+	static const struct {
+		struct slice key, from, to;
+	} rows[] = {
+		{ SLICE_INIT("kind"), SLICE_INIT("\"intent\""), SLICE_INIT("") },
+		{ SLICE_INIT("outcome"), SLICE_INIT("\"pending\""), SLICE_INIT("\"unknown\"") },
+		{ SLICE_INIT("reason"), SLICE_INIT("{\"reasonType\":\"pending\"}"),
+		    SLICE_INIT("{\"reasonType\":\"restart\"}") },
+		{ SLICE_INIT("severity"), SLICE_INIT("\"normal\""), SLICE_INIT("\"warning\"") },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+		if (slice_equal(m->key, rows[i].key) && slice_equal(m->value, rows[i].from))
+			return rows[i].to;
+	return m->value;
+}
+
+static size_t
+put_slice(char *out, struct slice s)
+{
+	memcpy(out, s.p, s.n);
+	return s.n;
+}
+
+size_t
+trail_line_closing(struct slice intent, char *out)
+{
+	struct member m;
+	size_t pos = 0, n = 0;
+
+	out[n++] = '{';
+	while (next_member(intent, &pos, &m)) {
+		struct slice value = closing_value(&m);
+
+		if (value.n == 0)
+			continue;
+		if (n > 1)
+			out[n++] = ',';
+		out[n++] = '"';
+		n += put_slice(out + n, m.key);
+		out[n++] = '"';
+		out[n++] = ':';
+		n += put_slice(out + n, value);
+	}
+	return n;
+}

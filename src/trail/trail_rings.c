@@ -1,6 +1,8 @@
 /*
  * Recovery of the rings: a line that a killed process had committed and that is not in the trail
- * yet is appended now.  Only lines after a ring's last release can be in both; they are told by id.
+ * yet is appended now, and so is the line of a call in flight that has no record.  Only lines after
+ * a mark that the ring or the slot names can be in both; they are told by id and kind.  At last,
+ * every intent whose call has no closing event gets one.
  */
 #include "keytrail/clock.h"
 #include "keytrail/ring.h"
@@ -13,11 +15,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* What tells lines apart: an intent has the id of its call. */
+struct key {
+	struct slice id; /* all of the event where there is none */
+	bool intent;
+};
+
 struct held {
 	struct slice line; /* own copy */
-	struct slice key;  /* within it */
+	struct key key;	   /* within it */
 	size_t order;
-	bool known; /* the trail has it */
+	bool slot;  /* of a call in flight */
+	bool known; /* the trail has it, or another held line */
 };
 
 struct rings {
@@ -26,7 +35,10 @@ struct rings {
 	size_t nnames;
 	struct held *held;
 	size_t nheld;
-	uint64_t segment, offset; /* the oldest mark of a ring that holds something */
+	bool marked;
+	uint64_t segment, offset; /* the oldest mark there is */
+	struct slice *intents;	  /* own copies: of these no closing event was seen yet */
+	size_t nintents, intents_room;
 };
 
 /* Room for one more of n; the array grows at every power of two. */
@@ -38,13 +50,41 @@ grow(void *array, size_t n, size_t size)
 	return realloc(array, (n == 0 ? 1 : n * 2) * size);
 }
 
-/* What tells lines apart: the id, or all of the event where there is none. */
-static struct slice
+static struct key
 line_key(struct slice event)
 {
 	struct slice id = trail_line_string(event, SLICE("id"));
+	bool intent = slice_equal(trail_line_string(event, SLICE("kind")), SLICE("intent"));
 
-	return id.n > 0 ? id : event;
+	return (struct key){ id.n > 0 ? id : event, intent };
+}
+
+static int
+copy_slice(struct slice *s)
+{
+	char *copy = malloc(s->n + 1);
+
+	if (copy == NULL)
+		return -1;
+	memcpy(copy, s->p, s->n);
+	s->p = copy;
+	return 0;
+}
+
+static void
+free_slice(struct slice s)
+{
+	free((void *)(uintptr_t)s.p);
+}
+
+static void
+look_from(struct rings *r, uint64_t segment, uint64_t offset)
+{
+	if (!r->marked || segment < r->segment || (segment == r->segment && offset < r->offset)) {
+		r->segment = segment;
+		r->offset = offset;
+	}
+	r->marked = true;
 }
 
 static int
@@ -53,26 +93,70 @@ hold(void *arg, struct slice line, unsigned flags, uint64_t segment, uint64_t of
 {
 	struct rings *r = arg;
 	struct held *more;
-	char *copy;
 
-	(void)flags;
 	if (line.n < 2 || line.p[0] != '{' || line.n + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX)
 		return 0;
 	if ((more = grow(r->held, r->nheld, sizeof(*more))) == NULL)
 		return err_set_errno(err, "%s: recover the rings", r->t->path);
 	r->held = more;
-	if ((copy = malloc(line.n)) == NULL)
+	if (copy_slice(&line) == -1)
 		return err_set_errno(err, "%s: recover the rings", r->t->path);
-	memcpy(copy, line.p, line.n);
-	line.p = copy;
-	if (r->nheld == 0 || segment < r->segment ||
-	    (segment == r->segment && offset < r->offset)) {
-		r->segment = segment;
-		r->offset = offset;
-	}
-	r->held[r->nheld] = (struct held){ line, line_key(line), r->nheld, false };
+	look_from(r, segment, offset);
+	r->held[r->nheld] = (struct held){ .line = line,
+		.key = line_key(line),
+		.order = r->nheld,
+		.slot = (flags & RING_SLOT) != 0 };
 	r->nheld++;
 	return 0;
+}
+
+/* ---- intents that nothing has closed ---- */
+
+static int
+add_intent(struct rings *r, struct slice event, struct err *err)
+{
+	/* Longer than any of ours: its closing event could not be appended. */
+	if (event.n + TRAIL_RECOVERED_MAX + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX)
+		return 0;
+	if (r->nintents == r->intents_room) {
+		size_t room = r->intents_room == 0 ? 64 : 2 * r->intents_room;
+		struct slice *more = realloc(r->intents, room * sizeof(*more));
+
+		if (more == NULL)
+			return err_set_errno(err, "%s: recover intents", r->t->path);
+		r->intents = more;
+		r->intents_room = room;
+	}
+	if (copy_slice(&event) == -1)
+		return err_set_errno(err, "%s: recover intents", r->t->path);
+	r->intents[r->nintents++] = event;
+	return 0;
+}
+
+/* An event that the trail has, or gets now.  Never more intents are open than calls were in
+ * flight, and most are closed soon: the latest are looked at first. */
+static int
+note_event(struct rings *r, struct slice event, struct err *err)
+{
+	struct key key;
+
+	key = line_key(event);
+	if (r->nintents == 0 && !key.intent)
+		return 0;
+	for (size_t i = r->nintents; i > 0; i--) {
+		struct slice *open = &r->intents[i - 1];
+
+		if (!slice_equal(line_key(*open).id, key.id))
+			continue;
+		if (key.intent)
+			return 0;
+		free_slice(*open);
+		/* The order is kept: they are closed in the order in which they came. */
+		memmove(open, open + 1, (r->nintents - i) * sizeof(*open));
+		r->nintents--;
+		return 0;
+	}
+	return key.intent ? add_intent(r, event, err) : 0;
 }
 
 /* ---- which of them the trail has ---- */
@@ -86,10 +170,18 @@ compare_slices(struct slice a, struct slice b)
 }
 
 static int
+compare_key(const struct key *a, const struct key *b)
+{
+	int c = compare_slices(a->id, b->id);
+
+	return c != 0 ? c : a->intent - b->intent;
+}
+
+static int
 compare_keys(const void *a, const void *b)
 {
 	const struct held *x = a, *y = b;
-	int c = compare_slices(x->key, y->key);
+	int c = compare_key(&x->key, &y->key);
 
 	return c != 0 ? c : (x->order > y->order) - (x->order < y->order);
 }
@@ -104,20 +196,41 @@ compare_order(const void *a, const void *b)
 
 /* Sorted by key: mark the lines of this one. */
 static void
-mark_known(struct rings *r, struct slice key)
+mark_known(struct rings *r, const struct key *key)
 {
 	size_t low = 0, high = r->nheld;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (compare_slices(r->held[middle].key, key) < 0)
+		if (compare_key(&r->held[middle].key, key) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	for (; low < r->nheld && slice_equal(r->held[low].key, key); low++)
+	for (; low < r->nheld && compare_key(&r->held[low].key, key) == 0; low++)
 		r->held[low].known = true;
+}
+
+/* Sorted by key: a slot gives way to what was committed for its call, which was held before it. */
+static void
+mark_repeated_slots(struct rings *r)
+{
+	for (size_t i = 1; i < r->nheld; i++)
+		if (r->held[i].slot && compare_key(&r->held[i - 1].key, &r->held[i].key) == 0)
+			r->held[i].known = true;
+}
+
+static int
+see_event(struct rings *r, struct slice event, struct err *err)
+{
+	struct key key;
+
+	if (r->nheld > 0) {
+		key = line_key(event);
+		mark_known(r, &key);
+	}
+	return note_event(r, event, err);
 }
 
 static int
@@ -141,8 +254,11 @@ mark_segment(struct rings *r, struct trail_cursor *c, uint64_t first, uint64_t e
 		offset = (uint64_t)st.st_size;
 	trail_cursor_set(c, fd, offset, (uint64_t)st.st_size);
 	while ((rc = trail_cursor_next(c, &p, err)) == 1)
-		if (p.whole && trail_parse_line(p.bytes, &m) == 0 && m.seq < end)
-			mark_known(r, line_key(slice_sub(p.bytes, 0, m.event_len)));
+		if (p.whole && trail_parse_line(p.bytes, &m) == 0 && m.seq < end &&
+		    see_event(r, slice_sub(p.bytes, 0, m.event_len), err) == -1) {
+			rc = -1;
+			break;
+		}
 	close(fd);
 	return rc;
 }
@@ -159,12 +275,15 @@ mark_all_known(struct rings *r, struct err *err)
 	if (trail_list_segments(r->t->dirfd, &l, err) == -1)
 		goto out;
 	rc = 0;
-	qsort(r->held, r->nheld, sizeof(*r->held), compare_keys);
+	if (r->nheld > 0)
+		qsort(r->held, r->nheld, sizeof(*r->held), compare_keys);
+	mark_repeated_slots(r);
 	for (size_t i = 0; i < l.n && rc == 0; i++)
 		if (l.first[i] >= r->segment)
 			rc = mark_segment(r, &c, l.first[i], trail_list_end(&l, i),
 			    l.first[i] == r->segment ? r->offset : 0, err);
-	qsort(r->held, r->nheld, sizeof(*r->held), compare_order);
+	if (r->nheld > 0)
+		qsort(r->held, r->nheld, sizeof(*r->held), compare_order);
 	trail_list_free(&l);
 out:
 	trail_cursor_fini(&c);
@@ -214,27 +333,74 @@ list_rings(struct rings *r, struct err *err)
 	return 0;
 }
 
+/* Append what recovery found, saying so. */
 static int
-append_unknown(struct rings *r, uint64_t *count, struct err *err)
+append_recovered(struct rings *r, struct slice line, int64_t now, struct err *err)
 {
 	char text[TRAIL_LINE_MAX];
-	int64_t now = clock_wall_ns();
 	uint64_t seq;
 
-	for (size_t i = 0; i < r->nheld; i++) {
-		struct slice line = r->held[i].line;
+	/* The longest of lines has no room to say that it was recovered. */
+	if (line.n + TRAIL_RECOVERED_MAX + TRAIL_MEMBER_MAX <= TRAIL_LINE_MAX)
+		line = (struct slice){ text, trail_line_recovered(line, text) };
+	return trail_append(r->t, line, now, &seq, err);
+}
 
-		if (r->held[i].known)
+static int
+append_unknown(struct rings *r, struct trail_recovery *rec, int64_t now, struct err *err)
+{
+	for (size_t i = 0; i < r->nheld; i++) {
+		const struct held *h = &r->held[i];
+
+		if (h->known)
 			continue;
-		/* The longest of lines has no room to say that it was recovered. */
-		if (line.n + TRAIL_RECOVERED_MAX + TRAIL_MEMBER_MAX <= TRAIL_LINE_MAX)
-			line = (struct slice){ text, trail_line_recovered(line, text) };
-		if (trail_append(r->t, line, now, &seq, err) == -1)
+		if (note_event(r, h->line, err) == -1 ||
+		    append_recovered(r, h->line, now, err) == -1)
 			return -1;
-		++*count;
+		if (h->slot)
+			rec->from_slots++;
+		else
+			rec->from_rings++;
 	}
-	if (trail_write(r->t, err) == -1 || trail_sync(r->t, err) == -1)
+	return 0;
+}
+
+static int
+close_intents(struct rings *r, struct trail_recovery *rec, int64_t now, struct err *err)
+{
+	char text[TRAIL_LINE_MAX];
+
+	for (size_t i = 0; i < r->nintents; i++) {
+		size_t n = trail_line_closing(r->intents[i], text);
+
+		if (append_recovered(r, (struct slice){ text, n }, now, err) == -1)
+			return -1;
+		rec->intents_closed++;
+	}
+	return 0;
+}
+
+static int
+append_all(struct rings *r, struct trail_recovery *rec, struct err *err)
+{
+	int64_t now = clock_wall_ns();
+
+	if (append_unknown(r, rec, now, err) == -1 || close_intents(r, rec, now, err) == -1 ||
+	    trail_write(r->t, err) == -1 || trail_sync(r->t, err) == -1)
 		return -1;
+	return 0;
+}
+
+static int
+read_ring(struct rings *r, const char *name, struct err *err)
+{
+	uint64_t segment, offset;
+
+	if (ring_recover(r->t->dirfd, name, hold, r, err) == -1 ||
+	    ring_horizon(r->t->dirfd, name, &segment, &offset, err) == -1)
+		return err_prefix(err, "%s", r->t->path);
+	if (segment != 0)
+		look_from(r, segment, offset);
 	return 0;
 }
 
@@ -244,10 +410,9 @@ recover_all(struct rings *r, struct trail_recovery *rec, struct err *err)
 	if (list_rings(r, err) == -1)
 		return -1;
 	for (size_t i = 0; i < r->nnames; i++)
-		if (ring_recover(r->t->dirfd, r->names[i], hold, r, err) == -1)
-			return err_prefix(err, "%s", r->t->path);
-	if (r->nheld > 0 &&
-	    (mark_all_known(r, err) == -1 || append_unknown(r, &rec->from_rings, err) == -1))
+		if (read_ring(r, r->names[i], err) == -1)
+			return -1;
+	if (r->marked && (mark_all_known(r, err) == -1 || append_all(r, rec, err) == -1))
 		return -1;
 	for (size_t i = 0; i < r->nnames; i++)
 		if (ring_clear(r->t->dirfd, r->names[i], err) == -1)
@@ -262,10 +427,13 @@ trail_recover_rings(struct trail *t, struct trail_recovery *rec, struct err *err
 	int rc = recover_all(&r, rec, err);
 
 	for (size_t i = 0; i < r.nheld; i++)
-		free((void *)(uintptr_t)r.held[i].line.p);
+		free_slice(r.held[i].line);
 	for (size_t i = 0; i < r.nnames; i++)
 		free(r.names[i]);
+	for (size_t i = 0; i < r.nintents; i++)
+		free_slice(r.intents[i]);
 	free(r.held);
 	free(r.names);
+	free(r.intents);
 	return rc;
 }

@@ -207,6 +207,7 @@ class Keytrail:
             "audit": {"trail": str(self.folder / "trail"), "ring_size": 1048576,
                       "segment_size": 4194304},
             "workers": 2,
+            "limits": {"connections": 500},
             "service": {"region": "us-south"},
             "include": [str(ROUTES)],
         }
@@ -317,7 +318,12 @@ class Keytrail:
         return read_trail(self.trail_dir)
 
     def calls(self):
-        return [e for e in self.events() if not e["action"].startswith("keytrail.")]
+        """The closing events."""
+        return [e for e in self.events()
+                if not e["action"].startswith("keytrail.") and "kind" not in e]
+
+    def intents(self):
+        return [e for e in self.events() if e.get("kind") == "intent"]
 
     def wait_own(self, action, n=1):
         """At least n events of the sidecar's own life; all that there are."""
@@ -422,21 +428,29 @@ def canonical(value):
 
 
 def check_trail(folder, sums=300):
-    """What holds for every trail at rest: canonical, numbered without a gap, summed."""
+    """What holds for every trail at rest: canonical, numbered without a gap, summed, each event
+    there once and every intent closed."""
     lines = read_lines(folder)
     last = None
     seen = set()
+    open_intents = set()
     for number, line in enumerate(lines):
         event = json.loads(line)
         assert canonical(event) == line, f"not canonical: {line!r}"
         trail = event["trail"]
         assert last is None or trail["seq"] == last + 1, f"{trail['seq']} follows {last}"
         last = trail["seq"]
-        assert event["id"] not in seen, f"twice: {line!r}"
-        seen.add(event["id"])
+        key = event["id"], event.get("kind")
+        assert key not in seen, f"twice: {line!r}"
+        seen.add(key)
+        if key[1] == "intent":
+            open_intents.add(key[0])
+        else:
+            open_intents.discard(key[0])
         if number < sums:
             summed = line[:line.rindex(b',"sum"')]
             assert f"{crc32c(summed):08x}" == trail["sum"], f"wrong sum: {line!r}"
+    assert not open_intents, f"intents that nothing closed: {open_intents}"
 
 
 def new_id():

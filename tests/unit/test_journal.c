@@ -194,7 +194,8 @@ open_all(struct fixture *f)
 		char name[16];
 
 		snprintf(name, sizeof(name), "ring.%u", i);
-		check(f, ring_open(trail_dirfd(f->t), name, RING_SIZE, &f->rings[i], &f->err));
+		check(f, ring_open(trail_dirfd(f->t), name,
+			     &(struct ring_opts){ .size = RING_SIZE }, &f->rings[i], &f->err));
 	}
 }
 

@@ -30,7 +30,8 @@ setup(void **state)
 
 	tempdir_make(f->dir);
 	f->fd = open(f->dir, O_RDONLY | O_DIRECTORY);
-	if (ring_open(f->fd, "ring.0", SIZE, &f->ring, &f->err) == -1)
+	if (ring_open(f->fd, "ring.0", &(struct ring_opts){ .size = SIZE }, &f->ring, &f->err) ==
+	    -1)
 		return -1;
 	*state = f;
 	return 0;
@@ -175,7 +176,9 @@ sizes_that_cannot_be_mapped_are_errors(void **state)
 	struct ring *r;
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
-		assert_int_equal(ring_open(f->fd, "ring.x", sizes[i], &r, &f->err), -1);
+		assert_int_equal(ring_open(f->fd, "ring.x", &(struct ring_opts){ .size = sizes[i] },
+				     &r, &f->err),
+		    -1);
 	assert_int_equal(faccessat(f->fd, "ring.x", F_OK, 0), -1);
 }
 
@@ -287,7 +290,8 @@ opening_and_clearing_forget_the_past(void **state)
 	struct ring *again;
 
 	commit_text(f->ring, "old", 0);
-	assert_int_equal(ring_open(f->fd, "ring.0", SIZE, &again, &f->err), 0);
+	assert_int_equal(
+	    ring_open(f->fd, "ring.0", &(struct ring_opts){ .size = SIZE }, &again, &f->err), 0);
 	assert_int_equal(ring_recover(f->fd, "ring.0", collect, &found, &f->err), 0);
 	assert_int_equal(found.n, 0);
 	commit_text(again, "new", 0);
@@ -355,7 +359,9 @@ files_that_are_no_ring_hold_nothing(void **state)
 		close(fd);
 		assert_int_equal(ring_recover(f->fd, "ring.junk", collect, &found, &f->err), 0);
 		assert_int_equal(ring_clear(f->fd, "ring.junk", &f->err), 0);
-		assert_int_equal(ring_open(f->fd, "ring.junk", SIZE, &r, &f->err), 0);
+		assert_int_equal(
+		    ring_open(f->fd, "ring.junk", &(struct ring_opts){ .size = SIZE }, &r, &f->err),
+		    0);
 		commit_text(r, "usable", 0);
 		ring_close(r);
 	}
@@ -388,7 +394,9 @@ a_ring_changes_its_size_at_open(void **state)
 	for (unsigned i = 0; i < 3; i++) {
 		size_t size = i == 1 ? (size_t)SIZE * 4 : SIZE;
 
-		assert_int_equal(ring_open(f->fd, "ring.1", size, &r, &f->err), 0);
+		assert_int_equal(
+		    ring_open(f->fd, "ring.1", &(struct ring_opts){ .size = size }, &r, &f->err),
+		    0);
 		assert_int_equal(fstatat(f->fd, "ring.1", &st, 0), 0);
 		assert_int_equal(st.st_size, (size_t)sysconf(_SC_PAGESIZE) + size);
 		assert_int_equal(st.st_mode & 0777, 0600);
@@ -450,7 +458,9 @@ a_killed_producer_loses_nothing(void **state)
 		int pipefd[2], status;
 		pid_t pid;
 
-		assert_int_equal(ring_open(f->fd, "ring.kill", SIZE * 4, &r, &f->err), 0);
+		assert_int_equal(ring_open(f->fd, "ring.kill",
+				     &(struct ring_opts){ .size = SIZE * 4 }, &r, &f->err),
+		    0);
 		assert_int_equal(pipe(pipefd), 0);
 		if ((pid = fork()) == 0)
 			commit_for_ever(r, pipefd[1]);

@@ -815,7 +815,9 @@ ring_lines_are_recovered_once_each(void **state)
 
 	open_trail(f);
 	append_durable(f, 2);
-	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.0", 4096, &r, &f->err), 0);
+	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.0", &(struct ring_opts){ .size = 4096 },
+			     &r, &f->err),
+	    0);
 	commit_ring(r, "{\"action\":\"released\",\"id\":\"a\"");
 	pos = ring_tail(r);
 	assert_true(ring_next(r, &pos, &line, &flags));
@@ -857,7 +859,9 @@ recovery_may_be_killed_and_begun_again(void **state)
 	size_t n;
 
 	open_trail(f);
-	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.7", 4096, &r, &f->err), 0);
+	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.7", &(struct ring_opts){ .size = 4096 },
+			     &r, &f->err),
+	    0);
 	commit_ring(r, "{\"action\":\"held\",\"id\":\"c\"");
 	ring_close(r);
 	n = read_file(path_of(f, "ring.7"), ring_file, sizeof(ring_file));
@@ -1253,7 +1257,9 @@ no_change_of_one_byte_stops_the_start(void **state)
 
 	open_trail(f);
 	append_durable(f, 5);
-	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.0", 4096, &r, &f->err), 0);
+	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.0", &(struct ring_opts){ .size = 4096 },
+			     &r, &f->err),
+	    0);
 	commit_ring(r, "{\"action\":\"held\",\"id\":\"c\"");
 	ring_close(r);
 	close_trail(f, false);
