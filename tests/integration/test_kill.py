@@ -1,0 +1,210 @@
+"""SIGKILL at any instant: every call that the key service saw has exactly one record.
+
+The oracle is outside: the back end notes each correlation ID before it answers, the clients note the
+answers that they got.  KEYTRAIL_KILL_CYCLES says how often the sidecar dies (make crash: 1000).
+"""
+
+import itertools
+import os
+import random
+import threading
+import time
+
+import http1
+from backend import ok
+from support import new_id, wait_for
+
+CYCLES = int(os.environ.get("KEYTRAIL_KILL_CYCLES", "30"))
+SEED = int(os.environ.get("KEYTRAIL_KILL_SEED", time.time_ns() % 10**6))
+CLIENTS = 6
+
+KEY = "72ad31e8-ce01-495c-b757-3e840b0cc9f8"
+CALLS = [  # method, path, body, guarantee
+    ("GET", "/api/v2/keys", None, "async"),
+    ("POST", f"/api/v2/keys/{KEY}/actions/unwrap", "{}", "durable"),
+    ("DELETE", f"/api/v2/keys/{KEY}", None, "intent"),
+    ("PUT", f"/api/v2/keys/{KEY}/policies", "{}", "intent"),
+]
+CONFIG = {"routes": [{"action": "kms.secrets.list", "method": "GET", "path": "/api/v2/keys",
+                      "guarantee": "async"}],
+          "audit": {"flush_interval": "5ms"}}
+
+
+class Oracle:
+    """What is known outside of the sidecar."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.reached = {}   # correlation ID -> method, as the back end saw it
+        self.answered = {}  # correlation ID -> status, as a client saw it
+        self.guarantee = {}
+
+    def script(self, connection):
+        while (request := connection.read_request()) is not None:
+            correlation = request.get("Correlation-Id")
+            with self.lock:
+                self.reached[correlation] = request.method
+            connection.send(ok(extra=f"Correlation-Id: {correlation}\r\n"))
+
+
+def call_until_gone(sidecar, oracle, first):
+    try:
+        with sidecar.client() as c:
+            for method, path, body, guarantee in itertools.islice(
+                    itertools.cycle(CALLS), first, None):
+                correlation = new_id()
+                oracle.guarantee[correlation] = guarantee
+                r = c.request(method, path, {"Correlation-Id": correlation}, body)
+                if r.status == 200:
+                    oracle.answered[correlation] = r.status
+                if r.get("Connection") == "close":
+                    break
+    except (OSError, http1.Closed):
+        pass
+
+
+def one_life(sidecar, oracle, rng):
+    sidecar.start()
+    before = len(oracle.answered)
+    threads = [threading.Thread(target=call_until_gone, args=(sidecar, oracle, i))
+               for i in range(CLIENTS)]
+    for t in threads:
+        t.start()
+    wait_for(lambda: len(oracle.answered) > before, "some traffic")
+    time.sleep(rng.uniform(0, 0.12))
+    sidecar.kill()
+    for t in threads:
+        t.join()
+    # Now and then it dies again while it recovers.
+    if rng.random() < 0.3:
+        sidecar.spawn()
+        time.sleep(rng.uniform(0, 0.03))
+        sidecar.kill()
+
+
+def check(sidecar, oracle):
+    """The trail against the oracle; how many calls nobody knows the outcome of."""
+    closings, intents, unknown, last = {}, {}, 0, 0
+    for event in sidecar.events():
+        assert event["trail"]["seq"] == last + 1, f"{event['trail']['seq']} follows {last}"
+        last = event["trail"]["seq"]
+        if event["action"].startswith("keytrail."):
+            continue
+        kind = intents if event.get("kind") == "intent" else closings
+        assert event["correlationId"] not in kind, f"twice: {event}"
+        kind[event["correlationId"]] = event
+    for correlation, method in oracle.reached.items():
+        assert correlation in closings, f"{method} {correlation} reached the service unrecorded"
+        if oracle.guarantee[correlation] == "intent":
+            assert correlation in intents, f"{method} {correlation} was forwarded unannounced"
+    for correlation, status in oracle.answered.items():
+        assert closings[correlation]["reason"].get("reasonCode") == status
+    for correlation, event in intents.items():
+        assert event["outcome"] == "pending" and oracle.guarantee[correlation] == "intent"
+        assert closings[correlation]["id"] == event["id"]
+    for correlation, event in closings.items():
+        assert correlation in oracle.guarantee
+        if event["reason"]["reasonType"] == "restart":
+            assert event["outcome"] == "unknown" and event["recovered"] is True
+            unknown += 1
+    return unknown
+
+
+def test_every_call_has_one_record_however_the_sidecar_dies(keytrail, raw_backend):
+    print(f"seed {SEED}")
+    rng = random.Random(SEED)
+    oracle = Oracle()
+    sidecar = keytrail(raw_backend(oracle.script), CONFIG, start=False)
+    for cycle in range(CYCLES):
+        one_life(sidecar, oracle, rng)
+        if cycle % 50 == 49:
+            sidecar.start()
+            check(sidecar, oracle)
+            sidecar.kill()
+    sidecar.start()
+    unknown = check(sidecar, oracle)
+    print(f"{CYCLES} kills, {len(oracle.reached)} calls reached the service, "
+          f"{len(oracle.answered)} were answered, {unknown} ended unknown; lost 0, doubled 0")
+    assert unknown > 0 or CYCLES < 30
+
+
+def test_a_call_in_flight_is_recorded_after_a_kill(keytrail, raw_backend):
+    """Each guarantee, killed while the key service thinks."""
+    hold = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        hold.wait(30)
+
+    backend = raw_backend(script)
+    sidecar = keytrail(backend, CONFIG)
+    sent = {}
+    clients = [sidecar.client() for _ in CALLS]
+    for c, (method, path, body, guarantee) in zip(clients, CALLS):
+        sent[correlation := new_id()] = guarantee
+        c.send_request(method, path, {"Correlation-Id": correlation}, body)
+    backend.wait(lambda b: len(b.requests) == len(CALLS))
+    sidecar.kill()
+    hold.set()
+    for c in clients:
+        c.close()
+    sidecar.start()
+    for correlation, guarantee in sent.items():
+        event = sidecar.event(correlation)
+        assert (event["outcome"], event["reason"]) == ("unknown", {"reasonType": "restart"})
+        assert event["recovered"] is True and event["severity"] in ("warning", "critical")
+    assert [e["correlationId"] for e in sidecar.intents()] == \
+        [i for i, g in sent.items() if g == "intent"]
+    recover, = sidecar.own("keytrail.recover")
+    assert recover["details"]["fromSlots"] == len(CALLS)
+
+
+def test_an_intent_is_durable_before_the_service_sees_the_call(keytrail, raw_backend):
+    seen = []
+
+    def script(connection):
+        while (request := connection.read_request()) is not None:
+            seen.append([e["correlationId"] for e in sidecar.intents()])
+            connection.send(ok(extra=f"Correlation-Id: {request.get('Correlation-Id')}\r\n"))
+
+    sidecar = keytrail(raw_backend(script))
+    for method, path, body, guarantee in CALLS:
+        correlation = new_id()
+        r = sidecar.call(method, path, {"Correlation-Id": correlation}, body)
+        assert r.status == 200
+        assert (correlation in seen[-1]) == (guarantee == "intent")
+        events = [e for e in sidecar.events() if e.get("correlationId") == correlation]
+        assert [e["outcome"] for e in events] == \
+            (["pending", "success"] if guarantee == "intent" else ["success"])
+        assert len({e["id"] for e in events}) == 1
+
+
+def test_the_closing_event_is_found_where_only_the_intent_is_left(keytrail, raw_backend):
+    """The table of calls in flight may be lost to a power cut; the intent was synced."""
+    hold = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        hold.wait(30)
+
+    backend = raw_backend(script)
+    sidecar = keytrail(backend, {"workers": 1})
+    correlation = new_id()
+    with sidecar.client() as c:
+        c.send_request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": correlation})
+        backend.wait(lambda b: b.requests)
+        sidecar.kill()
+    hold.set()
+    ring = sidecar.trail_dir / "ring.0"
+    with open(ring, "r+b") as f:
+        f.seek(4096 + sidecar.config["audit"]["ring_size"])
+        f.write(bytes(4096))
+    sidecar.start()
+    event = sidecar.event(correlation)
+    assert event["outcome"] == "unknown" and event["reason"] == {"reasonType": "restart"}
+    assert event["recovered"] is True and event["severity"] in ("warning", "critical")
+    recover, = sidecar.own("keytrail.recover")
+    assert recover["details"]["intentsClosed"] == 1 and recover["details"]["fromSlots"] == 0
+    sidecar.kill()
+    sidecar.start()
+    assert len([e for e in sidecar.events() if e.get("correlationId") == correlation]) == 2
