@@ -104,7 +104,7 @@ LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
 .PHONY: all demo test check format tsan fuzz bench bench-quick soak docs install image clean help \
-        programs unit integration replay run-demo run-check run-fuzz run-tsan \
+        programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash \
         check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -218,6 +218,16 @@ soak: ## DURATION (600) seconds of mixed traffic at full speed, one event an ans
 	$(call again,$(PACKAGES_DEMO),SAN= programs build/load)
 	$(call again,$(PACKAGES_DEMO),programs)
 	@$(PYTHON) tests/soak/soak --build $B --load build/load --duration $(DURATION)
+
+CYCLES ?= 1000
+
+crash: ## kill the sidecar CYCLES (1000) times under traffic; no call may lack its one record
+	$(call again,$(PACKAGES_TEST),programs run-crash)
+
+run-crash: $B/unit/test_slots $B/unit/test_journal
+	@$(PYTHON) tests/run-unit $^
+	@KEYTRAIL_BUILD=$(CURDIR)/$B KEYTRAIL_KILL_CYCLES=$(CYCLES) $(PYTHON) -m pytest -q -s -p no:cacheprovider \
+	    tests/integration/test_kill.py
 
 bench: ## CPU time per request next to nginx and HAProxy
 	$(call again,$(PACKAGES_BENCH),programs)

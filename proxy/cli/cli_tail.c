@@ -166,13 +166,37 @@ widen_columns(struct tail *t, const json_t *row)
 	}
 }
 
+static bool
+is_intent(const json_t *row)
+{
+	return strcmp(text_at(row, "kind"), "intent") == 0;
+}
+
+/* The ids of the events that close an intent, among others. */
+static json_t *
+closed_ids(const struct tail *t)
+{
+	json_t *ids = json_object();
+
+	for (size_t i = 0; i < t->nrows; i++)
+		if (!is_intent(t->rows[i]))
+			json_object_set_new(ids, text_at(t->rows[i], "id"), json_true());
+	return ids;
+}
+
+/* An intent is a row of its own only as long as its call has no closing event. */
 static void
 print_rows(struct tail *t)
 {
+	json_t *closed = closed_ids(t);
+
 	for (size_t i = 0; i < t->nrows; i++) {
-		print_row(t, t->rows[i]);
+		if (!is_intent(t->rows[i]) ||
+		    json_object_get(closed, text_at(t->rows[i], "id")) == NULL)
+			print_row(t, t->rows[i]);
 		json_decref(t->rows[i]);
 	}
+	json_decref(closed);
 	t->nrows = 0;
 }
 

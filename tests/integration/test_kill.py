@@ -5,14 +5,16 @@ answers that they got.  KEYTRAIL_KILL_CYCLES says how often the sidecar dies (ma
 """
 
 import itertools
+import json
 import os
 import random
+import subprocess
 import threading
 import time
 
 import http1
 from backend import ok
-from support import new_id, wait_for
+from support import KEYTRAIL, PATIENCE, new_id, wait_for
 
 CYCLES = int(os.environ.get("KEYTRAIL_KILL_CYCLES", "30"))
 SEED = int(os.environ.get("KEYTRAIL_KILL_SEED", time.time_ns() % 10**6))
@@ -28,6 +30,34 @@ CALLS = [  # method, path, body, guarantee
 CONFIG = {"routes": [{"action": "kms.secrets.list", "method": "GET", "path": "/api/v2/keys",
                       "guarantee": "async"}],
           "audit": {"flush_interval": "5ms"}}
+
+
+SLOW_SYNC = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int
+fdatasync(int fd)
+{
+	int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+
+	while (access(getenv("STALL"), F_OK) == 0)
+		usleep(1000);
+	return real(fd);
+}
+"""
+
+
+def slow_sync(folder):
+    """An environment in which fdatasync stands still as long as <folder>/stall is there."""
+    source, library = folder / "slow.c", folder / "slow.so"
+    source.write_text(SLOW_SYNC)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    # The sanitizers' libraries must come first; they are told to let this one be.
+    return {"LD_PRELOAD": str(library), "STALL": str(folder / "stall"),
+            "ASAN_OPTIONS": "verify_asan_link_order=0"}
 
 
 class Oracle:
@@ -177,6 +207,79 @@ def test_an_intent_is_durable_before_the_service_sees_the_call(keytrail, raw_bac
         assert [e["outcome"] for e in events] == \
             (["pending", "success"] if guarantee == "intent" else ["success"])
         assert len({e["id"] for e in events}) == 1
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rows(sidecar, correlation, *options):
+    out = subprocess.run([KEYTRAIL, "tail", *options, sidecar.trail_dir], check=True, text=True,
+                         timeout=PATIENCE, stdout=subprocess.PIPE).stdout
+    return [line for line in out.splitlines() if correlation in line]
+
+
+def test_tail_joins_an_intent_and_its_closing_event(keytrail, raw_backend):
+    go_on = threading.Event()
+
+    def script(connection):
+        request = connection.read_request()
+        go_on.wait(PATIENCE)
+        connection.send(ok(extra=f"Correlation-Id: {request.get('Correlation-Id')}\r\n"))
+
+    backend = raw_backend(script)
+    sidecar = keytrail(backend)
+    correlation = new_id()
+    with sidecar.client() as c:
+        c.send_request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": correlation})
+        backend.wait(lambda b: b.requests)
+        pending, = rows(sidecar, correlation)
+        assert "kms.secrets.delete" in pending and " pending " in pending
+        go_on.set()
+        assert c.read_response().status == 200
+    closed, = rows(sidecar, correlation)
+    assert " success " in closed and " 200 " in closed
+    assert len(rows(sidecar, correlation, "--json")) == 2
+
+
+def test_intents_go_only_to_the_sinks_that_ask(keytrail, raw_backend, tmp_path):
+    sinks = [{"name": name, "type": "file", "path": str(tmp_path / name), "intents": wanted}
+             for name, wanted in (("all", True), ("closed", False))]
+    sidecar = keytrail(raw_backend(ok()), {"sinks": sinks})
+    assert sidecar.call("DELETE", f"/api/v2/keys/{KEY}").status == 200
+    sidecar.stop()
+    outcomes = {name: [e["outcome"] for e in read_lines(tmp_path / name)
+                       if e["action"] == "kms.secrets.delete"] for name in ("all", "closed")}
+    assert outcomes == {"all": ["pending", "success"], "closed": ["success"]}
+
+
+def test_an_intent_that_does_not_become_durable_refuses_the_call(keytrail, raw_backend, tmp_path):
+    """A disk that stands still: the call is not forwarded, and its intent is closed all the same."""
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, environment=slow_sync(tmp_path))
+    with sidecar.client() as c:
+        (tmp_path / "stall").touch()
+        r = c.request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": (i := new_id())})
+        assert r.status == 503 and b"TRAIL_SLOW" in r.body
+        (tmp_path / "stall").unlink()
+    assert backend.requests == []
+    event = sidecar.event(i)
+    assert event["outcome"] == "failure" and event["reason"]["reasonForFailure"] == "trail_slow"
+    assert [e["correlationId"] for e in sidecar.intents()] == [i]
+
+
+def test_a_client_that_goes_before_its_intent_is_durable(keytrail, raw_backend, tmp_path):
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, environment=slow_sync(tmp_path))
+    with sidecar.client() as c:
+        (tmp_path / "stall").touch()
+        c.send_request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": (i := new_id())})
+        wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 1, "the call")
+        c.reset()
+    wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 0, "the end of the call")
+    (tmp_path / "stall").unlink()
+    assert sidecar.event(i)["reason"]["reasonType"] == "client_gone"
+    assert backend.requests == []
 
 
 def test_the_closing_event_is_found_where_only_the_intent_is_left(keytrail, raw_backend):
