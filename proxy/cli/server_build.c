@@ -56,7 +56,7 @@ slots_for(const struct server *s)
 
 	if (share > limit)
 		share = limit;
-	return share < RING_SLOTS_MAX ? (unsigned)share : RING_SLOTS_MAX;
+	return share < RING_SLOTS_MAX - LOSS_SLOTS ? (unsigned)share : RING_SLOTS_MAX - LOSS_SLOTS;
 }
 
 static int
@@ -76,7 +76,7 @@ open_trail(struct server *s, struct err *err)
 	for (unsigned i = 0; i <= s->nworkers; i++) {
 		bool mine = i == s->nworkers;
 		struct ring_opts room = { .size = mine ? SELF_RING : a->ring_size,
-			.slots = mine ? 0 : slots_for(s),
+			.slots = LOSS_SLOTS + (mine ? 0 : slots_for(s)),
 			.slot_size = EVENT_LINE_MAX };
 
 		snprintf(name, sizeof(name), mine ? "ring.main" : "ring.%u", i);
@@ -140,10 +140,8 @@ open_journal(struct server *s, struct err *err)
 	    publisher_start(&popts, &s->publisher, err) == -1 ||
 	    journal_add_ring(s->journal, s->rings[s->nworkers], NULL, NULL, err) == -1)
 		return -1;
-	s->chronicle = (struct chronicle){ .ring = s->rings[s->nworkers],
-		.journal = s->journal,
-		.metrics = s->shard,
-		.observer = s->snapshot->observer };
+	s->chronicle.observer = s->snapshot->observer;
+	loss_init(&s->chronicle.loss, s->rings[s->nworkers], s->journal, s->shard);
 	return 0;
 }
 

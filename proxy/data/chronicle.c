@@ -20,21 +20,23 @@ chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
 		.time_ns = clock_wall_ns(),
 		.details = e->details,
 		.ndetails = e->ndetails };
+	struct ring *ring = c->loss.ring;
 	unsigned char random[10];
 	uint64_t position;
 	size_t n;
 
-	metrics_add(c->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
-	if (!ring_claim(c->ring, ENTRY_MAX)) {
-		metrics_add(c->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_FULL, 1);
+	loss_flush(&c->loss, c->observer);
+	metrics_add(c->loss.metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
+	if (!ring_claim(ring, ENTRY_MAX)) {
+		loss_add(&c->loss, c->observer, e->action, "", ev.time_ns);
 		return 0;
 	}
 	while (getrandom(random, sizeof(random), 0) != sizeof(random))
 		continue;
 	clock_uuid7(ev.time_ns, random, ev.id);
-	n = event_render_self(c->observer, &ev, ring_line(c->ring, ENTRY_MAX));
-	position = ring_commit(c->ring, ENTRY_MAX, n, RING_DURABLE | RING_SELF);
-	journal_kick(c->journal);
+	n = event_render_self(c->observer, &ev, ring_line(ring, ENTRY_MAX));
+	position = ring_commit(ring, ENTRY_MAX, n, RING_DURABLE | RING_SELF);
+	journal_kick(c->loss.journal);
 	return position;
 }
 
@@ -44,7 +46,7 @@ chronicle_wait(const struct chronicle *c, uint64_t position, unsigned ms)
 	int64_t deadline = clock_mono_ns() + ms * CLOCK_NS_PER_MS;
 	struct timespec pause = { 0, 200 * CLOCK_NS_PER_US };
 
-	while (ring_durable(c->ring) < position) {
+	while (ring_durable(c->loss.ring) < position) {
 		if (clock_mono_ns() > deadline)
 			return false;
 		nanosleep(&pause, NULL);

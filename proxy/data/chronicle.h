@@ -5,16 +5,15 @@
 #ifndef KEYTRAIL_PROXY_CHRONICLE_H
 #define KEYTRAIL_PROXY_CHRONICLE_H
 
+#include "data/loss.h"
 #include "keytrail/event.h"
 #include "keytrail/journal.h"
 #include "keytrail/metrics.h"
 #include "keytrail/ring.h"
 
 struct chronicle {
-	struct ring *ring; /* "ring.main" */
-	struct journal *journal;
-	struct metrics_shard *metrics; /* main's */
-	const char *observer;	       /* "keytrail/<log id>" */
+	struct loss loss;     /* knows "ring.main", the journal and main's metrics */
+	const char *observer; /* "keytrail/<log id>" */
 };
 
 struct chronicle_entry {
@@ -26,7 +25,7 @@ struct chronicle_entry {
 	size_t ndetails;
 };
 
-/* Never waits; what finds no room is counted as lost.  The position to wait for, 0 when lost. */
+/* Never waits; what finds no room is counted as lost, and written about when there is room again.  The position to wait for, 0 when lost. */
 uint64_t chronicle_record(struct chronicle *c, const struct chronicle_entry *e);
 
 /* Wait until that position is durable, at most ms milliseconds: for a start, which no request may

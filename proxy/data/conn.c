@@ -324,7 +324,7 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		goto refused;
 	}
 	/* Each has a slot for its call in flight. */
-	if (w->nconns >= ring_slots(w->ring)) {
+	if (w->nconns >= ring_slots(w->ring) - LOSS_SLOTS) {
 		metrics_add(w->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
 		close(fd);
 		goto refused;

@@ -180,6 +180,20 @@ exchange_intend(struct exchange *ex)
 	return position;
 }
 
+/* Loss is counted in the names that the event would have had. */
+static void
+lose(struct exchange *ex)
+{
+	const struct audit_event *ev = &ex->event;
+	bool checked = ev->from_service && ev->status != 401;
+	const char *action = ev->route != NULL ? ev->route->action : "keytrail.refused";
+
+	worker_lose(ex->worker, action,
+	    ev->identity.state == IDENTITY_CERTIFICATE ? ev->identity.name
+	    : checked				       ? ev->identity.iam_id
+						       : "unauthenticated");
+}
+
 /* The event is in the ring from here on, or counted as lost. */
 uint64_t
 exchange_record(struct exchange *ex)
@@ -197,7 +211,7 @@ exchange_record(struct exchange *ex)
 		ring_unclaim(w->ring, EVENT_LINE_MAX);
 	ex->intend = false;
 	if (!exchange_claim(ex)) {
-		metrics_add(w->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_FULL, 1);
+		lose(ex);
 		retire(ex);
 		return 0;
 	}

@@ -13,7 +13,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define RANDOM_POOL 2048
+#define RANDOM_POOL	2048
+#define LOSS_RETRY_MS	100
+#define LOSS_SPACING_MS 1000
 
 STAILQ_HEAD(reap_list, worker_reap);
 
@@ -28,6 +30,8 @@ struct worker_thread {
 	struct reap_list reaps;
 	bool reaping;
 	struct event drain_timer;
+	struct wtimer loss_timer;
+	int64_t loss_told; /* when the last keytrail.loss was written */
 	int64_t drain_deadline;
 	unsigned char random[RANDOM_POOL];
 	size_t random_left;
@@ -248,6 +252,32 @@ wtimer_fini(struct wtimer *t)
 	t->deadline = t->pending = 0;
 }
 
+/* ---- losses ---- */
+
+static void
+on_loss_timer(void *arg)
+{
+	struct worker *w = arg;
+
+	if (loss_flush(&w->loss, w->lease->snapshot->observer))
+		w->thread->loss_told = clock_mono_ns();
+	else
+		wtimer_set(&w->thread->loss_timer, LOSS_RETRY_MS);
+}
+
+void
+worker_lose(struct worker *w, const char *action, const char *initiator)
+{
+	bool first = w->loss.count == 0;
+	int64_t since = (clock_mono_ns() - w->thread->loss_told) / CLOCK_NS_PER_MS;
+
+	loss_add(&w->loss, w->lease->snapshot->observer, action, initiator, clock_wall_ns());
+	if (first)
+		wtimer_set(&w->thread->loss_timer, since < LOSS_SPACING_MS - LOSS_RETRY_MS
+						       ? (unsigned)(LOSS_SPACING_MS - since)
+						       : LOSS_RETRY_MS);
+}
+
 /* ---- draining ---- */
 
 void
@@ -428,12 +458,14 @@ worker_new(const struct worker_opts *o, struct err *err)
 	STAILQ_INIT(&t->reaps);
 	event_assign(&t->reap_event, w->base, -1, 0, on_reap, w);
 	evtimer_assign(&t->drain_timer, w->base, on_drain_deadline, w);
+	wtimer_init(&t->loss_timer, w, on_loss_timer, w);
 	w->index = o->index;
 	w->hooks = o->hooks;
 	w->log = o->log;
 	w->metrics = o->metrics;
 	w->ring = o->ring;
 	w->journal = o->journal;
+	loss_init(&w->loss, w->ring, w->journal, w->metrics);
 	w->open_connections = o->open_connections;
 	TAILQ_INIT(&w->conns);
 	TAILQ_INIT(&w->durable_waiters);
@@ -468,6 +500,8 @@ worker_join(struct worker *w)
 		pthread_join(w->thread->id, NULL);
 	w->thread->running = false;
 	reap_all(w);
+	/* What finds no room now is found by recovery. */
+	loss_flush(&w->loss, w->lease->snapshot->observer);
 }
 
 void
@@ -482,6 +516,7 @@ worker_free(struct worker *w)
 		stream_method_free(w->stream_method);
 		event_del(&w->thread->reap_event);
 		event_del(&w->thread->drain_timer);
+		wtimer_fini(&w->thread->loss_timer);
 		explicit_bzero(w->thread->random, sizeof(w->thread->random));
 		free(w->thread);
 	}

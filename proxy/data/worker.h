@@ -7,6 +7,7 @@
 #ifndef KEYTRAIL_PROXY_WORKER_H
 #define KEYTRAIL_PROXY_WORKER_H
 
+#include "data/loss.h"
 #include "data/mailbox.h"
 #include "data/snapshot.h"
 #include "data/stream.h"
@@ -69,6 +70,7 @@ struct worker {
 	unsigned nconns;
 	bool draining;
 	struct worker_waiters durable_waiters, room_waiters;
+	struct loss loss;
 	struct http_head head; /* scratch: a head is used up before the next is parsed */
 	/* its own */
 	struct worker_thread *thread;
@@ -108,6 +110,10 @@ void worker_wait_durable(struct worker *w, struct worker_waiter *waiter, uint64_
 void worker_wait_room(struct worker *w, struct worker_waiter *waiter);
 /* Ready will not be called; nothing happens when it was already. */
 void worker_wait_cancel(struct worker_waiter *waiter);
+
+/* An event found no room: it is counted, and recorded as keytrail.loss when there is room again, at
+ * most once a second.  `initiator`: scrubbed, or "". */
+void worker_lose(struct worker *w, const char *action, const char *initiator);
 
 /* n random bytes (getrandom, drawn in bulk). */
 void worker_random(struct worker *w, unsigned char *out, size_t n);

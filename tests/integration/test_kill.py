@@ -14,7 +14,7 @@ import time
 
 import http1
 from backend import ok
-from support import KEYTRAIL, PATIENCE, new_id, wait_for
+from support import KEYTRAIL, PATIENCE, merge, new_id, wait_for
 
 CYCLES = int(os.environ.get("KEYTRAIL_KILL_CYCLES", "30"))
 SEED = int(os.environ.get("KEYTRAIL_KILL_SEED", time.time_ns() % 10**6))
@@ -311,3 +311,53 @@ def test_the_closing_event_is_found_where_only_the_intent_is_left(keytrail, raw_
     sidecar.kill()
     sidecar.start()
     assert len([e for e in sidecar.events() if e.get("correlationId") == correlation]) == 2
+
+
+# ---- what was lost ----
+
+def test_losses_are_counted_and_recorded_when_there_is_room_again(keytrail, raw_backend, tmp_path):
+    """The disk stands still until the ring is full: async calls are served, and counted lost."""
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "workers": 1, "audit": {"ring_size": 65536}}), environment=slow_sync(tmp_path))
+
+    def lost():
+        return sidecar.metric("keytrail_events_lost_total", reason="ring_full")
+
+    (tmp_path / "stall").touch()
+    sent = 0
+    with sidecar.client() as c:
+        while lost() < 25:
+            assert c.request("GET", "/api/v2/keys", {"Correlation-Id": new_id()}).status == 200
+            sent += 1
+        r = c.request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": new_id()})
+        assert r.status == 503 and b"TRAIL_SLOW" in r.body
+    (tmp_path / "stall").unlink()
+    told = wait_for(lambda: sidecar.own("keytrail.loss"), "the record of the loss")
+    assert sum(e["details"]["count"] for e in told) == lost()
+    assert told[0]["details"]["reason"] == "ring_full" and told[0]["severity"] == "critical"
+    assert told[0]["details"]["actions"].startswith("kms.secrets.list ")
+    assert len(sidecar.calls()) + lost() == sent + 1
+
+    def balance():
+        return sidecar.metric("keytrail_events_accepted_total") == \
+            sidecar.metric("keytrail_events_durable_total") + lost()
+
+    wait_for(balance, "accepted = durable + lost")
+
+
+def test_losses_survive_a_kill(keytrail, raw_backend, tmp_path):
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "workers": 1, "audit": {"ring_size": 65536}}), environment=slow_sync(tmp_path))
+    (tmp_path / "stall").touch()
+    sent, n = [], 0
+    with sidecar.client() as c:
+        while n < 10:
+            sent.append(new_id())
+            assert c.request("GET", "/api/v2/keys", {"Correlation-Id": sent[-1]}).status == 200
+            n = sidecar.metric("keytrail_events_lost_total", reason="ring_full")
+        sidecar.kill()
+    (tmp_path / "stall").unlink()
+    sidecar.start()
+    told, = sidecar.own("keytrail.loss")
+    assert told["recovered"] is True and told["details"]["count"] == n
+    assert len(sidecar.calls()) + n == len(sent)

@@ -54,6 +54,7 @@ bench_open(struct bench *b, const struct worker_hooks *hooks)
 		.keep_seq = bench_keep,
 		.durable = bench_durable };
 	struct worker_opts worker = { .hooks = hooks, .open_connections = &b->connections };
+	struct ring_opts room = { .size = 65536, .slots = 16, .slot_size = EVENT_LINE_MAX };
 	struct err err = { "" };
 	int rc;
 
@@ -61,7 +62,7 @@ bench_open(struct bench *b, const struct worker_hooks *hooks)
 	tempdir_make(b->dir);
 	rc = trail_open(&trail, &b->trail, &rec, &err);
 	assert(rc == 0);
-	rc = ring_open(trail_dirfd(b->trail), "ring.0", 65536, &b->ring, &err);
+	rc = ring_open(trail_dirfd(b->trail), "ring.0", &room, &b->ring, &err);
 	assert(rc == 0);
 	b->metrics = metrics_new();
 	b->log = log_new(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_ERROR);

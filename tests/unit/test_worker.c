@@ -198,8 +198,8 @@ waiters_are_called_once_in_order_and_when_it_is_durable(void **state)
 	}
 	bench_turn(b);
 	assert_int_equal(turn, 0);
-	worker_wait_cancel(&ws[2].waiter, &b->worker->durable_waiters);
-	worker_wait_cancel(&ws[2].waiter, &b->worker->durable_waiters);
+	worker_wait_cancel(&ws[2].waiter);
+	worker_wait_cancel(&ws[2].waiter);
 	bench_start(b);
 	while (turn < 4)
 		bench_wait(b);
@@ -211,7 +211,7 @@ waiters_are_called_once_in_order_and_when_it_is_durable(void **state)
 		if (i > 0 && i != 2)
 			assert_true(ws[i].order > ws[i == 3 ? 1 : i - 1].order);
 	}
-	worker_wait_cancel(&ws[0].waiter, &b->worker->durable_waiters);
+	worker_wait_cancel(&ws[0].waiter);
 }
 
 static void
@@ -261,7 +261,7 @@ who_waits_for_room_is_asked_once_a_time(void **state)
 		bench_wait(b);
 	assert_true(a.calls >= 1 && a.calls <= 2);
 	assert_int_equal(c.calls, 1);
-	worker_wait_cancel(&a.waiter, &b->worker->room_waiters);
+	worker_wait_cancel(&a.waiter);
 }
 
 /* ---- the end of a turn ---- */
