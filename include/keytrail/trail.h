@@ -75,11 +75,15 @@ int trail_append(
     struct trail *t, struct slice line, int64_t wall_ns, uint64_t *seq, struct err *err);
 /* Write what is queued.  On -1 nothing of it counts as written; see trail_reopen. */
 int trail_write(struct trail *t, struct err *err);
-/* fdatasync and publish the durable mark. */
+/* fdatasync and publish the durable mark.  A segment that was deleted, renamed or replaced
+ * meanwhile is a failed sync, and trail_tampered says so. */
 int trail_sync(struct trail *t, struct err *err);
 /* After a failed write or sync: seal the segment, open a successor; the caller appends again every
  * line since the last good sync.  May be tried again after -1; nothing else may until then. */
 int trail_reopen(struct trail *t, struct err *err);
+/* The open segment was found gone since this was last asked: which one, and which durable numbers
+ * went with it (0 when none). */
+bool trail_tampered(struct trail *t, uint64_t *segment, uint64_t *first, uint64_t *last);
 /* Keep the room of struct trail_opts reserved beyond what is queued.  -1: there is none now. */
 int trail_reserve(struct trail *t, struct err *err);
 /* The file system cannot reserve: room is what statvfs says. */

@@ -176,6 +176,19 @@ journal_append(struct journal *j, struct slice line)
 	return 0;
 }
 
+static void
+lose(struct journal *j, struct member *m, uint64_t pos, size_t n)
+{
+	if (pos <= m->lost)
+		return;
+	m->lost = pos;
+	metrics_add(j->opts.metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TOO_LARGE, 1);
+	log_error(j->opts.log, "event_too_large", "an event of %zu bytes was not recorded", n);
+	j->too_large_last = clock_wall_ns();
+	if (j->too_large++ == 0)
+		j->too_large_first = j->too_large_last;
+}
+
 static int
 drain_ring(struct journal *j, struct member *m)
 {
@@ -184,13 +197,10 @@ drain_ring(struct journal *j, struct member *m)
 	unsigned flags;
 
 	while (ring_next(m->ring, &pos, &line, &flags)) {
-		if (line.n < 2 || line.n + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX) {
-			metrics_add(j->opts.metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TOO_LARGE, 1);
-			log_error(j->opts.log, "event_too_large",
-			    "an event of %zu bytes was not recorded", line.n);
-		} else if (journal_append(j, line) == -1) {
+		if (line.n < 2 || line.n + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX)
+			lose(j, m, pos, line.n);
+		else if (journal_append(j, line) == -1)
 			return -1;
-		}
 		m->pos = pos;
 		if (flags & RING_DURABLE) {
 			m->waits = true;
@@ -206,7 +216,7 @@ drain(struct journal *j)
 	for (size_t i = 0; i < j->nmembers; i++)
 		if (drain_ring(j, &j->members[i]) == -1)
 			return -1;
-	return 0;
+	return journal_record_losses(j);
 }
 
 static bool
@@ -239,7 +249,10 @@ repair(struct journal *j)
 		j->members[i].pos = ring_tail(j->members[i].ring);
 		j->members[i].waits = false;
 	}
-	if (journal_append_own(j) == -1 || drain(j) == -1 || journal_commit(j) == -1)
+	if (journal_append_own(j) == -1)
+		return -1;
+	journal_record_tampering(j);
+	if (drain(j) == -1 || journal_commit(j) == -1)
 		return -1;
 	j->failures = 0;
 	return 0;
@@ -430,7 +443,8 @@ journal_add_ring(
 	if ((more = realloc(j->members, (j->nmembers + 1) * sizeof(*more))) == NULL)
 		return err_set_errno(err, "journal");
 	j->members = more;
-	j->members[j->nmembers++] = (struct member){ r, notify, arg, ring_tail(r), false };
+	j->members[j->nmembers++] =
+	    (struct member){ .ring = r, .notify = notify, .arg = arg, .pos = ring_tail(r) };
 	/* Recovery need not look for this ring's lines before here. */
 	trail_durable_mark(j->opts.trail, &segment, &offset);
 	ring_release(r, ring_tail(r), segment, offset);

@@ -16,8 +16,9 @@ struct member {
 	struct ring *ring;
 	journal_notify_fn notify;
 	void *arg;
-	uint64_t pos; /* drained up to here */
-	bool waits;   /* a durable entry is not synced yet */
+	uint64_t pos;  /* drained up to here */
+	uint64_t lost; /* what is too large was counted up to here: a repair drains again */
+	bool waits;    /* a durable entry is not synced yet */
 };
 
 #define TOLD_MAX 64
@@ -58,7 +59,9 @@ struct journal {
 	int64_t last_sync_ns, spacing_ns, sync_cost_ns;
 	int64_t retry_ns, room_ns, retention_ns; /* when due */
 	uint64_t segment;			 /* of the durable mark */
-	struct buf own;				 /* own events that are not durable, for repair */
+	uint64_t too_large;			 /* lines that were lost so, not yet told of */
+	int64_t too_large_first, too_large_last;
+	struct buf own; /* own events that are not durable, for repair */
 };
 
 /* Number and queue one line. */
@@ -69,6 +72,10 @@ int journal_append(struct journal *j, struct slice line);
 int journal_append_own(struct journal *j); /* once more, after a failure */
 void journal_record_recovery(struct journal *j);
 void journal_record_reports(struct journal *j);
+/* Lines that were too large since the last time. */
+int journal_record_losses(struct journal *j);
+/* The open segment was deleted, renamed or replaced. */
+void journal_record_tampering(struct journal *j);
 /* Record what will be removed, make that durable, remove it.  -1: not done, try again. */
 int journal_expire(struct journal *j);
 int journal_commit(struct journal *j);

@@ -118,6 +118,62 @@ journal_record_recovery(struct journal *j)
 		    r->missing_last);
 }
 
+int
+journal_record_losses(struct journal *j)
+{
+	char first[CLOCK_EVENT_TIME_SIZE], last[CLOCK_EVENT_TIME_SIZE];
+	const struct event_detail details[] = {
+		NUMBER("count", j->too_large),
+		STRING("first", first),
+		STRING("last", last),
+		STRING("reason", "too_large"),
+	};
+	struct event_self ev = {
+		.action = "keytrail.loss",
+		.severity = SEVERITY_CRITICAL,
+		.outcome = EVENT_FAILURE,
+		.message = "keytrail: events were lost",
+		.details = details,
+		.ndetails = COUNT(details),
+	};
+
+	if (j->too_large == 0)
+		return 0;
+	clock_event_time(j->too_large_first, first);
+	clock_event_time(j->too_large_last, last);
+	j->too_large = 0;
+	return record(j, &ev);
+}
+
+static void
+record_gone(struct journal *j, uint64_t segment, uint64_t first, uint64_t last)
+{
+	const struct event_detail details[] = {
+		NUMBER("first", first),
+		NUMBER("last", last),
+		NUMBER("segment", segment),
+	};
+	struct event_self ev = {
+		.action = "keytrail.tamper",
+		.severity = SEVERITY_CRITICAL,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: the open segment was deleted, renamed or replaced",
+		.details = details,
+		.ndetails = COUNT(details),
+	};
+
+	record(j, &ev);
+}
+
+void
+journal_record_tampering(struct journal *j)
+{
+	uint64_t segment, first, last;
+
+	if (trail_tampered(j->opts.trail, &segment, &first, &last))
+		record_gone(j, segment, first, last);
+}
+
 void
 journal_record_reports(struct journal *j)
 {

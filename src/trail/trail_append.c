@@ -149,6 +149,12 @@ trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *err)
 void
 trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset)
 {
+	struct stat st = { 0 };
+
+	fstat(fd, &st);
+	t->dev = st.st_dev;
+	t->ino = st.st_ino;
+	t->gone = false;
 	t->fd = fd;
 	t->first = first;
 	t->offset = t->allocated = offset;
@@ -200,6 +206,19 @@ roll(struct trail *t)
 	t->fd = fd;
 }
 
+/* What stands under the name of a segment that is gone is not of this log. */
+static int
+put_replacement_aside(struct trail *t, struct err *err)
+{
+	struct trail_name name = trail_segment_name(t->first, "");
+	struct trail_name aside = trail_segment_name(t->first, ".replaced");
+
+	if (renameat(t->dirfd, name.s, t->dirfd, aside.s) == -1 && errno != ENOENT)
+		return err_set_errno(err, "%s: put %s aside", t->path, name.s);
+	t->gone = false;
+	return 0;
+}
+
 int
 trail_reopen(struct trail *t, struct err *err)
 {
@@ -213,9 +232,14 @@ trail_reopen(struct trail *t, struct err *err)
 		bool empty = t->first == first;
 
 		seal(t, empty ? 0 : t->mark.offset);
-		if (empty)
+		if (empty || t->gone)
 			atomic_fetch_sub_explicit(&t->segments, 1, memory_order_relaxed);
+		if (t->gone && !empty)
+			atomic_fetch_sub_explicit(
+			    &t->sealed_bytes, t->mark.offset, memory_order_relaxed);
 	}
+	if (t->gone && put_replacement_aside(t, err) == -1)
+		return -1;
 	if (t->first == first && unlinkat(t->dirfd, trail_segment_name(first, "").s, 0) == -1 &&
 	    errno != ENOENT)
 		return err_set_errno(err, "%s: remove the failed segment %" PRIu64, t->path, first);
@@ -326,6 +350,38 @@ trail_write(struct trail *t, struct err *err)
 	return 0;
 }
 
+/* What was synced to a file without its name, no reader will find. */
+static int
+check_name(struct trail *t, struct err *err)
+{
+	struct trail_name name = trail_segment_name(t->first, "");
+	struct stat st;
+
+	if (fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		if (st.st_ino == t->ino && st.st_dev == t->dev)
+			return 0;
+	} else if (errno != ENOENT) {
+		return err_set_errno(err, "%s: look for %s", t->path, name.s);
+	}
+	t->gone = true;
+	t->tampered = t->first;
+	if (t->mark.seq >= t->first) {
+		t->tampered_first = t->first;
+		t->tampered_last = t->mark.seq;
+	}
+	return err_set(err, "%s: %s was deleted, renamed or replaced", t->path, name.s);
+}
+
+bool
+trail_tampered(struct trail *t, uint64_t *segment, uint64_t *first, uint64_t *last)
+{
+	*segment = t->tampered;
+	*first = t->tampered_first;
+	*last = t->tampered_last;
+	t->tampered = t->tampered_first = t->tampered_last = 0;
+	return *segment != 0;
+}
+
 int
 trail_sync(struct trail *t, struct err *err)
 {
@@ -334,6 +390,8 @@ trail_sync(struct trail *t, struct err *err)
 	if (t->io.sync(t->io.arg, t->fd) == -1)
 		return err_set_errno(
 		    err, "%s: sync %s", t->path, trail_segment_name(t->first, "").s);
+	if (check_name(t, err) == -1)
+		return -1;
 	t->mark = (struct trail_mark){ t->written_seq, t->first, t->offset };
 	trail_state_publish(t->state, &t->mark);
 	atomic_store_explicit(&t->durable_seq, t->mark.seq, memory_order_release);

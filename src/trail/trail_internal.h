@@ -98,7 +98,12 @@ struct trail {
 	char member[128]; /* of every line: from boot to seq */
 	size_t nmember;
 	struct buf queue;
-	uint64_t first;	    /* of the open segment */
+	uint64_t first; /* of the open segment */
+	dev_t dev;	/* of its file */
+	ino_t ino;
+	bool gone;	   /* its name is another file's, or nobody's */
+	uint64_t tampered; /* the segment that was found gone, 0: none; with it, durable lines: */
+	uint64_t tampered_first, tampered_last;
 	uint64_t offset;    /* end of what is written */
 	uint64_t allocated; /* end of what is reserved */
 	uint64_t roll_at;   /* offset from which a successor is opened */

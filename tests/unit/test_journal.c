@@ -724,6 +724,87 @@ expired_segments_are_recorded_and_go(void **state)
 	assert_true(count_lines(f, "\"id\":\"x\"") < 400);
 }
 
+/* ---- a segment that goes, a line that cannot be written ---- */
+
+static const char first_name[] = "00000000000000000001.jsonl";
+
+static void
+take_segment_away(struct fixture *f, const char *how)
+{
+	int dir = trail_dirfd(f->t), fd;
+
+	if (strcmp(how, "deleted") == 0)
+		assert_int_equal(unlinkat(dir, first_name, 0), 0);
+	else
+		assert_int_equal(renameat(dir, first_name, dir, "elsewhere"), 0);
+	if (strcmp(how, "replaced") == 0) {
+		fd = openat(dir, first_name, O_WRONLY | O_CREAT | O_EXCL, 0640);
+		assert_int_equal(write(fd, "not ours\n", 9), 9);
+		close(fd);
+	}
+}
+
+static void
+a_segment_that_goes_is_noticed_and_what_was_not_durable_written_again(void **state)
+{
+	static const char *const ways[] = { "deleted", "renamed", "replaced" };
+	struct fixture *f;
+	struct journal_opts opts;
+
+	for (size_t i = 0; i < 2 * 3; i++) {
+		bool durable = i >= 3; /* something was, before */
+
+		teardown(state);
+		setup(state);
+		f = *state;
+		opts = plain_opts(f);
+		start(f, &opts);
+		if (durable)
+			commit_and_wait(f, 0, "before");
+		take_segment_away(f, ways[i % 3]);
+		commit_and_wait(f, 0, "after");
+		WAIT_UNTIL(count_lines(f, "keytrail.tamper") == 1);
+		assert_int_equal(count_lines(f, "\"id\":\"after\""), 1);
+		assert_int_equal(count_lines(f, durable ? "\"first\":1,\"last\":1,\"segment\":1"
+							: "\"first\":0,\"last\":0,\"segment\":1"),
+		    1);
+		commit_and_wait(f, 0, "later");
+		assert_int_equal(stop(f), 0);
+		assert_int_equal(count_lines(f, "keytrail.tamper"), 1);
+		assert_int_equal(
+		    faccessat(trail_dirfd(f->t), "00000000000000000001.jsonl.replaced", F_OK, 0),
+		    i % 3 == 2 ? 0 : -1);
+		assert_int_equal(
+		    faccessat(trail_dirfd(f->t), "00000000000000000002.jsonl", F_OK, 0),
+		    durable ? 0 : -1);
+	}
+}
+
+static void
+a_line_that_is_too_long_is_counted_once_and_recorded(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	uint64_t pos;
+
+	start(f, &opts);
+	hold_syncs(&f->disk, true);
+	set_faults(&f->disk, 1, 0, 0); /* and drained again, after a failure */
+	assert_true(ring_claim(f->rings[0], TRAIL_LINE_MAX));
+	memset(ring_line(f->rings[0], TRAIL_LINE_MAX), '{', TRAIL_LINE_MAX);
+	ring_commit(f->rings[0], TRAIL_LINE_MAX, TRAIL_LINE_MAX, 0);
+	pos = commit(f, 0, "next", RING_DURABLE);
+	wait_for_held_sync(&f->disk);
+	hold_syncs(&f->disk, false);
+	WAIT_UNTIL(ring_durable(f->rings[0]) == pos);
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(count_lines(f, "\"action\":\"keytrail.loss\""), 1);
+	assert_int_equal(count_lines(f, "\"details\":{\"count\":1,"), 1);
+	assert_int_equal(count_lines(f, "\"reason\":\"too_large\""), 1);
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TOO_LARGE), 1);
+	assert_int_equal(count_lines(f, "\"id\":\"next\""), 1);
+}
+
 /* ---- killed at any instruction ---- */
 
 #define ROUNDS	  200
@@ -900,6 +981,8 @@ main(void)
 		TEST(own_events_survive_a_failed_sync),
 		TEST(damage_that_several_readers_meet_is_recorded_once),
 		TEST(expired_segments_are_recorded_and_go),
+		TEST(a_segment_that_goes_is_noticed_and_what_was_not_durable_written_again),
+		TEST(a_line_that_is_too_long_is_counted_once_and_recorded),
 		TEST(every_committed_line_is_there_once_however_the_process_is_killed),
 	};
 
