@@ -14,7 +14,7 @@ import time
 
 import http1
 from backend import ok
-from support import KEYTRAIL, PATIENCE, merge, new_id, wait_for
+from support import KEYTRAIL, PATIENCE, merge, new_id, segments, wait_for
 
 CYCLES = int(os.environ.get("KEYTRAIL_KILL_CYCLES", "30"))
 SEED = int(os.environ.get("KEYTRAIL_KILL_SEED", time.time_ns() % 10**6))
@@ -361,3 +361,16 @@ def test_losses_survive_a_kill(keytrail, raw_backend, tmp_path):
     told, = sidecar.own("keytrail.loss")
     assert told["recovered"] is True and told["details"]["count"] == n
     assert len(sidecar.calls()) + n == len(sent)
+
+
+def test_a_segment_that_is_deleted_is_noticed(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    assert sidecar.call("GET", "/api/v2/keys").status == 200
+    lost = len(sidecar.events())
+    segments(sidecar.trail_dir)[0].unlink()
+    correlation = new_id()
+    assert sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": correlation}).status == 200
+    tamper, = wait_for(lambda: sidecar.own("keytrail.tamper"), "the record")
+    assert tamper["severity"] == "critical"
+    assert tamper["details"] == {"first": 1, "last": lost, "segment": 1}
+    assert sidecar.event(correlation)["trail"]["seq"] > lost
