@@ -110,6 +110,9 @@ int ring_recover(int dirfd, const char *name, ring_recover_fn each, void *arg, s
  * file says nothing. */
 int ring_horizon(int dirfd, const char *name, uint64_t *segment, uint64_t *offset, struct err *err);
 
+/* Somebody has cut the file: it is shorter than its header says. */
+int ring_is_cut(int dirfd, const char *name, bool *cut, struct err *err);
+
 /* Forget what the file holds, once it is durable elsewhere: a new epoch, synced. */
 int ring_clear(int dirfd, const char *name, struct err *err);
 

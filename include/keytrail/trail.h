@@ -50,6 +50,7 @@ struct trail_recovery {
 	uint64_t from_rings;		   /* events that only the rings held */
 	uint64_t from_slots;		   /* calls in flight whose outcome nobody knows */
 	uint64_t intents_closed;	   /* the same, known from their intents only */
+	uint64_t rings_cut;		   /* files of rings that somebody had shortened */
 	uint64_t corrupt_lines;		   /* invalid lines followed by valid ones */
 	uint64_t corrupt_first, corrupt_last;
 	uint64_t missing_first, missing_last; /* durable numbers that are gone; 0 when none */

@@ -83,6 +83,23 @@ record_range(struct journal *j, const char *action, enum severity severity, cons
 	record(j, &ev);
 }
 
+/* Events may be gone with it; nobody can say how many. */
+static void
+record_cut_rings(struct journal *j, uint64_t n)
+{
+	const struct event_detail details[] = { NUMBER("rings", n) };
+	struct event_self ev = {
+		.action = "keytrail.tamper",
+		.severity = SEVERITY_CRITICAL,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: rings were shortened; events may be gone",
+		.details = details,
+		.ndetails = COUNT(details),
+	};
+
+	record(j, &ev);
+}
+
 void
 journal_record_recovery(struct journal *j)
 {
@@ -109,6 +126,8 @@ journal_record_recovery(struct journal *j)
 
 		record(j, &ev);
 	}
+	if (r->rings_cut > 0)
+		record_cut_rings(j, r->rings_cut);
 	if (r->corrupt_last > 0)
 		record_range(j, "keytrail.corrupt", SEVERITY_CRITICAL,
 		    "keytrail: the trail held corrupt lines", r->corrupt_first, r->corrupt_last);

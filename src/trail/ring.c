@@ -17,6 +17,13 @@ ring_page(void)
 }
 
 uint64_t
+ring_file_size(const struct ring_opts *o)
+{
+	return ring_page() + o->size + ring_states_bytes(o->slots) +
+	       ring_slots_bytes(o->slots, o->slot_size);
+}
+
+uint64_t
 ring_entry_size(size_t n)
 {
 	return (sizeof(struct ring_entry) + n + 7) & ~(uint64_t)7;
@@ -86,8 +93,7 @@ static int
 prepare_file(
     int fd, const struct ring_opts *opts, uint32_t *epoch, const char *name, struct err *err)
 {
-	off_t total = (off_t)(ring_page() + opts->size + ring_states_bytes(opts->slots) +
-			      ring_slots_bytes(opts->slots, opts->slot_size));
+	off_t total = (off_t)ring_file_size(opts);
 	struct ring_header h;
 	struct stat st;
 	int rc;
@@ -96,8 +102,13 @@ prepare_file(
 		return -1;
 	if (fstat(fd, &st) == -1)
 		return err_set_errno(err, "%s", name);
-	if (st.st_size > total && ftruncate(fd, total) == -1)
-		return err_set_errno(err, "cut %s", name);
+	/* The header never promises more than the file has. */
+	if (st.st_size > total) {
+		if (ring_write_header(fd, opts, *epoch, name, err) == -1)
+			return -1;
+		if (ftruncate(fd, total) == -1)
+			return err_set_errno(err, "cut %s", name);
+	}
 	if ((rc = posix_fallocate(fd, 0, total)) != 0) {
 		errno = rc;
 		return err_set_errno(err, "reserve %lld bytes for %s", (long long)total, name);

@@ -91,6 +91,7 @@ ring_slot_bytes(size_t slot_size)
 }
 
 size_t ring_page(void);
+uint64_t ring_file_size(const struct ring_opts *o);
 uint64_t ring_entry_size(size_t n);
 uint32_t ring_entry_crc(const struct ring_entry *e, uint64_t pos);
 bool ring_header_valid(const struct ring_header *h);

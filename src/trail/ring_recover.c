@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The ring's bytes, twice in a row as in the mapping.  What the file lacks reads as zeros. */
@@ -150,6 +151,26 @@ ring_horizon(int dirfd, const char *name, uint64_t *segment, uint64_t *offset, s
 	*segment = h.horizon_segment != 0 ? h.horizon_segment : h.segment;
 	*offset = h.horizon_segment != 0 ? h.horizon_offset : h.offset;
 	return 0;
+}
+
+int
+ring_is_cut(int dirfd, const char *name, bool *cut, struct err *err)
+{
+	struct ring_header h;
+	struct stat st;
+	int fd, rc;
+
+	*cut = false;
+	if ((fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
+		return errno == ENOENT ? 0 : err_set_errno(err, "open %s", name);
+	rc = ring_read_header(fd, &h, name, err);
+	if (rc == 0 && fstat(fd, &st) == -1)
+		rc = err_set_errno(err, "%s", name);
+	if (rc == 0 && ring_header_valid(&h))
+		*cut = (uint64_t)st.st_size <
+		       ring_file_size(&(struct ring_opts){ h.size, h.slots, h.slot_size });
+	close(fd);
+	return rc;
 }
 
 int

@@ -392,15 +392,18 @@ append_all(struct rings *r, struct trail_recovery *rec, struct err *err)
 }
 
 static int
-read_ring(struct rings *r, const char *name, struct err *err)
+read_ring(struct rings *r, const char *name, struct trail_recovery *rec, struct err *err)
 {
 	uint64_t segment, offset;
+	bool cut;
 
-	if (ring_recover(r->t->dirfd, name, hold, r, err) == -1 ||
+	if (ring_is_cut(r->t->dirfd, name, &cut, err) == -1 ||
+	    ring_recover(r->t->dirfd, name, hold, r, err) == -1 ||
 	    ring_horizon(r->t->dirfd, name, &segment, &offset, err) == -1)
 		return err_prefix(err, "%s", r->t->path);
 	if (segment != 0)
 		look_from(r, segment, offset);
+	rec->rings_cut += cut;
 	return 0;
 }
 
@@ -410,7 +413,7 @@ recover_all(struct rings *r, struct trail_recovery *rec, struct err *err)
 	if (list_rings(r, err) == -1)
 		return -1;
 	for (size_t i = 0; i < r->nnames; i++)
-		if (read_ring(r, r->names[i], err) == -1)
+		if (read_ring(r, r->names[i], rec, err) == -1)
 			return -1;
 	if (r->marked && (mark_all_known(r, err) == -1 || append_all(r, rec, err) == -1))
 		return -1;

@@ -86,6 +86,15 @@ teardown(void **state)
 	return 0;
 }
 
+static const char *
+ring_path(const struct fixture *f)
+{
+	static char path[TEMPDIR_SIZE + 16];
+
+	snprintf(path, sizeof(path), "%s/ring.0", f->dir);
+	return path;
+}
+
 static unsigned
 publish(struct ring *r, const char *text)
 {
@@ -324,6 +333,35 @@ the_horizon_never_passes_an_open_slot_and_follows_the_closed(void **state)
 	ring_slot_close(f->ring, d);
 	ring_slot_close(f->ring, a);
 	expect_horizon(f, 3, 5); /* none is open: what was released last */
+}
+
+/* ---- a file that somebody cut ---- */
+
+static void
+a_ring_that_was_cut_is_noticed_and_gives_what_it_has(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t whole = (uint64_t)sysconf(_SC_PAGESIZE) * 2 + SIZE;
+
+	for (unsigned i = 0; i < 3; i++) {
+		char text[32];
+
+		snprintf(text, sizeof(text), "{\"id\":\"in flight %u\"", i);
+		publish(f->ring, text);
+		snprintf(text, sizeof(text), "{\"id\":\"committed %u\"", i);
+		commit(f->ring, text);
+		if (i > 0)
+			assert_int_equal(truncate(ring_path(f), i == 1 ? (off_t)whole : 5000), 0);
+		die(f);
+		open_trail(f);
+		assert_int_equal(f->rec.rings_cut, i > 0);
+		assert_int_equal(f->rec.from_slots, i == 0);
+		assert_int_equal(f->rec.from_rings, 1);
+		open_ring(f);
+	}
+	die(f);
+	open_trail(f);
+	assert_int_equal(f->rec.rings_cut, 0);
 }
 
 /* ---- the closing event of an intent ---- */
@@ -674,6 +712,7 @@ main(void)
 		TEST(tables_that_cannot_be_are_errors),
 		TEST(a_slot_names_the_mark_at_its_publishing),
 		TEST(the_horizon_never_passes_an_open_slot_and_follows_the_closed),
+		TEST(a_ring_that_was_cut_is_noticed_and_gives_what_it_has),
 		TEST(an_intent_becomes_its_closing_event),
 		TEST(whatever_is_left_becomes_one_record),
 		TEST(intents_are_closed_in_their_order_and_others_left_alone),
