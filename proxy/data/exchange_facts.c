@@ -142,10 +142,11 @@ void
 exchange_publish(struct exchange *ex)
 {
 	struct ring *ring = ex->worker->ring;
-	struct audit_event ev = ex->event;
+	struct audit_event ev;
 
 	if (ex->slot != RING_NO_SLOT)
 		return;
+	ev = ex->event;
 	ex->slot = ring_slot_take(ring);
 	assert(ex->slot != RING_NO_SLOT); /* a connection is taken only where there is one for it */
 	ev.unknown_reason = "restart";

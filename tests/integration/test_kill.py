@@ -185,8 +185,8 @@ def test_a_call_in_flight_is_recorded_after_a_kill(keytrail, raw_backend):
         event = sidecar.event(correlation)
         assert (event["outcome"], event["reason"]) == ("unknown", {"reasonType": "restart"})
         assert event["recovered"] is True and event["severity"] in ("warning", "critical")
-    assert [e["correlationId"] for e in sidecar.intents()] == \
-        [i for i, g in sent.items() if g == "intent"]
+    assert {e["correlationId"] for e in sidecar.intents()} == \
+        {i for i, g in sent.items() if g == "intent"}
     recover, = sidecar.own("keytrail.recover")
     assert recover["details"]["fromSlots"] == len(CALLS)
 
