@@ -77,13 +77,8 @@ enum metric_id {
 };
 
 enum metric_outcome { METRIC_OUTCOME_SUCCESS, METRIC_OUTCOME_FAILURE, METRIC_OUTCOME_UNKNOWN };
-enum metric_loss { METRIC_LOSS_RING_FULL, METRIC_LOSS_TRAIL, METRIC_LOSS_TOO_LARGE };
-enum metric_trail_op {
-	METRIC_TRAIL_WRITE,
-	METRIC_TRAIL_SYNC,
-	METRIC_TRAIL_OPEN,
-	METRIC_TRAIL_RENAME
-};
+enum metric_loss { METRIC_LOSS_RING_FULL, METRIC_LOSS_TOO_LARGE };
+enum metric_trail_op { METRIC_TRAIL_WRITE, METRIC_TRAIL_SYNC, METRIC_TRAIL_OPEN };
 
 /* Why a client's handshake failed.  X(enum suffix, label) */
 #define METRIC_TLS_FAILURE_TABLE(X)                                                                \
@@ -93,8 +88,7 @@ enum metric_trail_op {
 	X(REJECTED, "rejected")		    /* the client did not trust ours */                    \
 	X(ALPN, "alpn")			    /* no common application protocol */                   \
 	X(TIMEOUT, "timeout")                                                                      \
-	X(CLOSED, "closed") /* the client went away */                                             \
-	X(OTHER, "other")
+	X(CLOSED, "closed") /* the client went away */
 
 enum tls_failure {
 #define X(name, label) TLS_FAILURE_##name,

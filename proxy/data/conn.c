@@ -232,6 +232,28 @@ read_head(struct conn *c)
 
 /* ---- handshake ---- */
 
+static enum tls_failure
+failure_of(const struct stream *s, enum stream_result r)
+{
+	if (r != STREAM_ERROR)
+		return TLS_FAILURE_CLOSED;
+	if (SSL_get_verify_result(s->ssl) != X509_V_OK)
+		return TLS_FAILURE_CERTIFICATE;
+	switch (s->reason) {
+	case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+		return TLS_FAILURE_NO_CERTIFICATE;
+	case SSL_R_NO_APPLICATION_PROTOCOL:
+		return TLS_FAILURE_ALPN;
+	case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
+	case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
+		return TLS_FAILURE_REJECTED;
+	default:
+		return TLS_FAILURE_PROTOCOL;
+	}
+}
+
 static void
 handshake(struct conn *c)
 {
@@ -242,14 +264,7 @@ handshake(struct conn *c)
 	if ((r = stream_handshake(&c->stream, &err)) == STREAM_AGAIN)
 		return;
 	if (r != STREAM_OK) {
-		bool certificate =
-		    r == STREAM_ERROR && SSL_get_verify_result(c->stream.ssl) != X509_V_OK;
-
-		metrics_add(m, METRIC_HANDSHAKE_FAILURES,
-		    r != STREAM_ERROR ? TLS_FAILURE_CLOSED
-		    : certificate     ? TLS_FAILURE_CERTIFICATE
-				      : TLS_FAILURE_PROTOCOL,
-		    1);
+		metrics_add(m, METRIC_HANDSHAKE_FAILURES, failure_of(&c->stream, r), 1);
 		log_debug(c->worker->log, "handshake_failed", "%s: %s", c->peer.text, err.msg);
 		close_conn(c);
 		return;

@@ -274,6 +274,7 @@ tls_error(struct stream *s, struct err *err)
 	long verify = SSL_get_verify_result(s->ssl);
 	unsigned long code = ERR_get_error();
 
+	s->reason = ERR_GET_REASON(code);
 	if (verify != X509_V_OK)
 		err_set(err, "%s", X509_verify_cert_error_string(verify));
 	else if (code != 0)

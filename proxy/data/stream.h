@@ -41,6 +41,7 @@ struct stream {
 	bool readable, writable; /* as far as known, the kernel would not say EAGAIN */
 	bool hung_up;		 /* the peer will send no more: read until EOF */
 	bool unsure;		 /* the last edge may have been a reset behind unread bytes */
+	int reason;		 /* OpenSSL's reason code of a failed handshake; 0: none */
 	bool broken;		 /* no close_notify may be sent */
 };
 

@@ -22,7 +22,7 @@ STAILQ_HEAD(reap_list, worker_reap);
 /* The private part of a worker. */
 struct worker_thread {
 	struct mailbox *mailbox;
-	struct mail durable_mail; /* first of the struct it is cast from: see on_durable */
+	struct mail durable_mail;
 	struct worker *worker;
 	pthread_t id;
 	bool running;
@@ -31,7 +31,8 @@ struct worker_thread {
 	bool reaping;
 	struct event drain_timer;
 	struct wtimer loss_timer;
-	int64_t loss_told; /* when the last keytrail.loss was written */
+	int64_t loss_told;	/* when the last keytrail.loss was written */
+	struct mail drain_mail; /* part of this struct, so that a stop needs no memory */
 	int64_t drain_deadline;
 	unsigned char random[RANDOM_POOL];
 	size_t random_left;
@@ -345,10 +346,10 @@ deliver_reload(struct mail *m)
 static void
 deliver_drain(struct mail *m)
 {
-	struct worker_mail *wm = (struct worker_mail *)m;
+	struct worker_thread *t =
+	    (struct worker_thread *)((char *)m - offsetof(struct worker_thread, drain_mail));
 
-	drain(wm->worker);
-	free(wm);
+	drain(t->worker);
 }
 
 static struct worker_mail *
@@ -400,11 +401,8 @@ worker_reload(struct worker *w, struct snapshot *next)
 void
 worker_drain(struct worker *w, int64_t deadline_ns)
 {
-	struct worker_mail *wm = mail_new(w, deliver_drain);
-
-	assert(wm != NULL);
 	w->thread->drain_deadline = deadline_ns;
-	post(w, wm);
+	mailbox_post(w->thread->mailbox, &w->thread->drain_mail);
 }
 
 /* ---- life ---- */
@@ -455,6 +453,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 	w->thread = t;
 	t->worker = w;
 	t->durable_mail.deliver = on_durable;
+	t->drain_mail.deliver = deliver_drain;
 	STAILQ_INIT(&t->reaps);
 	event_assign(&t->reap_event, w->base, -1, 0, on_reap, w);
 	evtimer_assign(&t->drain_timer, w->base, on_drain_deadline, w);

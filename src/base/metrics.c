@@ -161,14 +161,12 @@ static const char *const resumed_words[] = { "false", "true" };
 static const char *const result_words[] = { "failure", "success" };
 static const char *const loss_words[] = {
 	[METRIC_LOSS_RING_FULL] = "ring_full",
-	[METRIC_LOSS_TRAIL] = "trail",
 	[METRIC_LOSS_TOO_LARGE] = "too_large",
 };
 static const char *const trail_op_words[] = {
 	[METRIC_TRAIL_WRITE] = "write",
 	[METRIC_TRAIL_SYNC] = "sync",
 	[METRIC_TRAIL_OPEN] = "open",
-	[METRIC_TRAIL_RENAME] = "rename",
 };
 
 const char *const metric_outcome_words[OUTCOMES] = {

@@ -101,6 +101,11 @@ def test_junk_instead_of_a_handshake(keytrail, raw_backend):
     assert sidecar.call("GET", "/api/v2/keys").status == 200
 
 
+def failures(sidecar):
+    return {dict(labels)["reason"]: n for (name, labels), n in sidecar.metrics().items()
+            if name == "keytrail_tls_handshake_failures_total" and n}
+
+
 # ---- client certificates ----
 
 def with_client_ca(pki):
@@ -119,14 +124,32 @@ def test_a_client_certificate_is_the_initiator(keytrail, raw_backend, pki):
     assert "CN=client" in initiator["name"]
 
 
-@pytest.mark.parametrize("cert", [None, "other-client"], ids=["none", "of another CA"])
-def test_other_client_certificates_are_refused(keytrail, raw_backend, pki, cert):
+@pytest.mark.parametrize("cert, reason", [(None, "no_certificate"),
+                                          ("other-client", "certificate")],
+                         ids=["none", "of another CA"])
+def test_other_client_certificates_are_refused(keytrail, raw_backend, pki, cert, reason):
     backend = raw_backend(ok())
     sidecar = keytrail(backend, with_client_ca(pki))
     with pytest.raises((ssl.SSLError, ConnectionError, http1.Closed)):
         with sidecar.client(pki.client(cert=cert)) as c:
             c.request("GET", "/api/v2/keys")
     assert backend.requests == [] and sidecar.calls() == []
+    assert failures(sidecar) == {reason: 1}
+
+
+@pytest.mark.parametrize("reason", ["alpn", "rejected", "protocol", "closed"])
+def test_failed_handshakes_are_counted_by_reason(keytrail, pki, reason):
+    sidecar = keytrail()
+    context = pki.client() if reason != "rejected" else ssl.create_default_context()
+    if reason == "alpn":
+        context.set_alpn_protocols(["h2"])
+    if reason in ("protocol", "closed"):
+        with http1.Client(sidecar.port) as c:
+            c.sock.sendall(b"GET / HTTP/1.1\r\n" if reason == "protocol" else b"\x16\x03\x01")
+    else:
+        with pytest.raises(ssl.SSLError):
+            sidecar.client(context).close()
+    wait_for(lambda: failures(sidecar) == {reason: 1}, f"one failure by {reason}")
 
 
 def test_our_own_client_certificate_goes_to_the_key_service(keytrail, raw_backend, pki):
