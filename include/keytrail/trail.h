@@ -37,6 +37,7 @@ struct trail_opts {
 	bool create;		   /* make a new log where there is none */
 	uint64_t segment_size;	   /* bytes */
 	uint64_t room;		   /* bytes of all rings; trail_reserve keeps half as much again */
+	uint64_t used;		   /* numbers up to here are known to have had lines */
 	const char *group;	   /* of the segments, or NULL */
 	const struct trail_io *io; /* NULL: the disk */
 };

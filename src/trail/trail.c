@@ -224,6 +224,7 @@ trail_open(
 	t->io = opts->io != NULL ? *opts->io : trail_disk;
 	t->segment_size = opts->segment_size;
 	t->room = opts->room;
+	t->used = opts->used < TRAIL_NAME_END ? opts->used : 0;
 	if ((t->path = strdup(opts->dir)) == NULL) {
 		trail_free(t);
 		return err_set_errno(err, "%s", opts->dir);

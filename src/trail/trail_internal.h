@@ -91,7 +91,7 @@ struct trail {
 	int fd; /* of the open segment; -1 after a failure */
 	char *path;
 	struct trail_io io;
-	uint64_t segment_size, room;
+	uint64_t segment_size, room, used;
 	gid_t gid; /* of the segments; (gid_t)-1: as it comes */
 	struct trail_state *state;
 	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];

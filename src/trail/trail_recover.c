@@ -222,6 +222,11 @@ scan_segments(struct scan *s, const struct trail_list *l, struct err *err)
 		note_missing(s, s->expect, s->before.seq);
 		s->expect = s->before.seq + 1;
 	}
+	/* Signed lines that are gone: their numbers are used up all the same. */
+	if (s->expect <= s->t->used) {
+		note_missing(s, s->expect, s->t->used);
+		s->expect = s->t->used + 1;
+	}
 	return 0;
 }
 

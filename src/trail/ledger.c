@@ -1,0 +1,262 @@
+#include "ledger_internal.h"
+
+#include "keytrail/base64.h"
+#include "keytrail/clock.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define POLL_NS	 (500 * CLOCK_NS_PER_MS)
+#define GAP_NS	 CLOCK_NS_PER_S /* from one checkpoint to the next, at least */
+#define RETRY_NS (10 * CLOCK_NS_PER_S)
+#define VOID_MAX ((uint64_t)1 << 24) /* numbers in a row that have no line */
+
+/* ---- taking lines in ---- */
+
+void
+ledger_drop_reader(struct ledger *l)
+{
+	trail_reader_close(l->reader);
+	l->reader = NULL;
+}
+
+bool
+ledger_is_own(struct slice line)
+{
+	return slice_has_prefix(line, SLICE("{\"action\":\"keytrail.checkpoint\""));
+}
+
+static int
+fill_void(struct ledger *l, enum tiles_policy policy, uint64_t size, struct err *err)
+{
+	struct merkle_hash none;
+
+	if (size - l->tree.size > VOID_MAX)
+		return err_set(err, "%s: numbers %" PRIu64 " to %" PRIu64 " have no lines", l->dir,
+		    l->tree.size + 1, size);
+	merkle_leaf(SLICE_EMPTY, &none);
+	while (l->tree.size < size)
+		if (tiles_tree_append(&l->tree, &l->files, policy, &none, err) == -1)
+			return -1;
+	return 0;
+}
+
+static int
+take_line(
+    struct ledger *l, enum tiles_policy policy, struct slice line, uint64_t seq, struct err *err)
+{
+	struct merkle_hash leaf;
+
+	if (fill_void(l, policy, seq - 1, err) == -1)
+		return -1;
+	merkle_leaf(line, &leaf);
+	l->others += !ledger_is_own(line);
+	return tiles_tree_append(&l->tree, &l->files, policy, &leaf, err);
+}
+
+int
+ledger_take_lines(struct ledger *l, enum tiles_policy policy, uint64_t end, struct err *err)
+{
+	struct slice line;
+	uint64_t seq;
+	int rc = 1;
+
+	if (l->reader == NULL && trail_reader_open(l->dir, l->tree.size + 1, &l->reader, err) == -1)
+		return -1;
+	while ((end == 0 || l->tree.size < end) &&
+	       (rc = trail_reader_next(l->reader, &line, &seq, err)) == 1) {
+		if (end != 0 && seq > end)
+			break;
+		if (take_line(l, policy, line, seq, err) == -1)
+			return -1;
+	}
+	return rc == -1 ? -1 : end != 0 ? fill_void(l, policy, end, err) : 0;
+}
+
+/* After a failure what is known to be right is the tree of the last checkpoint. */
+int
+ledger_advance(struct ledger *l, struct err *err)
+{
+	if (!l->loaded && ledger_load(l, false, err) == -1)
+		return -1;
+	if (ledger_take_lines(l, TILES_WRITE, 0, err) == 0)
+		return 0;
+	l->loaded = false;
+	ledger_drop_reader(l);
+	return -1;
+}
+
+/* ---- signing ---- */
+
+static int
+write_checkpoint(struct ledger *l, struct slice note, struct err *err)
+{
+	int dirfd = l->files.dirfd, fd;
+	bool ok;
+
+	if ((fd = openat(dirfd, "checkpoint.new",
+		 O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640)) == -1)
+		return err_set_errno(err, "%s: write checkpoint", l->dir);
+	ok = write(fd, note.p, note.n) == (ssize_t)note.n && fdatasync(fd) == 0;
+	if (close(fd) == -1 || !ok ||
+	    renameat(dirfd, "checkpoint.new", dirfd, "checkpoint") == -1 || fsync(dirfd) == -1)
+		return err_set_errno(err, "%s: write checkpoint", l->dir);
+	return 0;
+}
+
+static void
+tell(struct ledger *l, struct slice note)
+{
+	char text[BASE64_SIZE(CHECKPOINT_ORIGIN_MAX + 400)];
+	size_t n;
+
+	if (l->opts.log == NULL || BASE64_SIZE(note.n) > sizeof(text))
+		return;
+	n = base64_encode(note.p, note.n, text);
+	log_info(
+	    l->opts.log, "checkpoint", "size %" PRIu64 " note=%.*s", l->last.size, (int)n, text);
+}
+
+int
+ledger_sign(struct ledger *l, struct err *err)
+{
+	struct checkpoint cp = { .size = l->tree.size };
+	struct buf note = BUF_INIT;
+	int rc = -1;
+
+	assert(l->loaded && cp.size > l->last.size);
+	memcpy(cp.origin, l->origin, sizeof(cp.origin));
+	tiles_tree_root(&l->tree, &cp.root);
+	if (tiles_tree_write_edge(&l->tree, &l->files, l->last.size, err) == 0 &&
+	    checkpoint_write(l->signer, &cp, &note, err) == 0 &&
+	    write_checkpoint(l, buf_slice(&note), err) == 0) {
+		l->last = cp;
+		l->others = 0;
+		tell(l, buf_slice(&note));
+		if (l->opts.signed_ != NULL)
+			l->opts.signed_(l->opts.arg, cp.size, buf_slice(&note));
+		rc = 0;
+	}
+	buf_fini(&note);
+	return rc;
+}
+
+/* ---- the thread ---- */
+
+static bool
+is_due(const struct ledger *l, int64_t now)
+{
+	uint64_t lines = l->tree.size - l->last.size;
+	int64_t since = now - l->signed_ns;
+	unsigned patience = l->others > 0 ? l->opts.interval_s : l->opts.silence_s;
+
+	if (lines == 0 || since < GAP_NS)
+		return false;
+	return l->others >= l->opts.events || since >= patience * CLOCK_NS_PER_S;
+}
+
+bool
+ledger_is_refused(struct ledger *l)
+{
+	bool refused;
+
+	pthread_mutex_lock(&l->lock);
+	refused = l->refusal[0] != '\0';
+	pthread_mutex_unlock(&l->lock);
+	return refused;
+}
+
+static void
+work(struct ledger *l, bool last)
+{
+	int64_t now = clock_mono_ns();
+	struct err err;
+
+	if (ledger_is_refused(l) || (!last && now < l->retry_ns))
+		return;
+	if (ledger_advance(l, &err) == 0) {
+		if (last ? l->tree.size == l->last.size : !is_due(l, now))
+			return;
+		l->signed_ns = now;
+		if (ledger_sign(l, &err) == 0)
+			return;
+	}
+	l->retry_ns = now + RETRY_NS;
+	log_error(l->opts.log, "not_signed", "%s", err.msg);
+}
+
+/* True when it is time to stop. */
+static bool
+rest(struct ledger *l)
+{
+	struct timespec until;
+	int64_t when = clock_wall_ns() + POLL_NS;
+	bool stop;
+
+	until = (struct timespec){ when / CLOCK_NS_PER_S, when % CLOCK_NS_PER_S };
+	pthread_mutex_lock(&l->lock);
+	if (!l->stop)
+		pthread_cond_timedwait(&l->wake, &l->lock, &until);
+	stop = l->stop;
+	pthread_mutex_unlock(&l->lock);
+	return stop;
+}
+
+static void *
+run(void *arg)
+{
+	struct ledger *l = arg;
+
+	do
+		work(l, false);
+	while (!rest(l));
+	l->opts.signed_ = NULL; /* who would record it has ended */
+	work(l, true);
+	return NULL;
+}
+
+int
+ledger_start(struct ledger *l, struct err *err)
+{
+	sigset_t all, before;
+	int rc;
+
+	l->signed_ns = clock_mono_ns();
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&l->thread, NULL, run, l);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc != 0) {
+		errno = rc;
+		return err_set_errno(err, "start the ledger");
+	}
+	pthread_setname_np(l->thread, "ledger");
+	l->running = true;
+	return 0;
+}
+
+void
+ledger_stop(struct ledger *l)
+{
+	if (!l->running)
+		return;
+	pthread_mutex_lock(&l->lock);
+	l->stop = true;
+	pthread_cond_signal(&l->wake);
+	pthread_mutex_unlock(&l->lock);
+	pthread_join(l->thread, NULL);
+	l->running = false;
+}
+
+void
+ledger_refusal(struct ledger *l, char *out, size_t n)
+{
+	pthread_mutex_lock(&l->lock);
+	snprintf(out, n, "%s", l->refusal);
+	pthread_mutex_unlock(&l->lock);
+}

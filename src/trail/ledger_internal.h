@@ -1,0 +1,44 @@
+/*
+ * ledger_internal: the state of a ledger, shared by its thread (ledger.c) and its opening
+ * (ledger_open.c).
+ */
+#ifndef KEYTRAIL_LEDGER_INTERNAL_H
+#define KEYTRAIL_LEDGER_INTERNAL_H
+
+#include "keytrail/ledger.h"
+#include "keytrail/tiles.h"
+
+#include <pthread.h>
+
+struct ledger {
+	struct ledger_opts opts;
+	char *dir;
+	struct checkpoint_signer *signer;
+	struct tiles files;
+	char origin[CHECKPOINT_ORIGIN_MAX];
+	struct checkpoint last; /* what is signed; size 0: nothing */
+	bool foreign;		/* the checkpoint that is there is not of this key */
+	struct tiles_tree tree;
+	struct trail_reader *reader; /* at the line after the tree; or NULL */
+	const struct trail *trail;
+	bool loaded;
+	uint64_t others; /* lines since the last checkpoint that are not about one */
+	int64_t signed_ns, retry_ns;
+
+	pthread_t thread;
+	bool running;
+	pthread_mutex_t lock; /* of what follows */
+	pthread_cond_t wake;
+	bool stop;
+	char refusal[ERR_MSG_MAX];
+};
+
+/* The lines of the trail into the tree, up to number `end` (0: all that is durable). */
+int ledger_take_lines(struct ledger *l, enum tiles_policy policy, uint64_t end, struct err *err);
+void ledger_drop_reader(struct ledger *l);
+/* The tree of the last checkpoint; -1 also when nothing may be signed (see the refusal). */
+int ledger_load(struct ledger *l, bool clean, struct err *err);
+bool ledger_is_refused(struct ledger *l);
+bool ledger_is_own(struct slice line);
+
+#endif
