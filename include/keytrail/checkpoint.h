@@ -67,5 +67,7 @@ int checkpoint_write(const struct checkpoint_signer *s, const struct checkpoint 
 /* Extension lines are passed over. */
 enum checkpoint_verdict checkpoint_read(struct slice note, const struct checkpoint_key *keys,
     size_t nkeys, struct checkpoint *out, struct err *err);
+/* What a checkpoint says, whoever signed it; false when it is none. */
+bool checkpoint_peek(struct slice note, struct checkpoint *out);
 
 #endif

@@ -148,6 +148,30 @@ struct slice trail_line_string(struct slice line, struct slice key);
  * byte more than the line.  The length. */
 size_t trail_line_closing(struct slice intent, char *out);
 
+/* ---- auditors: every piece of every segment up to the durable mark, nothing stepped over ---- */
+
+struct trail_walk;
+
+enum trail_walk_kind {
+	TRAIL_WALK_LINE,   /* a valid line with a number of its segment */
+	TRAIL_WALK_DAMAGE, /* bytes that are no line */
+	TRAIL_WALK_LEFTOVER, /* a line at or above the next segment's first number: no part of the log */
+};
+
+struct trail_walk_item {
+	enum trail_walk_kind kind;
+	uint64_t segment, at; /* which, and the offset in it */
+	struct slice line;    /* borrowed until the next call */
+	struct trail_member member;
+};
+
+int trail_walk_open(const char *dir, struct trail_walk **out, struct err *err);
+void trail_walk_close(struct trail_walk *w);		 /* NULL is allowed */
+uint64_t trail_walk_durable(const struct trail_walk *w); /* as it was when the walk was opened */
+bool trail_walk_clean(const struct trail_walk *w);	 /* the writer had ended well */
+/* 1, 0 at the mark, -1. */
+int trail_walk_next(struct trail_walk *w, struct trail_walk_item *out, struct err *err);
+
 /* Put `"recovered":true` at its sorted place among a line's members, unless it is there.  `out` has
  * room for TRAIL_RECOVERED_MAX bytes more than the line.  The length. */
 #define TRAIL_RECOVERED_MAX 17

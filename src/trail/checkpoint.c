@@ -422,3 +422,11 @@ checkpoint_read(struct slice note, const struct checkpoint_key *keys, size_t nke
 	err_set(err, "not the text of a checkpoint");
 	return CHECKPOINT_MALFORMED;
 }
+
+bool
+checkpoint_peek(struct slice note, struct checkpoint *out)
+{
+	struct slice text, signatures;
+
+	return split_note(note, &text, &signatures) && parse_text(text, out);
+}
