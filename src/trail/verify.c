@@ -239,9 +239,9 @@ static void
 say_range(struct check *c, enum verify_kind kind, uint64_t from, uint64_t to, const char *what)
 {
 	if (from == to)
-		ACCUSE(c, kind, "event %" PRIu64 " %s", from, what);
+		ACCUSE(c, kind, "event %" PRIu64 ": %s", from, what);
 	else
-		ACCUSE(c, kind, "events %" PRIu64 " to %" PRIu64 " %s", from, to, what);
+		ACCUSE(c, kind, "events %" PRIu64 " to %" PRIu64 ": %s", from, to, what);
 }
 
 static void
@@ -252,10 +252,9 @@ miss(struct check *c, uint64_t from, uint64_t to)
 		return;
 	}
 	if (c->bad > 0)
-		say_range(c, VERIFY_ALTERED, from, to,
-		    "are damaged: bytes stand there that are "
-		    "no line");
-	say_range(c, VERIFY_INCOMPLETE, from, to, "had a line that is gone");
+		say_range(
+		    c, VERIFY_ALTERED, from, to, "damaged, bytes stand there that are no line");
+	say_range(c, VERIFY_INCOMPLETE, from, to, "the line is gone");
 }
 
 /* Signed numbers from..to have no line. */
@@ -294,7 +293,7 @@ skip(struct check *c, uint64_t to)
 		skip_signed(c, from, to < size ? to : size);
 	if (to > size)
 		say_range(c, VERIFY_INCOMPLETE, from > size ? from : size + 1, to,
-		    "(after the checkpoint) have no line");
+		    "no line (they are behind the checkpoint)");
 	c->expect = to + 1;
 	c->bad = 0;
 }
@@ -452,7 +451,7 @@ judge_prefix(struct check *c)
 		return;
 	}
 	say_range(c, VERIFY_INCOMPLETE, c->expire_last + 1, c->prefix_last,
-	    "had a line that is gone, and the log does not say that they expired");
+	    "the lines are gone, and the log does not say that they expired");
 }
 
 static void
@@ -468,7 +467,7 @@ judge_root(struct check *c)
 			c->report->unaltered = VERIFY_UNKNOWN;
 		if (c->differ > 0)
 			say_range(c, VERIFY_ALTERED, c->differ_first, c->differ_first,
-			    "is not the line that the tiles know");
+			    "not the line that the tiles know");
 		return;
 	}
 	if (!merkle_equal(&root, &c->cp.root)) {
@@ -507,12 +506,12 @@ judge_age(struct check *c, const struct trail_walk *w)
 			    " events, event %" PRIu64 " tells of one of %" PRIu64,
 			    c->cp.size, c->recorder, c->recorded);
 		buf_fini(&note);
-	} else if (trail_walk_clean(w) && trail_walk_durable(w) > c->cp.size) {
+	}
+	if (trail_walk_clean(w) && trail_walk_durable(w) > c->cp.size)
 		ACCUSE(c, VERIFY_INCOMPLETE,
 		    "the log was stopped cleanly, which signs all of it, but events %" PRIu64
 		    " to %" PRIu64 " are not signed: rolled back, or signing was switched off",
 		    c->cp.size + 1, trail_walk_durable(w));
-	}
 }
 
 static void
