@@ -22,7 +22,12 @@ int proof_parse(struct slice text, struct proof *out, struct err *err);
 
 /* The line (without its newline) is entry p->index of the log of the checkpoint, which a key has
  * signed. */
-int proof_check(const struct proof *p, struct slice line, const struct checkpoint_key *keys,
-    size_t nkeys, struct checkpoint *out, struct err *err);
+enum proof_verdict {
+	PROOF_GOOD,
+	PROOF_UNKNOWN, /* the checkpoint is of no key that is known */
+	PROOF_WRONG,
+};
+enum proof_verdict proof_check(const struct proof *p, struct slice line,
+    const struct checkpoint_key *keys, size_t nkeys, struct checkpoint *out, struct err *err);
 
 #endif

@@ -43,7 +43,8 @@ struct verify_opts {
 	const char *dir;
 	const struct checkpoint_key *keys;
 	size_t nkeys;
-	struct slice since; /* a checkpoint kept elsewhere, or empty */
+	struct slice since; /* a checkpoint kept elsewhere */
+	bool has_since;
 	/* Text with checkpoints kept elsewhere: lines of the own log or of a sink ("note":"<base64>"
 	 * or note=<base64>).  At least one of this log is wanted.  Or empty. */
 	struct slice anchors;

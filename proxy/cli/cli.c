@@ -20,6 +20,18 @@ static const struct cli_command commands[] = {
 	    "print a chapter of the manual, as Markdown", cli_reference },
 	{ "tail", NULL, "DIR [-f] [-n N] [--json]",
 	    "print the last events of a trail as a table, or as they are; -f follows", cli_tail },
+	{ "keygen", NULL, "FILE NAME",
+	    "make a key that signs the trail's checkpoints; print the key that verifies them",
+	    cli_keygen },
+	{ "verify", NULL,
+	    "DIR --key VKEY|FILE... [--since CHECKPOINT] [--anchors FILE] [--json] | --proof FILE "
+	    "--line FILE --key VKEY|FILE",
+	    "say whether a trail is what was signed and whether all of it is there; or whether one "
+	    "line is the one that was signed",
+	    cli_verify },
+	{ "proof", NULL, "DIR SEQ [PREFIX]",
+	    "write an event and the proof that it is in the log: PREFIX.json and PREFIX.tlog-proof",
+	    cli_proof },
 	{ "version", "--version", "", "print the versions of keytrail and of what it is built with",
 	    cli_version },
 };
@@ -33,7 +45,9 @@ print_help(FILE *to)
 	for (size_t i = 0; i < COMMANDS; i++)
 		fprintf(to, "  keytrail %s%s%s\n      %s\n", commands[i].name,
 		    commands[i].usage[0] != '\0' ? " " : "", commands[i].usage, commands[i].help);
-	fprintf(to, "\nexit status: 0 well, 1 failed, 2 wrong usage, 78 bad configuration\n");
+	fprintf(to,
+	    "\nexit status: 0 well, 1 failed, 2 wrong usage, 78 bad configuration; of verify also "
+	    "3 altered, 4 incomplete\n");
 }
 
 static const struct cli_command *

@@ -13,7 +13,9 @@ enum cli_status {
 	CLI_OK = 0,
 	CLI_FAILED = 1,
 	CLI_USAGE = 2,
-	CLI_CONFIG = 78, /* EX_CONFIG of sysexits.h */
+	CLI_ALTERED = 3,    /* verify: something is not what was signed */
+	CLI_INCOMPLETE = 4, /* verify: something is missing */
+	CLI_CONFIG = 78,    /* EX_CONFIG of sysexits.h */
 };
 
 struct cli_command {
@@ -42,6 +44,9 @@ int cli_explain(int argc, char **argv);
 int cli_routes(int argc, char **argv);
 int cli_reference(int argc, char **argv);
 int cli_tail(int argc, char **argv);
+int cli_keygen(int argc, char **argv);
+int cli_proof(int argc, char **argv);
+int cli_verify(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
 #endif

@@ -82,19 +82,23 @@ proof_parse(struct slice text, struct proof *out, struct err *err)
 	return err_set(err, "proof: wanted an empty line and a checkpoint");
 }
 
-int
+enum proof_verdict
 proof_check(const struct proof *p, struct slice line, const struct checkpoint_key *keys,
     size_t nkeys, struct checkpoint *out, struct err *err)
 {
+	enum checkpoint_verdict v = checkpoint_read(p->note, keys, nkeys, out, err);
 	struct merkle_hash leaf;
 
-	if (checkpoint_read(p->note, keys, nkeys, out, err) != CHECKPOINT_GOOD)
-		return err_prefix(err, "the proof's checkpoint");
+	if (v != CHECKPOINT_GOOD) {
+		err_prefix(err, "the proof's checkpoint");
+		return v == CHECKPOINT_FORGED ? PROOF_WRONG : PROOF_UNKNOWN;
+	}
 	merkle_leaf(line, &leaf);
-	if (!merkle_verify_inclusion(&leaf, p->index, out->size, p->hashes, p->n, &out->root))
-		return err_set(err,
-		    "the line is not event %" PRIu64 " of the log %s: the proof does not lead from "
-		    "it to the root that was signed",
-		    p->index + 1, out->origin);
-	return 0;
+	if (merkle_verify_inclusion(&leaf, p->index, out->size, p->hashes, p->n, &out->root))
+		return PROOF_GOOD;
+	err_set(err,
+	    "the line is not event %" PRIu64 " of the log %s: the proof does not lead from it to "
+	    "the root that was signed",
+	    p->index + 1, out->origin);
+	return PROOF_WRONG;
 }

@@ -132,7 +132,7 @@ read_since(struct check *c, struct err *err)
 	struct checkpoint cp;
 	struct err why;
 
-	if (c->opts->since.n == 0)
+	if (!c->opts->has_since)
 		return 0;
 	if (checkpoint_read(c->opts->since, c->opts->keys, c->opts->nkeys, &cp, &why) !=
 	    CHECKPOINT_GOOD) {

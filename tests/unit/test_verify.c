@@ -577,6 +577,7 @@ roll_all_back_with_since(struct fixture *f)
 {
 	roll_all_back(f);
 	f->opts.since = buf_slice(&f->all);
+	f->opts.has_since = true;
 }
 
 static void
@@ -604,6 +605,7 @@ static void
 give_good_since(struct fixture *f)
 {
 	f->opts.since = buf_slice(&f->one);
+	f->opts.has_since = true;
 }
 
 static void
@@ -636,6 +638,7 @@ give_since_of_another_history(struct fixture *f)
 	assert_int_equal(checkpoint_write(s, &cp, &f->extra, &f->err), 0);
 	checkpoint_signer_free(s);
 	f->opts.since = buf_slice(&f->extra);
+	f->opts.has_since = true;
 }
 
 static void

@@ -1,0 +1,247 @@
+/* keytrail verify: is the trail what was signed, and is all of it there? */
+#include "cli/cli.h"
+#include "cli/cli_files.h"
+#include "keytrail/proof.h"
+#include "keytrail/verify.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+
+#define ANCHORS_MAX ((size_t)1 << 30)
+
+struct verifying {
+	const char *dir, *since, *anchors, *proof, *line;
+	struct checkpoint_key keys[CLI_KEYS_MAX];
+	size_t nkeys;
+	bool json;
+	struct buf since_text, anchors_text, proof_text, line_text;
+	struct verify_report report;
+};
+
+/* ---- arguments ---- */
+
+static int
+take_option(struct verifying *v, const char *option, const char *value)
+{
+	struct err err;
+	const struct {
+		const char *name;
+		const char **to;
+	} options[] = {
+		{ "--since", &v->since },
+		{ "--anchors", &v->anchors },
+		{ "--proof", &v->proof },
+		{ "--line", &v->line },
+	};
+	static const char *const known[] = { "--key", "--since", "--anchors", "--json", "--proof",
+		"--line", NULL };
+
+	if (strcmp(option, "--key") == 0 && value != NULL) {
+		if (cli_read_keys(value, v->keys, &v->nkeys, &err) == -1)
+			return cli_fail(CLI_USAGE, &err);
+		return CLI_OK;
+	}
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		if (strcmp(option, options[i].name) == 0 && value != NULL) {
+			*options[i].to = value;
+			return CLI_OK;
+		}
+	for (size_t i = 0; known[i] != NULL; i++)
+		if (strcmp(option, known[i]) == 0)
+			return cli_usage("verify", "%s wants a value", option);
+	return cli_unknown_option("verify", option, known);
+}
+
+static int
+parse_arguments(struct verifying *v, int argc, char **argv)
+{
+	int rc = CLI_OK;
+
+	for (int i = 1; i < argc && rc == CLI_OK; i++) {
+		if (strcmp(argv[i], "--json") == 0) {
+			v->json = true;
+		} else if (argv[i][0] == '-') {
+			rc = take_option(v, argv[i], i + 1 < argc ? argv[i + 1] : NULL);
+			i++;
+		} else if (v->dir != NULL) {
+			rc = cli_usage("verify", "one trail directory, not \"%s\" too", argv[i]);
+		} else {
+			v->dir = argv[i];
+		}
+	}
+	if (rc != CLI_OK)
+		return rc;
+	if (v->nkeys == 0)
+		return cli_usage("verify", "--key is wanted: without the log's key nothing can be "
+					   "told");
+	if ((v->proof != NULL) != (v->line != NULL))
+		return cli_usage("verify", "--proof and --line go together");
+	if ((v->dir != NULL) == (v->proof != NULL))
+		return cli_usage("verify", "wanted a trail directory, or --proof and --line");
+	if (v->proof != NULL && (v->since != NULL || v->anchors != NULL))
+		return cli_usage("verify", "--since and --anchors are for a trail directory");
+	return CLI_OK;
+}
+
+/* ---- a trail ---- */
+
+static const char *
+verdict_word(enum verify_verdict v)
+{
+	static const char *const words[] = {
+		[VERIFY_UNKNOWN] = "unknown", [VERIFY_YES] = "yes", [VERIFY_NO] = "no"
+	};
+
+	return words[v];
+}
+
+static const char *
+kind_word(enum verify_kind k)
+{
+	static const char *const words[] = { [VERIFY_ALTERED] = "altered",
+		[VERIFY_INCOMPLETE] = "incomplete",
+		[VERIFY_CANNOT_TELL] = "cannot tell",
+		[VERIFY_NOTE] = "note" };
+
+	return words[k];
+}
+
+static enum cli_status
+status_of(const struct verify_report *r)
+{
+	if (r->unaltered == VERIFY_NO)
+		return CLI_ALTERED;
+	if (r->complete == VERIFY_NO)
+		return CLI_INCOMPLETE;
+	if (r->cannot_tell || r->unaltered != VERIFY_YES || r->complete != VERIFY_YES)
+		return CLI_FAILED;
+	return CLI_OK;
+}
+
+static size_t
+kept(const struct verify_report *r)
+{
+	return r->nfindings < VERIFY_FINDINGS_MAX ? r->nfindings : VERIFY_FINDINGS_MAX;
+}
+
+static void
+print_text(const struct verify_report *r)
+{
+	printf("unaltered: %s\ncomplete:  %s\n", verdict_word(r->unaltered),
+	    verdict_word(r->complete));
+	if (r->checkpoint.size > 0)
+		printf("checkpoint of %s: %" PRIu64 " events; events %" PRIu64 " to %" PRIu64
+		       " were looked at\n",
+		    r->checkpoint.origin, r->checkpoint.size, r->first, r->last);
+	if (r->expired > 0)
+		printf("expired: events 1 to %" PRIu64 "\n", r->expired);
+	if (r->lost > 0)
+		printf("lost, as the log itself says: %" PRIu64 " events\n", r->lost);
+	if (r->unsigned_lines > 0)
+		printf("not signed yet: %" PRIu64 " events\n", r->unsigned_lines);
+	if (r->anchors > 0)
+		printf("agrees with %" PRIu64 " checkpoints kept elsewhere\n", r->anchors);
+	for (size_t i = 0; i < kept(r); i++)
+		printf("%s: %s\n", kind_word(r->findings[i].kind), r->findings[i].text);
+	if (r->nfindings > kept(r))
+		printf("and %zu findings more\n", r->nfindings - kept(r));
+}
+
+static int
+print_json(const struct verify_report *r)
+{
+	json_t *findings = json_array();
+	json_t *all;
+	int rc;
+
+	for (size_t i = 0; i < kept(r); i++)
+		json_array_append_new(
+		    findings, json_pack("{s:s,s:s}", "kind", kind_word(r->findings[i].kind), "text",
+				  r->findings[i].text));
+	all = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "unaltered",
+	    verdict_word(r->unaltered), "complete", verdict_word(r->complete), "origin",
+	    r->checkpoint.origin, "size", (json_int_t)r->checkpoint.size, "first",
+	    (json_int_t)r->first, "last", (json_int_t)r->last, "expired", (json_int_t)r->expired,
+	    "lost", (json_int_t)r->lost, "unsigned", (json_int_t)r->unsigned_lines, "anchors",
+	    (json_int_t)r->anchors, "findingsTotal", (json_int_t)r->nfindings, "findings",
+	    findings);
+	rc = all != NULL ? json_dumpf(all, stdout, JSON_SORT_KEYS | JSON_COMPACT) : -1;
+	json_decref(all);
+	putchar('\n');
+	return rc;
+}
+
+static int
+verify_directory(struct verifying *v)
+{
+	struct verify_opts opts = { .dir = v->dir, .keys = v->keys, .nkeys = v->nkeys };
+	struct err err;
+
+	if ((v->since != NULL &&
+		cli_read_file(v->since, CHECKPOINT_NOTE_MAX, &v->since_text, &err) == -1) ||
+	    (v->anchors != NULL &&
+		cli_read_file(v->anchors, ANCHORS_MAX, &v->anchors_text, &err) == -1))
+		return cli_fail(CLI_FAILED, &err);
+	opts.since = buf_slice(&v->since_text);
+	opts.has_since = v->since != NULL;
+	opts.anchors = buf_slice(&v->anchors_text);
+	opts.has_anchors = v->anchors != NULL;
+	if (verify_trail(&opts, &v->report, &err) == -1)
+		return cli_fail(CLI_FAILED, &err);
+	if (!v->json)
+		print_text(&v->report);
+	else if (print_json(&v->report) == -1)
+		return CLI_FAILED;
+	return status_of(&v->report);
+}
+
+/* ---- a proof ---- */
+
+static int
+verify_proof(struct verifying *v)
+{
+	struct checkpoint cp;
+	struct proof proof;
+	struct slice line;
+	struct err err;
+
+	if (cli_read_file(v->proof, PROOF_FILE_MAX, &v->proof_text, &err) == -1 ||
+	    cli_read_file(v->line, (size_t)1 << 20, &v->line_text, &err) == -1 ||
+	    proof_parse(buf_slice(&v->proof_text), &proof, &err) == -1)
+		return cli_fail(CLI_FAILED, &err);
+	line = buf_slice(&v->line_text);
+	if (line.n > 0 && line.p[line.n - 1] == '\n')
+		line.n--;
+	switch (proof_check(&proof, line, v->keys, v->nkeys, &cp, &err)) {
+	case PROOF_GOOD:
+		break;
+	case PROOF_UNKNOWN:
+		return cli_fail(CLI_FAILED, &err);
+	case PROOF_WRONG:
+		return cli_fail(CLI_ALTERED, &err);
+	}
+	if (v->json)
+		printf("{\"event\":%" PRIu64 ",\"size\":%" PRIu64 ",\"unaltered\":\"yes\"}\n",
+		    proof.index + 1, cp.size);
+	else
+		printf("unaltered: yes\nevent %" PRIu64 " of the log %s (checkpoint of %" PRIu64
+		       " events)\n",
+		    proof.index + 1, cp.origin, cp.size);
+	return CLI_OK;
+}
+
+int
+cli_verify(int argc, char **argv)
+{
+	struct verifying v = { .dir = NULL };
+	int rc = parse_arguments(&v, argc, argv);
+
+	if (rc == CLI_OK)
+		rc = v.proof != NULL ? verify_proof(&v) : verify_directory(&v);
+	buf_fini(&v.since_text);
+	buf_fini(&v.anchors_text);
+	buf_fini(&v.proof_text);
+	buf_fini(&v.line_text);
+	return rc;
+}
