@@ -61,6 +61,10 @@ void journal_health(const struct journal *j, char *out, size_t n);
  * for the same numbers.  Any thread. */
 void journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last);
 
+/* A checkpoint of so many events was signed: record keytrail.checkpoint with its note, as base64; of
+ * several that come at once, the last.  Any thread. */
+void journal_report_checkpoint(struct journal *j, uint64_t size, struct slice note);
+
 /* Live changes of a reload. */
 void journal_set_retention(struct journal *j, uint64_t retention_s, uint64_t max_size);
 

@@ -41,6 +41,8 @@ void ledger_free(struct ledger *l); /* NULL is allowed */
 
 /* Numbers up to here were signed: for struct trail_opts.  0: there is no checkpoint of this key. */
 uint64_t ledger_signed_size(const struct ledger *l);
+/* Events that the last checkpoint covers (any thread). */
+uint64_t ledger_covered(const struct ledger *l);
 /* The verifier key. */
 void ledger_key_text(const struct ledger *l, char out[CHECKPOINT_KEY_MAX]);
 

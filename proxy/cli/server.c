@@ -209,6 +209,8 @@ stop(struct server *s)
 	s->drained = journal_stop(s->journal, &err) == 0;
 	if (!s->drained)
 		log_error(s->log, "stop_failed", "%s", err.msg);
+	if (s->ledger != NULL)
+		ledger_stop(s->ledger);
 	undelivered = publisher_stop(
 	    s->publisher, clock_mono_ns() + s->config->timeouts.drain * (int64_t)CLOCK_NS_PER_MS);
 	if (undelivered > 0)
@@ -229,6 +231,8 @@ abandon(struct server *s)
 	s->drained = s->journal == NULL || journal_stop(s->journal, &err) == 0;
 	if (!s->drained)
 		log_error(s->log, "stop_failed", "%s", err.msg);
+	if (s->ledger != NULL)
+		ledger_stop(s->ledger);
 	if (s->publisher != NULL)
 		publisher_stop(s->publisher, clock_mono_ns());
 }
@@ -244,6 +248,7 @@ tear_down(struct server *s)
 	publisher_free(s->publisher);
 	for (unsigned i = 0; i <= s->nworkers; i++)
 		ring_close(s->rings[i]);
+	ledger_free(s->ledger);
 	if (s->trail != NULL)
 		trail_close(s->trail, s->drained);
 	snapshot_unref(s->snapshot);

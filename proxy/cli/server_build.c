@@ -59,6 +59,44 @@ slots_for(const struct server *s)
 	return share < RING_SLOTS_MAX - LOSS_SLOTS ? (unsigned)share : RING_SLOTS_MAX - LOSS_SLOTS;
 }
 
+static void
+on_signed(void *arg, uint64_t size, struct slice note)
+{
+	struct server *s = arg;
+
+	journal_report_checkpoint(s->journal, size, note);
+}
+
+/* The key, and the checkpoint that is there. */
+static int
+read_key(struct server *s, struct err *err)
+{
+	const struct config_audit *a = &s->config->audit;
+	struct ledger_opts opts = { .dir = a->trail,
+		.key = { (const char *)a->sign.bytes, a->sign.n },
+		.log = s->log,
+		.events = LEDGER_EVENTS,
+		.interval_s = LEDGER_INTERVAL_S,
+		.silence_s = LEDGER_SILENCE_S,
+		.signed_ = on_signed,
+		.arg = s };
+
+	if (a->sign.bytes == NULL || ledger_new(&opts, &s->ledger, err) == 0)
+		return 0;
+	return err_prefix(err, "%s: \"audit.sign\": %s", s->config->path, a->sign.path);
+}
+
+/* What stands in the way of signing does not stand in the way of recording. */
+static void
+open_ledger(struct server *s)
+{
+	struct err err;
+
+	if (s->ledger != NULL &&
+	    ledger_open(s->ledger, s->trail, s->recovery.clean, &s->findings, &err) == -1)
+		log_error(s->log, "not_signed", "%s", err.msg);
+}
+
 static int
 open_trail(struct server *s, struct err *err)
 {
@@ -67,12 +105,14 @@ open_trail(struct server *s, struct err *err)
 		.create = a->create,
 		.segment_size = a->segment_size,
 		.room = a->ring_size * s->nworkers + SELF_RING,
+		.used = s->ledger != NULL ? ledger_signed_size(s->ledger) : 0,
 		.group = a->group };
 	char name[32];
 
 	if (trail_open(&opts, &s->trail, &s->recovery, err) == -1)
 		return -1;
 	snapshot_set_log(s->snapshot, trail_log_id(s->trail));
+	open_ledger(s);
 	for (unsigned i = 0; i <= s->nworkers; i++) {
 		bool mine = i == s->nworkers;
 		struct ring_opts room = { .size = mine ? SELF_RING : a->ring_size,
@@ -192,11 +232,13 @@ static uint64_t
 record_start(struct server *s)
 {
 	const struct trail_recovery *r = &s->recovery;
+	char key[CHECKPOINT_KEY_MAX] = "none";
 	struct event_detail details[] = {
 		{ "clean", EVENT_DETAIL_BOOL, NULL, r->clean || r->new_log },
 		{ "configDigest", EVENT_DETAIL_STRING, s->config->digest, 0 },
 		{ "newLog", EVENT_DETAIL_BOOL, NULL, r->new_log },
 		{ "previousBoot", EVENT_DETAIL_STRING, r->previous_boot, 0 },
+		{ "signing", EVENT_DETAIL_STRING, key, 0 },
 		{ "version", EVENT_DETAIL_STRING, KEYTRAIL_VERSION, 0 },
 		{ "workers", EVENT_DETAIL_NUMBER, NULL, s->nworkers },
 	};
@@ -207,7 +249,46 @@ record_start(struct server *s)
 		.details = details,
 		.ndetails = sizeof(details) / sizeof(details[0]) };
 
+	if (s->ledger != NULL)
+		ledger_key_text(s->ledger, key);
 	return chronicle_record(&s->chronicle, &e);
+}
+
+static void
+record_tamper(struct server *s, const char *message, const struct event_detail *details, size_t n)
+{
+	struct chronicle_entry e = { .action = "keytrail.tamper",
+		.severity = SEVERITY_CRITICAL,
+		.outcome = EVENT_SUCCESS,
+		.message = message,
+		.details = details,
+		.ndetails = n };
+
+	chronicle_record(&s->chronicle, &e);
+}
+
+/* What the signed tree tells of the trail that was found. */
+static void
+record_findings(struct server *s)
+{
+	const struct ledger_findings *f = &s->findings;
+	char why[256];
+	const struct event_detail range[] = {
+		{ "first", EVENT_DETAIL_NUMBER, NULL, f->altered_first },
+		{ "last", EVENT_DETAIL_NUMBER, NULL, f->altered_last },
+	};
+	const struct event_detail reason[] = { { "reason", EVENT_DETAIL_STRING, why, 0 } };
+
+	if (s->ledger == NULL)
+		return;
+	if (f->altered_last > 0)
+		record_tamper(
+		    s, "keytrail: lines of the trail are not those that were signed", range, 2);
+	ledger_refusal(s->ledger, why, sizeof(why));
+	if (why[0] != '\0')
+		record_tamper(s,
+		    "keytrail: the trail does not fit its checkpoint, nothing is signed", reason,
+		    1);
 }
 
 static void
@@ -233,6 +314,9 @@ start(struct server *s, struct err *err)
 		return err_set(err, "%s: keytrail.start did not become durable: %s",
 		    s->config->audit.trail, why[0] != '\0' ? why : "the disk is too slow");
 	}
+	record_findings(s);
+	if (s->ledger != NULL && ledger_start(s->ledger, err) == -1)
+		return -1;
 	for (; s->nstarted < s->nworkers; s->nstarted++)
 		if (worker_start(s->workers[s->nstarted], err) == -1)
 			return -1;
@@ -257,7 +341,8 @@ server_build(struct server *s, struct err *err)
 	s->nworkers = s->config->workers != 0 ? s->config->workers : available_cpus();
 	if (s->nworkers > CONFIG_WORKERS_MAX)
 		s->nworkers = CONFIG_WORKERS_MAX;
-	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL)
+	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL ||
+	    read_key(s, err) == -1)
 		return SERVER_MISCONFIGURED;
 	if (open_trail(s, err) == -1 || open_journal(s, err) == -1 || make_workers(s, err) == -1 ||
 	    start(s, err) == -1)

@@ -14,6 +14,7 @@
 #include "data/snapshot.h"
 #include "data/worker.h"
 #include "keytrail/journal.h"
+#include "keytrail/ledger.h"
 #include "keytrail/log.h"
 #include "keytrail/metrics.h"
 #include "keytrail/publisher.h"
@@ -34,6 +35,8 @@ struct server {
 	int64_t started; /* wall clock ns */
 	struct trail *trail;
 	struct trail_recovery recovery;
+	struct ledger *ledger; /* NULL: nothing is signed */
+	struct ledger_findings findings;
 	struct ring *rings[CONFIG_WORKERS_MAX + 1]; /* the last one is main's */
 	struct publisher *publisher;
 	struct journal *journal;

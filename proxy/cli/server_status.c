@@ -28,6 +28,8 @@ refresh(void *arg)
 	metrics_set(s->shard, METRIC_TRAIL_SEGMENTS, 0, (double)st.segments);
 	metrics_set(s->shard, METRIC_TRAIL_FREE_BYTES, 0, (double)st.free_bytes);
 	metrics_set(s->shard, METRIC_TRAIL_SEQUENCE, 0, (double)trail_durable_seq(s->trail));
+	metrics_set(s->shard, METRIC_TRAIL_SIGNED, 0,
+	    s->ledger != NULL ? (double)ledger_covered(s->ledger) : 0);
 	metrics_set(s->shard, METRIC_TRAIL_WRITABLE, 0, why[0] == '\0');
 	metrics_set(s->shard, METRIC_LOG_SUPPRESSED, 0, (double)log_suppressed_total(s->log));
 	metrics_set(s->shard, METRIC_LOG_DROPPED, 0, (double)log_dropped_total(s->log));
@@ -54,6 +56,16 @@ checks(void *arg, struct health_check *out, size_t max)
 		out[n].ok = s->listener != NULL && !s->stopping;
 		snprintf(out[n].detail, sizeof(out[n].detail), "%s",
 		    out[n].ok ? "" : "not accepting connections");
+		n++;
+	}
+	if (n < max) {
+		out[n].name = "signing";
+		out[n].ok = true; /* the trail comes before its proof */
+		if (s->ledger == NULL)
+			snprintf(out[n].detail, sizeof(out[n].detail),
+			    "audit.sign is null: nothing is signed");
+		else
+			ledger_refusal(s->ledger, out[n].detail, sizeof(out[n].detail));
 		n++;
 	}
 	return n;

@@ -99,6 +99,8 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    GAUGE("trail_free_bytes", "bytes", LABELS_NONE, "Room on the trail's file system."),
 	[METRIC_TRAIL_SEQUENCE] = GAUGE("trail_durable_sequence", NULL, LABELS_NONE,
 	    "Highest sequence number that is durable."),
+	[METRIC_TRAIL_SIGNED] = GAUGE("trail_signed_sequence", NULL, LABELS_NONE,
+	    "Highest sequence number that a signed checkpoint covers; 0: nothing is signed."),
 	[METRIC_TRAIL_WRITABLE] =
 	    GAUGE("trail_writable", NULL, LABELS_NONE, "1 while the trail takes events, else 0."),
 	[METRIC_FSYNC_SECONDS] = HISTOGRAM("trail_sync_duration_seconds", "seconds", sync_bounds,

@@ -103,6 +103,16 @@ check_admin(const struct config_reader *r, const struct tree *root, struct confi
 	return 0;
 }
 
+static bool
+is_below(const char *path, const char *folder)
+{
+	size_t n = strlen(folder);
+
+	while (n > 1 && folder[n - 1] == '/')
+		n--;
+	return strncmp(path, folder, n) == 0 && path[n] == '/';
+}
+
 static int
 check_audit(const struct config_reader *r, const struct tree *root, struct config *cfg)
 {
@@ -120,6 +130,10 @@ check_audit(const struct config_reader *r, const struct tree *root, struct confi
 	if (a->hmac_key.bytes == NULL && a->identity_name == EVENT_NAME_HMAC)
 		return tree_error(find(root, "audit", "identity_name"), r->err,
 		    "\"audit.identity_name\" is \"hmac\", which needs \"audit.hmac_key\"");
+	if (a->sign.path != NULL && is_below(a->sign.path, a->trail))
+		return tree_error(find(root, "audit", "sign"), r->err,
+		    "\"audit.sign\": the key is in the trail's directory, where whoever alters the "
+		    "trail finds it");
 	return 0;
 }
 

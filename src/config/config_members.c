@@ -373,6 +373,13 @@ static const struct member file_members[] = {
 	    .max = 999999,
 	    .fallback = "1",
 	    .help = "Number of that key, written beside each value; count it up with a new key." },
+	{ .name = "audit.sign",
+	    .type = MEMBER_SECRET,
+	    .flags = MEMBER_NULLABLE | MEMBER_RESTART,
+	    IN(audit.sign),
+	    .fallback = "null",
+	    .help = "File of the key that signs the trail's checkpoints (`keytrail keygen` makes "
+		    "it), outside the trail's directory; null: nothing is signed." },
 	{ .name = "audit.vocabulary",
 	    .type = MEMBER_WORD,
 	    IN(audit.vocabulary),

@@ -1,6 +1,7 @@
 #include "keytrail/journal.h"
 
 #include "journal_internal.h"
+#include "keytrail/base64.h"
 #include "keytrail/clock.h"
 
 #include <assert.h>
@@ -568,6 +569,22 @@ journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
 		j->corrupt_first = first;
 	if (last > j->corrupt_last)
 		j->corrupt_last = last;
+	pthread_mutex_unlock(&j->lock);
+	atomic_store(&j->reported, true);
+	journal_kick(j);
+}
+
+void
+journal_report_checkpoint(struct journal *j, uint64_t size, struct slice note)
+{
+	size_t n;
+
+	if (BASE64_SIZE(note.n) >= sizeof(j->signed_note))
+		return;
+	pthread_mutex_lock(&j->lock);
+	n = base64_encode(note.p, note.n, j->signed_note);
+	j->signed_note[n] = '\0';
+	j->signed_size = size;
 	pthread_mutex_unlock(&j->lock);
 	atomic_store(&j->reported, true);
 	journal_kick(j);

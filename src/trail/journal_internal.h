@@ -6,6 +6,7 @@
 #define KEYTRAIL_JOURNAL_INTERNAL_H
 
 #include "keytrail/buf.h"
+#include "keytrail/event.h"
 #include "keytrail/journal.h"
 
 #include <pthread.h>
@@ -46,6 +47,8 @@ struct journal {
 	pthread_mutex_t lock; /* of what follows */
 	char health[ERR_MSG_MAX];
 	uint64_t corrupt_first, corrupt_last;
+	uint64_t signed_size; /* of a checkpoint that is to be recorded, or 0 */
+	char signed_note[EVENT_DETAIL_MAX];
 	struct range told[TOLD_MAX]; /* by readers, the latest; each of them is told once */
 	size_t ntold;
 

@@ -193,10 +193,27 @@ journal_record_tampering(struct journal *j)
 		record_gone(j, segment, first, last);
 }
 
+static void
+record_checkpoint(struct journal *j, uint64_t size, const char *note)
+{
+	const struct event_detail details[] = { NUMBER("events", size), STRING("note", note) };
+	struct event_self ev = {
+		.action = "keytrail.checkpoint",
+		.severity = SEVERITY_NORMAL,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: a checkpoint of the trail was signed",
+		.details = details,
+		.ndetails = COUNT(details),
+	};
+
+	record(j, &ev);
+}
+
 void
 journal_record_reports(struct journal *j)
 {
-	uint64_t first, last;
+	uint64_t first, last, size;
+	char note[sizeof(j->signed_note)];
 
 	if (!atomic_exchange(&j->reported, false))
 		return;
@@ -204,10 +221,15 @@ journal_record_reports(struct journal *j)
 	first = j->corrupt_first;
 	last = j->corrupt_last;
 	j->corrupt_first = j->corrupt_last = 0;
+	size = j->signed_size;
+	j->signed_size = 0;
+	memcpy(note, j->signed_note, sizeof(note));
 	pthread_mutex_unlock(&j->lock);
 	if (last > 0)
 		record_range(j, "keytrail.corrupt", SEVERITY_CRITICAL,
 		    "keytrail: a reader met corrupt lines in the trail", first, last);
+	if (size > 0)
+		record_checkpoint(j, size, note);
 }
 
 /* Recorded before it is done, and no more is removed than was recorded. */

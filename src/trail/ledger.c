@@ -136,6 +136,7 @@ ledger_sign(struct ledger *l, struct err *err)
 	    checkpoint_write(l->signer, &cp, &note, err) == 0 &&
 	    write_checkpoint(l, buf_slice(&note), err) == 0) {
 		l->last = cp;
+		atomic_store(&l->covered, cp.size);
 		l->others = 0;
 		tell(l, buf_slice(&note));
 		if (l->opts.signed_ != NULL)

@@ -9,6 +9,7 @@
 #include "keytrail/tiles.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct ledger {
 	struct ledger_opts opts;
@@ -24,6 +25,8 @@ struct ledger {
 	bool loaded;
 	uint64_t others; /* lines since the last checkpoint that are not about one */
 	int64_t signed_ns, retry_ns;
+
+	_Atomic uint64_t covered;
 
 	pthread_t thread;
 	bool running;

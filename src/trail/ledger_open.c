@@ -43,6 +43,7 @@ read_last(struct ledger *l, struct err *err)
 		l->last.size = 0;
 	}
 	buf_fini(&note);
+	atomic_store(&l->covered, l->last.size);
 	return rc == -1 ? -1 : 0;
 }
 
@@ -107,6 +108,12 @@ uint64_t
 ledger_signed_size(const struct ledger *l)
 {
 	return l->last.size;
+}
+
+uint64_t
+ledger_covered(const struct ledger *l)
+{
+	return atomic_load(&l->covered);
 }
 
 void

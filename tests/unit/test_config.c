@@ -116,9 +116,9 @@ static const struct {
 	    "body, connections" },
 	{ AND("\"limits\":[]"), "f.json:2:10: limits is an array; wanted an object" },
 	{ AND("\"limits\":null"), "f.json:2:10: \"limits\" is null; wanted a value" },
-	{ WITH_AUDIT("\"sign\":{\"file\":\"x\"}"),
-	    "f.json:2:22: unknown member \"sign\" in audit; it has trail, create, guarantee, "
-	    "unmatched, key_ids, identity_name, hmac_key, hmac_epoch, vocabulary, group, "
+	{ WITH_AUDIT("\"zzzz\":{\"file\":\"x\"}"),
+	    "f.json:2:22: unknown member \"zzzz\" in audit; it has trail, create, guarantee, "
+	    "unmatched, key_ids, identity_name, hmac_key, hmac_epoch, sign, vocabulary, group, "
 	    "segment_size, ring_size, flush_interval, spacing, retention, max_size" },
 
 	/* listen and upstream */
@@ -667,6 +667,35 @@ secrets_come_from_files_of_their_own(void **state)
 	expect_error(f, ADMIN, "/secret has 5 bytes; wanted at least 16");
 }
 
+#define SIGN(file) WITH_AUDIT("\"sign\":" file)
+
+static void
+a_signing_key_is_read_and_kept_out_of_the_trail(void **state)
+{
+	const struct folder *f = *state;
+	struct config *c = NULL;
+	char trail[128];
+	struct err err;
+
+	put_file(f, "key", "PRIVATE+KEY+a\n", 14, 0600);
+	if (load_file(f, SIGN("{\"file\":\"key\"}"), &c, &err) == -1)
+		fail_msg("%s", err.msg);
+	assert_int_equal(c->audit.sign.n, 13);
+	config_unref(c);
+	if (load_file(f, SIGN("null"), &c, &err) == -1)
+		fail_msg("%s", err.msg);
+	assert_null(c->audit.sign.bytes);
+	config_unref(c);
+	expect_error(f, SIGN("{\"file\":\"no-such-key\"}"), "\"audit.sign\": ");
+	expect_error(f, SIGN("\"key\""), "\"audit.sign\" is a string");
+	put_file(f, "key", "PRIVATE+KEY+a\n", 14, 0644);
+	expect_error(f, SIGN("{\"file\":\"key\"}"), "/key is open to everybody (mode 0644)");
+	snprintf(trail, sizeof(trail), "%s/t", f->path);
+	assert_int_equal(mkdir(trail, 0700), 0);
+	put_file(f, "t/key", "PRIVATE+KEY+a\n", 14, 0600);
+	expect_error(f, SIGN("{\"file\":\"t/key\"}"), "the key is in the trail's directory");
+}
+
 static void
 an_hmac_key_is_raw_hex_or_base64(void **state)
 {
@@ -990,6 +1019,7 @@ main(void)
 		cmocka_unit_test(own_routes_replace_those_of_a_set),
 		cmocka_unit_test(the_environment_is_put_in_once),
 		cmocka_unit_test(secrets_come_from_files_of_their_own),
+		cmocka_unit_test(a_signing_key_is_read_and_kept_out_of_the_trail),
 		cmocka_unit_test(an_hmac_key_is_raw_hex_or_base64),
 		cmocka_unit_test(sets_are_sought_beside_the_file_first),
 		cmocka_unit_test(errors_in_a_set_name_the_set),
