@@ -1,0 +1,212 @@
+"""Signed trails: keygen, checkpoints while the sidecar runs and when it stops, verify and proof."""
+
+import base64
+import json
+import re
+import subprocess
+
+import pytest
+
+from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
+
+ALTERED, INCOMPLETE, CANNOT_TELL, USAGE = 3, 4, 1, 2
+
+
+def run(*args, **options):
+    return subprocess.run([KEYTRAIL, *map(str, args)], timeout=PATIENCE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, encoding="utf-8", check=False, **options)
+
+
+@pytest.fixture
+def signer(tmp_path):
+    """The file of a new key, and the text that verifies what it signs."""
+    made = run("keygen", tmp_path / "sign.key", "example.com/test")
+    assert made.returncode == 0, made.stderr
+    return tmp_path / "sign.key", made.stdout.strip()
+
+
+@pytest.fixture
+def signed(keytrail, signer):
+    """A running sidecar that signs, and the key."""
+    sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])}}})
+    return sidecar, signer[1]
+
+
+def calls(sidecar, n):
+    with sidecar.client() as c:
+        for _ in range(n):
+            assert c.request("GET", "/api/v2/keys", {"Correlation-Id": new_id()}).status
+
+
+def verify(sidecar, key, *more):
+    return run("verify", sidecar.trail_dir, "--key", key, *more)
+
+
+def test_keygen_makes_a_key_once_and_for_its_owner_alone(tmp_path, signer):
+    path, key = signer
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert re.fullmatch(r"example\.com/test\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}", key)
+    before = path.read_bytes()
+    again = run("keygen", path, "example.com/test")
+    assert again.returncode == 1 and "exists" in again.stderr and path.read_bytes() == before
+    assert run("keygen", tmp_path / "b", "two words").returncode == 1
+    assert run("keygen", tmp_path / "b").returncode == USAGE
+    assert not (tmp_path / "b").exists()
+
+
+def test_keygen_refuses_a_trails_directory(signed):
+    sidecar, _ = signed
+    refused = run("keygen", sidecar.trail_dir / "sign.key", "example.com/test")
+    assert refused.returncode == 1 and "trail's directory" in refused.stderr
+
+
+def test_a_missing_or_foreign_key_file_stops_the_start(keytrail, tmp_path):
+    for content in (None, "no key\n"):
+        path = tmp_path / "other.key"
+        if content is not None:
+            path.write_text(content)
+            path.chmod(0o600)
+        sidecar = keytrail(None, {"audit": {"sign": {"file": str(path)}}}, start=False)
+        sidecar.spawn()
+        assert sidecar.process.wait(PATIENCE) == 78
+        assert "audit.sign" in sidecar.stderr()
+        sidecar.process = None
+
+
+def test_the_start_and_readiness_say_whether_the_trail_is_signed(keytrail, signed):
+    sidecar, key = signed
+    assert sidecar.wait_own("keytrail.start")[0]["details"]["signing"] == key
+    plain = keytrail(None)
+    assert plain.wait_own("keytrail.start")[0]["details"]["signing"] == "none"
+    assert plain.metric("keytrail_trail_signed_sequence") == 0
+
+
+def test_a_stopped_trail_is_signed_whole(signed):
+    sidecar, key = signed
+    calls(sidecar, 20)
+    sidecar.stop()
+    good = verify(sidecar, key)
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert good.stdout.startswith("unaltered: yes\ncomplete:  yes\n")
+    report = json.loads(verify(sidecar, key, "--json").stdout)
+    last = sidecar.events()[-1]["trail"]
+    assert report["size"] == report["last"] == last["seq"] and report["first"] == 1
+    assert report["origin"] == f"example.com/test/{last['log']}" and report["unsigned"] == 0
+
+
+def test_a_checkpoint_is_recorded_logged_and_an_anchor(signed, tmp_path):
+    sidecar, key = signed
+    sidecar.stop()
+    sidecar.start()
+    sidecar.stop()
+    notes = re.findall(r"note=([A-Za-z0-9+/=]+)", sidecar.stderr())
+    assert len(notes) == 2
+    text = base64.b64decode(notes[0]).decode()
+    assert text.split("\n")[0].startswith("example.com/test/")
+    (tmp_path / "log").write_text(sidecar.stderr())
+    (tmp_path / "old").write_text(text)
+    kept = verify(sidecar, key, "--anchors", tmp_path / "log", "--since", tmp_path / "old")
+    assert kept.returncode == 0 and "agrees with 3 checkpoints" in kept.stdout
+    (tmp_path / "none").write_text("nothing\n")
+    assert verify(sidecar, key, "--anchors", tmp_path / "none").returncode == CANNOT_TELL
+    # The log as it was: the first checkpoint with the first run's lines is all there is.
+    cut = sidecar.trail_dir / "checkpoint"
+    cut.write_bytes(base64.b64decode(notes[0]))
+    back = verify(sidecar, key, "--anchors", tmp_path / "log")
+    assert back.returncode == INCOMPLETE and "rolled back" in back.stdout
+
+
+def test_many_events_are_signed_while_the_sidecar_runs_and_verify_does_not_cry_wolf(signed):
+    sidecar, key = signed
+    first = run("verify", sidecar.trail_dir, "--key", key)
+    assert first.returncode == CANNOT_TELL and "there is no checkpoint" in first.stdout
+    calls(sidecar, 1100)
+    event = sidecar.wait_own("keytrail.checkpoint")[0]["details"]
+    assert base64.b64decode(event["note"]).decode().split("\n")[1] == str(event["events"])
+    for _ in range(5):
+        calls(sidecar, 10)
+        now = verify(sidecar, key)
+        assert now.returncode == 0, now.stdout + now.stderr
+    assert "not signed yet" in now.stdout
+    wait_for(lambda: sidecar.metric("keytrail_trail_signed_sequence") >= 1024, "the metric")
+
+
+def test_a_killed_sidecar_goes_on_with_the_same_tree(signed):
+    sidecar, key = signed
+    calls(sidecar, 30)
+    sidecar.stop()
+    sidecar.start()
+    calls(sidecar, 30)
+    sidecar.kill()
+    killed = verify(sidecar, key)
+    assert killed.returncode == 0 and "not signed yet" in killed.stdout
+    sidecar.start()
+    sidecar.stop()
+    good = verify(sidecar, key)
+    assert good.returncode == 0, good.stdout + good.stderr
+
+
+def test_cheats_have_their_exit_status(signed, tmp_path):
+    sidecar, key = signed
+    calls(sidecar, 20)
+    sidecar.stop()
+    path = segments(sidecar.trail_dir)[0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:9] + lines[10:]))
+    removed = verify(sidecar, key)
+    assert removed.returncode == INCOMPLETE and "event 10: the line is gone" in removed.stdout
+    path.write_bytes(b"".join(lines[:9] + [lines[9].replace(b"failure", b"success")] + lines[10:]))
+    assert verify(sidecar, key).returncode == ALTERED
+    path.write_bytes(b"".join(lines))
+    assert verify(sidecar, key).returncode == 0
+    other = run("keygen", tmp_path / "other.key", "example.com/test").stdout.strip()
+    assert verify(sidecar, other).returncode == CANNOT_TELL
+    assert run("verify", sidecar.trail_dir).returncode == USAGE
+    assert run("verify", sidecar.trail_dir, "--key", "no+key").returncode == USAGE
+
+
+def test_altered_lines_are_recorded_at_the_next_start(signed):
+    sidecar, key = signed
+    calls(sidecar, 20)
+    sidecar.stop()
+    path = segments(sidecar.trail_dir)[0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    cut = b"".join(lines[:-5])
+    path.write_bytes(cut)
+    (sidecar.trail_dir / "state").unlink()
+    sidecar.start()
+    tamper = sidecar.wait_own("keytrail.tamper")[0]
+    last = len(lines)
+    assert tamper["severity"] == "critical"
+    assert tamper["details"] == {"first": last - 4, "last": last}
+    sidecar.stop()
+    result = verify(sidecar, key)
+    assert result.returncode == INCOMPLETE
+    assert f"events {last - 4} to {last}: the line is gone" in result.stdout
+    sidecar.process = None  # the trail has a gap
+
+
+def test_a_proof_is_checked_without_the_trail(signed, tmp_path):
+    sidecar, key = signed
+    calls(sidecar, 20)
+    assert run("proof", sidecar.trail_dir, 3).returncode == 1
+    sidecar.stop()
+    made = run("proof", sidecar.trail_dir, 7, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.split() == ["event-7.json", "event-7.tlog-proof"]
+    line = segments(sidecar.trail_dir)[0].read_bytes().splitlines(keepends=True)[6]
+    assert (tmp_path / "event-7.json").read_bytes() == line
+    proof = tmp_path / "event-7.tlog-proof"
+    assert proof.read_text().startswith("c2sp.org/tlog-proof@v1\nindex 6\n")
+
+    def check(file, with_key=key):
+        return run("verify", "--proof", proof, "--line", file, "--key", with_key)
+    good = check(tmp_path / "event-7.json")
+    assert good.returncode == 0 and "event 7" in good.stdout
+    (tmp_path / "forged").write_bytes(line.replace(b"failure", b"success"))
+    assert check(tmp_path / "forged").returncode == ALTERED
+    other = run("keygen", tmp_path / "other.key", "example.com/test").stdout.strip()
+    assert check(tmp_path / "event-7.json", other).returncode == CANNOT_TELL
+    assert run("proof", sidecar.trail_dir, 7, cwd=tmp_path).returncode == 1
+    assert run("proof", sidecar.trail_dir, 7000, cwd=tmp_path).returncode == 1
+    assert run("proof", sidecar.trail_dir, 0, cwd=tmp_path).returncode == USAGE
