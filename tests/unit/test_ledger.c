@@ -3,6 +3,7 @@
 #include "keytrail/clock.h"
 #include "keytrail/crc32c.h"
 #include "keytrail/tiles.h"
+#include "keytrail/verify.h"
 #include "tempdir.h"
 
 #include <fcntl.h>
@@ -460,6 +461,51 @@ the_thread_signs_when_it_is_time_and_at_the_stop(void **state)
 	assert_true(atomic_load(&f->told) <= 8);
 }
 
+static double
+cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
+}
+
+/* With VERBOSE in the environment: what 700-byte lines cost the ledger and the verifier. */
+static void
+cost_of_a_line(void **state)
+{
+	enum { LINES = 200000 };
+	struct fixture *f = *state;
+	struct verify_opts opts = { .dir = f->dir, .keys = &f->key, .nkeys = 1 };
+	struct verify_report report;
+	char line[600], head[] = "{\"action\":\"";
+	uint64_t seq;
+	double from;
+
+	if (getenv("VERBOSE") == NULL)
+		skip();
+	memset(line, 'x', sizeof(line));
+	memcpy(line, head, sizeof(head) - 1);
+	line[sizeof(line) - 1] = '"';
+	open_well(f);
+	for (unsigned i = 0; i < LINES; i++)
+		assert_int_equal(trail_append(f->t, (struct slice){ line, sizeof(line) },
+				     clock_wall_ns(), &seq, &f->err),
+		    0);
+	assert_int_equal(trail_write(f->t, &f->err), 0);
+	assert_int_equal(trail_sync(f->t, &f->err), 0);
+	from = cpu_ns();
+	assert_int_equal(ledger_advance(f->l, &f->err), 0);
+	print_message("ledger: %.0f ns a line\n", (cpu_ns() - from) / LINES);
+	from = cpu_ns();
+	assert_int_equal(ledger_sign(f->l, &f->err), 0);
+	print_message("a checkpoint: %.0f us\n", (cpu_ns() - from) / 1000);
+	from = cpu_ns();
+	assert_int_equal(verify_trail(&opts, &report, &f->err), 0);
+	print_message("verify: %.0f ns a line\n", (cpu_ns() - from) / LINES);
+	assert_int_equal(report.unaltered, VERIFY_YES);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -479,6 +525,7 @@ main(void)
 		TEST(nothing_is_signed_for_another_log),
 		TEST(nothing_is_signed_anew_where_a_checkpoint_is_gone),
 		TEST(the_thread_signs_when_it_is_time_and_at_the_stop),
+		TEST(cost_of_a_line),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
