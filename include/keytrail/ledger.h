@@ -43,6 +43,8 @@ void ledger_free(struct ledger *l); /* NULL is allowed */
 uint64_t ledger_signed_size(const struct ledger *l);
 /* Events that the last checkpoint covers (any thread). */
 uint64_t ledger_covered(const struct ledger *l);
+/* Lines from here on are not signed yet and must not expire (any thread). */
+uint64_t ledger_keep_seq(struct ledger *l);
 /* The verifier key. */
 void ledger_key_text(const struct ledger *l, char out[CHECKPOINT_KEY_MAX]);
 
@@ -52,7 +54,8 @@ struct ledger_findings {
 	uint64_t checked;		      /* lines compared with what was signed */
 };
 
-/* Load the tree that was signed, or make it again from the lines; clean: the last run ended well. */
+/* Load the tree that was signed, or make it again from the lines; clean: the last run ended well.
+ * After -1 nothing is signed until the next start. */
 int ledger_open(struct ledger *l, const struct trail *t, bool clean, struct ledger_findings *out,
     struct err *err);
 /* Why nothing is signed, or "" (any thread). */

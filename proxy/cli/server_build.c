@@ -130,8 +130,10 @@ static uint64_t
 keep_seq(void *arg)
 {
 	struct server *s = arg;
+	uint64_t sinks = publisher_keep_seq(s->publisher);
+	uint64_t unsigned_ = s->ledger != NULL ? ledger_keep_seq(s->ledger) : UINT64_MAX;
 
-	return publisher_keep_seq(s->publisher);
+	return sinks < unsigned_ ? sinks : unsigned_;
 }
 
 static void

@@ -254,6 +254,12 @@ ledger_stop(struct ledger *l)
 	l->running = false;
 }
 
+uint64_t
+ledger_keep_seq(struct ledger *l)
+{
+	return ledger_is_refused(l) ? UINT64_MAX : ledger_covered(l) + 1;
+}
+
 void
 ledger_refusal(struct ledger *l, char *out, size_t n)
 {

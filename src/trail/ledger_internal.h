@@ -21,7 +21,6 @@ struct ledger {
 	bool foreign;		/* the checkpoint that is there is not of this key */
 	struct tiles_tree tree;
 	struct trail_reader *reader; /* at the line after the tree; or NULL */
-	const struct trail *trail;
 	bool loaded;
 	uint64_t others; /* lines since the last checkpoint that are not about one */
 	int64_t signed_ns, retry_ns;

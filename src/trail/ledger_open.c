@@ -252,12 +252,10 @@ look_for_checkpoints(struct ledger *l, struct err *err)
 	return rc;
 }
 
-int
-ledger_open(struct ledger *l, const struct trail *t, bool clean, struct ledger_findings *out,
+static int
+open_tree(struct ledger *l, const struct trail *t, bool clean, struct ledger_findings *out,
     struct err *err)
 {
-	*out = (struct ledger_findings){ 0 };
-	l->trail = t;
 	if (l->files.dirfd == -1 &&
 	    (l->files.dirfd = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1)
 		return err_set_errno(err, "%s: open", l->dir);
@@ -280,4 +278,18 @@ ledger_open(struct ledger *l, const struct trail *t, bool clean, struct ledger_f
 		return -1;
 	*out = (struct ledger_findings){ 0 };
 	return compare_lines(l, out, err);
+}
+
+int
+ledger_open(struct ledger *l, const struct trail *t, bool clean, struct ledger_findings *out,
+    struct err *err)
+{
+	struct err why;
+
+	*out = (struct ledger_findings){ 0 };
+	if (open_tree(l, t, clean, out, err) == 0)
+		return 0;
+	if (!ledger_is_refused(l))
+		refuse(l, &why, err->msg);
+	return -1;
 }

@@ -125,6 +125,7 @@ range_root(const struct merkle_source *s, uint64_t begin, uint64_t end, struct m
 	struct merkle_hash parts[64];
 	size_t n = 0;
 
+	assert(begin < end);
 	while (begin < end) {
 		unsigned height = 63 - (unsigned)__builtin_clzll(end - begin);
 
