@@ -126,13 +126,13 @@ range_root(const struct merkle_source *s, uint64_t begin, uint64_t end, struct m
 	size_t n = 0;
 
 	assert(begin < end);
-	while (begin < end) {
+	do {
 		unsigned height = 63 - (unsigned)__builtin_clzll(end - begin);
 
 		if (subtree(s, height, begin >> height, &parts[n++], err) == -1)
 			return -1;
 		begin += 1ULL << height;
-	}
+	} while (begin < end);
 	for (; n > 1; n--)
 		merkle_node(&parts[n - 2], &parts[n - 1], &parts[n - 2]);
 	*out = parts[0];

@@ -12,6 +12,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define MISSING_MAX 64 /* ranges of numbers that are remembered to the end */
+
+struct range {
+	uint64_t from, to;
+};
+
 /* A checkpoint that was kept elsewhere. */
 struct anchor {
 	uint64_t size;
@@ -36,7 +42,10 @@ struct check {
 	bool row_there, tiles_gone;
 	/* damage that no number explains yet */
 	uint64_t bad, bad_segment, bad_at;
-	uint64_t prefix_last; /* numbers from 1 on that have no line, though they had one */
+	/* numbers that have no line, though they had one: perhaps the log says, further on, that they
+	 * have expired */
+	struct range missing[MISSING_MAX];
+	size_t nmissing;
 	uint64_t expire_last; /* the log says that up to here all has expired */
 	uint64_t recorded,
 	    recorder; /* largest checkpoint in the lines, and the number of the line */
@@ -245,16 +254,28 @@ say_range(struct check *c, enum verify_kind kind, uint64_t from, uint64_t to, co
 }
 
 static void
-miss(struct check *c, uint64_t from, uint64_t to)
+judge_missing(struct check *c, struct range r)
 {
-	if (c->last_line == 0 && c->prefix_last == from - 1) {
-		c->prefix_last = to; /* the log may say, further on, that they have expired */
+	if (r.to <= c->expire_last) {
+		c->report->expired = r.to > c->report->expired ? r.to : c->report->expired;
 		return;
 	}
+	say_range(c, VERIFY_INCOMPLETE, r.from > c->expire_last ? r.from : c->expire_last + 1, r.to,
+	    "the line is gone, and the log does not say that it expired");
+}
+
+static void
+miss(struct check *c, uint64_t from, uint64_t to)
+{
+	struct range r = { from, to };
+
 	if (c->bad > 0)
 		say_range(
 		    c, VERIFY_ALTERED, from, to, "damaged, bytes stand there that are no line");
-	say_range(c, VERIFY_INCOMPLETE, from, to, "the line is gone");
+	if (c->nmissing < MISSING_MAX)
+		c->missing[c->nmissing++] = r;
+	else
+		judge_missing(c, r);
 }
 
 /* Signed numbers from..to have no line. */
@@ -438,20 +459,15 @@ look_for_expiry(struct check *c, struct err *err)
 }
 
 static void
-judge_prefix(struct check *c)
+judge_all_missing(struct check *c)
 {
 	struct err err;
 
-	if (c->prefix_last > c->expire_last && look_for_expiry(c, &err) == -1)
+	if (c->nmissing > 0 && c->missing[c->nmissing - 1].to > c->expire_last &&
+	    look_for_expiry(c, &err) == -1)
 		find(c->report, VERIFY_CANNOT_TELL, "%s", err.msg);
-	if (c->prefix_last == 0)
-		return;
-	if (c->prefix_last <= c->expire_last) {
-		c->report->expired = c->prefix_last;
-		return;
-	}
-	say_range(c, VERIFY_INCOMPLETE, c->expire_last + 1, c->prefix_last,
-	    "the lines are gone, and the log does not say that they expired");
+	for (size_t i = 0; i < c->nmissing; i++)
+		judge_missing(c, c->missing[i]);
 }
 
 static void
@@ -587,7 +603,7 @@ run(struct check *c, struct trail_walk *w, struct err *err)
 	meet_anchors(c); /* those of an empty log */
 	if (walk(c, w, err) == -1)
 		return -1;
-	judge_prefix(c);
+	judge_all_missing(c);
 	judge_root(c);
 	judge_age(c, w);
 	judge_anchors(c);

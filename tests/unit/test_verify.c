@@ -711,7 +711,7 @@ static const struct {
 	    "to 100: the line is gone" },
 	{ "a segment was removed", remove_segment, YES, NO, false, ": the line is gone" },
 	{ "the first segment was removed", remove_first_segment, YES, NO, false,
-	    "the log does not say that they expired" },
+	    "the log does not say that it expired" },
 	{ "the checkpoint was removed", remove_checkpoint, DNK, DNK, true,
 	    "there is no checkpoint" },
 	{ "the checkpoint was stripped", strip_checkpoint, DNK, DNK, true, "not a signed note" },
