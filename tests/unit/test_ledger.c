@@ -32,7 +32,7 @@ struct fixture {
 static void
 new_key(struct fixture *f)
 {
-	struct checkpoint_signer *s;
+	struct checkpoint_signer *s = NULL;
 
 	if (checkpoint_signer_make("example.com/k", f->secret, &f->err) == -1 ||
 	    (s = checkpoint_signer_parse(slice_of(f->secret), &f->err)) == NULL)

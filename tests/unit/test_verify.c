@@ -132,7 +132,7 @@ close_all(struct fixture *f, bool clean)
 static void
 new_key(struct fixture *f)
 {
-	struct checkpoint_signer *s;
+	struct checkpoint_signer *s = NULL;
 
 	if (checkpoint_signer_make("example.com/k", f->secret, &f->err) == -1 ||
 	    (s = checkpoint_signer_parse(slice_of(f->secret), &f->err)) == NULL)
