@@ -96,8 +96,7 @@ flush_request(struct exchange *ex)
 		if (ex->may_retry && n == buf_size(&ex->to_up))
 			return true;
 		buf_consume(&ex->to_up, n);
-		if (ex->may_retry)
-			ex->may_retry = false;
+		ex->may_retry = false;
 	}
 	return true;
 }
