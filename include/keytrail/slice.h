@@ -47,6 +47,18 @@ slice_equal(struct slice a, struct slice b)
 	return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
+/* Order by bytes, a prefix before what it begins: below, equal to or above 0, as memcmp. */
+static inline int
+slice_compare(struct slice a, struct slice b)
+{
+	int c = memcmp(a.p, b.p, a.n < b.n ? a.n : b.n);
+
+	return c != 0 ? c : (a.n > b.n) - (a.n < b.n);
+}
+
+/* Copy into an array of `size` bytes, with a NUL; that it fits is the caller's to know. */
+void slice_to_cstr(struct slice s, char *out, size_t size);
+
 /* ASCII case only, as RFC 9110 section 5.1 compares field names. */
 bool slice_equal_nocase(struct slice a, struct slice b);
 

@@ -1,15 +1,5 @@
 #include "keytrail/event.h"
 
-#include <assert.h>
-
-static void
-put(char *out, size_t size, struct slice s)
-{
-	assert(s.n < size);
-	memcpy(out, s.p, s.n);
-	out[s.n] = '\0';
-}
-
 /* What fits no grammar: stands for a field that came more than once. */
 static const struct slice repeated = SLICE_INIT("[repeated]");
 
@@ -44,16 +34,16 @@ event_from_request(struct audit_event *ev, const struct http_head *head,
 	ev->route = match->route;
 	ev->matched = match->matched;
 	ev->refusal = match->refusal;
-	put(ev->shape, sizeof(ev->shape), slice_of(match->shape));
-	put(ev->key, sizeof(ev->key),
-	    scrub_fits(SCRUB_ALIAS, match->key) ? match->key : SLICE_EMPTY);
-	put(ev->method, sizeof(ev->method), scrub_value(SCRUB_METHOD, head->method));
-	put(ev->instance, sizeof(ev->instance),
-	    scrub_value(SCRUB_UUID, single_field(head, HTTP_F_BLUEMIX_INSTANCE)));
-	put(ev->key_ring, sizeof(ev->key_ring),
-	    scrub_value(SCRUB_KEY_RING, single_field(head, HTTP_F_X_KMS_KEY_RING)));
+	slice_to_cstr(slice_of(match->shape), ev->shape, sizeof(ev->shape));
+	slice_to_cstr(scrub_fits(SCRUB_ALIAS, match->key) ? match->key : SLICE_EMPTY, ev->key,
+	    sizeof(ev->key));
+	slice_to_cstr(scrub_value(SCRUB_METHOD, head->method), ev->method, sizeof(ev->method));
+	slice_to_cstr(scrub_value(SCRUB_UUID, single_field(head, HTTP_F_BLUEMIX_INSTANCE)),
+	    ev->instance, sizeof(ev->instance));
+	slice_to_cstr(scrub_value(SCRUB_KEY_RING, single_field(head, HTTP_F_X_KMS_KEY_RING)),
+	    ev->key_ring, sizeof(ev->key_ring));
 	ev->agent[scrub_agent(agent, ev->agent)] = '\0';
-	put(ev->correlation, sizeof(ev->correlation), scrub_value(grammar, correlation));
+	slice_to_cstr(scrub_value(grammar, correlation), ev->correlation, sizeof(ev->correlation));
 	ev->correlation_source = correlation.n > 0 ? CORRELATION_REQUEST : CORRELATION_NONE;
 	identity_from_authorization(single_field(head, HTTP_F_AUTHORIZATION), &ev->identity);
 }
@@ -72,7 +62,7 @@ event_from_response(struct audit_event *ev, const struct http_head *head,
 		return;
 	echoed = ev->correlation_source == CORRELATION_REQUEST && scrub_fits(grammar, id) &&
 		 (grammar == SCRUB_UUID ? slice_equal_nocase(id, own) : slice_equal(id, own));
-	put(ev->correlation, sizeof(ev->correlation), scrub_value(grammar, id));
+	slice_to_cstr(scrub_value(grammar, id), ev->correlation, sizeof(ev->correlation));
 	ev->correlation_source = echoed ? CORRELATION_ECHOED : CORRELATION_SERVICE;
 }
 

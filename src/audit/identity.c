@@ -3,8 +3,6 @@
 #include "keytrail/jsonscan.h"
 #include "keytrail/scrub.h"
 
-#include <assert.h>
-
 /* What stands in front of the plain word in a grant_type (RFC 8693 style URN of the provider). */
 #define GRANT_URN "urn:ibm:params:oauth:grant-type:"
 
@@ -40,25 +38,17 @@ struct claim_set {
 };
 
 static void
-put(char *out, size_t size, struct slice s)
-{
-	assert(s.n < size);
-	memcpy(out, s.p, s.n);
-	out[s.n] = '\0';
-}
-
-static void
 set_claim(struct identity *id, enum claim claim, struct slice v)
 {
 	switch (claim) {
 	case CLAIM_IAM_ID:
-		put(id->iam_id, sizeof(id->iam_id), scrub_value(SCRUB_IAM_ID, v));
+		slice_to_cstr(scrub_value(SCRUB_IAM_ID, v), id->iam_id, sizeof(id->iam_id));
 		break;
 	case CLAIM_AUTHN:
-		put(id->authn_id, sizeof(id->authn_id), scrub_value(SCRUB_IAM_ID, v));
+		slice_to_cstr(scrub_value(SCRUB_IAM_ID, v), id->authn_id, sizeof(id->authn_id));
 		break;
 	case CLAIM_ACCOUNT:
-		put(id->account, sizeof(id->account), scrub_value(SCRUB_ACCOUNT, v));
+		slice_to_cstr(scrub_value(SCRUB_ACCOUNT, v), id->account, sizeof(id->account));
 		break;
 	case CLAIM_SUB:
 		id->name[scrub_text(v, id->name, sizeof(id->name) - 1)] = '\0';
@@ -72,7 +62,7 @@ set_claim(struct identity *id, enum claim claim, struct slice v)
 	case CLAIM_GRANT:
 		if (slice_has_prefix(v, SLICE(GRANT_URN)))
 			v = slice_sub(v, sizeof(GRANT_URN) - 1, v.n);
-		put(id->grant, sizeof(id->grant), scrub_value(SCRUB_IDENTIFIER, v));
+		slice_to_cstr(scrub_value(SCRUB_IDENTIFIER, v), id->grant, sizeof(id->grant));
 		break;
 	}
 }

@@ -1,5 +1,7 @@
 #include "keytrail/slice.h"
 
+#include <assert.h>
+
 static unsigned char
 lower(unsigned char c)
 {
@@ -45,4 +47,12 @@ slice_to_u64(struct slice s, uint64_t *out)
 	}
 	*out = v;
 	return 0;
+}
+
+void
+slice_to_cstr(struct slice s, char *out, size_t size)
+{
+	assert(s.n < size);
+	memcpy(out, s.p, s.n);
+	out[s.n] = '\0';
 }

@@ -172,14 +172,6 @@ trail_line_string(struct slice line, struct slice key)
 	return SLICE_EMPTY;
 }
 
-static int
-compare_key(struct slice a, struct slice b)
-{
-	int c = memcmp(a.p, b.p, a.n < b.n ? a.n : b.n);
-
-	return c != 0 ? c : (a.n > b.n) - (a.n < b.n);
-}
-
 size_t
 trail_line_recovered(struct slice line, char *out)
 {
@@ -190,7 +182,7 @@ trail_line_recovered(struct slice line, char *out)
 	bool before = false;
 
 	while (!before && next_member(line, &pos, &m)) {
-		int c = compare_key(m.key, key);
+		int c = slice_compare(m.key, key);
 
 		if (c == 0) {
 			memcpy(out, line.p, line.n);

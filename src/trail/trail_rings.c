@@ -162,17 +162,9 @@ note_event(struct rings *r, struct slice event, struct err *err)
 /* ---- which of them the trail has ---- */
 
 static int
-compare_slices(struct slice a, struct slice b)
-{
-	int c = memcmp(a.p, b.p, a.n < b.n ? a.n : b.n);
-
-	return c != 0 ? c : (a.n > b.n) - (a.n < b.n);
-}
-
-static int
 compare_key(const struct key *a, const struct key *b)
 {
-	int c = compare_slices(a->id, b->id);
+	int c = slice_compare(a->id, b->id);
 
 	return c != 0 ? c : a->intent - b->intent;
 }

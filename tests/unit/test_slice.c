@@ -135,6 +135,30 @@ numbers_are_digits_alone_and_do_not_wrap(void **state)
 	}
 }
 
+static void
+slices_are_ordered_by_bytes_and_prefixes_come_first(void **state)
+{
+	(void)state;
+	assert_true(slice_compare(SLICE("a"), SLICE("b")) < 0);
+	assert_true(slice_compare(SLICE("\xff"), SLICE("a")) > 0);
+	assert_true(slice_compare(SLICE("a"), SLICE("ab")) < 0);
+	assert_true(slice_compare(SLICE("ab"), SLICE("a")) > 0);
+	assert_int_equal(slice_compare(SLICE("ab"), SLICE("ab")), 0);
+	assert_int_equal(slice_compare(SLICE_EMPTY, SLICE_EMPTY), 0);
+}
+
+static void
+a_copy_ends_in_nul_and_may_fill_its_array(void **state)
+{
+	char out[4] = "???";
+
+	(void)state;
+	slice_to_cstr(SLICE("abc"), out, sizeof(out));
+	assert_string_equal(out, "abc");
+	slice_to_cstr(SLICE_EMPTY, out, sizeof(out));
+	assert_string_equal(out, "");
+}
+
 int
 main(void)
 {
@@ -145,6 +169,8 @@ main(void)
 		cmocka_unit_test(trimming_takes_spaces_and_tabs_at_the_ends),
 		cmocka_unit_test(sub_slices_point_into_the_whole),
 		cmocka_unit_test(numbers_are_digits_alone_and_do_not_wrap),
+		cmocka_unit_test(slices_are_ordered_by_bytes_and_prefixes_come_first),
+		cmocka_unit_test(a_copy_ends_in_nul_and_may_fill_its_array),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
