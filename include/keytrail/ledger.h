@@ -45,6 +45,8 @@ uint64_t ledger_signed_size(const struct ledger *l);
 uint64_t ledger_covered(const struct ledger *l);
 /* Lines from here on are not signed yet and must not expire (any thread). */
 uint64_t ledger_keep_seq(struct ledger *l);
+/* "signed by <name>+<id>". */
+void ledger_key_name(const struct ledger *l, char *out, size_t n);
 /* The verifier key. */
 void ledger_key_text(const struct ledger *l, char out[CHECKPOINT_KEY_MAX]);
 

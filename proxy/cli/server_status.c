@@ -39,6 +39,19 @@ refresh(void *arg)
 		    (double)tls_not_after(s->snapshot->server));
 }
 
+/* Whether the trail is signed, by which key, or why it is not. */
+static void
+describe_signing(struct server *s, char *out, size_t n)
+{
+	if (s->ledger == NULL) {
+		snprintf(out, n, "audit.sign is null: nothing is signed");
+		return;
+	}
+	ledger_refusal(s->ledger, out, n);
+	if (out[0] == '\0')
+		ledger_key_name(s->ledger, out, n);
+}
+
 static size_t
 checks(void *arg, struct health_check *out, size_t max)
 {
@@ -61,11 +74,7 @@ checks(void *arg, struct health_check *out, size_t max)
 	if (n < max) {
 		out[n].name = "signing";
 		out[n].ok = true; /* the trail comes before its proof */
-		if (s->ledger == NULL)
-			snprintf(out[n].detail, sizeof(out[n].detail),
-			    "audit.sign is null: nothing is signed");
-		else
-			ledger_refusal(s->ledger, out[n].detail, sizeof(out[n].detail));
+		describe_signing(s, out[n].detail, sizeof(out[n].detail));
 		n++;
 	}
 	return n;
@@ -100,6 +109,19 @@ status_sinks(struct server *s, struct buf *out)
 	buf_printf(out, "]");
 }
 
+static void
+status_signing(struct server *s, struct buf *out)
+{
+	char text[256], json[6 * sizeof(text)];
+	long n;
+
+	describe_signing(s, text, sizeof(text));
+	n = event_json_string(slice_of(text), json, sizeof(json));
+	buf_printf(out, "\"signing\":{\"on\":%s,\"detail\":%.*s,\"covered\":%" PRIu64 "},",
+	    s->ledger != NULL ? "true" : "false", (int)n, json,
+	    s->ledger != NULL ? ledger_covered(s->ledger) : 0);
+}
+
 /* Members of the status object; every string is a fixed word, hex, or checked by config. */
 static void
 status(void *arg, struct buf *out)
@@ -121,6 +143,7 @@ status(void *arg, struct buf *out)
 	    ",\"segments\":%" PRIu64 ",\"freeBytes\":%" PRIu64 "},",
 	    trail_log_id(s->trail), trail_boot_id(s->trail), trail_durable_seq(s->trail), st.bytes,
 	    st.segments, st.free_bytes);
+	status_signing(s, out);
 	status_sinks(s, out);
 }
 

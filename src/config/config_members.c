@@ -375,9 +375,10 @@ static const struct member file_members[] = {
 	    .help = "Number of that key, written beside each value; count it up with a new key." },
 	{ .name = "audit.sign",
 	    .type = MEMBER_SECRET,
-	    .flags = MEMBER_NULLABLE | MEMBER_RESTART,
+	    .flags = MEMBER_REQUIRED | MEMBER_NULLABLE | MEMBER_RESTART,
 	    IN(audit.sign),
-	    .fallback = "null",
+	    .choices = "{\"file\": \"...\"} with a key that `keytrail keygen` makes, or null to "
+		       "leave the trail without signed checkpoints",
 	    .help = "File of the key that signs the trail's checkpoints (`keytrail keygen` makes "
 		    "it), outside the trail's directory; null: nothing is signed." },
 	{ .name = "audit.vocabulary",

@@ -65,6 +65,7 @@ struct member {
 	const struct member_word *words;
 	member_check_fn check;
 	const struct member_table *element; /* LIST */
+	const char *choices; /* of a required one, said where it is missing, or NULL */
 	const char *help;
 };
 

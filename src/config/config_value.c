@@ -535,9 +535,10 @@ missing(const struct reading *v, const char *object, const struct tree *at)
 	const char *name = object[0] != '\0' ? object : "the object";
 
 	return tree_error(at, v->r->err,
-	    object[0] != '\0' ? "\"%s\" has no \"%s\"; it is required"
-			      : "%s here has no \"%s\"; it is required",
-	    name, member_in(v->m, object));
+	    object[0] != '\0' ? "\"%s\" has no \"%s\"; it is required%s%s"
+			      : "%s here has no \"%s\"; it is required%s%s",
+	    name, member_in(v->m, object), v->m->choices != NULL ? ": " : "",
+	    v->m->choices != NULL ? v->m->choices : "");
 }
 
 /* `at`: where to point when something is missing; `object` NULL: absent. */

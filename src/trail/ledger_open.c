@@ -117,6 +117,14 @@ ledger_covered(const struct ledger *l)
 }
 
 void
+ledger_key_name(const struct ledger *l, char *out, size_t n)
+{
+	const struct checkpoint_key *k = checkpoint_signer_key(l->signer);
+
+	snprintf(out, n, "signed by %s+%08" PRIx32, k->name, k->id);
+}
+
+void
 ledger_key_text(const struct ledger *l, char out[CHECKPOINT_KEY_MAX])
 {
 	checkpoint_key_text(checkpoint_signer_key(l->signer), out);

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -133,12 +134,28 @@ def say_where(sidecar, kms):
         print()
 
 
+def run(*arguments):
+    return subprocess.run([support.KEYTRAIL, *map(str, arguments)], stdout=subprocess.PIPE,
+                          check=True, text=True, timeout=support.PATIENCE).stdout.strip()
+
+
+def make_key(sidecar):
+    """The key that signs the trail; the one that verifies it."""
+    return run("keygen", sidecar.folder / "sign.key", "example.com/demo")
+
+
+def check_proof(sidecar, key):
+    print(f"\n  keytrail verify trail --key {key}")
+    print("    " + run("verify", sidecar.trail_dir, "--key", key).replace("\n", "\n    "))
+
+
 def demo(folder):
     pki = support.Pki(folder / "pki")
     kms = support.Kms(folder, pki)
     sidecar = None
     try:
-        sidecar = support.Keytrail(folder, pki, kms)
+        sidecar = support.Keytrail(folder, pki, kms, {"audit": {"sign": {"file": "sign.key"}}})
+        key = make_key(sidecar)
         sidecar.start()
         traffic = Traffic(kms, sidecar)
         traffic.run()
@@ -152,6 +169,7 @@ def demo(folder):
         if os.environ.get("SERVE") != "1":
             sidecar.stop()
             compare(sidecar.calls(), traffic.sent)
+            check_proof(sidecar, key)
     finally:
         if sidecar is not None:
             sidecar.finish()

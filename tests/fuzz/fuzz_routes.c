@@ -12,9 +12,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char shipped[] = "{\"listen\":{\"address\":\"127.0.0.1:1\",\"tls\":null},"
-			      "\"upstream\":{\"address\":\"127.0.0.1:2\",\"tls\":null},"
-			      "\"audit\":{\"trail\":\"trail\"},\"include\":[\"key-protect.json\"]}";
+static const char shipped[] =
+    "{\"listen\":{\"address\":\"127.0.0.1:1\",\"tls\":null},"
+    "\"upstream\":{\"address\":\"127.0.0.1:2\",\"tls\":null},"
+    "\"audit\":{\"trail\":\"trail\",\"sign\":null},\"include\":[\"key-protect.json\"]}";
 
 static struct config *
 load(struct slice text)

@@ -204,7 +204,7 @@ class Keytrail:
             "upstream": upstream,
             "metrics": {"address": "127.0.0.1:0"},
             "admin": {"address": "127.0.0.1:0", "token": None},
-            "audit": {"trail": str(self.folder / "trail"), "ring_size": 1048576,
+            "audit": {"trail": str(self.folder / "trail"), "sign": None, "ring_size": 1048576,
                       "segment_size": 4194304},
             "workers": 2,
             "limits": {"connections": 500},

@@ -25,7 +25,7 @@ def keytrail(*arguments, cwd=None, **environment):
 def base(**over):
     return support.merge({"listen": {"address": "127.0.0.1:0", "tls": None},
                           "upstream": {"address": "127.0.0.1:9", "tls": None},
-                          "audit": {"trail": "trail"},
+                          "audit": {"trail": "trail", "sign": None},
                           "include": ["key-protect.json"]}, over)
 
 

@@ -77,7 +77,14 @@ def test_a_missing_or_foreign_key_file_stops_the_start(keytrail, tmp_path):
 def test_the_start_and_readiness_say_whether_the_trail_is_signed(keytrail, signed):
     sidecar, key = signed
     assert sidecar.wait_own("keytrail.start")[0]["details"]["signing"] == key
+    name = key.rpartition("+")[0]
+    checks = json.loads(sidecar.fetch("admin", "/readyz?verbose"))["checks"]
+    assert {"name": "signing", "ok": True, "detail": f"signed by {name}"} in checks
+    status = json.loads(sidecar.fetch("admin", "/status"))["signing"]
+    assert status["on"] is True and status["detail"] == f"signed by {name}"
     plain = keytrail(None)
+    status = json.loads(plain.fetch("admin", "/status"))["signing"]
+    assert status["on"] is False and "audit.sign is null" in status["detail"]
     assert plain.wait_own("keytrail.start")[0]["details"]["signing"] == "none"
     assert plain.metric("keytrail_trail_signed_sequence") == 0
 

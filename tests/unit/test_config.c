@@ -15,13 +15,14 @@
 
 #define LISTEN	     "\"listen\":{\"address\":\"127.0.0.1:8443\",\"tls\":null}"
 #define UPSTREAM     "\"upstream\":{\"address\":\"kms.example.com:443\"}"
-#define AUDIT	     "\"audit\":{\"trail\":\"trail\"}"
+#define AUDIT	     "\"audit\":{\"trail\":\"trail\",\"sign\":null}"
 #define INCLUDE	     "\"include\":[\"key-protect.json\"]"
 #define BASE	     LISTEN "," UPSTREAM "," AUDIT "," INCLUDE
 /* The base on line 1, what a row says on line 2. */
 #define AND(more) "{" BASE ",\n" more "}"
 #define WITH_AUDIT(more)                                                                           \
-	"{" LISTEN "," UPSTREAM "," INCLUDE ",\n\"audit\":{\"trail\":\"t\"," more "}}"
+	"{" LISTEN "," UPSTREAM "," INCLUDE ",\n\"audit\":{\"trail\":\"t\"," more ",\"sign\":"     \
+	"null}}"
 #define WITH_LISTEN(what) "{" UPSTREAM "," AUDIT "," INCLUDE ",\n\"listen\":" what "}"
 #define WITH_UP(what)	  "{" LISTEN "," AUDIT "," INCLUDE ",\n\"upstream\":" what "}"
 #define ROUTE(more)                                                                                \
@@ -143,6 +144,10 @@ static const struct {
 	    "f.json:2:21: \"listen.address\" is \"::1:8443\"; wanted host:port" },
 	{ WITH_LISTEN("{\"address\":8443,\"tls\":null}"),
 	    "f.json:2:21: \"listen.address\" is 8443; wanted a string" },
+	{ "{" LISTEN "," UPSTREAM "," INCLUDE ",\n\"audit\":{\"trail\":\"t\"}}",
+	    "f.json:2:9: \"audit\" has no \"sign\"; it is required: {\"file\": \"...\"} with a "
+	    "key that `keytrail keygen` makes, or null to leave the trail without signed "
+	    "checkpoints" },
 	{ WITH_UP("{}"), "f.json:2:12: \"upstream\" has no \"address\"; it is required" },
 	{ WITH_UP("{\"address\":\"a:1\",\"addresses\":[\"b:2\"]}"),
 	    "f.json:2:41: \"address\" and \"addresses\" together; one is enough" },
@@ -438,7 +443,8 @@ static const char everything[] =
     "\"server_name\":\"kms\",\"certificate\":\"c\",\"key\":\"k\"},\"pool\":{\"idle\":1,\"max\":2}},"
     "\"metrics\":{\"address\":\"0.0.0.0:3\"},"
     "\"admin\":{\"address\":\"unix:/run/admin\"},"
-    "\"audit\":{\"trail\":\"/t\",\"create\":false,\"guarantee\":\"async\",\"unmatched\":\"deny\","
+    "\"audit\":{\"trail\":\"/"
+    "t\",\"sign\":null,\"create\":false,\"guarantee\":\"async\",\"unmatched\":\"deny\","
     "\"key_ids\":\"plain\",\"identity_name\":\"plain\",\"vocabulary\":\"2019\",\"group\":\"adm\","
     "\"segment_size\":\"1MiB\",\"ring_size\":65536,\"flush_interval\":\"1s\","
     "\"spacing\":{\"min\":0,\"max\":\"1ms\"},\"retention\":\"1h\",\"max_size\":\"2GiB\"},"
@@ -667,7 +673,8 @@ secrets_come_from_files_of_their_own(void **state)
 	expect_error(f, ADMIN, "/secret has 5 bytes; wanted at least 16");
 }
 
-#define SIGN(file) WITH_AUDIT("\"sign\":" file)
+#define SIGN(file)                                                                                 \
+	"{" LISTEN "," UPSTREAM "," INCLUDE ",\n\"audit\":{\"trail\":\"t\",\"sign\":" file "}}"
 
 static void
 a_signing_key_is_read_and_kept_out_of_the_trail(void **state)
@@ -830,11 +837,11 @@ static const struct {
 	{ "the trail", WITH_AUDIT("\"create\":true"), "audit", "audit.trail" },
 	{ "retention",
 	    "{" LISTEN "," UPSTREAM "," INCLUDE
-	    ",\"audit\":{\"trail\":\"trail\",\"retention\":\"2d\"}}",
+	    ",\"audit\":{\"trail\":\"trail\",\"sign\":null,\"retention\":\"2d\"}}",
 	    "audit", "" },
 	{ "ring and segments",
 	    "{" LISTEN "," UPSTREAM "," INCLUDE
-	    ",\"audit\":{\"trail\":\"trail\",\"ring_size\":65536,"
+	    ",\"audit\":{\"trail\":\"trail\",\"sign\":null,\"ring_size\":65536,"
 	    "\"segment_size\":65536}}",
 	    "audit", "audit.segment_size, audit.ring_size" },
 	{ "metrics", AND("\"metrics\":{\"address\":\"127.0.0.1:1\"}"), "metrics",

@@ -156,7 +156,8 @@ load_config(struct fixture *f, const char *sinks)
 	snprintf(path, sizeof(path), "%s/a.json", f->dir);
 	snprintf(text, sizeof(text),
 	    "{\"listen\":{\"address\":\"127.0.0.1:8443\",\"tls\":null},"
-	    "\"upstream\":{\"address\":\"kms.example.com:443\"},\"audit\":{\"trail\":\"trail\"},"
+	    "\"upstream\":{\"address\":\"kms.example.com:443\"},\"audit\":{\"trail\":\"trail\","
+	    "\"sign\":null},"
 	    "\"include\":[\"key-protect.json\"],\"sinks\":[%s]}",
 	    sinks);
 	if (config_load_text(path, slice_of(text), ROUTES, &config, &f->err) == -1)

@@ -65,7 +65,7 @@ match(const struct route_table *t, const char *method, const char *target, const
 static const char minimal[] =
     "{\"listen\":{\"address\":\"127.0.0.1:1\",\"tls\":null},"
     "\"upstream\":{\"address\":\"127.0.0.1:2\",\"tls\":null},"
-    "\"audit\":{\"trail\":\"/tmp/trail\"},\"include\":[\"key-protect.json\"]}";
+    "\"audit\":{\"trail\":\"/tmp/trail\",\"sign\":null},\"include\":[\"key-protect.json\"]}";
 
 static int
 load_set(void **state)
