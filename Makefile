@@ -98,6 +98,8 @@ PROXY_OBJ := $(PROXY_SRC:%.c=$B/%.o)
 KMS_OBJ   := $(KMS_SRC:%.c=$B/%.o)
 LOAD_OBJ  := $(LOAD_SRC:%.c=$B/%.o)
 UNIT      := $(UNIT_SRC:tests/unit/%.c=$B/unit/%)
+FAULT_SRC := $(shell grep -ls FAULT_POINT src/*/*.c proxy/*/*.c)
+FAULT_OBJ := $(FAULT_SRC:%.c=$B/faults/%.o)
 FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 
 LIB      := $B/libkeytrail.a
@@ -126,6 +128,24 @@ programs: $(if $(PROXY_SRC),$B/keytrail) $(if $(KMS_SRC),$B/kms) $(LIB)
 $B/keytrail: $(PROXY_OBJ) $(LIB)
 	$(call say,LINK,$@)
 	$Q$(CC) $(OPT) $(LINK) -o $@ $(PROXY_OBJ) $(LIB) $(LDLIBS)
+
+# The program that dies where a test wants it (keytrail/fault.h).
+$B/keytrail-faults: $(FAULT_OBJ) $(PROXY_OBJ) $(LIB)
+	$(call say,LINK,$@)
+	$Q$(CC) $(OPT) $(LINK) -o $@ $(FAULT_OBJ) \
+	    $(filter-out $(FAULT_SRC:%.c=$B/%.o),$(PROXY_OBJ)) $(LIB) $(LDLIBS)
+
+$(FAULT_OBJ): CPPFLAGS += -DKEYTRAIL_FAULTS
+$B/faults/%.o: %.c $B/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) -c -o $@ $<
+
+# To be preloaded: a disk that fails as a test wants it.
+$B/faults/shim.so: tests/faults/shim.c $B/flags
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$Q$(CC) -D_GNU_SOURCE -std=c11 $(WARNINGS) -O2 -g -shared -fPIC -pthread -o $@ $<
 
 $B/kms: LDLIBS += -levent_openssl
 $B/kms: $(KMS_OBJ) $(LIB)
@@ -174,7 +194,7 @@ $B/fuzz/%: tests/fuzz/%.c $(LIBPROXY) $(LIB)
 	$(call say,LINK,$@)
 	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -fsanitize=fuzzer -o $@ $< $(LIBPROXY) $(LIB) $(LDLIBS)
 
--include $(LIB_OBJ:.o=.d) $(PROXY_OBJ:.o=.d) $(KMS_OBJ:.o=.d) $(LOAD_OBJ:.o=.d) \
+-include $(LIB_OBJ:.o=.d) $(PROXY_OBJ:.o=.d) $(FAULT_OBJ:.o=.d) $(KMS_OBJ:.o=.d) $(LOAD_OBJ:.o=.d) \
          $(UNIT:=.d) $(FUZZ:=.d)
 
 # ---- tests -------------------------------------------------------------------------------------
@@ -191,7 +211,7 @@ check: ## format, include graph, static analysis, unit tests under ASan and UBSa
 unit: $(UNIT) ## unit tests (SAN=address|thread, CC=clang)
 	@$(PYTHON) tests/run-unit $(UNIT)
 
-integration: programs $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
+integration: programs $B/keytrail-faults $B/faults/shim.so $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) tests/integration
 
@@ -224,7 +244,7 @@ CYCLES ?= 1000
 crash: ## kill the sidecar CYCLES (1000) times under traffic; no call may lack its one record
 	$(call again,$(PACKAGES_TEST),programs run-crash)
 
-run-crash: $B/unit/test_slots $B/unit/test_journal
+run-crash: $B/faults/shim.so $B/unit/test_slots $B/unit/test_journal
 	@$(PYTHON) tests/run-unit $^
 	@KEYTRAIL_BUILD=$(CURDIR)/$B KEYTRAIL_KILL_CYCLES=$(CYCLES) $(PYTHON) -m pytest -q -s -p no:cacheprovider \
 	    tests/integration/test_kill.py

@@ -1,6 +1,7 @@
 #include "data/exchange_internal.h"
 
 #include "data/rewrite.h"
+#include "keytrail/fault.h"
 
 #include <assert.h>
 
@@ -152,6 +153,7 @@ exchange_publish(struct exchange *ex)
 	ev.unknown_reason = "restart";
 	complete_correlation(ex, &ev);
 	ring_slot_publish(ring, ex->slot, render(ex, &ev, ring_slot_line(ring, ex->slot)));
+	FAULT_POINT("exchange.after_slot");
 }
 
 static void
@@ -177,6 +179,7 @@ exchange_intend(struct exchange *ex)
 	metrics_add(w->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	n = render(ex, &ev, ring_line(w->ring, EVENT_LINE_MAX));
 	position = ring_commit(w->ring, EVENT_LINE_MAX, n, RING_DURABLE);
+	FAULT_POINT("exchange.after_intent");
 	journal_kick(w->journal);
 	return position;
 }
@@ -219,8 +222,11 @@ exchange_record(struct exchange *ex)
 	ex->claimed = false;
 	complete_correlation(ex, &ex->event);
 	n = render(ex, &ex->event, ring_line(w->ring, EVENT_LINE_MAX));
+	FAULT_POINT("exchange.before_commit");
 	position = ring_commit(w->ring, EVENT_LINE_MAX, n, durable ? RING_DURABLE : 0);
+	FAULT_POINT("exchange.after_commit");
 	retire(ex);
+	FAULT_POINT("exchange.after_close");
 	if (!durable) {
 		journal_kick_async(w->journal);
 		return 0;

@@ -1,6 +1,7 @@
 #include "data/exchange_internal.h"
 
 #include "keytrail/clock.h"
+#include "keytrail/fault.h"
 
 /* The request cannot be completed.  Before RECORD that decides the event: its head has left, and a
  * service that acts on a head alone may have acted. */
@@ -91,6 +92,7 @@ flush_request(struct exchange *ex)
 			return false;
 		}
 		ex->forwarded = true;
+		FAULT_POINT("exchange.after_first_byte");
 		wtimer_set(&ex->timer, exchange_config(ex)->timeouts.body);
 		/* A request that may be sent again keeps its bytes until an answer comes. */
 		if (ex->may_retry && n == buf_size(&ex->to_up))

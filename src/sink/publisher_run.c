@@ -3,6 +3,7 @@
 #include "publisher_impl.h"
 
 #include "keytrail/clock.h"
+#include "keytrail/fault.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -176,11 +177,13 @@ commit(struct place *s)
 		s->flush_failed = false;
 		went_well(s, "");
 	}
+	FAULT_POINT("sink.after_flush");
 	if (cursor_write(&s->cursor, &s->pos) == -1 || cursor_sync(&s->cursor) == -1) {
 		log_error(s->p->log, "cursor_failed", "sink %s: %s: %s", s->name, s->cursor_name,
 		    strerror(errno));
 		return 0;
 	}
+	FAULT_POINT("sink.after_cursor");
 	s->dirty = false;
 	atomic_store(&s->keep, s->pos.seq + 1);
 	return 0;
@@ -262,6 +265,7 @@ deliver(struct place *s, struct err *err)
 		count(s, METRIC_SINK_RETRIES, &s->retries, 1);
 		return -1;
 	}
+	FAULT_POINT("sink.after_deliver");
 	went_well(s, why.msg);
 	finish_batch(s);
 	return 0;

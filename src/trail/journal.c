@@ -3,6 +3,7 @@
 #include "journal_internal.h"
 #include "keytrail/base64.h"
 #include "keytrail/clock.h"
+#include "keytrail/fault.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -103,6 +104,7 @@ release(struct journal *j)
 	trail_durable_mark(j->opts.trail, &segment, &offset);
 	for (size_t i = 0; i < j->nmembers; i++)
 		ring_release(j->members[i].ring, j->members[i].pos, segment, offset);
+	FAULT_POINT("journal.after_release");
 	for (size_t i = 0; i < j->nmembers; i++) {
 		struct member *m = &j->members[i];
 
@@ -156,6 +158,7 @@ journal_commit(struct journal *j)
 	j->pending = j->recorded = j->waiting = 0;
 	j->failures = 0;
 	buf_consume(&j->own, buf_size(&j->own));
+	FAULT_POINT("journal.before_release");
 	release(j);
 	return 0;
 }

@@ -2,6 +2,7 @@
 #include "journal_internal.h"
 #include "keytrail/clock.h"
 #include "keytrail/event.h"
+#include "keytrail/fault.h"
 
 #include <sys/random.h>
 
@@ -255,6 +256,7 @@ journal_expire(struct journal *j)
 	    "keytrail: expired segments are removed", first, last);
 	if (journal_commit(j) == -1)
 		return -1;
+	FAULT_POINT("expire.after_record");
 	if (trail_expire(t, before, max_size, last + 1, &first, &last, &err) == -1)
 		goto fail;
 	log_info(j->opts.log, "trail_expired", "removed %llu to %llu", (unsigned long long)first,

@@ -2,6 +2,7 @@
 
 #include "keytrail/base64.h"
 #include "keytrail/clock.h"
+#include "keytrail/fault.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -103,6 +104,7 @@ write_checkpoint(struct ledger *l, struct slice note, struct err *err)
 		 O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640)) == -1)
 		return err_set_errno(err, "%s: write checkpoint", l->dir);
 	ok = write(fd, note.p, note.n) == (ssize_t)note.n && fdatasync(fd) == 0;
+	FAULT_POINT("ledger.before_rename");
 	if (close(fd) == -1 || !ok ||
 	    renameat(dirfd, "checkpoint.new", dirfd, "checkpoint") == -1 || fsync(dirfd) == -1)
 		return err_set_errno(err, "%s: write checkpoint", l->dir);

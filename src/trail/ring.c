@@ -1,4 +1,5 @@
 #include "keytrail/crc32c.h"
+#include "keytrail/fault.h"
 #include "ring_internal.h"
 
 #include <assert.h>
@@ -248,6 +249,7 @@ ring_commit(struct ring *r, size_t max, size_t n, unsigned flags)
 	e->flags = flags;
 	e->epoch = r->epoch;
 	e->crc = ring_entry_crc(e, r->head);
+	FAULT_POINT("ring.before_head");
 	r->head += ring_entry_size(n);
 	/* Sequentially consistent, not just release: the consumer says that it sleeps and then
 	 * looks at head; the producer moves head and then looks whether the consumer sleeps. */
@@ -296,6 +298,7 @@ void
 ring_release(struct ring *r, uint64_t pos, uint64_t segment, uint64_t offset)
 {
 	atomic_store(&r->h->tail, pos);
+	FAULT_POINT("ring.after_tail");
 	atomic_store_explicit(&r->h->offset, offset, memory_order_release);
 	atomic_store_explicit(&r->h->segment, segment, memory_order_release);
 }

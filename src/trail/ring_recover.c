@@ -1,5 +1,6 @@
 /* Recovery: what a killed process left in a ring's file. */
 #include "keytrail/crc32c.h"
+#include "keytrail/fault.h"
 #include "ring_internal.h"
 
 #include <errno.h>
@@ -190,6 +191,7 @@ ring_clear(int dirfd, const char *name, struct err *err)
 		rc = 0;
 	else if (ring_next_epoch(&h, &epoch, err) == 0)
 		rc = ring_write_header(fd, &opts, epoch, name, err);
+	FAULT_POINT("recover.after_clear");
 out:
 	close(fd);
 	return rc;

@@ -1,5 +1,6 @@
 /* Calls in flight: one complete line each, there as long as nothing better is committed. */
 #include "keytrail/crc32c.h"
+#include "keytrail/fault.h"
 #include "ring_internal.h"
 
 #include <assert.h>
@@ -150,6 +151,7 @@ ring_slot_publish(struct ring *r, unsigned slot, size_t n)
 	s->epoch = r->epoch;
 	s->reserved = 0;
 	s->crc = ring_slot_crc(s, slot);
+	FAULT_POINT("ring.before_slot");
 	atomic_store_explicit(
 	    &r->slots.states[slot], ring_slot_open_word(r->epoch), memory_order_release);
 }

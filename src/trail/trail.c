@@ -1,4 +1,5 @@
 /* Opening and closing: the directory, its lock, its identity. */
+#include "keytrail/fault.h"
 #include "trail_internal.h"
 
 #include <assert.h>
@@ -201,6 +202,7 @@ open_trail(
 	    "\",\"boot\":\"%s\",\"log\":\"%s\",\"seq\":", t->boot, t->log);
 	if (trail_recover(t, &before, rec, err) == -1)
 		return -1;
+	FAULT_POINT("recover.after_segments");
 	now.mark = t->mark;
 	memcpy(now.log, t->log, TRAIL_ID_SIZE);
 	memcpy(now.boot, t->boot, TRAIL_ID_SIZE);

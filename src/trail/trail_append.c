@@ -1,6 +1,7 @@
 /* The one writer: number, queue, write, sync, roll. */
 #include "keytrail/clock.h"
 #include "keytrail/crc32c.h"
+#include "keytrail/fault.h"
 #include "trail_internal.h"
 
 #include <assert.h>
@@ -135,6 +136,7 @@ trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *err)
 
 	if ((new = t->io.create(t->io.arg, t->dirfd, name.s)) == -1)
 		return err_set_errno(err, "%s: create %s", t->path, name.s);
+	FAULT_POINT("segment.after_create");
 	if (fchmod(new, 0640) == -1 || fchown(new, (uid_t)-1, t->gid) == -1 ||
 	    fsync(t->dirfd) == -1) {
 		err_set_errno(err, "%s: create %s", t->path, name.s);
@@ -142,6 +144,7 @@ trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *err)
 		close(new);
 		return -1;
 	}
+	FAULT_POINT("segment.after_dir_sync");
 	*fd = new;
 	return 0;
 }
@@ -163,6 +166,7 @@ trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset)
 	/* Short of room the segment is used all the same: trail_reserve tells. */
 	if (!t->cannot_reserve && t->segment_size > offset)
 		allocate_to(t, t->segment_size);
+	FAULT_POINT("segment.after_allocate");
 }
 
 /* What was reserved and not written is given back. */
@@ -170,6 +174,7 @@ static void
 seal(struct trail *t, uint64_t length)
 {
 	t->io.truncate(t->io.arg, t->fd, (off_t)length);
+	FAULT_POINT("segment.after_seal");
 	close(t->fd);
 	t->fd = -1;
 	atomic_fetch_add_explicit(&t->sealed_bytes, length, memory_order_relaxed);
@@ -243,9 +248,11 @@ trail_reopen(struct trail *t, struct err *err)
 	if (t->first == first && unlinkat(t->dirfd, trail_segment_name(first, "").s, 0) == -1 &&
 	    errno != ENOENT)
 		return err_set_errno(err, "%s: remove the failed segment %" PRIu64, t->path, first);
+	FAULT_POINT("reopen.before_create");
 	if (trail_segment_create(t, first, &fd, err) == -1)
 		return -1;
 	trail_segment_use(t, fd, first, 0);
+	FAULT_POINT("reopen.after_create");
 	return 0;
 }
 
@@ -338,6 +345,7 @@ trail_write(struct trail *t, struct err *err)
 		return 0;
 	if (t->fd == -1)
 		return err_set(err, "%s: no open segment", t->path);
+	FAULT_POINT("trail.before_write");
 	if (write_all(t, s, t->offset) == -1) {
 		err_set_errno(err, "%s: write %s", t->path, trail_segment_name(t->first, "").s);
 		t->io.truncate(t->io.arg, t->fd, (off_t)t->offset);
@@ -387,13 +395,16 @@ trail_sync(struct trail *t, struct err *err)
 {
 	if (t->written_seq == t->mark.seq)
 		return 0;
+	FAULT_POINT("trail.before_sync");
 	if (t->io.sync(t->io.arg, t->fd) == -1)
 		return err_set_errno(
 		    err, "%s: sync %s", t->path, trail_segment_name(t->first, "").s);
+	FAULT_POINT("trail.after_sync");
 	if (check_name(t, err) == -1)
 		return -1;
 	t->mark = (struct trail_mark){ t->written_seq, t->first, t->offset };
 	trail_state_publish(t->state, &t->mark);
+	FAULT_POINT("trail.after_mark");
 	atomic_store_explicit(&t->durable_seq, t->mark.seq, memory_order_release);
 	if (t->offset >= t->roll_at && buf_size(&t->queue) == 0)
 		roll(t);

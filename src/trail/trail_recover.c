@@ -2,6 +2,7 @@
  * Recovery.  First the segments from the durable one on are read whole, and what is torn is cut;
  * then what only the rings held is appended.
  */
+#include "keytrail/fault.h"
 #include "trail_internal.h"
 
 #include <errno.h>
@@ -245,6 +246,7 @@ continue_segment(struct scan *s, struct err *err)
 		close(fd);
 		return -1;
 	}
+	FAULT_POINT("recover.after_cut");
 	trail_segment_use(t, fd, s->first, s->line_end);
 	return 0;
 }

@@ -1,5 +1,6 @@
 /* Retention: which sealed segments may go, and their going. */
 #include "keytrail/clock.h"
+#include "keytrail/fault.h"
 #include "trail_internal.h"
 
 #include <errno.h>
@@ -71,6 +72,7 @@ expire(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64
 			break;
 		}
 		if (removing) {
+			FAULT_POINT("expire.after_unlink");
 			atomic_fetch_sub(&t->sealed_bytes, (uint64_t)st.st_size);
 			atomic_fetch_sub(&t->segments, 1);
 		}

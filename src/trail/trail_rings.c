@@ -5,6 +5,7 @@
  * every intent whose call has no closing event gets one.
  */
 #include "keytrail/clock.h"
+#include "keytrail/fault.h"
 #include "keytrail/ring.h"
 #include "trail_internal.h"
 
@@ -409,6 +410,7 @@ recover_all(struct rings *r, struct trail_recovery *rec, struct err *err)
 			return -1;
 	if (r->marked && (mark_all_known(r, err) == -1 || append_all(r, rec, err) == -1))
 		return -1;
+	FAULT_POINT("recover.after_rings");
 	for (size_t i = 0; i < r->nnames; i++)
 		if (ring_clear(r->t->dirfd, r->names[i], err) == -1)
 			return err_prefix(err, "%s", r->t->path);

@@ -1,4 +1,5 @@
 #include "keytrail/crc32c.h"
+#include "keytrail/fault.h"
 #include "trail_internal.h"
 
 #include <errno.h>
@@ -54,6 +55,7 @@ static void
 slot_store(struct slot *s, uint64_t generation, const struct trail_mark *m)
 {
 	atomic_store_explicit(&s->sum, 0, memory_order_release);
+	FAULT_POINT("state.within_slot");
 	atomic_store_explicit(&s->seq, m->seq, memory_order_release);
 	atomic_store_explicit(&s->segment, m->segment, memory_order_release);
 	atomic_store_explicit(&s->offset, m->offset, memory_order_release);
@@ -197,6 +199,7 @@ trail_state_publish(struct trail_state *s, const struct trail_mark *m)
 	uint64_t generation = atomic_load_explicit(&p->generation, memory_order_relaxed) + 1;
 
 	slot_store(&p->slots[generation & 1], generation, m);
+	FAULT_POINT("state.before_generation");
 	atomic_store_explicit(&p->generation, generation, memory_order_release);
 }
 

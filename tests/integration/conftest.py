@@ -1,10 +1,12 @@
 """Fixtures: the PKI, the stand-in key service, scripted back ends, and the sidecar itself."""
 
 import itertools
+import subprocess
 
 import pytest
 
 import backend as backends
+import faults
 import support
 
 
@@ -51,6 +53,20 @@ def keytrail(tmp_path, pki, kms):
     yield make
     for sidecar in made:
         sidecar.finish()
+
+
+@pytest.fixture
+def signer(tmp_path):
+    """The file of a new key, and the text that verifies what it signs."""
+    made = subprocess.run([support.KEYTRAIL, "keygen", tmp_path / "sign.key", "example.com/test"],
+                          check=True, stdout=subprocess.PIPE, text=True)
+    return tmp_path / "sign.key", made.stdout.strip()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk that fails when told, for keytrail(..., environment=disk.environment)."""
+    return faults.Disk(tmp_path / "faults")
 
 
 @pytest.fixture

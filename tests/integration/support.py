@@ -184,6 +184,7 @@ class Keytrail:
         self.stdout_file = self.folder / "stdout"
         self.environment = {**os.environ, **SANITIZER, **(environment or {})}
         self.arguments = arguments
+        self.program = KEYTRAIL
         self.process = None
         self.ports = None  # once it has started
         self.expected_exit = 0
@@ -222,30 +223,37 @@ class Keytrail:
 
     def spawn(self):
         with open(self.stderr_file, "ab") as err, open(self.stdout_file, "ab") as out:
-            self.process = subprocess.Popen([KEYTRAIL, "run", self.file, *self.arguments],
+            self.process = subprocess.Popen([self.program, "run", self.file, *self.arguments],
                                             stdout=out, stderr=err, stdin=subprocess.DEVNULL,
                                             env=self.environment, cwd=self.folder,
                                             start_new_session=True)
 
     def start(self):
+        assert self.spawn_and_listen(), \
+            f"keytrail ended with {self.process.poll()}: {self.stderr()[-2000:]}"
+        return self
+
+    def spawn_and_listen(self):
+        """True when it listens, False when it has ended before that."""
         mark = self.stderr_file.stat().st_size if self.stderr_file.exists() else 0
         self.spawn()
         wanted = {"listen"} | {n for n in ("metrics", "admin") if self.config.get(n)
                                and "address" in self.config[n]}
 
-        def ready():
-            assert self.process.poll() is None, \
-                f"keytrail ended with {self.process.poll()}: {self.stderr()[-2000:]}"
+        def settled():
+            ended = self.process.poll() is not None
             ports = {}
             for line in self.log_lines(mark):
                 if line.get("event") == "listening":
                     name, _, address = line["message"].partition(" ")
                     ports[name] = int(address.rpartition(":")[2])
-            return ports if wanted <= ports.keys() else None
+            return ports if wanted <= ports.keys() and not ended else ended
 
-        self.ports = wait_for(ready, "the listeners")
-        self.port = self.ports["listen"]
-        return self
+        ports = wait_for(settled, "the listeners")
+        if ports is True:
+            return False
+        self.ports, self.port = ports, ports["listen"]
+        return True
 
     def stop(self, timeout=PATIENCE):
         """TERM, and all that must hold at the end of a life."""

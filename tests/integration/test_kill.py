@@ -5,7 +5,6 @@ answers that they got.  KEYTRAIL_KILL_CYCLES says how often the sidecar dies (ma
 """
 
 import contextlib
-import itertools
 import json
 import os
 import random
@@ -16,83 +15,13 @@ import time
 
 import http1
 from backend import ok
+from faults import STALL
+from oracle import CALLS, CONFIG, KEY, Oracle, call_until_gone
 from support import KEYTRAIL, PATIENCE, merge, new_id, segments, wait_for
 
 CYCLES = int(os.environ.get("KEYTRAIL_KILL_CYCLES", "30"))
 SEED = int(os.environ.get("KEYTRAIL_KILL_SEED", time.time_ns() % 10**6))
 CLIENTS = 6
-
-KEY = "72ad31e8-ce01-495c-b757-3e840b0cc9f8"
-CALLS = [  # method, path, body, guarantee
-    ("GET", "/api/v2/keys", None, "async"),
-    ("POST", f"/api/v2/keys/{KEY}/actions/unwrap", "{}", "durable"),
-    ("DELETE", f"/api/v2/keys/{KEY}", None, "intent"),
-    ("PUT", f"/api/v2/keys/{KEY}/policies", "{}", "intent"),
-]
-CONFIG = {"routes": [{"action": "kms.secrets.list", "method": "GET", "path": "/api/v2/keys",
-                      "guarantee": "async"}],
-          "audit": {"flush_interval": "5ms"}}
-
-
-SLOW_SYNC = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-int
-fdatasync(int fd)
-{
-	int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-
-	while (access(getenv("STALL"), F_OK) == 0)
-		usleep(1000);
-	return real(fd);
-}
-"""
-
-
-def slow_sync(folder):
-    """An environment in which fdatasync stands still as long as <folder>/stall is there."""
-    source, library = folder / "slow.c", folder / "slow.so"
-    source.write_text(SLOW_SYNC)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    # The sanitizers' libraries must come first; they are told to let this one be.
-    return {"LD_PRELOAD": str(library), "STALL": str(folder / "stall"),
-            "ASAN_OPTIONS": "verify_asan_link_order=0"}
-
-
-class Oracle:
-    """What is known outside of the sidecar."""
-
-    def __init__(self):
-        self.lock = threading.Lock()
-        self.reached = {}   # correlation ID -> method, as the back end saw it
-        self.answered = {}  # correlation ID -> status, as a client saw it
-        self.guarantee = {}
-
-    def script(self, connection):
-        while (request := connection.read_request()) is not None:
-            correlation = request.get("Correlation-Id")
-            with self.lock:
-                self.reached[correlation] = request.method
-            connection.send(ok(extra=f"Correlation-Id: {correlation}\r\n"))
-
-
-def call_until_gone(sidecar, oracle, first):
-    try:
-        with sidecar.client() as c:
-            for method, path, body, guarantee in itertools.islice(
-                    itertools.cycle(CALLS), first, None):
-                correlation = new_id()
-                oracle.guarantee[correlation] = guarantee
-                r = c.request(method, path, {"Correlation-Id": correlation}, body)
-                if r.status == 200:
-                    oracle.answered[correlation] = r.status
-                if r.get("Connection") == "close":
-                    break
-    except (OSError, http1.Closed):
-        pass
 
 
 def one_life(sidecar, oracle, rng):
@@ -114,34 +43,6 @@ def one_life(sidecar, oracle, rng):
         sidecar.kill()
 
 
-def check(sidecar, oracle):
-    """The trail against the oracle; how many calls nobody knows the outcome of."""
-    closings, intents, unknown, last = {}, {}, 0, 0
-    for event in sidecar.events():
-        assert event["trail"]["seq"] == last + 1, f"{event['trail']['seq']} follows {last}"
-        last = event["trail"]["seq"]
-        if event["action"].startswith("keytrail."):
-            continue
-        kind = intents if event.get("kind") == "intent" else closings
-        assert event["correlationId"] not in kind, f"twice: {event}"
-        kind[event["correlationId"]] = event
-    for correlation, method in oracle.reached.items():
-        assert correlation in closings, f"{method} {correlation} reached the service unrecorded"
-        if oracle.guarantee[correlation] == "intent":
-            assert correlation in intents, f"{method} {correlation} was forwarded unannounced"
-    for correlation, status in oracle.answered.items():
-        assert closings[correlation]["reason"].get("reasonCode") == status
-    for correlation, event in intents.items():
-        assert event["outcome"] == "pending" and oracle.guarantee[correlation] == "intent"
-        assert closings[correlation]["id"] == event["id"]
-    for correlation, event in closings.items():
-        assert correlation in oracle.guarantee
-        if event["reason"]["reasonType"] == "restart":
-            assert event["outcome"] == "unknown" and event["recovered"] is True
-            unknown += 1
-    return unknown
-
-
 def test_every_call_has_one_record_however_the_sidecar_dies(keytrail, raw_backend):
     print(f"seed {SEED}")
     rng = random.Random(SEED)
@@ -151,10 +52,10 @@ def test_every_call_has_one_record_however_the_sidecar_dies(keytrail, raw_backen
         one_life(sidecar, oracle, rng)
         if cycle % 50 == 49:
             sidecar.start()
-            check(sidecar, oracle)
+            oracle.check(sidecar.events())
             sidecar.kill()
     sidecar.start()
-    unknown = check(sidecar, oracle)
+    unknown = oracle.check(sidecar.events())
     print(f"{CYCLES} kills, {len(oracle.reached)} calls reached the service, "
           f"{len(oracle.answered)} were answered, {unknown} ended unknown; lost 0, doubled 0")
     assert unknown > 0 or CYCLES < 30
@@ -255,31 +156,31 @@ def test_intents_go_only_to_the_sinks_that_ask(keytrail, raw_backend, tmp_path):
     assert outcomes == {"all": ["pending", "success"], "closed": ["success"]}
 
 
-def test_an_intent_that_does_not_become_durable_refuses_the_call(keytrail, raw_backend, tmp_path):
+def test_an_intent_that_does_not_become_durable_refuses_the_call(keytrail, raw_backend, disk):
     """A disk that stands still: the call is not forwarded, and its intent is closed all the same."""
     backend = raw_backend(ok())
-    sidecar = keytrail(backend, environment=slow_sync(tmp_path))
+    sidecar = keytrail(backend, environment=disk.environment)
     with sidecar.client() as c:
-        (tmp_path / "stall").touch()
+        disk.set(STALL)
         r = c.request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": (i := new_id())})
         assert r.status == 503 and b"TRAIL_SLOW" in r.body
-        (tmp_path / "stall").unlink()
+        disk.clear()
     assert backend.requests == []
     event = sidecar.event(i)
     assert event["outcome"] == "failure" and event["reason"]["reasonForFailure"] == "trail_slow"
     assert [e["correlationId"] for e in sidecar.intents()] == [i]
 
 
-def test_a_client_that_goes_before_its_intent_is_durable(keytrail, raw_backend, tmp_path):
+def test_a_client_that_goes_before_its_intent_is_durable(keytrail, raw_backend, disk):
     backend = raw_backend(ok())
-    sidecar = keytrail(backend, environment=slow_sync(tmp_path))
+    sidecar = keytrail(backend, environment=disk.environment)
     with sidecar.client() as c:
-        (tmp_path / "stall").touch()
+        disk.set(STALL)
         c.send_request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": (i := new_id())})
         wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 1, "the call")
         c.reset()
     wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 0, "the end of the call")
-    (tmp_path / "stall").unlink()
+    disk.clear()
     assert sidecar.event(i)["reason"]["reasonType"] == "client_gone"
     assert backend.requests == []
 
@@ -317,15 +218,15 @@ def test_the_closing_event_is_found_where_only_the_intent_is_left(keytrail, raw_
 
 # ---- what was lost ----
 
-def test_losses_are_counted_and_recorded_when_there_is_room_again(keytrail, raw_backend, tmp_path):
+def test_losses_are_counted_and_recorded_when_there_is_room_again(keytrail, raw_backend, disk):
     """The disk stands still until the ring is full: async calls are served, and counted lost."""
     sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
-        "workers": 1, "audit": {"ring_size": 65536}}), environment=slow_sync(tmp_path))
+        "workers": 1, "audit": {"ring_size": 65536}}), environment=disk.environment)
 
     def lost():
         return sidecar.metric("keytrail_events_lost_total", reason="ring_full")
 
-    (tmp_path / "stall").touch()
+    disk.set(STALL)
     sent = 0
     with sidecar.client() as c:
         while lost() < 25:
@@ -333,7 +234,7 @@ def test_losses_are_counted_and_recorded_when_there_is_room_again(keytrail, raw_
             sent += 1
         r = c.request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": new_id()})
         assert r.status == 503 and b"TRAIL_SLOW" in r.body
-    (tmp_path / "stall").unlink()
+    disk.clear()
     told = wait_for(lambda: sidecar.own("keytrail.loss"), "the record of the loss")
     assert sum(e["details"]["count"] for e in told) == lost()
     assert told[0]["details"]["reason"] == "ring_full" and told[0]["severity"] == "critical"
@@ -347,10 +248,10 @@ def test_losses_are_counted_and_recorded_when_there_is_room_again(keytrail, raw_
     wait_for(balance, "accepted = durable + lost")
 
 
-def test_losses_survive_a_kill(keytrail, raw_backend, tmp_path):
+def test_losses_survive_a_kill(keytrail, raw_backend, disk):
     sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
-        "workers": 1, "audit": {"ring_size": 65536}}), environment=slow_sync(tmp_path))
-    (tmp_path / "stall").touch()
+        "workers": 1, "audit": {"ring_size": 65536}}), environment=disk.environment)
+    disk.set(STALL)
     sent, n = [], 0
     with sidecar.client() as c:
         while n < 10:
@@ -358,7 +259,7 @@ def test_losses_survive_a_kill(keytrail, raw_backend, tmp_path):
             assert c.request("GET", "/api/v2/keys", {"Correlation-Id": sent[-1]}).status == 200
             n = sidecar.metric("keytrail_events_lost_total", reason="ring_full")
         sidecar.kill()
-    (tmp_path / "stall").unlink()
+    disk.clear()
     sidecar.start()
     told, = sidecar.own("keytrail.loss")
     assert told["recovered"] is True and told["details"]["count"] == n

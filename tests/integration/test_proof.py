@@ -19,14 +19,6 @@ def run(*args, **options):
 
 
 @pytest.fixture
-def signer(tmp_path):
-    """The file of a new key, and the text that verifies what it signs."""
-    made = run("keygen", tmp_path / "sign.key", "example.com/test")
-    assert made.returncode == 0, made.stderr
-    return tmp_path / "sign.key", made.stdout.strip()
-
-
-@pytest.fixture
 def signed(keytrail, signer):
     """A running sidecar that signs, and the key."""
     sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])}}})

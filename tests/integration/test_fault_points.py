@@ -1,0 +1,76 @@
+"""The process dies at every named instant (keytrail/fault.h); no call is lost, doubled or renumbered.
+
+The list of instants is the source's, so that a new one is tested from the day on which it is there.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from faults import KEYTRAIL_FAULTS
+from oracle import CONFIG, Oracle, call_until_gone
+from support import KEYTRAIL, PATIENCE, ROOT, read_lines, wait_for
+
+POINTS = sorted({point for folder in ("src", "proxy") for path in (ROOT / folder).rglob("*.c")
+                 for point in re.findall(r'FAULT_POINT\("([^"]+)"\)', path.read_text())})
+CLIENTS = 4
+
+
+def live(sidecar, oracle, until):
+    """Traffic until until() holds or the sidecar is gone; then it is."""
+    if sidecar.spawn_and_listen():
+        threads = [threading.Thread(target=call_until_gone, args=(sidecar, oracle, i))
+                   for i in range(CLIENTS)]
+        for t in threads:
+            t.start()
+        wait_for(lambda: sidecar.process.poll() is not None or until(), "the end of a life")
+        sidecar.process.kill()
+        for t in threads:
+            t.join()
+    assert sidecar.process.wait(PATIENCE) == -signal.SIGKILL, sidecar.stderr()[-2000:]
+
+
+def lines_of(sidecar, sink):
+    """Every line that was ever durable: of the trail, and of the sink where it has expired."""
+    lines = {}
+    delivered = sink.read_bytes().split(b"\n")[:-1] if sink.exists() else []
+    for line in delivered + read_lines(sidecar.trail_dir):
+        event = json.loads(line)
+        number = event["trail"]["seq"]
+        assert lines.setdefault(number, line) == line, f"number {number} was used twice"
+    return [json.loads(lines[n]) for n in sorted(lines)]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_dying_at(point, keytrail, raw_backend, tmp_path, signer, disk):
+    oracle = Oracle()
+    sink = tmp_path / "out.jsonl"
+    sidecar = keytrail(raw_backend(oracle.script), {
+        **CONFIG, "audit": {**CONFIG["audit"], "segment_size": 65536, "max_size": 262144,
+                            "sign": {"file": str(signer[0])}},
+        "sinks": [{"name": "out", "type": "file", "path": str(sink), "intents": True}],
+        "workers": 1}, start=False, environment=disk.environment)
+    some = 40
+    live(sidecar, oracle, lambda: len(oracle.answered) > some)
+    # One sync of a segment fails, so that the way back from there is passed too.
+    disk.set("sync *.jsonl EIO 40 1")
+    sidecar.program = KEYTRAIL_FAULTS
+    for n in (1, 2):
+        sidecar.environment["KEYTRAIL_FAULT"] = f"{point}:{n}"
+        before = len(oracle.answered)
+        enough = (lambda: False) if n == 1 else (lambda: len(oracle.answered) > before + some)
+        live(sidecar, oracle, enough)
+    disk.clear()
+    sidecar.program = KEYTRAIL
+    sidecar.start()
+    sidecar.stop()
+    events = lines_of(sidecar, sink)
+    assert [e["trail"]["seq"] for e in events] == list(range(1, len(events) + 1))
+    oracle.check(events)
+    out = subprocess.run([KEYTRAIL, "verify", sidecar.trail_dir, "--key", signer[1]],
+                         capture_output=True, text=True)
+    assert out.returncode == 0, out.stdout + out.stderr
