@@ -80,7 +80,8 @@ struct config_audit {
 	char *trail; /* directory */
 	bool create; /* default true: make a new log where there is none */
 	enum guarantee guarantee;
-	bool deny_unmatched; /* "unmatched": "deny" */
+	uint64_t degrade_max; /* seconds, default 1 h; 0: forbidden */
+	bool deny_unmatched;  /* "unmatched": "deny" */
 	enum event_key_ids key_ids;
 	enum event_names identity_name;
 	enum event_vocabulary vocabulary;
@@ -122,9 +123,9 @@ struct config_sink {
 
 struct config_admin {
 	bool enabled;
-	char *unix_path; /* or NULL: `address` */
-	struct config_address address;
-	struct config_secret token; /* bytes NULL: none asked for (loopback only) */
+	struct config_address address; /* host NULL: none */
+	char *socket;		       /* path, or NULL */
+	struct config_secret token;    /* bytes NULL: none asked for (loopback only) */
 };
 
 struct config {
@@ -172,6 +173,9 @@ bool config_needs_restart(
 
 /* The names of top-level members that differ ("routes, limits"); "" when nothing does. */
 void config_changes(const struct config *running, const struct config *next, char *out, size_t n);
+
+/* A time with its unit ("30m") as a whole number of units; -1 when the text is none. */
+int config_time_of(const char *text, uint64_t unit_ns, uint64_t *out);
 
 bool config_network_contains(
     const struct config_network *nets, size_t n, const unsigned char address[16]);

@@ -44,31 +44,34 @@ enum metric_id {
 	METRIC_UPSTREAM_IDLE,	     /* gauge */
 	METRIC_UPSTREAM_CONNECTS,
 	METRIC_UPSTREAM_REUSES,
-	METRIC_UPSTREAM_RETRIES,  /* stale pooled connection replaced */
-	METRIC_UPSTREAM_FAILURES, /* by reason: index = enum upstream_failure */
-	METRIC_UPSTREAM_CUT,	  /* answers cut after RECORD */
-	METRIC_EVENTS_ACCEPTED,	  /* made: recorded, waiting or lost */
-	METRIC_EVENTS_RECORDED,	  /* appended to the trail */
-	METRIC_EVENTS_DURABLE,	  /* synced */
-	METRIC_EVENTS_LOST,	  /* by reason: index = enum metric_loss */
-	METRIC_TRAIL_BYTES,	  /* gauge */
-	METRIC_TRAIL_SEGMENTS,	  /* gauge */
-	METRIC_TRAIL_FREE_BYTES,  /* gauge: room on the trail's file system */
-	METRIC_TRAIL_SEQUENCE,	  /* gauge: highest durable number */
-	METRIC_TRAIL_SIGNED,	  /* gauge: events that the last checkpoint covers */
-	METRIC_TRAIL_WRITABLE,	  /* gauge 0/1 */
-	METRIC_FSYNC_SECONDS,	  /* histogram */
-	METRIC_COMMIT_EVENTS,	  /* histogram: events a group commit */
-	METRIC_TRAIL_FAILURES,	  /* by operation: index = enum metric_trail_op */
-	METRIC_SINK_DELIVERED,	  /* by sink */
-	METRIC_SINK_REJECTED,	  /* by sink */
-	METRIC_SINK_FILTERED,	  /* by sink */
-	METRIC_SINK_RETRIES,	  /* by sink */
-	METRIC_SINK_LAG_EVENTS,	  /* gauge by sink */
-	METRIC_SINK_LAG_SECONDS,  /* gauge by sink: age of the oldest undelivered event */
-	METRIC_SINK_UP,		  /* gauge by sink: last attempt was not a failure */
-	METRIC_RELOADS,		  /* by result: index 0 failure, 1 success */
-	METRIC_RELOAD_TIME,	  /* gauge: time of the last successful load, seconds since 1970 */
+	METRIC_UPSTREAM_RETRIES,   /* stale pooled connection replaced */
+	METRIC_UPSTREAM_FAILURES,  /* by reason: index = enum upstream_failure */
+	METRIC_UPSTREAM_CUT,	   /* answers cut after RECORD */
+	METRIC_EVENTS_ACCEPTED,	   /* made: recorded, waiting or lost */
+	METRIC_EVENTS_RECORDED,	   /* appended to the trail */
+	METRIC_EVENTS_DURABLE,	   /* synced */
+	METRIC_EVENTS_LOST,	   /* by reason: index = enum metric_loss */
+	METRIC_TRAIL_BYTES,	   /* gauge */
+	METRIC_TRAIL_SEGMENTS,	   /* gauge */
+	METRIC_TRAIL_FREE_BYTES,   /* gauge: room on the trail's file system */
+	METRIC_TRAIL_SEQUENCE,	   /* gauge: highest durable number */
+	METRIC_TRAIL_SIGNED,	   /* gauge: events that the last checkpoint covers */
+	METRIC_TRAIL_WRITABLE,	   /* gauge 0/1 */
+	METRIC_DEGRADED,	   /* gauge 0/1: break-glass */
+	METRIC_DEGRADED_REMAINING, /* gauge: seconds */
+	METRIC_DEGRADED_REQUESTS,
+	METRIC_FSYNC_SECONDS,	 /* histogram */
+	METRIC_COMMIT_EVENTS,	 /* histogram: events a group commit */
+	METRIC_TRAIL_FAILURES,	 /* by operation: index = enum metric_trail_op */
+	METRIC_SINK_DELIVERED,	 /* by sink */
+	METRIC_SINK_REJECTED,	 /* by sink */
+	METRIC_SINK_FILTERED,	 /* by sink */
+	METRIC_SINK_RETRIES,	 /* by sink */
+	METRIC_SINK_LAG_EVENTS,	 /* gauge by sink */
+	METRIC_SINK_LAG_SECONDS, /* gauge by sink: age of the oldest undelivered event */
+	METRIC_SINK_UP,		 /* gauge by sink: last attempt was not a failure */
+	METRIC_RELOADS,		 /* by result: index 0 failure, 1 success */
+	METRIC_RELOAD_TIME,	 /* gauge: time of the last successful load, seconds since 1970 */
 	METRIC_CERTIFICATE_EXPIRY, /* gauge: notAfter of the server's certificate, seconds since 1970 */
 	METRIC_LOG_SUPPRESSED,
 	METRIC_LOG_DROPPED,

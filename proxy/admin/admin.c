@@ -1,11 +1,11 @@
-#include "admin/admin.h"
+#include "admin/admin_internal.h"
 
 #include "data/listener.h"
 #include "keytrail/event.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
@@ -13,14 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define HEADERS_MAX	 8192
 #define TIMEOUT_S	 5
-#define BACKLOG		 128
+#define FORM_MAX	 4096
 
 #define TYPE_TEXT	 "text/plain; charset=utf-8"
 #define TYPE_JSON	 "application/json"
@@ -31,14 +28,15 @@
 struct door {
 	struct admin *admin;
 	struct evhttp *http;
-	bool guarded; /* the admin listener */
-	char *host;   /* as bound; NULL for a Unix socket */
+	bool guarded;  /* of the administration */
+	bool operates; /* the Unix socket: calls that change something */
+	char *host;    /* as bound; NULL for the socket */
 };
 
 struct admin {
 	struct admin_opts opts;
-	struct door metrics, admin;
-	char *unix_path;
+	struct door metrics, admin, socket;
+	char *socket_path;
 };
 
 /* ---- answers ---- */
@@ -350,7 +348,7 @@ token_allowed(struct door *door, struct evhttp_request *req)
 	bool repeated;
 	const char *given = find_one(req, "Authorization", &repeated);
 
-	if (token->bytes == NULL)
+	if (door->operates || token->bytes == NULL)
 		return true;
 	if (given == NULL || repeated || strncasecmp(given, "Bearer ", 7) != 0)
 		return false;
@@ -391,6 +389,54 @@ admit(struct door *door, struct evhttp_request *req)
 	return true;
 }
 
+/* ---- calls that change something ---- */
+
+struct admin_form {
+	struct evkeyvalq fields;
+};
+
+const char *
+admin_call_get(const struct admin_call *call, const char *name)
+{
+	return evhttp_find_header(&call->form->fields, name);
+}
+
+/* "name=value&..." of the body, as it stands in a URL's query. */
+static int
+read_form(struct evhttp_request *req, struct admin_form *form)
+{
+	struct evbuffer *in = evhttp_request_get_input_buffer(req);
+	char text[FORM_MAX + 1];
+	ev_ssize_t n = evbuffer_copyout(in, text, FORM_MAX);
+
+	if (n < 0 || memchr(text, '\0', (size_t)n) != NULL)
+		return -1;
+	text[n] = '\0';
+	return evhttp_parse_query_str(text, &form->fields);
+}
+
+static void
+operate(struct door *door, struct evhttp_request *req, const char *path)
+{
+	struct admin *a = door->admin;
+	struct evhttp_connection *conn = evhttp_request_get_connection(req);
+	struct admin_form form = { .fields = { 0 } };
+	struct admin_call call = { .path = path, .socket = a->socket_path, .form = &form };
+	struct buf text = BUF_INIT;
+	unsigned status;
+
+	if (admin_socket_peer(
+		bufferevent_getfd(evhttp_connection_get_bufferevent(conn)), &call.peer) == -1 ||
+	    read_form(req, &form) == -1) {
+		answer_text(req, 400, "wanted a form\n");
+		return;
+	}
+	status = a->opts.operate(a->opts.arg, &call, &text);
+	answer(req, (int)status, TYPE_TEXT, buf_slice(&text));
+	buf_fini(&text);
+	evhttp_clear_headers(&form.fields);
+}
+
 static void
 on_request(struct evhttp_request *req, void *arg)
 {
@@ -400,6 +446,10 @@ on_request(struct evhttp_request *req, void *arg)
 
 	if (!admit(door, req))
 		return;
+	if (method == EVHTTP_REQ_POST && door->operates && path != NULL) {
+		operate(door, req, path);
+		return;
+	}
 	if (method != EVHTTP_REQ_GET && method != EVHTTP_REQ_HEAD) {
 		evhttp_add_header(evhttp_request_get_output_headers(req), "Allow", "GET, HEAD");
 		answer_text(req, 405, "only GET and HEAD\n");
@@ -416,43 +466,6 @@ on_request(struct evhttp_request *req, void *arg)
 }
 
 /* ---- listening ---- */
-
-/* A socket that a killed process left behind, on which nobody listens. */
-static void
-remove_stale(const struct sockaddr_un *sun)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct stat st;
-
-	if (fd != -1 && lstat(sun->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	    connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) == -1 && errno == ECONNREFUSED)
-		unlink(sun->sun_path);
-	if (fd != -1)
-		close(fd);
-}
-
-static int
-bind_unix(const char *path, struct err *err)
-{
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-	int fd;
-
-	if (strlen(path) >= sizeof(sun.sun_path))
-		return err_set(err, "admin: %s: the path of a socket has at most %zu bytes", path,
-		    sizeof(sun.sun_path) - 1);
-	memcpy(sun.sun_path, path, strlen(path) + 1);
-	remove_stale(&sun);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	/* Nobody can connect before listen, so the mode is right from the start. */
-	if (fd == -1 || bind(fd, (const struct sockaddr *)&sun, sizeof(sun)) == -1 ||
-	    chmod(path, 0660) == -1 || listen(fd, BACKLOG) == -1) {
-		err_set_errno(err, "admin: listen on %s", path);
-		if (fd != -1)
-			close(fd);
-		return -1;
-	}
-	return fd;
-}
 
 static void
 announce(const struct admin *a, const char *what, int fd)
@@ -476,7 +489,7 @@ open_door(struct admin *a, struct door *door, int fd, const char *host, struct e
 						   EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE |
 						   EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
 	evhttp_set_max_headers_size(door->http, HEADERS_MAX);
-	evhttp_set_max_body_size(door->http, 0);
+	evhttp_set_max_body_size(door->http, door->operates ? FORM_MAX : 0);
 	evhttp_set_timeout(door->http, TIMEOUT_S);
 	evhttp_set_gencb(door->http, on_request, door);
 	if (evhttp_accept_socket(door->http, fd) == -1)
@@ -503,17 +516,32 @@ open_admin(struct admin *a, const struct config_admin *config, struct err *err)
 {
 	int fd;
 
-	a->admin.guarded = true;
-	if (config->unix_path == NULL) {
-		if ((fd = listener_bind(&config->address, "admin.address", err)) == -1)
-			return -1;
-		announce(a, "admin", fd);
-		return open_door(a, &a->admin, fd, config->address.host, err);
-	}
-	if ((fd = bind_unix(config->unix_path, err)) == -1)
+	if (config->address.host == NULL)
+		return 0;
+	if ((fd = listener_bind(&config->address, "admin.address", err)) == -1)
 		return -1;
-	a->unix_path = strdup(config->unix_path);
-	return open_door(a, &a->admin, fd, NULL, err);
+	announce(a, "admin", fd);
+	a->admin.guarded = true;
+	return open_door(a, &a->admin, fd, config->address.host, err);
+}
+
+static int
+open_socket(struct admin *a, const struct config_admin *config, struct err *err)
+{
+	int fd;
+
+	if (config->socket == NULL)
+		return 0;
+	if ((fd = admin_socket_bind(config->socket, err)) == -1)
+		return -1;
+	if ((a->socket_path = strdup(config->socket)) == NULL) {
+		close(fd);
+		unlink(config->socket);
+		return err_set(err, "admin: memory is short");
+	}
+	log_info(a->opts.log, "listening", "operator %s", config->socket);
+	a->socket.guarded = a->socket.operates = true;
+	return open_door(a, &a->socket, fd, NULL, err);
 }
 
 int
@@ -526,7 +554,8 @@ admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 		return err_set(err, "admin: memory is short");
 	a->opts = *opts;
 	if ((config->metrics_enabled && open_metrics(a, config, err) == -1) ||
-	    (config->admin.enabled && open_admin(a, &config->admin, err) == -1)) {
+	    (config->admin.enabled && (open_admin(a, &config->admin, err) == -1 ||
+					  open_socket(a, &config->admin, err) == -1))) {
 		admin_free(a);
 		return -1;
 	}
@@ -534,19 +563,24 @@ admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 	return 0;
 }
 
+static void
+close_door(struct door *door)
+{
+	if (door->http != NULL)
+		evhttp_free(door->http);
+	free(door->host);
+}
+
 void
 admin_free(struct admin *a)
 {
 	if (a == NULL)
 		return;
-	if (a->metrics.http != NULL)
-		evhttp_free(a->metrics.http);
-	if (a->admin.http != NULL)
-		evhttp_free(a->admin.http);
-	if (a->unix_path != NULL)
-		unlink(a->unix_path);
-	free(a->metrics.host);
-	free(a->admin.host);
-	free(a->unix_path);
+	close_door(&a->metrics);
+	close_door(&a->admin);
+	close_door(&a->socket);
+	if (a->socket_path != NULL)
+		unlink(a->socket_path);
+	free(a->socket_path);
 	free(a);
 }

@@ -1,15 +1,17 @@
 /*
- * admin: the two HTTP listeners of the sidecar's own: `metrics` and `admin`.
+ * admin: the HTTP listeners of the sidecar's own: `metrics`, and `admin` with address and socket.
  *
- *   metrics  /metrics /livez /readyz            for Prometheus and the kubelet; no details
- *   admin    the same, /readyz?verbose /status  loopback or a Unix socket, and a bearer token
+ *   metrics        /metrics /livez /readyz            for Prometheus and the kubelet; no details
+ *   admin.address  the same, /readyz?verbose /status  a bearer token, or a loopback address
+ *   admin.socket   the same, and operators' calls     mode 0600; SO_PEERCRED says who calls
  *
- * /metrics is text format 0.0.4, or OpenMetrics 1.0 where `Accept` prefers it.  Only GET and HEAD.
- * On the admin listener `Host` must be localhost, a loopback address or the bound address (any IP
+ * /metrics is text format 0.0.4, or OpenMetrics 1.0 where `Accept` prefers it.  Only GET and HEAD,
+ * but for operators' calls, which are POST with a form (application/x-www-form-urlencoded, at most
+ * 4 KiB).  On the admin listeners `Host` must be localhost, a loopback address or the bound address (any IP
  * address where it is bound to all), `Origin` and `Sec-Fetch-Site` must not be another site's, and
  * the token, where the configuration has one, is compared in constant time.  No answer holds a byte
- * of the request.  Heads are at most 8 KiB, there are no bodies, and five seconds of silence close
- * a connection.
+ * of the request.  Heads are at most 8 KiB, there are no other bodies, and five seconds of silence
+ * close a connection.
  *
  * Main thread, on its event_base (evhttp).
  */
@@ -20,8 +22,28 @@
 #include "keytrail/config.h"
 #include "keytrail/metrics.h"
 
+#include <sys/types.h>
+
 struct event_base;
 struct admin;
+
+/* Who calls over the socket, as the kernel says. */
+struct admin_peer {
+	uid_t uid;
+	pid_t pid;
+	char name[33]; /* of /etc/passwd; "uid:<number>" where that has none */
+};
+
+/* An operator's call. */
+struct admin_call {
+	const char *path;   /* "/degrade" */
+	const char *socket; /* over which it came */
+	struct admin_peer peer;
+	const struct admin_form *form;
+};
+
+/* The first value of a field of the form, or NULL. */
+const char *admin_call_get(const struct admin_call *call, const char *name);
 
 struct admin_opts {
 	struct event_base *base;
@@ -34,10 +56,12 @@ struct admin_opts {
 	/* Append members of the status object, with commas between them.  `configPath`, `requests`
 	 * and `upstream` are there already. */
 	void (*status)(void *arg, struct buf *json_members);
+	/* Do what an operator asks; `text`: what was done, or why it was not.  The HTTP status. */
+	unsigned (*operate)(void *arg, const struct admin_call *call, struct buf *text);
 	void *arg;
 };
 
-/* Listen as the configuration says (one listener, both or none).  Errors name the address. */
+/* Listen as the configuration says (every listener, some or none).  Errors name the address. */
 int admin_start(const struct admin_opts *opts, struct admin **out, struct err *err);
 void admin_free(struct admin *a); /* NULL is allowed */
 

@@ -44,6 +44,7 @@ int cli_explain(int argc, char **argv);
 int cli_routes(int argc, char **argv);
 int cli_reference(int argc, char **argv);
 int cli_tail(int argc, char **argv);
+int cli_degrade(int argc, char **argv);
 int cli_keygen(int argc, char **argv);
 int cli_proof(int argc, char **argv);
 int cli_verify(int argc, char **argv);

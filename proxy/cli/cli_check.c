@@ -241,7 +241,7 @@ check_metrics_address(const struct config *cfg, struct found *found, struct err 
 static int
 check_admin_address(const struct config *cfg, struct found *found, struct err *err)
 {
-	if (!cfg->admin.enabled || cfg->admin.unix_path != NULL)
+	if (!cfg->admin.enabled || cfg->admin.address.host == NULL)
 		return 0;
 	return check_bind("admin.address", &cfg->admin.address, found, err);
 }

@@ -30,6 +30,31 @@ flush_log(evutil_socket_t fd, short what, void *arg)
 		evtimer_add(&s->log_retry, &tv);
 }
 
+/* ---- own events ---- */
+
+static const struct timeval chronicle_retry = { 0, 100000 };
+
+static void
+flush_chronicle(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *s = arg;
+
+	(void)fd;
+	(void)what;
+	if (!chronicle_flush(&s->chronicle))
+		evtimer_add(&s->chronicle_retry, &chronicle_retry);
+}
+
+uint64_t
+server_record(struct server *s, const struct chronicle_entry *e)
+{
+	uint64_t position = chronicle_record(&s->chronicle, e);
+
+	if (position == 0)
+		evtimer_add(&s->chronicle_retry, &chronicle_retry);
+	return position;
+}
+
 /* ---- reload ---- */
 
 static void
@@ -51,7 +76,7 @@ record_reload(struct server *s, const struct signalfd_siginfo *who, bool ok, con
 		.details = details,
 		.ndetails = sizeof(details) / sizeof(details[0]) };
 
-	chronicle_record(&s->chronicle, &e);
+	server_record(s, &e);
 	metrics_add(s->shard, METRIC_RELOADS, ok, 1);
 }
 
@@ -163,6 +188,8 @@ open_loop(struct server *s, struct err *err)
 	event_assign(
 	    &s->log_event, s->base, log_wakeup_fd(s->log), EV_READ | EV_PERSIST, flush_log, s);
 	evtimer_assign(&s->log_retry, s->base, flush_log, s);
+	evtimer_assign(&s->chronicle_retry, s->base, flush_chronicle, s);
+	evtimer_assign(&s->degrade_timer, s->base, server_on_degrade_timer, s);
 	event_assign(&s->signal_event, s->base, s->signal_fd, EV_READ | EV_PERSIST, on_signal, s);
 	event_add(&s->log_event, NULL);
 	event_add(&s->signal_event, NULL);
@@ -193,7 +220,7 @@ record_stop(struct server *s)
 		.outcome = EVENT_SUCCESS,
 		.message = "keytrail: stopped" };
 
-	chronicle_record(&s->chronicle, &e);
+	server_record(s, &e);
 }
 
 /* What was accepted becomes durable first, then the sinks get their bounded time. */
@@ -205,6 +232,7 @@ stop(struct server *s)
 
 	log_info(s->log, "stopping", "finishing what is in flight");
 	stop_workers(s);
+	server_end_degrade(s, "stopped");
 	record_stop(s);
 	s->drained = journal_stop(s->journal, &err) == 0;
 	if (!s->drained)
@@ -255,6 +283,8 @@ tear_down(struct server *s)
 	if (s->base != NULL) {
 		event_del(&s->log_event);
 		event_del(&s->log_retry);
+		event_del(&s->chronicle_retry);
+		event_del(&s->degrade_timer);
 		event_del(&s->signal_event);
 		event_base_free(s->base);
 	}

@@ -116,7 +116,7 @@ open_trail(struct server *s, struct err *err)
 	for (unsigned i = 0; i <= s->nworkers; i++) {
 		bool mine = i == s->nworkers;
 		struct ring_opts room = { .size = mine ? SELF_RING : a->ring_size,
-			.slots = LOSS_SLOTS + (mine ? 0 : slots_for(s)),
+			.slots = LOSS_SLOTS + (mine ? CHRONICLE_SLOTS : slots_for(s)),
 			.slot_size = EVENT_LINE_MAX };
 
 		snprintf(name, sizeof(name), mine ? "ring.main" : "ring.%u", i);
@@ -198,7 +198,8 @@ make_workers(struct server *s, struct err *err)
 			.metrics = metrics_shard_new(s->metrics),
 			.ring = s->rings[i],
 			.journal = s->journal,
-			.open_connections = &s->open_connections };
+			.open_connections = &s->open_connections,
+			.degrade = &s->degrade };
 
 		if (opts.metrics == NULL)
 			return err_set(err, "memory is short");
@@ -253,7 +254,7 @@ record_start(struct server *s)
 
 	if (s->ledger != NULL)
 		ledger_key_text(s->ledger, key);
-	return chronicle_record(&s->chronicle, &e);
+	return server_record(s, &e);
 }
 
 static void
@@ -266,7 +267,7 @@ record_tamper(struct server *s, const char *message, const struct event_detail *
 		.details = details,
 		.ndetails = n };
 
-	chronicle_record(&s->chronicle, &e);
+	server_record(s, &e);
 }
 
 /* What the signed tree tells of the trail that was found. */

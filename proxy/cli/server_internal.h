@@ -2,7 +2,7 @@
  * server_internal: the parts of the running sidecar, shared by the files of that module.
  *
  * server.c is the life (signals, reload, stop), server_build.c the composition, server_status.c
- * what the admin listener asks.  Main thread only.
+ * what the admin listeners ask, server_operate.c what operators have it do.  Main thread only.
  */
 #ifndef KEYTRAIL_PROXY_SERVER_INTERNAL_H
 #define KEYTRAIL_PROXY_SERVER_INTERNAL_H
@@ -10,6 +10,7 @@
 #include "admin/admin.h"
 #include "cli/server.h"
 #include "data/chronicle.h"
+#include "data/degrade.h"
 #include "data/listener.h"
 #include "data/snapshot.h"
 #include "data/worker.h"
@@ -30,7 +31,7 @@ struct server {
 	struct metrics *metrics;
 	struct metrics_shard *shard; /* main's */
 	struct event_base *base;
-	struct event log_event, log_retry, signal_event;
+	struct event log_event, log_retry, signal_event, chronicle_retry, degrade_timer;
 	int signal_fd;
 	int64_t started; /* wall clock ns */
 	struct trail *trail;
@@ -46,6 +47,9 @@ struct server {
 	atomic_uint open_connections;
 	struct listener *listener;
 	struct admin *admin;
+	struct degrade degrade;
+	double degraded_before; /* requests that were counted so before it began */
+	int64_t degraded_until; /* wall clock ns */
 	bool stopping;
 	bool drained; /* everything that was accepted is durable */
 };
@@ -54,7 +58,15 @@ struct server {
  * caller all the same.  SERVER_STOPPED means that it runs. */
 enum server_result server_build(struct server *s, struct err *err);
 
-/* What the admin listener calls, with the server as argument. */
+/* What the admin listeners call, with the server as argument. */
 extern const struct admin_opts server_admin;
+unsigned server_operate(void *arg, const struct admin_call *call, struct buf *text);
+
+/* Into the trail, as soon as there is room.  As chronicle_record. */
+uint64_t server_record(struct server *s, const struct chronicle_entry *e);
+
+/* Be degraded no longer, if it is so, and record why. */
+void server_end_degrade(struct server *s, const char *why);
+void server_on_degrade_timer(evutil_socket_t fd, short what, void *arg);
 
 #endif

@@ -7,6 +7,21 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+/* JSON, or null. */
+static void
+status_degrade(struct server *s, struct buf *out)
+{
+	char until[CLOCK_EVENT_TIME_SIZE], reason[6 * sizeof(s->degrade.reason)];
+	long n = event_json_string(slice_of(s->degrade.reason), reason, sizeof(reason));
+
+	if (!degrade_begun(&s->degrade)) {
+		buf_printf(out, "\"degraded\":null,");
+		return;
+	}
+	clock_event_time(s->degraded_until, until);
+	buf_printf(out, "\"degraded\":{\"reason\":%.*s,\"until\":\"%s\"},", (int)n, reason, until);
+}
+
 static const struct config *
 current_config(void *arg)
 {
@@ -21,6 +36,7 @@ refresh(void *arg)
 	struct server *s = arg;
 	struct trail_stats st;
 	char why[128];
+	int64_t left = degrade_left_ns(&s->degrade, clock_mono_ns());
 
 	trail_stats(s->trail, &st);
 	journal_health(s->journal, why, sizeof(why));
@@ -33,6 +49,8 @@ refresh(void *arg)
 	metrics_set(s->shard, METRIC_TRAIL_WRITABLE, 0, why[0] == '\0');
 	metrics_set(s->shard, METRIC_LOG_SUPPRESSED, 0, (double)log_suppressed_total(s->log));
 	metrics_set(s->shard, METRIC_LOG_DROPPED, 0, (double)log_dropped_total(s->log));
+	metrics_set(s->shard, METRIC_DEGRADED, 0, left > 0);
+	metrics_set(s->shard, METRIC_DEGRADED_REMAINING, 0, (double)left / CLOCK_NS_PER_S);
 	publisher_set_gauges(s->publisher, s->shard);
 	if (s->snapshot->server != NULL)
 		metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY, 0,
@@ -52,18 +70,31 @@ describe_signing(struct server *s, char *out, size_t n)
 		ledger_key_name(s->ledger, out, n);
 }
 
+/* What is degraded is to be used: a trail that takes nothing does not make it unready then. */
+static void
+check_trail(struct server *s, struct health_check *out)
+{
+	char why[128], until[CLOCK_EVENT_TIME_SIZE];
+
+	out->name = "trail";
+	journal_health(s->journal, why, sizeof(why));
+	out->ok = why[0] == '\0' || degrade_begun(&s->degrade);
+	snprintf(out->detail, sizeof(out->detail), "%s", why);
+	if (!degrade_begun(&s->degrade))
+		return;
+	clock_event_time(s->degraded_until, until);
+	snprintf(out->detail, sizeof(out->detail), "degraded until %s: %s", until,
+	    why[0] != '\0' ? why : "the trail takes events");
+}
+
 static size_t
 checks(void *arg, struct health_check *out, size_t max)
 {
 	struct server *s = arg;
 	size_t n = 0;
 
-	if (n < max) {
-		out[n].name = "trail";
-		journal_health(s->journal, out[n].detail, sizeof(out[n].detail));
-		out[n].ok = out[n].detail[0] == '\0';
-		n++;
-	}
+	if (n < max)
+		check_trail(s, &out[n++]);
 	if (n < max) {
 		out[n].name = "listener";
 		out[n].ok = s->listener != NULL && !s->stopping;
@@ -144,9 +175,12 @@ status(void *arg, struct buf *out)
 	    trail_log_id(s->trail), trail_boot_id(s->trail), trail_durable_seq(s->trail), st.bytes,
 	    st.segments, st.free_bytes);
 	status_signing(s, out);
+	status_degrade(s, out);
 	status_sinks(s, out);
 }
 
-const struct admin_opts server_admin = {
-	.config = current_config, .refresh = refresh, .checks = checks, .status = status
-};
+const struct admin_opts server_admin = { .config = current_config,
+	.refresh = refresh,
+	.checks = checks,
+	.status = status,
+	.operate = server_operate };

@@ -10,6 +10,53 @@
 _Static_assert(EVENT_HARD_MAX == TRAIL_LINE_MAX && EVENT_TRAIL_MAX == TRAIL_MEMBER_MAX,
     "what the renderer leaves room for is what the trail adds");
 
+/* The position at its end, or 0: there is no room. */
+static uint64_t
+commit(struct chronicle *c, struct slice line)
+{
+	struct ring *ring = c->loss.ring;
+	uint64_t position;
+
+	if (!ring_claim(ring, line.n))
+		return 0;
+	memcpy(ring_line(ring, line.n), line.p, line.n);
+	position = ring_commit(ring, line.n, line.n, RING_DURABLE | RING_SELF);
+	journal_kick(c->loss.journal);
+	return position;
+}
+
+static bool
+set_aside(struct chronicle *c, struct slice line)
+{
+	struct ring *ring = c->loss.ring;
+	unsigned slot;
+
+	if (c->nwaiting == CHRONICLE_SLOTS || line.n > EVENT_LINE_MAX ||
+	    (slot = ring_slot_take(ring)) == RING_NO_SLOT)
+		return false;
+	memcpy(ring_slot_line(ring, slot), line.p, line.n);
+	ring_slot_publish(ring, slot, line.n);
+	c->waiting[c->nwaiting].slot = slot;
+	c->waiting[c->nwaiting++].n = line.n;
+	return true;
+}
+
+bool
+chronicle_flush(struct chronicle *c)
+{
+	struct ring *ring = c->loss.ring;
+
+	while (c->nwaiting > 0) {
+		unsigned slot = c->waiting[0].slot;
+
+		if (commit(c, (struct slice){ ring_slot_line(ring, slot), c->waiting[0].n }) == 0)
+			return false;
+		ring_slot_close(ring, slot);
+		memmove(c->waiting, c->waiting + 1, --c->nwaiting * sizeof(c->waiting[0]));
+	}
+	return loss_flush(&c->loss, c->observer);
+}
+
 uint64_t
 chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
 {
@@ -20,23 +67,20 @@ chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
 		.time_ns = clock_wall_ns(),
 		.details = e->details,
 		.ndetails = e->ndetails };
-	struct ring *ring = c->loss.ring;
+	char text[ENTRY_MAX];
+	struct slice line = { text, 0 };
 	unsigned char random[10];
-	uint64_t position;
-	size_t n;
+	uint64_t position = 0;
 
-	loss_flush(&c->loss, c->observer);
-	metrics_add(c->loss.metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
-	if (!ring_claim(ring, ENTRY_MAX)) {
-		loss_add(&c->loss, c->observer, e->action, "", ev.time_ns);
-		return 0;
-	}
 	while (getrandom(random, sizeof(random), 0) != sizeof(random))
 		continue;
 	clock_uuid7(ev.time_ns, random, ev.id);
-	n = event_render_self(c->observer, &ev, ring_line(ring, ENTRY_MAX));
-	position = ring_commit(ring, ENTRY_MAX, n, RING_DURABLE | RING_SELF);
-	journal_kick(c->loss.journal);
+	line.n = event_render_self(c->observer, &ev, text);
+	metrics_add(c->loss.metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
+	if (chronicle_flush(c))
+		position = commit(c, line);
+	if (position == 0 && !set_aside(c, line))
+		loss_add(&c->loss, c->observer, e->action, "", ev.time_ns);
 	return position;
 }
 

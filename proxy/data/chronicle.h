@@ -1,6 +1,9 @@
 /*
  * chronicle: the events of the sidecar's own life (keytrail.start, .stop, .reload ...), written
  * into the trail by the main thread through its own ring.
+ *
+ * What finds no room there stands in a slot of the ring (ring.h) until there is room, so that a
+ * killed process loses none of it.  When the slots are taken too, it is counted as lost.
  */
 #ifndef KEYTRAIL_PROXY_CHRONICLE_H
 #define KEYTRAIL_PROXY_CHRONICLE_H
@@ -11,9 +14,16 @@
 #include "keytrail/metrics.h"
 #include "keytrail/ring.h"
 
+#define CHRONICLE_SLOTS 8 /* of the ring, beside LOSS_SLOTS */
+
 struct chronicle {
 	struct loss loss;     /* knows "ring.main", the journal and main's metrics */
 	const char *observer; /* "keytrail/<log id>" */
+	unsigned nwaiting;
+	struct {
+		unsigned slot;
+		size_t n;	    /* bytes of the line */
+	} waiting[CHRONICLE_SLOTS]; /* oldest first */
 };
 
 struct chronicle_entry {
@@ -25,8 +35,11 @@ struct chronicle_entry {
 	size_t ndetails;
 };
 
-/* Never waits; what finds no room is counted as lost, and written about when there is room again.  The position to wait for, 0 when lost. */
+/* Never waits.  The position to wait for; 0: it found no room. */
 uint64_t chronicle_record(struct chronicle *c, const struct chronicle_entry *e);
+
+/* Write what found no room, if there is room now.  True: nothing is left. */
+bool chronicle_flush(struct chronicle *c);
 
 /* Wait until that position is durable, at most ms milliseconds: for a start, which no request may
  * precede in the trail. */

@@ -28,6 +28,16 @@ set_origin(struct exchange *ex, const struct http_head *head)
 	memcpy(ex->event.address, from.text, sizeof(ex->event.address));
 }
 
+static enum guarantee
+guarantee_of(const struct exchange *ex, const struct route *route)
+{
+	if (route->guarantee == GUARANTEE_ASYNC ||
+	    !degrade_covers(ex->worker->degrade, ex->started))
+		return route->guarantee;
+	metrics_add(ex->worker->metrics, METRIC_DEGRADED_REQUESTS, 0, 1);
+	return GUARANTEE_ASYNC;
+}
+
 static enum http_refusal
 classify(struct exchange *ex, const struct http_head *head)
 {
@@ -40,7 +50,7 @@ classify(struct exchange *ex, const struct http_head *head)
 	    &ex->event, head, &match, snap->correlation_header, c->correlation_grammar);
 	if (ex->client.subject != NULL)
 		identity_from_certificate(*ex->client.subject, &ex->event.identity);
-	ex->guarantee = match.route->guarantee;
+	ex->guarantee = guarantee_of(ex, match.route);
 	ex->intend = ex->guarantee == GUARANTEE_INTENT;
 	ex->to_head = slice_equal(head->method, SLICE("HEAD"));
 	ex->is_10 = head->minor == 0;

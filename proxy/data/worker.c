@@ -466,6 +466,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 	w->journal = o->journal;
 	loss_init(&w->loss, w->ring, w->journal, w->metrics);
 	w->open_connections = o->open_connections;
+	w->degrade = o->degrade;
 	TAILQ_INIT(&w->conns);
 	TAILQ_INIT(&w->durable_waiters);
 	TAILQ_INIT(&w->room_waiters);

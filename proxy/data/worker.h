@@ -7,6 +7,7 @@
 #ifndef KEYTRAIL_PROXY_WORKER_H
 #define KEYTRAIL_PROXY_WORKER_H
 
+#include "data/degrade.h"
 #include "data/loss.h"
 #include "data/mailbox.h"
 #include "data/snapshot.h"
@@ -64,6 +65,7 @@ struct worker {
 	struct journal *journal;
 	struct upstream *upstream;
 	atomic_uint *open_connections; /* of the whole process */
+	const struct degrade *degrade; /* likewise */
 	/* what changes */
 	struct lease *lease; /* the current snapshot */
 	struct conn_list conns;
@@ -85,6 +87,7 @@ struct worker_opts {
 	struct ring *ring;
 	struct journal *journal; /* before journal_start: the ring is added */
 	atomic_uint *open_connections;
+	const struct degrade *degrade;
 };
 
 /* ---- main thread ---- */

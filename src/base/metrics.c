@@ -103,6 +103,12 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    "Highest sequence number that a signed checkpoint covers; 0: nothing is signed."),
 	[METRIC_TRAIL_WRITABLE] =
 	    GAUGE("trail_writable", NULL, LABELS_NONE, "1 while the trail takes events, else 0."),
+	[METRIC_DEGRADED] = GAUGE("degraded", NULL, LABELS_NONE,
+	    "1 while an operator has every route served as `async`, else 0."),
+	[METRIC_DEGRADED_REMAINING] = GAUGE("degraded_remaining_seconds", "seconds", LABELS_NONE,
+	    "Time until that ends by itself; 0: it is not so."),
+	[METRIC_DEGRADED_REQUESTS] = COUNTER("degraded_requests", LABELS_NONE,
+	    "Requests on `durable` and `intent` routes that came while it was so."),
 	[METRIC_FSYNC_SECONDS] = HISTOGRAM("trail_sync_duration_seconds", "seconds", sync_bounds,
 	    "Duration of one sync of the trail."),
 	[METRIC_COMMIT_EVENTS] = HISTOGRAM("trail_commit_events", NULL, commit_bounds,

@@ -91,7 +91,12 @@ check_admin(const struct config_reader *r, const struct tree *root, struct confi
 {
 	const struct tree *admin = tree_get(root, "admin");
 
-	if (!cfg->admin.enabled || cfg->admin.unix_path != NULL || cfg->admin.token.bytes != NULL)
+	if (!cfg->admin.enabled)
+		return 0;
+	if (cfg->admin.address.host == NULL && cfg->admin.socket == NULL)
+		return tree_error(
+		    admin, r->err, "\"admin\" has neither \"address\" nor \"socket\"");
+	if (cfg->admin.address.host == NULL || cfg->admin.token.bytes != NULL)
 		return 0;
 	if (tree_get(admin, "token") == NULL)
 		return tree_error(admin, r->err,

@@ -129,8 +129,6 @@ dump_value(const struct member *m, const char *base, struct buf *out)
 		return dump_string_at(base, m->field, out);
 	case MEMBER_ADDRESS:
 		return dump_address(at, out);
-	case MEMBER_LOCAL:
-		return dump_address(at, out) == -1 ? -1 : dump_string_at(base, m->second, out);
 	case MEMBER_ADDRESSES:
 	case MEMBER_NETWORKS:
 	case MEMBER_STRINGS:

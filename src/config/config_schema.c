@@ -241,7 +241,6 @@ put_type_text(const struct member *m, struct buf *out)
 		[MEMBER_STRING] = "string",
 		[MEMBER_PATH] = "file name",
 		[MEMBER_ADDRESS] = "host:port",
-		[MEMBER_LOCAL] = "host:port or unix:/path",
 		[MEMBER_ADDRESSES] = "host:port",
 		[MEMBER_NETWORKS] = "array of networks",
 		[MEMBER_STRINGS] = "array of strings",

@@ -25,7 +25,6 @@ enum member_type {
 	MEMBER_STRING,	  /* char *, length between min and max */
 	MEMBER_PATH,	  /* char *, a file name, resolved against the folder of the file */
 	MEMBER_ADDRESS,	  /* struct config_address: "host:port" */
-	MEMBER_LOCAL,	  /* struct config_address, and char * at the second field: "unix:/path" */
 	MEMBER_ADDRESSES, /* array of them; a lone string is an array of one */
 	MEMBER_NETWORKS,  /* array of struct config_network */
 	MEMBER_STRINGS,	  /* array of char * */
@@ -117,7 +116,6 @@ char *config_resolve(struct arena *arena, const char *from, const char *file);
 
 /* Numbers with a unit; 0, or -1 when the text is none. */
 int config_bytes_of(const char *text, uint64_t *out);
-int config_time_of(const char *text, uint64_t unit_ns, uint64_t *out);
 /* Port 0 (any free one) is for callers to judge. */
 int config_address_of(const char *text, struct slice *host, uint16_t *port);
 int config_network_of(const char *text, struct config_network *out, struct err *err);

@@ -348,23 +348,6 @@ read_address(struct reading *v)
 	return 0;
 }
 
-static int
-read_local(struct reading *v)
-{
-	char *path;
-
-	if (get_text(v) == -1)
-		return -1;
-	if (strncmp(v->text, "unix:", 5) != 0)
-		return read_address(v);
-	if (v->text[5] != '/' || strlen(v->text + 5) > 107)
-		return not_wanted(v, "unix: and an absolute path of at most 107 bytes");
-	if ((path = arena_copy(v->r->arena, v->text + 5, strlen(v->text + 5))) == NULL)
-		return no_memory(v->r, v->at);
-	memcpy(v->base + v->m->second, &path, sizeof(path));
-	return 0;
-}
-
 /* ---- arrays ---- */
 
 typedef int (*element_fn)(struct reading *v, void *out);
@@ -493,8 +476,6 @@ read_value(struct reading *v, const struct member_table *table)
 		return read_path(v);
 	case MEMBER_ADDRESS:
 		return read_address(v);
-	case MEMBER_LOCAL:
-		return read_local(v);
 	case MEMBER_ADDRESSES:
 		return read_array(v, sizeof(struct config_address), read_address_element);
 	case MEMBER_NETWORKS:

@@ -246,7 +246,8 @@ class Keytrail:
             for line in self.log_lines(mark):
                 if line.get("event") == "listening":
                     name, _, address = line["message"].partition(" ")
-                    ports[name] = int(address.rpartition(":")[2])
+                    if not address.startswith("/"):
+                        ports[name] = int(address.rpartition(":")[2])
             return ports if wanted <= ports.keys() and not ended else ended
 
         ports = wait_for(settled, "the listeners")

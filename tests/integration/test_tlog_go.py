@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from support import PATIENCE, segments
-from test_proof import calls, run, signed, signer  # noqa: F401 (fixtures)
+from test_proof import calls, run, signed  # noqa: F401 (fixtures)
 
 LIBRARY = pathlib.Path("/usr/share/gocode")
 HERE = pathlib.Path(__file__).resolve().parent

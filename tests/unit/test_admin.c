@@ -23,7 +23,7 @@
 
 struct fixture {
 	char dir[TEMPDIR_SIZE];
-	char unix_path[TEMPDIR_SIZE + 32];
+	char socket_path[TEMPDIR_SIZE + 32];
 	char host[32], path[32];
 	unsigned char token[sizeof(TOKEN)];
 	struct config config;
@@ -73,9 +73,22 @@ status(void *arg, struct buf *out)
 	buf_printf(out, "\"workers\":4,\"sinks\":[]");
 }
 
-static const struct admin_opts template = {
-	.config = current_config, .refresh = refresh, .checks = checks, .status = status
-};
+static unsigned
+operate(void *arg, const struct admin_call *call, struct buf *text)
+{
+	const char *reason = admin_call_get(call, "reason");
+
+	(void)arg;
+	buf_printf(text, "%s %s %lu %ld %s\n", call->path, reason != NULL ? reason : "none",
+	    (unsigned long)call->peer.uid, (long)call->peer.pid, call->peer.name);
+	return reason != NULL ? 200 : 422;
+}
+
+static const struct admin_opts template = { .config = current_config,
+	.refresh = refresh,
+	.checks = checks,
+	.status = status,
+	.operate = operate };
 
 /* A port that was free a moment ago. */
 static uint16_t
@@ -110,7 +123,7 @@ setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	tempdir_make(f->dir);
-	snprintf(f->unix_path, sizeof(f->unix_path), "%s/admin.sock", f->dir);
+	snprintf(f->socket_path, sizeof(f->socket_path), "%s/admin.sock", f->dir);
 	strcpy(f->host, "127.0.0.1");
 	strcpy(f->path, "/etc/\"routes\".json");
 	memcpy(f->token, TOKEN, sizeof(TOKEN));
@@ -489,24 +502,60 @@ test_a_listener_on_all_addresses_takes_any_address_as_host(void **state)
 }
 
 static void
-test_a_unix_socket(void **state)
+test_the_socket_is_for_its_owner(void **state)
 {
 	struct fixture *f = *state;
 	struct stat st;
 
-	f->config.admin.unix_path = f->unix_path;
+	f->config.admin.socket = f->socket_path;
 	start_or_fail(f);
-	assert_int_equal(stat(f->unix_path, &st), 0);
-	assert_int_equal(st.st_mode & 0777, 0660);
-	assert_int_equal(talk(f, connect_unix(f->unix_path),
-			     "GET /livez HTTP/1.1\r\nConnection: close\r\n" LOCAL BEARER "\r\n"),
+	assert_int_equal(stat(f->socket_path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	assert_int_equal(talk(f, connect_unix(f->socket_path),
+			     "GET /status HTTP/1.1\r\nConnection: close\r\n" LOCAL "\r\n"),
 	    200);
-	assert_int_equal(talk(f, connect_unix(f->unix_path),
-			     "GET /livez HTTP/1.1\r\nConnection: close\r\n" LOCAL "\r\n"),
-	    401);
+	assert_int_equal(talk(f, connect_unix(f->socket_path),
+			     "GET /status HTTP/1.1\r\nConnection: close\r\nHost: evil\r\n\r\n"),
+	    403);
 	admin_free(f->admin);
 	f->admin = NULL;
-	assert_int_equal(stat(f->unix_path, &st), -1);
+	assert_int_equal(stat(f->socket_path, &st), -1);
+}
+
+#define POST(path, length)                                                                         \
+	"POST " path " HTTP/1.1\r\nConnection: close\r\n" LOCAL BEARER "Content-Length: " length   \
+	"\r\n\r\n"
+
+static void
+test_an_operator_is_known_by_the_kernel(void **state)
+{
+	struct fixture *f = *state;
+	char want[128];
+
+	f->config.admin.socket = f->socket_path;
+	start_or_fail(f);
+	assert_int_equal(talk(f, connect_unix(f->socket_path),
+			     POST("/degrade", "28") "reason=a+full%20disk&uid=77&x"),
+	    200);
+	snprintf(want, sizeof(want), "/degrade a full disk %lu %ld ", (unsigned long)getuid(),
+	    (long)getpid());
+	assert_memory_equal(body_of(f), want, strlen(want));
+	if (getuid() == 0)
+		assert_string_equal(body_of(f) + strlen(want), "root\n");
+	assert_int_equal(talk(f, connect_unix(f->socket_path), POST("/degrade", "0")), 422);
+	assert_int_equal(talk(f, connect_unix(f->socket_path), POST("/degrade", "5000")), 413);
+}
+
+static void
+test_what_changes_something_goes_over_the_socket_only(void **state)
+{
+	struct fixture *f = *state;
+
+	f->config.admin.socket = f->socket_path;
+	start_or_fail(f);
+	assert_int_equal(
+	    talk(f, connect_tcp(f->config.admin.address.port), POST("/degrade", "0")), 405);
+	assert_int_equal(talk(f, connect_tcp(f->config.metrics.port), POST("/degrade", "0")), 405);
 }
 
 static void
@@ -516,18 +565,20 @@ test_a_stale_socket_is_replaced_and_a_live_one_is_not(void **state)
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
-	strcpy(sun.sun_path, f->unix_path);
+	strcpy(sun.sun_path, f->socket_path);
 	assert_int_equal(bind(fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
 	close(fd);
 	f->config.metrics_enabled = false;
-	f->config.admin.unix_path = f->unix_path;
+	f->config.admin.address.host = NULL;
+	f->config.admin.socket = f->socket_path;
 	start_or_fail(f);
 	{
 		struct fixture second = *f;
 
 		assert_int_equal(start(&second), -1);
-		assert_non_null(strstr(second.err.msg, f->unix_path));
+		assert_non_null(strstr(second.err.msg, f->socket_path));
 		assert_non_null(strstr(second.err.msg, "in use"));
+		assert_int_equal(access(f->socket_path, F_OK), 0);
 	}
 }
 
@@ -577,7 +628,9 @@ main(void)
 		TEST(test_without_a_token_none_is_asked_for),
 		TEST(test_the_token_in_force_counts),
 		TEST(test_a_listener_on_all_addresses_takes_any_address_as_host),
-		TEST(test_a_unix_socket),
+		TEST(test_the_socket_is_for_its_owner),
+		TEST(test_an_operator_is_known_by_the_kernel),
+		TEST(test_what_changes_something_goes_over_the_socket_only),
 		TEST(test_a_stale_socket_is_replaced_and_a_live_one_is_not),
 		TEST(test_a_port_in_use_is_named),
 		TEST(test_neither_listener_is_started_unasked),

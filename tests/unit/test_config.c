@@ -119,7 +119,8 @@ static const struct {
 	{ AND("\"limits\":null"), "f.json:2:10: \"limits\" is null; wanted a value" },
 	{ WITH_AUDIT("\"zzzz\":{\"file\":\"x\"}"),
 	    "f.json:2:22: unknown member \"zzzz\" in audit; it has trail, create, guarantee, "
-	    "unmatched, key_ids, identity_name, hmac_key, hmac_epoch, sign, vocabulary, group, "
+	    "degrade_max, unmatched, key_ids, identity_name, hmac_key, hmac_epoch, sign, "
+	    "vocabulary, group, "
 	    "segment_size, ring_size, flush_interval, spacing, retention, max_size" },
 
 	/* listen and upstream */
@@ -219,9 +220,8 @@ static const struct {
 	    "loopback address" },
 	{ AND("\"admin\":{\"address\":\"0.0.0.0:1\",\"token\":null}"),
 	    "f.json:2:40: \"admin.token\" is null, but \"admin.address\" is no loopback address" },
-	{ AND("\"admin\":{\"address\":\"unix:relative\"}"),
-	    "f.json:2:20: \"admin.address\" is \"unix:relative\"; wanted unix: and an absolute "
-	    "path of at most 107 bytes" },
+	{ AND("\"admin\":{\"token\":null}"),
+	    "f.json:2:9: \"admin\" has neither \"address\" nor \"socket\"" },
 	{ AND("\"admin\":{\"address\":\"127.0.0.1:1\",\"token\":\"s3cret\"}"),
 	    "f.json:2:42: \"admin.token\" is a string; wanted {\"file\": \"...\"}, a secret has a "
 	    "file of its own" },
@@ -442,7 +442,7 @@ static const char everything[] =
     "\"upstream\":{\"addresses\":[\"a:8443\",\"[::1]:2\"],\"tls\":{\"ca\":\"ca.pem\","
     "\"server_name\":\"kms\",\"certificate\":\"c\",\"key\":\"k\"},\"pool\":{\"idle\":1,\"max\":2}},"
     "\"metrics\":{\"address\":\"0.0.0.0:3\"},"
-    "\"admin\":{\"address\":\"unix:/run/admin\"},"
+    "\"admin\":{\"socket\":\"/run/admin\"},"
     "\"audit\":{\"trail\":\"/"
     "t\",\"sign\":null,\"create\":false,\"guarantee\":\"async\",\"unmatched\":\"deny\","
     "\"key_ids\":\"plain\",\"identity_name\":\"plain\",\"vocabulary\":\"2019\",\"group\":\"adm\","
@@ -491,7 +491,8 @@ every_member_is_read(void **state)
 	assert_true(c->metrics_enabled);
 	assert_int_equal(c->metrics.port, 3);
 	assert_true(c->admin.enabled);
-	assert_string_equal(c->admin.unix_path, "/run/admin");
+	assert_null(c->admin.address.host);
+	assert_string_equal(c->admin.socket, "/run/admin");
 	assert_false(c->audit.create);
 	assert_int_equal(c->audit.guarantee, GUARANTEE_ASYNC);
 	assert_true(c->audit.deny_unmatched);

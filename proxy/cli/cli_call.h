@@ -1,0 +1,24 @@
+/*
+ * cli_call: one HTTP request over the admin socket of a running sidecar (admin.h).
+ */
+#ifndef KEYTRAIL_CLI_CALL_H
+#define KEYTRAIL_CLI_CALL_H
+
+#include "keytrail/buf.h"
+#include "keytrail/err.h"
+
+/* Which socket, from the arguments of a command: the `admin.socket` of a routes file, or --socket
+ * PATH. */
+struct cli_socket {
+	const char *file, *path; /* one of them, or neither: NULL */
+};
+
+/* Add a field to a form, escaped. */
+int cli_form_add(struct buf *form, const char *name, const char *value);
+
+/* POST the form (NULL: GET) to a page.  0 and the answer's body when it is well; -1 when nobody
+ * listens there or the sidecar refuses; err says so in its words. */
+int cli_call(const struct cli_socket *at, const char *page, const struct buf *form,
+    struct buf *answer, struct err *err);
+
+#endif

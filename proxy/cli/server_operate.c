@@ -1,0 +1,187 @@
+/* What operators ask over the admin socket.  Each call is one event of the trail: what it did, or
+ * keytrail.access when it was refused. */
+#include "cli/server_internal.h"
+
+#include "keytrail/clock.h"
+
+#include <event2/event.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#define DETAILS_MAX  16
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+struct operation {
+	const char *path;
+	int (*run)(
+	    struct server *s, const struct admin_call *call, struct buf *text, struct err *err);
+};
+
+/* ---- recording ---- */
+
+/* The entry, with who asked for it. */
+static void
+record_call(struct server *s, const struct admin_call *call, struct chronicle_entry *e)
+{
+	struct event_detail details[DETAILS_MAX] = {
+		{ "operator", EVENT_DETAIL_STRING, call->peer.name, 0 },
+		{ "operatorPid", EVENT_DETAIL_NUMBER, NULL, (uint64_t)call->peer.pid },
+		{ "operatorUid", EVENT_DETAIL_NUMBER, NULL, call->peer.uid },
+		{ "role", EVENT_DETAIL_STRING, "operator", 0 },
+		{ "socket", EVENT_DETAIL_STRING, call->socket, 0 },
+	};
+	const size_t who = 5;
+
+	memcpy(details + who, e->details, e->ndetails * sizeof(details[0]));
+	e->details = details;
+	e->ndetails += who;
+	server_record(s, e);
+}
+
+static void
+record_refusal(struct server *s, const struct admin_call *call, const char *path, const char *why)
+{
+	const struct event_detail details[] = {
+		{ "call", EVENT_DETAIL_STRING, path, 0 },
+		{ "reason", EVENT_DETAIL_STRING, why, 0 },
+	};
+	struct chronicle_entry e = { .action = "keytrail.access",
+		.severity = SEVERITY_WARNING,
+		.outcome = EVENT_FAILURE,
+		.message = "keytrail: an operator's call was refused",
+		.details = details,
+		.ndetails = COUNT(details) };
+
+	record_call(s, call, &e);
+}
+
+/* ---- break-glass ---- */
+
+static void
+arm_timer(struct server *s)
+{
+	int64_t left = degrade_left_ns(&s->degrade, clock_mono_ns());
+	struct timeval tv = { left / CLOCK_NS_PER_S, left % CLOCK_NS_PER_S / 1000 + 1 };
+
+	evtimer_add(&s->degrade_timer, &tv);
+}
+
+static int
+begin_degrade(struct server *s, const struct admin_call *call, struct buf *text, struct err *err)
+{
+	const char *time = admin_call_get(call, "for"), *reason = admin_call_get(call, "reason");
+	char until[CLOCK_EVENT_TIME_SIZE];
+	uint64_t seconds;
+	const struct event_detail details[] = {
+		{ "phase", EVENT_DETAIL_STRING, "start", 0 },
+		{ "reason", EVENT_DETAIL_STRING, s->degrade.reason, 0 },
+		{ "until", EVENT_DETAIL_STRING, until, 0 },
+	};
+	struct chronicle_entry e = { .action = "keytrail.degrade",
+		.severity = SEVERITY_CRITICAL,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: calls are served without waiting for their record",
+		.details = details,
+		.ndetails = COUNT(details) };
+
+	if (time == NULL || config_time_of(time, CLOCK_NS_PER_S, &seconds) == -1)
+		return err_set(err, "for how long? wanted whole seconds with a unit, like 30m");
+	if (degrade_begin(&s->degrade, seconds, s->config->audit.degrade_max,
+		reason != NULL ? reason : "", clock_mono_ns(), err) == -1)
+		return -1;
+	s->degraded_before = metrics_value(s->metrics, METRIC_DEGRADED_REQUESTS, 0);
+	s->degraded_until = clock_wall_ns() + (int64_t)seconds * CLOCK_NS_PER_S;
+	arm_timer(s);
+	clock_event_time(s->degraded_until, until);
+	log_warn(
+	    s->log, "degraded", "until %s, by %s: %s", until, call->peer.name, s->degrade.reason);
+	record_call(s, call, &e);
+	return buf_printf(text, "degraded until %s\n", until);
+}
+
+/* `call` NULL: nobody asked. */
+static void
+record_end(struct server *s, const struct admin_call *call, const char *why)
+{
+	double calls = metrics_value(s->metrics, METRIC_DEGRADED_REQUESTS, 0) - s->degraded_before;
+	const struct event_detail details[] = {
+		{ "calls", EVENT_DETAIL_NUMBER, NULL, (uint64_t)calls },
+		{ "phase", EVENT_DETAIL_STRING, "end", 0 },
+		{ "reason", EVENT_DETAIL_STRING, why, 0 },
+	};
+	struct chronicle_entry e = { .action = "keytrail.degrade",
+		.severity = SEVERITY_WARNING,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: calls wait for their record again",
+		.details = details,
+		.ndetails = COUNT(details) };
+
+	evtimer_del(&s->degrade_timer);
+	log_warn(s->log, "degrade_ended", "%s; %.0f calls came meanwhile", why, calls);
+	if (call != NULL)
+		record_call(s, call, &e);
+	else
+		server_record(s, &e);
+}
+
+static int
+end_degrade(struct server *s, const struct admin_call *call, struct buf *text, struct err *err)
+{
+	if (degrade_end(&s->degrade, err) == -1)
+		return -1;
+	record_end(s, call, "cancelled");
+	return buf_printf(text, "degraded no longer\n");
+}
+
+void
+server_end_degrade(struct server *s, const char *why)
+{
+	struct err err;
+
+	if (degrade_end(&s->degrade, &err) == 0)
+		record_end(s, NULL, why);
+}
+
+void
+server_on_degrade_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *s = arg;
+
+	(void)fd;
+	(void)what;
+	/* The loop's clock is coarser than ours: it may call a little too early. */
+	if (degrade_left_ns(&s->degrade, clock_mono_ns()) > 0)
+		arm_timer(s);
+	else
+		server_end_degrade(s, "elapsed");
+}
+
+/* ---- the calls ---- */
+
+static const struct operation operations[] = {
+	{ "/degrade", begin_degrade },
+	{ "/degrade/end", end_degrade },
+};
+
+unsigned
+server_operate(void *arg, const struct admin_call *call, struct buf *text)
+{
+	struct server *s = arg;
+	struct err err;
+
+	for (size_t i = 0; i < COUNT(operations); i++) {
+		const struct operation *o = &operations[i];
+
+		if (strcmp(call->path, o->path) != 0)
+			continue;
+		if (o->run(s, call, text, &err) == 0)
+			return 200;
+		record_refusal(s, call, o->path, err.msg);
+		buf_printf(text, "%s\n", err.msg);
+		return 409;
+	}
+	record_refusal(s, call, "unknown", "no such call");
+	buf_printf(text, "no such call\n");
+	return 404;
+}

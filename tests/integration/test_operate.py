@@ -1,0 +1,171 @@
+"""What operators do over the admin socket: break-glass, holds, and what is recorded of it."""
+
+import json
+import os
+import pwd
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from backend import ok
+from support import KEYTRAIL, PATIENCE, new_id, wait_for
+
+FULL = "allocate *.jsonl ENOSPC"
+
+
+@pytest.fixture
+def socket():
+    """A path that is short enough for one."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "admin.sock"
+
+
+@pytest.fixture
+def operated(keytrail, raw_backend, tmp_path, socket):
+    """operated(config): a sidecar with a socket, and a sink of type file."""
+    def make(config=None, **options):
+        config = config or {}
+        config.setdefault("audit", {}).setdefault("ring_size", 65536)
+        return keytrail(raw_backend(ok()), {
+            "workers": 1, "limits": {"connections": 20},
+            "admin": {"address": "127.0.0.1:0", "token": None, "socket": str(socket)},
+            "sinks": [{"name": "file", "type": "file", "path": str(tmp_path / "out.jsonl")}],
+            **config}, **options)
+    return make
+
+
+def run(sidecar, command, *arguments, status=0):
+    """keytrail COMMAND FILE ...; what it printed."""
+    done = subprocess.run([KEYTRAIL, command, sidecar.file, *arguments], timeout=PATIENCE,
+                          capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done.stderr if status else done.stdout
+
+
+def degrade(sidecar, time, reason="the disk is full", **options):
+    return run(sidecar, "degrade", "--for", time, "--reason", reason, **options)
+
+
+def degraded(sidecar, phase):
+    return [e for e in sidecar.own("keytrail.degrade") if e["details"]["phase"] == phase]
+
+
+def fill(sidecar, disk):
+    """Calls until one is refused for want of room."""
+    disk.set(FULL)
+    with sidecar.client() as c:
+        for _ in range(5000):
+            if (r := c.request("GET", "/api/v2/keys")).status == 503:
+                assert b"TRAIL_FULL" in r.body
+                return
+    raise AssertionError("the trail found room for everything")
+
+
+def status_of(sidecar):
+    return json.loads(sidecar.fetch("admin", "/status"))
+
+
+# ---- break-glass ----
+
+def test_a_full_disk_stops_nobody_while_degraded(operated, disk, tmp_path):
+    sidecar = operated(environment=disk.environment)
+    fill(sidecar, disk)
+    degrade(sidecar, "2s")
+    assert sidecar.metric("keytrail_degraded") == 1
+    assert 0 < sidecar.metric("keytrail_degraded_remaining_seconds") <= 2
+    checks = {c["name"]: c for c in json.loads(sidecar.fetch("admin", "/readyz?verbose"))["checks"]}
+    assert checks["trail"]["ok"] and checks["trail"]["detail"].startswith("degraded until ")
+    assert status_of(sidecar)["degraded"]["reason"] == "the disk is full"
+    for method in ("GET", "DELETE"):  # durable, intent
+        assert sidecar.call(method, f"/api/v2/keys/{new_id()}").status == 200
+    wait_for(lambda: sidecar.metric("keytrail_degraded") == 0, "the time to pass")
+    assert sidecar.call("GET", "/api/v2/keys").status == 503
+    assert status_of(sidecar)["degraded"] is None
+    disk.clear()
+    wait_for(lambda: degraded(sidecar, "end"), "the end to be recorded")
+    start, end = sidecar.own("keytrail.degrade")
+    assert start["severity"] == "critical" and start["details"]["reason"] == "the disk is full"
+    assert start["eventTime"] < start["details"]["until"] <= end["eventTime"]
+    assert start["details"]["operatorUid"] == os.getuid()
+    assert start["details"]["operator"] == pwd.getpwuid(os.getuid()).pw_name
+    assert (end["details"]["reason"], end["details"]["calls"]) == ("elapsed", 2)
+    loss = wait_for(lambda: [e for e in sidecar.own("keytrail.loss")
+                             if "kms.secrets" in e["details"]["actions"]], "the loss")
+    assert sum(e["details"]["count"] for e in loss) >= 2
+
+    def published():
+        events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        return [e["details"]["phase"] for e in events if e["action"] == "keytrail.degrade"]
+
+    wait_for(lambda: published() == ["start", "end"], "the sink to have both")
+
+
+def test_one_at_a_time_and_each_call_is_recorded(operated):
+    sidecar = operated()
+    degrade(sidecar, "1h")
+    assert "cannot be renewed" in degrade(sidecar, "10s", status=1)
+    refused, = sidecar.wait_own("keytrail.access")
+    assert refused["outcome"] == "failure" and refused["details"]["call"] == "/degrade"
+    assert "renewed" in refused["details"]["reason"]
+    assert refused["details"]["operatorUid"] == os.getuid()
+    run(sidecar, "degrade", "--end")
+    wait_for(lambda: degraded(sidecar, "end"), "the end to be recorded")
+    assert degraded(sidecar, "end")[0]["details"]["reason"] == "cancelled"
+    assert "not degraded" in run(sidecar, "degrade", "--end", status=1)
+    degrade(sidecar, "1h")
+    wait_for(lambda: len(degraded(sidecar, "start")) == 2, "the second one to be recorded")
+
+
+@pytest.mark.parametrize("most, time, says", [
+    ("30m", "31m", "1800 seconds"), (0, "1s", "forbidden"), ("4h", "0s", "14400 seconds"),
+    ("1h", "90", "like 30m"), ("1h", "1500ms", "like 30m")])
+def test_the_ceiling(operated, most, time, says):
+    sidecar = operated({"audit": {"degrade_max": most}})
+    assert says in degrade(sidecar, time, status=1)
+    assert sidecar.metric("keytrail_degraded") == 0
+    assert degraded(sidecar, "start") == []
+
+
+def test_a_restart_ends_it(operated):
+    sidecar = operated()
+    degrade(sidecar, "1h")
+    sidecar.stop()
+    end, = degraded(sidecar, "end")
+    assert end["details"]["reason"] == "stopped"
+    sidecar.start()
+    assert sidecar.metric("keytrail_degraded") == 0
+    degrade(sidecar, "1h")
+    wait_for(lambda: len(degraded(sidecar, "start")) == 2, "the second one to be recorded")
+    sidecar.kill()
+    sidecar.start()
+    assert sidecar.metric("keytrail_degraded") == 0 and status_of(sidecar)["degraded"] is None
+
+
+def test_a_kill_on_a_full_disk_forgets_no_operator(operated, disk):
+    """What finds no room is in the ring's slots until there is some."""
+    sidecar = operated(environment=disk.environment)
+    fill(sidecar, disk)
+    degrade(sidecar, "1h")
+    sidecar.kill()
+    assert degraded(sidecar, "start") == []
+    disk.clear()
+    sidecar.start()
+    start, = degraded(sidecar, "start")
+    assert start["details"]["reason"] == "the disk is full"
+
+
+def test_a_stale_socket_is_replaced_and_a_live_one_is_named(operated, keytrail, raw_backend, socket):
+    sidecar = operated()
+    sidecar.kill()
+    sidecar.start()
+    degrade(sidecar, "1h")
+    second = keytrail(raw_backend(ok()), {"admin": {"socket": str(socket)}}, start=False)
+    second.spawn()
+    assert second.process.wait(PATIENCE) == 1
+    assert f"{socket} is in use" in second.stderr()
+    second.process = None
+    sidecar.stop()
+    assert not socket.exists()
+    assert str(socket) in degrade(sidecar, "1h", status=1)
