@@ -157,7 +157,7 @@ trail_free(struct trail *t)
 	trail_state_unmap(t->state);
 	buf_fini(&t->queue);
 	for (size_t i = 0; i < 3; i++) {
-		int fd = (int[]){ t->fd, t->lockfd, t->dirfd }[i];
+		int fd = (int[]){ t->open.fd, t->lockfd, t->dirfd }[i];
 
 		if (fd != -1)
 			close(fd);
@@ -175,7 +175,7 @@ count_segments(struct trail *t, struct err *err)
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return -1;
 	for (size_t i = 0; i < l.n; i++)
-		if (l.first[i] != t->first &&
+		if (l.first[i] != t->open.first &&
 		    fstatat(t->dirfd, trail_segment_name(l.first[i], "").s, &st, 0) == 0)
 			atomic_fetch_add(&t->sealed_bytes, (uint64_t)st.st_size);
 	atomic_store(&t->segments, l.n > 0 ? l.n - 1 : 0);
@@ -222,7 +222,7 @@ trail_open(
 	*rec = (struct trail_recovery){ 0 };
 	if ((t = calloc(1, sizeof(*t))) == NULL)
 		return err_set_errno(err, "%s", opts->dir);
-	t->dirfd = t->lockfd = t->fd = -1;
+	t->dirfd = t->lockfd = t->open.fd = -1;
 	t->io = opts->io != NULL ? *opts->io : trail_disk;
 	t->segment_size = opts->segment_size;
 	t->room = opts->room;
@@ -244,8 +244,8 @@ trail_close(struct trail *t, bool clean)
 {
 	struct err err;
 
-	if (clean && t->fd != -1 && trail_write(t, &err) == 0 && trail_sync(t, &err) == 0) {
-		t->io.truncate(t->io.arg, t->fd, (off_t)t->offset);
+	if (clean && t->open.fd != -1 && trail_write(t, &err) == 0 && trail_sync(t, &err) == 0) {
+		t->io.truncate(t->io.arg, t->open.fd, (off_t)t->open.offset);
 		trail_state_set_clean(t->state, &err);
 	}
 	trail_free(t);

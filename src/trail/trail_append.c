@@ -83,29 +83,29 @@ check_free(struct trail *t, uint64_t want, struct err *err)
 static int
 allocate_to(struct trail *t, uint64_t end)
 {
-	uint64_t from = t->allocated > t->offset ? t->allocated : t->offset;
+	uint64_t from = t->open.allocated > t->open.offset ? t->open.allocated : t->open.offset;
 	int rc;
 
 	if (end <= from)
 		return 0;
 	do
-		rc = t->io.allocate(t->io.arg, t->fd, (off_t)from, (off_t)(end - from));
+		rc = t->io.allocate(t->io.arg, t->open.fd, (off_t)from, (off_t)(end - from));
 	while (rc == -1 && errno == EINTR);
 	if (rc == 0)
-		t->allocated = end;
+		t->open.allocated = end;
 	return rc;
 }
 
 int
 trail_reserve(struct trail *t, struct err *err)
 {
-	uint64_t queued = t->offset + buf_size(&t->queue);
+	uint64_t queued = t->open.offset + buf_size(&t->queue);
 	/* A line grows by its trail member between ring and file. */
 	uint64_t need = queued + t->room + t->room / 2;
 
-	if (t->allocated >= need)
+	if (t->open.allocated >= need)
 		return 0;
-	if (t->fd == -1)
+	if (t->open.fd == -1)
 		return err_set(err, "%s: no open segment", t->path);
 	if (!t->cannot_reserve) {
 		if (allocate_to(t, need + trail_step(t)) == 0 || allocate_to(t, need) == 0)
@@ -114,9 +114,9 @@ trail_reserve(struct trail *t, struct err *err)
 			return err_set_errno(err, "%s: reserve room", t->path);
 		t->cannot_reserve = true;
 	}
-	if (check_free(t, need - t->offset, err) == -1)
+	if (check_free(t, need - t->open.offset, err) == -1)
 		return -1;
-	t->allocated = queued + t->room + t->room / 2 + trail_step(t);
+	t->open.allocated = queued + t->room + t->room / 2 + trail_step(t);
 	return 0;
 }
 
@@ -149,20 +149,26 @@ trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *err)
 	return 0;
 }
 
+static void
+set_open(struct trail *t, const struct trail_segment *segment)
+{
+	t->open = *segment;
+	atomic_store_explicit(&t->open_bytes, segment->offset, memory_order_relaxed);
+}
+
 void
 trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset)
 {
 	struct stat st = { 0 };
 
 	fstat(fd, &st);
-	t->dev = st.st_dev;
-	t->ino = st.st_ino;
-	t->gone = false;
-	t->fd = fd;
-	t->first = first;
-	t->offset = t->allocated = offset;
-	t->roll_at = t->segment_size;
-	atomic_store_explicit(&t->open_bytes, offset, memory_order_relaxed);
+	set_open(t, &(struct trail_segment){ .fd = fd,
+			.first = first,
+			.dev = st.st_dev,
+			.ino = st.st_ino,
+			.offset = offset,
+			.allocated = offset,
+			.roll_at = t->segment_size });
 	/* Short of room the segment is used all the same: trail_reserve tells. */
 	if (!t->cannot_reserve && t->segment_size > offset)
 		allocate_to(t, t->segment_size);
@@ -171,12 +177,11 @@ trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset)
 
 /* What was reserved and not written is given back. */
 static void
-seal(struct trail *t, uint64_t length)
+seal(struct trail *t, int fd, uint64_t length)
 {
-	t->io.truncate(t->io.arg, t->fd, (off_t)length);
+	t->io.truncate(t->io.arg, fd, (off_t)length);
 	FAULT_POINT("segment.after_seal");
-	close(t->fd);
-	t->fd = -1;
+	close(fd);
 	atomic_fetch_add_explicit(&t->sealed_bytes, length, memory_order_relaxed);
 	atomic_fetch_add_explicit(&t->segments, 1, memory_order_relaxed);
 }
@@ -186,41 +191,35 @@ seal(struct trail *t, uint64_t length)
 static void
 roll(struct trail *t)
 {
+	struct trail_segment old = t->open;
 	struct err err;
-	uint64_t first = t->first, offset = t->offset, allocated = t->allocated;
-	int fd, old = t->fd;
+	int fd;
 
+	old.roll_at = old.offset + trail_step(t);
 	if (trail_segment_create(t, t->last_seq + 1, &fd, &err) == -1) {
-		t->roll_at = offset + trail_step(t);
+		set_open(t, &old);
 		return;
 	}
 	trail_segment_use(t, fd, t->last_seq + 1, 0);
 	if (trail_reserve(t, &err) == -1) {
-		unlinkat(t->dirfd, trail_segment_name(t->first, "").s, 0);
+		unlinkat(t->dirfd, trail_segment_name(t->open.first, "").s, 0);
 		close(fd);
-		t->fd = old;
-		t->first = first;
-		t->offset = offset;
-		t->allocated = allocated;
-		t->roll_at = offset + trail_step(t);
-		atomic_store_explicit(&t->open_bytes, offset, memory_order_relaxed);
+		set_open(t, &old);
 		return;
 	}
-	t->fd = old;
-	seal(t, offset);
-	t->fd = fd;
+	seal(t, old.fd, old.offset);
 }
 
 /* What stands under the name of a segment that is gone is not of this log. */
 static int
 put_replacement_aside(struct trail *t, struct err *err)
 {
-	struct trail_name name = trail_segment_name(t->first, "");
-	struct trail_name aside = trail_segment_name(t->first, ".replaced");
+	struct trail_name name = trail_segment_name(t->open.first, "");
+	struct trail_name aside = trail_segment_name(t->open.first, ".replaced");
 
 	if (renameat(t->dirfd, name.s, t->dirfd, aside.s) == -1 && errno != ENOENT)
 		return err_set_errno(err, "%s: put %s aside", t->path, name.s);
-	t->gone = false;
+	t->open.gone = false;
 	return 0;
 }
 
@@ -232,21 +231,22 @@ trail_reopen(struct trail *t, struct err *err)
 
 	buf_consume(&t->queue, buf_size(&t->queue));
 	t->last_seq = t->written_seq = t->mark.seq;
-	if (t->fd != -1) {
+	if (t->open.fd != -1) {
 		/* A segment without a durable line has the name that its successor needs. */
-		bool empty = t->first == first;
+		bool empty = t->open.first == first;
 
-		seal(t, empty ? 0 : t->mark.offset);
-		if (empty || t->gone)
+		seal(t, t->open.fd, empty ? 0 : t->mark.offset);
+		t->open.fd = -1;
+		if (empty || t->open.gone)
 			atomic_fetch_sub_explicit(&t->segments, 1, memory_order_relaxed);
-		if (t->gone && !empty)
+		if (t->open.gone && !empty)
 			atomic_fetch_sub_explicit(
 			    &t->sealed_bytes, t->mark.offset, memory_order_relaxed);
 	}
-	if (t->gone && put_replacement_aside(t, err) == -1)
+	if (t->open.gone && put_replacement_aside(t, err) == -1)
 		return -1;
-	if (t->first == first && unlinkat(t->dirfd, trail_segment_name(first, "").s, 0) == -1 &&
-	    errno != ENOENT)
+	if (t->open.first == first &&
+	    unlinkat(t->dirfd, trail_segment_name(first, "").s, 0) == -1 && errno != ENOENT)
 		return err_set_errno(err, "%s: remove the failed segment %" PRIu64, t->path, first);
 	FAULT_POINT("reopen.before_create");
 	if (trail_segment_create(t, first, &fd, err) == -1)
@@ -322,7 +322,7 @@ static int
 write_all(struct trail *t, struct slice s, uint64_t at)
 {
 	while (s.n > 0) {
-		ssize_t n = t->io.write(t->io.arg, t->fd, s.p, s.n, (off_t)at);
+		ssize_t n = t->io.write(t->io.arg, t->open.fd, s.p, s.n, (off_t)at);
 
 		if (n == -1 && errno == EINTR)
 			continue;
@@ -343,18 +343,19 @@ trail_write(struct trail *t, struct err *err)
 
 	if (s.n == 0)
 		return 0;
-	if (t->fd == -1)
+	if (t->open.fd == -1)
 		return err_set(err, "%s: no open segment", t->path);
 	FAULT_POINT("trail.before_write");
-	if (write_all(t, s, t->offset) == -1) {
-		err_set_errno(err, "%s: write %s", t->path, trail_segment_name(t->first, "").s);
-		t->io.truncate(t->io.arg, t->fd, (off_t)t->offset);
+	if (write_all(t, s, t->open.offset) == -1) {
+		err_set_errno(
+		    err, "%s: write %s", t->path, trail_segment_name(t->open.first, "").s);
+		t->io.truncate(t->io.arg, t->open.fd, (off_t)t->open.offset);
 		return -1;
 	}
-	t->offset += s.n;
+	t->open.offset += s.n;
 	buf_consume(&t->queue, s.n);
 	t->written_seq = t->last_seq;
-	atomic_store_explicit(&t->open_bytes, t->offset, memory_order_relaxed);
+	atomic_store_explicit(&t->open_bytes, t->open.offset, memory_order_relaxed);
 	return 0;
 }
 
@@ -362,19 +363,19 @@ trail_write(struct trail *t, struct err *err)
 static int
 check_name(struct trail *t, struct err *err)
 {
-	struct trail_name name = trail_segment_name(t->first, "");
+	struct trail_name name = trail_segment_name(t->open.first, "");
 	struct stat st;
 
 	if (fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		if (st.st_ino == t->ino && st.st_dev == t->dev)
+		if (st.st_ino == t->open.ino && st.st_dev == t->open.dev)
 			return 0;
 	} else if (errno != ENOENT) {
 		return err_set_errno(err, "%s: look for %s", t->path, name.s);
 	}
-	t->gone = true;
-	t->tampered = t->first;
-	if (t->mark.seq >= t->first) {
-		t->tampered_first = t->first;
+	t->open.gone = true;
+	t->tampered = t->open.first;
+	if (t->mark.seq >= t->open.first) {
+		t->tampered_first = t->open.first;
 		t->tampered_last = t->mark.seq;
 	}
 	return err_set(err, "%s: %s was deleted, renamed or replaced", t->path, name.s);
@@ -396,17 +397,17 @@ trail_sync(struct trail *t, struct err *err)
 	if (t->written_seq == t->mark.seq)
 		return 0;
 	FAULT_POINT("trail.before_sync");
-	if (t->io.sync(t->io.arg, t->fd) == -1)
+	if (t->io.sync(t->io.arg, t->open.fd) == -1)
 		return err_set_errno(
-		    err, "%s: sync %s", t->path, trail_segment_name(t->first, "").s);
+		    err, "%s: sync %s", t->path, trail_segment_name(t->open.first, "").s);
 	FAULT_POINT("trail.after_sync");
 	if (check_name(t, err) == -1)
 		return -1;
-	t->mark = (struct trail_mark){ t->written_seq, t->first, t->offset };
+	t->mark = (struct trail_mark){ t->written_seq, t->open.first, t->open.offset };
 	trail_state_publish(t->state, &t->mark);
 	FAULT_POINT("trail.after_mark");
 	atomic_store_explicit(&t->durable_seq, t->mark.seq, memory_order_release);
-	if (t->offset >= t->roll_at && buf_size(&t->queue) == 0)
+	if (t->open.offset >= t->open.roll_at && buf_size(&t->queue) == 0)
 		roll(t);
 	return 0;
 }

@@ -86,9 +86,20 @@ int trail_cursor_next(struct trail_cursor *c, struct trail_piece *out, struct er
 
 /* ---- trail: the writer ---- */
 
+/* The one that is written. */
+struct trail_segment {
+	int fd; /* -1 after a failure */
+	uint64_t first;
+	dev_t dev;
+	ino_t ino;
+	uint64_t offset;    /* end of what is written */
+	uint64_t allocated; /* end of what is reserved */
+	uint64_t roll_at;   /* offset from which a successor is opened */
+	bool gone;	    /* its name is another file's, or nobody's */
+};
+
 struct trail {
 	int dirfd, lockfd;
-	int fd; /* of the open segment; -1 after a failure */
 	char *path;
 	struct trail_io io;
 	uint64_t segment_size, room, used;
@@ -98,16 +109,10 @@ struct trail {
 	char member[128]; /* of every line: from boot to seq */
 	size_t nmember;
 	struct buf queue;
-	uint64_t first; /* of the open segment */
-	dev_t dev;	/* of its file */
-	ino_t ino;
-	bool gone;	   /* its name is another file's, or nobody's */
+	struct trail_segment open;
 	uint64_t tampered; /* the segment that was found gone, 0: none; with it, durable lines: */
 	uint64_t tampered_first, tampered_last;
-	uint64_t offset;    /* end of what is written */
-	uint64_t allocated; /* end of what is reserved */
-	uint64_t roll_at;   /* offset from which a successor is opened */
-	uint64_t last_seq;  /* numbered */
+	uint64_t last_seq; /* numbered */
 	uint64_t written_seq;
 	struct trail_mark mark; /* durable */
 	bool cannot_reserve;

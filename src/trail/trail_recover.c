@@ -271,7 +271,7 @@ choose_segment(struct scan *s, bool any, struct err *err)
 			return -1;
 		trail_segment_use(t, fd, s->expect, 0);
 	}
-	t->mark = (struct trail_mark){ t->last_seq, t->first, t->offset };
+	t->mark = (struct trail_mark){ t->last_seq, t->open.first, t->open.offset };
 	atomic_store(&t->durable_seq, t->last_seq);
 	return 0;
 }

@@ -38,7 +38,7 @@ count_expired(
 		struct trail_name name = trail_segment_name(l->first[*n], "");
 		uint64_t end = trail_list_end(l, *n);
 
-		if (l->first[*n] >= t->first || l->first[*n] >= t->mark.segment ||
+		if (l->first[*n] >= t->open.first || l->first[*n] >= t->mark.segment ||
 		    end > t->mark.seq + 1)
 			break;
 		if (fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW) == -1)

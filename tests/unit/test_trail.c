@@ -1163,6 +1163,34 @@ a_roll_that_fails_lets_the_segment_grow(void **state)
 	assert_true(x.fail_creates < 1000);
 }
 
+/* The successor is there and valid, but has no room: the old segment is still the open one. */
+static void
+a_roll_without_room_lets_the_segment_grow(void **state)
+{
+	struct fixture *f = *state;
+	struct faults x = { 0 };
+	struct trail_io io = faulty_io(&x);
+	struct trail_opts opts = {
+		.dir = f->dir, .create = true, .segment_size = SEGMENT, .room = 8192, .io = &io
+	};
+	struct trail_stats stats;
+
+	assert_int_equal(trail_open(&opts, &f->t, &f->rec, &f->err), 0);
+	x = (struct faults){ .fail_allocates = 1000, .error = ENOSPC };
+	append_durable(f, 100);
+	assert_true(x.fail_allocates < 1000);
+	assert_true(file_size(segment_path(f, 1)) > 4 * SEGMENT);
+	trail_stats(f->t, &stats);
+	assert_int_equal(stats.segments, 1);
+	assert_int_equal(stats.bytes, file_size(segment_path(f, 1)));
+	assert_int_equal(read_all(f, 0).n, 100);
+	x.fail_allocates = 0;
+	append_durable(f, 900);
+	trail_stats(f->t, &stats);
+	assert_true(stats.segments > 1);
+	assert_int_equal(read_all(f, 0).n, 1000);
+}
+
 static void
 room_that_is_short_is_told_and_found_again(void **state)
 {
@@ -1319,6 +1347,7 @@ main(void)
 		TEST(readers_without_a_trail_are_told),
 		TEST(a_failed_segment_is_sealed_and_followed_by_another),
 		TEST(a_roll_that_fails_lets_the_segment_grow),
+		TEST(a_roll_without_room_lets_the_segment_grow),
 		TEST(room_that_is_short_is_told_and_found_again),
 		TEST(a_file_system_that_cannot_reserve_is_used_all_the_same),
 		TEST(a_full_disk_never_tears_a_line),
