@@ -85,13 +85,19 @@ void ring_slot_close(struct ring *r, unsigned slot);
 
 /* ---- consumer ---- */
 
-/* The entry at *pos, if one is published: advances *pos past it. */
+/* The entry at *pos, if one is published: advances *pos past it, and past what is no entry: somebody
+ * has cut the file or written into it. */
 bool ring_next(struct ring *r, uint64_t *pos, struct slice *line, unsigned *flags);
+/* Entries committed since the ring was opened: from then on, as many are there to be found. */
+uint64_t ring_committed(const struct ring *r);
 uint64_t ring_tail(const struct ring *r); /* first position not yet released */
 /* All up to pos is durable, in the named segment at this offset. */
 void ring_release(struct ring *r, uint64_t pos, uint64_t segment, uint64_t offset);
 /* A claim found the ring full since this was last asked; to be asked after ring_release. */
 bool ring_was_starved(struct ring *r);
+/* The file was found cut since this was last asked (keytrail/mapguard.h); it is whole again, but what
+ * was in it may be gone. */
+bool ring_was_cut(struct ring *r);
 void ring_set_state(struct ring *r, enum ring_state state);
 
 /* ---- recovery ---- */

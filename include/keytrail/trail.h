@@ -83,6 +83,8 @@ int trail_sync(struct trail *t, struct err *err);
 /* After a failed write or sync: seal the segment, open a successor; the caller appends again every
  * line since the last good sync.  May be tried again after -1; nothing else may until then. */
 int trail_reopen(struct trail *t, struct err *err);
+/* The state page was found cut since this was last asked; it is whole again. */
+bool trail_state_was_cut(struct trail *t);
 /* The open segment was found gone since this was last asked: which one, and which durable numbers
  * went with it (0 when none). */
 bool trail_tampered(struct trail *t, uint64_t *segment, uint64_t *first, uint64_t *last);

@@ -1,6 +1,7 @@
 #include "cli/server_internal.h"
 
 #include "keytrail/clock.h"
+#include "keytrail/mapguard.h"
 
 #include <event2/event.h>
 
@@ -313,7 +314,9 @@ prepare(struct server *s, struct err *err)
 	    (s->metrics = metrics_new()) == NULL ||
 	    (s->shard = metrics_shard_new(s->metrics)) == NULL)
 		return err_set(err, "memory is short");
-	return open_signals(s, err) == -1 ? -1 : open_loop(s, err);
+	if (mapguard_install(err) == -1 || open_signals(s, err) == -1)
+		return -1;
+	return open_loop(s, err);
 }
 
 enum server_result

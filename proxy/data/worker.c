@@ -415,6 +415,7 @@ thread_main(void *arg)
 	char name[16];
 
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	snprintf(name, sizeof(name), "worker-%u", w->index);
 	pthread_setname_np(pthread_self(), name);

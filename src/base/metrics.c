@@ -170,6 +170,7 @@ static const char *const result_words[] = { "failure", "success" };
 static const char *const loss_words[] = {
 	[METRIC_LOSS_RING_FULL] = "ring_full",
 	[METRIC_LOSS_TOO_LARGE] = "too_large",
+	[METRIC_LOSS_RING_CUT] = "ring_cut",
 };
 static const char *const trail_op_words[] = {
 	[METRIC_TRAIL_WRITE] = "write",

@@ -119,6 +119,7 @@ start_thread(struct place *s, struct err *err)
 	char name[16];
 
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	errno = pthread_create(&s->thread, NULL, publisher_run, s);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -113,6 +113,7 @@ release(struct journal *j)
 		if (m->waits || starved)
 			tell(m);
 		m->waits = false;
+		m->taken_durable = m->taken;
 	}
 	if (segment != j->segment)
 		j->retention_ns = 0; /* a segment was sealed: max_size may be passed */
@@ -181,6 +182,15 @@ journal_append(struct journal *j, struct slice line)
 }
 
 static void
+note_loss(struct journal_loss *l, uint64_t n)
+{
+	l->last_ns = clock_wall_ns();
+	if (l->n == 0)
+		l->first_ns = l->last_ns;
+	l->n += n;
+}
+
+static void
 lose(struct journal *j, struct member *m, uint64_t pos, size_t n)
 {
 	if (pos <= m->lost)
@@ -188,15 +198,26 @@ lose(struct journal *j, struct member *m, uint64_t pos, size_t n)
 	m->lost = pos;
 	metrics_add(j->opts.metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TOO_LARGE, 1);
 	log_error(j->opts.log, "event_too_large", "an event of %zu bytes was not recorded", n);
-	j->too_large_last = clock_wall_ns();
-	if (j->too_large++ == 0)
-		j->too_large_first = j->too_large_last;
+	note_loss(&j->lost[JOURNAL_TOO_LARGE], 1);
+}
+
+/* Committed, and not there when their turn came: somebody has cut the ring's file. */
+static void
+lose_vanished(struct journal *j, struct member *m, uint64_t n)
+{
+	m->vanished += n;
+	m->waits = true;
+	metrics_add(j->opts.metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_CUT, (int64_t)n);
+	log_error(
+	    j->opts.log, "ring_cut", "%llu events were gone from a ring", (unsigned long long)n);
+	note_loss(&j->lost[JOURNAL_RING_CUT], n);
 }
 
 static int
 drain_ring(struct journal *j, struct member *m)
 {
 	uint64_t pos = m->pos;
+	uint64_t committed = ring_committed(m->ring); /* before they are looked for */
 	struct slice line;
 	unsigned flags;
 
@@ -206,11 +227,15 @@ drain_ring(struct journal *j, struct member *m)
 		else if (journal_append(j, line) == -1)
 			return -1;
 		m->pos = pos;
+		m->taken++;
 		if (flags & RING_DURABLE) {
 			m->waits = true;
 			j->waiting++;
 		}
 	}
+	m->pos = pos;
+	if (m->taken + m->vanished < committed)
+		lose_vanished(j, m, committed - m->taken - m->vanished);
 	return 0;
 }
 
@@ -252,6 +277,7 @@ repair(struct journal *j)
 	for (size_t i = 0; i < j->nmembers; i++) {
 		j->members[i].pos = ring_tail(j->members[i].ring);
 		j->members[i].waits = false;
+		j->members[i].taken = j->members[i].taken_durable;
 	}
 	if (journal_append_own(j) == -1)
 		return -1;
@@ -310,6 +336,7 @@ work(struct journal *j)
 		if (now >= j->retry_ns && repair(j) == -1)
 			return;
 	} else {
+		journal_record_cuts(j);
 		journal_record_reports(j);
 		if (j->failures == 0 && drain(j) == 0 && j->pending > 0 && now >= sync_due_ns(j))
 			journal_commit(j);
@@ -447,8 +474,12 @@ journal_add_ring(
 	if ((more = realloc(j->members, (j->nmembers + 1) * sizeof(*more))) == NULL)
 		return err_set_errno(err, "journal");
 	j->members = more;
-	j->members[j->nmembers++] =
-	    (struct member){ .ring = r, .notify = notify, .arg = arg, .pos = ring_tail(r) };
+	j->members[j->nmembers++] = (struct member){ .ring = r,
+		.notify = notify,
+		.arg = arg,
+		.pos = ring_tail(r),
+		.taken = ring_committed(r),
+		.taken_durable = ring_committed(r) };
 	/* Recovery need not look for this ring's lines before here. */
 	trail_durable_mark(j->opts.trail, &segment, &offset);
 	ring_release(r, ring_tail(r), segment, offset);
@@ -467,6 +498,7 @@ journal_start(struct journal *j, struct err *err)
 		log_warn(j->opts.log, "trail_cannot_reserve",
 		    "the trail's file system cannot reserve room: free space is watched instead");
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	j->running = true;
 	rc = pthread_create(&j->thread, NULL, run, j);

@@ -19,7 +19,9 @@ struct member {
 	void *arg;
 	uint64_t pos;  /* drained up to here */
 	uint64_t lost; /* what is too large was counted up to here: a repair drains again */
-	bool waits;    /* a durable entry is not synced yet */
+	uint64_t taken, taken_durable; /* entries; those before ring_tail */
+	uint64_t vanished;	       /* entries that were not there when their turn came */
+	bool waits;		       /* a durable entry is not synced yet */
 };
 
 #define TOLD_MAX 64
@@ -27,6 +29,14 @@ struct member {
 struct range {
 	uint64_t first, last;
 };
+
+/* Lines that were lost and not yet told of. */
+struct journal_loss {
+	uint64_t n;
+	int64_t first_ns, last_ns;
+};
+
+enum { JOURNAL_TOO_LARGE, JOURNAL_RING_CUT, JOURNAL_LOSSES };
 
 /* DOZING: there is something to sync later, only somebody who waits is a reason to wake. */
 enum sleep { AWAKE, DOZING, ASLEEP };
@@ -62,8 +72,7 @@ struct journal {
 	int64_t last_sync_ns, spacing_ns, sync_cost_ns;
 	int64_t retry_ns, room_ns, retention_ns; /* when due */
 	uint64_t segment;			 /* of the durable mark */
-	uint64_t too_large;			 /* lines that were lost so, not yet told of */
-	int64_t too_large_first, too_large_last;
+	struct journal_loss lost[JOURNAL_LOSSES];
 	struct buf own; /* own events that are not durable, for repair */
 };
 
@@ -75,8 +84,10 @@ int journal_append(struct journal *j, struct slice line);
 int journal_append_own(struct journal *j); /* once more, after a failure */
 void journal_record_recovery(struct journal *j);
 void journal_record_reports(struct journal *j);
-/* Lines that were too large since the last time. */
+/* Lines that were lost since the last time. */
 int journal_record_losses(struct journal *j);
+/* Files that are mapped were cut. */
+void journal_record_cuts(struct journal *j);
 /* The open segment was deleted, renamed or replaced. */
 void journal_record_tampering(struct journal *j);
 /* Record what will be removed, make that durable, remove it.  -1: not done, try again. */

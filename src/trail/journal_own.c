@@ -138,15 +138,15 @@ journal_record_recovery(struct journal *j)
 		    r->missing_last);
 }
 
-int
-journal_record_losses(struct journal *j)
+static int
+record_loss(struct journal *j, struct journal_loss *l, const char *reason)
 {
 	char first[CLOCK_EVENT_TIME_SIZE], last[CLOCK_EVENT_TIME_SIZE];
 	const struct event_detail details[] = {
-		NUMBER("count", j->too_large),
+		NUMBER("count", l->n),
 		STRING("first", first),
 		STRING("last", last),
-		STRING("reason", "too_large"),
+		STRING("reason", reason),
 	};
 	struct event_self ev = {
 		.action = "keytrail.loss",
@@ -157,12 +157,20 @@ journal_record_losses(struct journal *j)
 		.ndetails = COUNT(details),
 	};
 
-	if (j->too_large == 0)
+	if (l->n == 0)
 		return 0;
-	clock_event_time(j->too_large_first, first);
-	clock_event_time(j->too_large_last, last);
-	j->too_large = 0;
+	clock_event_time(l->first_ns, first);
+	clock_event_time(l->last_ns, last);
+	l->n = 0;
 	return record(j, &ev);
+}
+
+int
+journal_record_losses(struct journal *j)
+{
+	if (record_loss(j, &j->lost[JOURNAL_TOO_LARGE], "too_large") == -1)
+		return -1;
+	return record_loss(j, &j->lost[JOURNAL_RING_CUT], "ring_cut");
 }
 
 static void
@@ -183,6 +191,32 @@ record_gone(struct journal *j, uint64_t segment, uint64_t first, uint64_t last)
 	};
 
 	record(j, &ev);
+}
+
+static void
+record_cut_state(struct journal *j)
+{
+	struct event_self ev = {
+		.action = "keytrail.tamper",
+		.severity = SEVERITY_CRITICAL,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: the state page was shortened",
+	};
+
+	record(j, &ev);
+}
+
+void
+journal_record_cuts(struct journal *j)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < j->nmembers; i++)
+		n += ring_was_cut(j->members[i].ring);
+	if (n > 0)
+		record_cut_rings(j, n);
+	if (trail_state_was_cut(j->opts.trail))
+		record_cut_state(j);
 }
 
 void

@@ -231,6 +231,7 @@ ledger_start(struct ledger *l, struct err *err)
 
 	l->signed_ns = clock_mono_ns();
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = pthread_create(&l->thread, NULL, run, l);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

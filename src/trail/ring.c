@@ -1,5 +1,6 @@
 #include "keytrail/crc32c.h"
 #include "keytrail/fault.h"
+#include "keytrail/mapguard.h"
 #include "ring_internal.h"
 
 #include <assert.h>
@@ -71,6 +72,17 @@ ring_next_epoch(const struct ring_header *h, uint32_t *epoch, struct err *err)
 	return 0;
 }
 
+static void
+put_identity(struct ring_header *h, const struct ring_opts *opts, uint32_t epoch)
+{
+	memcpy(h->magic, RING_MAGIC, sizeof(h->magic));
+	h->version = RING_VERSION;
+	h->epoch = epoch;
+	h->size = opts->size;
+	h->slots = opts->slots;
+	h->slot_size = (uint32_t)opts->slot_size;
+}
+
 int
 ring_write_header(
     int fd, const struct ring_opts *opts, uint32_t epoch, const char *name, struct err *err)
@@ -78,12 +90,7 @@ ring_write_header(
 	struct ring_header h;
 
 	memset(&h, 0, sizeof(h));
-	memcpy(h.magic, RING_MAGIC, sizeof(h.magic));
-	h.version = RING_VERSION;
-	h.epoch = epoch;
-	h.size = opts->size;
-	h.slots = opts->slots;
-	h.slot_size = (uint32_t)opts->slot_size;
+	put_identity(&h, opts, epoch);
 	if (pwrite(fd, &h, sizeof(h), 0) != sizeof(h) || fdatasync(fd) == -1)
 		return err_set_errno(err, "write %s", name);
 	return 0;
@@ -149,31 +156,41 @@ check_opts(const struct ring_opts *o, const char *name, struct err *err)
 	return 0;
 }
 
+static void
+guard(struct ring *r, const struct ring_opts *opts)
+{
+	off_t size = (off_t)ring_file_size(opts);
+
+	r->guards[0] = mapguard_add(r->h, r->mapped, r->fd, size);
+	if (opts->slots > 0)
+		r->guards[1] = mapguard_add(r->slots.states, r->slots.mapped, r->fd, size);
+}
+
 int
 ring_open(
     int dirfd, const char *name, const struct ring_opts *opts, struct ring **out, struct err *err)
 {
 	struct ring *r;
-	int fd;
 
 	if (check_opts(opts, name, err) == -1)
 		return -1;
 	if ((r = aligned_alloc(RING_LINE, sizeof(*r))) == NULL)
 		return err_set_errno(err, "%s", name);
-	*r = (struct ring){ .size = opts->size };
-	if ((fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1) {
+	*r = (struct ring){
+		.size = opts->size, .fd = -1, .guards = { MAPGUARD_NONE, MAPGUARD_NONE }
+	};
+	if ((r->fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1) {
 		err_set_errno(err, "open %s", name);
 		goto fail;
 	}
-	if (prepare_file(fd, opts, &r->epoch, name, err) == -1 ||
-	    map_twice(r, fd, name, err) == -1 || ring_slots_init(r, fd, opts, name, err) == -1)
+	if (prepare_file(r->fd, opts, &r->epoch, name, err) == -1 ||
+	    map_twice(r, r->fd, name, err) == -1 ||
+	    ring_slots_init(r, r->fd, opts, name, err) == -1)
 		goto fail;
-	close(fd);
+	guard(r, opts);
 	*out = r;
 	return 0;
 fail:
-	if (fd != -1)
-		close(fd);
 	ring_close(r);
 	return -1;
 }
@@ -183,9 +200,13 @@ ring_close(struct ring *r)
 {
 	if (r == NULL)
 		return;
+	mapguard_remove(r->guards[0]);
+	mapguard_remove(r->guards[1]);
 	ring_slots_fini(r);
 	if (r->h != NULL)
 		munmap(r->h, r->mapped);
+	if (r->fd != -1)
+		close(r->fd);
 	free(r);
 }
 
@@ -254,6 +275,8 @@ ring_commit(struct ring *r, size_t max, size_t n, unsigned flags)
 	/* Sequentially consistent, not just release: the consumer says that it sleeps and then
 	 * looks at head; the producer moves head and then looks whether the consumer sleeps. */
 	atomic_store(&r->h->head, r->head);
+	atomic_store_explicit(&r->committed,
+	    atomic_load_explicit(&r->committed, memory_order_relaxed) + 1, memory_order_release);
 	return r->head;
 }
 
@@ -271,15 +294,33 @@ ring_state(const struct ring *r)
 
 /* ---- consumer ---- */
 
+static bool
+has_more(struct ring *r, uint64_t pos)
+{
+	return pos < r->head_seen || pos < (r->head_seen = atomic_load(&r->h->head));
+}
+
+/* Not so only where somebody has cut the file, or written into it. */
+static bool
+is_entry(const struct ring *r, uint64_t pos)
+{
+	const struct ring_entry *e = entry_at(r, pos);
+	uint64_t left = r->head_seen - pos;
+
+	return left >= sizeof(*e) && e->epoch == r->epoch && ring_entry_size(e->length) <= left &&
+	       e->crc == ring_entry_crc(e, pos);
+}
+
 bool
 ring_next(struct ring *r, uint64_t *pos, struct slice *line, unsigned *flags)
 {
 	const struct ring_entry *e;
 
-	if (*pos >= r->head_seen && *pos >= (r->head_seen = atomic_load(&r->h->head)))
+	while (has_more(r, *pos) && !is_entry(r, *pos))
+		*pos += 8;
+	if (*pos >= r->head_seen)
 		return false;
 	e = entry_at(r, *pos);
-	assert(ring_entry_size(e->length) <= r->head_seen - *pos);
 	*line = (struct slice){ e->line, e->length };
 	*flags = e->flags;
 	*pos += ring_entry_size(e->length);
@@ -287,9 +328,15 @@ ring_next(struct ring *r, uint64_t *pos, struct slice *line, unsigned *flags)
 }
 
 uint64_t
+ring_committed(const struct ring *r)
+{
+	return atomic_load_explicit(&r->committed, memory_order_acquire);
+}
+
+uint64_t
 ring_tail(const struct ring *r)
 {
-	return ring_durable(r);
+	return r->released;
 }
 
 /* Killed between two of these stores, recovery finds a mark that is too old for the tail, never one
@@ -297,10 +344,25 @@ ring_tail(const struct ring *r)
 void
 ring_release(struct ring *r, uint64_t pos, uint64_t segment, uint64_t offset)
 {
+	r->released = pos;
 	atomic_store(&r->h->tail, pos);
 	FAULT_POINT("ring.after_tail");
 	atomic_store_explicit(&r->h->offset, offset, memory_order_release);
 	atomic_store_explicit(&r->h->segment, segment, memory_order_release);
+}
+
+/* What recovery needs is put back; of the rest the next stores take care. */
+bool
+ring_was_cut(struct ring *r)
+{
+	bool queue = mapguard_was_cut(r->guards[0]), slots = mapguard_was_cut(r->guards[1]);
+	struct ring_opts opts = { r->size, r->slots.n, r->slots.slot_size };
+
+	if (!queue && !slots)
+		return false;
+	put_identity(r->h, &opts, r->epoch);
+	atomic_store(&r->h->tail, r->released);
+	return true;
 }
 
 bool

@@ -62,10 +62,13 @@ struct ring {
 	size_t size;
 	size_t mapped;
 	uint32_t epoch;
+	int fd;
+	int guards[2]; /* of the queue's memory and the slots' */
 	/* producer's own */
 	_Alignas(RING_LINE) uint64_t head;
 	uint64_t claimed;
 	uint64_t tail_seen;
+	_Atomic uint64_t committed; /* entries */
 	struct ring_slots {
 		unsigned n;
 		size_t slot_size, mapped;
@@ -82,6 +85,7 @@ struct ring {
 	} slots;
 	/* consumer's own */
 	_Alignas(RING_LINE) uint64_t head_seen;
+	uint64_t released; /* the header's tail, whatever becomes of the file */
 };
 
 static inline uint64_t

@@ -183,11 +183,21 @@ count_segments(struct trail *t, struct err *err)
 	return 0;
 }
 
+static struct trail_state_info
+state_info(const struct trail *t)
+{
+	struct trail_state_info info = { .mark = t->mark };
+
+	memcpy(info.log, t->log, TRAIL_ID_SIZE);
+	memcpy(info.boot, t->boot, TRAIL_ID_SIZE);
+	return info;
+}
+
 static int
 open_trail(
     struct trail *t, const struct trail_opts *opts, struct trail_recovery *rec, struct err *err)
 {
-	struct trail_state_info before, now = { 0 };
+	struct trail_state_info before, now;
 
 	if (find_group(t, opts->group, err) == -1 || open_directory(t, opts->create, err) == -1 ||
 	    lock_directory(t, err) == -1 || trail_state_load(t->dirfd, &before, err) == -1 ||
@@ -203,9 +213,7 @@ open_trail(
 	if (trail_recover(t, &before, rec, err) == -1)
 		return -1;
 	FAULT_POINT("recover.after_segments");
-	now.mark = t->mark;
-	memcpy(now.log, t->log, TRAIL_ID_SIZE);
-	memcpy(now.boot, t->boot, TRAIL_ID_SIZE);
+	now = state_info(t);
 	if (trail_state_create(t->dirfd, &now, &t->state, err) == -1 ||
 	    count_segments(t, err) == -1 || trail_recover_rings(t, rec, err) == -1)
 		return -1;
@@ -267,6 +275,14 @@ int
 trail_dirfd(const struct trail *t)
 {
 	return t->dirfd;
+}
+
+bool
+trail_state_was_cut(struct trail *t)
+{
+	struct trail_state_info info = state_info(t);
+
+	return trail_state_mend(t->state, &info);
 }
 
 void

@@ -38,6 +38,8 @@ int trail_state_create(
     int dirfd, const struct trail_state_info *info, struct trail_state **out, struct err *err);
 int trail_state_map(int dirfd, struct trail_state **out, struct err *err);
 void trail_state_unmap(struct trail_state *s); /* NULL is allowed */
+/* When its file was cut: the page anew.  True when it was. */
+bool trail_state_mend(struct trail_state *s, const struct trail_state_info *info);
 void trail_state_publish(struct trail_state *s, const struct trail_mark *m);
 /* False when the page is being overwritten faster than it can be read, or is damaged. */
 bool trail_state_read(const struct trail_state *s, struct trail_mark *out);

@@ -1,5 +1,6 @@
 #include "keytrail/crc32c.h"
 #include "keytrail/fault.h"
+#include "keytrail/mapguard.h"
 #include "trail_internal.h"
 
 #include <errno.h>
@@ -35,6 +36,8 @@ _Static_assert(sizeof(struct page) <= 512, "the state page must not be torn by a
 
 struct trail_state {
 	struct page *page;
+	int fd; /* of the writer, else -1 */
+	int guard;
 };
 
 static uint64_t
@@ -137,7 +140,10 @@ map_page(int dirfd, int flags, int prot, struct trail_state **out, struct err *e
 		err_set_errno(err, "map state");
 		goto fail;
 	}
-	close(fd);
+	s->fd = (flags & O_ACCMODE) == O_RDWR ? fd : -1;
+	s->guard = mapguard_add(s->page, PAGE, s->fd, PAGE);
+	if (s->fd == -1)
+		close(fd);
 	*out = s;
 	return 0;
 fail:
@@ -146,23 +152,37 @@ fail:
 	return -1;
 }
 
-int
-trail_state_create(
-    int dirfd, const struct trail_state_info *info, struct trail_state **out, struct err *err)
+static void
+fill_page(struct trail_state *s, const struct trail_state_info *info)
 {
-	struct page *p;
+	struct page *p = s->page;
 
-	if (map_page(dirfd, O_RDWR | O_CREAT, PROT_READ | PROT_WRITE, out, err) == -1)
-		return -1;
-	p = (*out)->page;
-	trail_state_publish(*out, &info->mark);
+	trail_state_publish(s, &info->mark);
 	memcpy(p->log, info->log, sizeof(p->log));
 	memcpy(p->boot, info->boot, sizeof(p->boot));
 	p->sum = identity_sum(p);
 	p->version = VERSION;
 	memcpy(p->magic, MAGIC, sizeof(p->magic));
 	atomic_store_explicit(&p->clean, 0, memory_order_release);
-	if (msync(p, PAGE, MS_SYNC) == -1) {
+}
+
+bool
+trail_state_mend(struct trail_state *s, const struct trail_state_info *info)
+{
+	if (!mapguard_was_cut(s->guard))
+		return false;
+	fill_page(s, info);
+	return true;
+}
+
+int
+trail_state_create(
+    int dirfd, const struct trail_state_info *info, struct trail_state **out, struct err *err)
+{
+	if (map_page(dirfd, O_RDWR | O_CREAT, PROT_READ | PROT_WRITE, out, err) == -1)
+		return -1;
+	fill_page(*out, info);
+	if (msync((*out)->page, PAGE, MS_SYNC) == -1) {
 		trail_state_unmap(*out);
 		return err_set_errno(err, "sync state");
 	}
@@ -188,7 +208,10 @@ trail_state_unmap(struct trail_state *s)
 {
 	if (s == NULL)
 		return;
+	mapguard_remove(s->guard);
 	munmap(s->page, PAGE);
+	if (s->fd != -1)
+		close(s->fd);
 	free(s);
 }
 
