@@ -47,8 +47,8 @@ struct config_listen {
 struct config_upstream {
 	struct config_address *addresses;
 	size_t naddresses;
-	char *host;	/* Host header; default server_name (and port if not 443) */
-	bool pass_host; /* "host": "pass" */
+	char *host;	/* Host header; default server_name (and port if not 443); never NULL */
+	bool pass_host; /* "host": "pass": `host` is for clients that send none */
 	bool tls;
 	char *ca; /* path, or NULL: the system's store */
 	char *server_name;

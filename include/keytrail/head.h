@@ -15,6 +15,7 @@
 /* Fields that the proxy itself looks at; everything else is HTTP_F_OTHER. X(suffix, name) */
 #define HTTP_FIELD_TABLE(X)                                                                        \
 	X(OTHER, "")                                                                               \
+	X(ALT_SVC, "alt-svc")                                                                      \
 	X(AUTHORIZATION, "authorization")                                                          \
 	X(BLUEMIX_INSTANCE, "bluemix-instance")                                                    \
 	X(CONNECTION, "connection")                                                                \
@@ -28,6 +29,7 @@
 	X(HOST, "host")                                                                            \
 	X(HTTP2_SETTINGS, "http2-settings")                                                        \
 	X(KEEP_ALIVE, "keep-alive")                                                                \
+	X(LOCATION, "location")                                                                    \
 	X(PREFER, "prefer")                                                                        \
 	X(PROXY_AUTHENTICATE, "proxy-authenticate")                                                \
 	X(PROXY_AUTHORIZATION, "proxy-authorization")                                              \

@@ -54,6 +54,8 @@
 	    "the key service's certificate cannot be verified")                                    \
 	X(UPSTREAM_BROKEN, 502, "upstream_broken", "the key service closed without an answer")     \
 	X(UPSTREAM_MALFORMED, 502, "upstream_malformed", "the key service's answer is malformed")  \
+	X(UPSTREAM_REDIRECT, 502, "upstream_redirect",                                             \
+	    "the key service's answer leads to another authority")                                 \
 	X(UPSTREAM_BUSY, 503, "upstream_busy", "no connection to the key service is free")         \
 	X(UPSTREAM_TIMEOUT, 504, "upstream_timeout", "the key service did not answer in time")     \
 	/* ourselves: 503 names the check that failed */                                           \

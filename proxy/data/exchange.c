@@ -161,8 +161,9 @@ on_forward(struct exchange *ex)
 	ex->up->arg = ex;
 	http_scan_reset(&ex->scan);
 	wtimer_set(&ex->timer, exchange_config(ex)->timeouts.body);
+	/* What came before the request: the end of the connection, or an answer to nothing. */
+	exchange_pump_answer(ex);
 	exchange_pump_request(ex);
-	/* A connection from the pool may have died; then the answer side knows. */
 	if (ex->state == EX_FORWARD)
 		exchange_pump_answer(ex);
 }

@@ -48,12 +48,18 @@ lost_upstream(struct exchange *ex)
 }
 
 static void
-malformed_answer(struct exchange *ex)
+reject_answer(struct exchange *ex, enum http_refusal why, const char *unknown_reason)
 {
 	upstream_release(ex->up, false);
 	ex->up = NULL;
 	metrics_add(ex->worker->metrics, METRIC_UPSTREAM_FAILURES, UPSTREAM_FAILURE_MALFORMED, 1);
-	exchange_refuse(ex, REFUSAL_UPSTREAM_MALFORMED, "malformed_answer");
+	exchange_refuse(ex, why, unknown_reason);
+}
+
+static void
+malformed_answer(struct exchange *ex)
+{
+	reject_answer(ex, REFUSAL_UPSTREAM_MALFORMED, "malformed_answer");
 }
 
 /* 100 goes to a client that can read it; others are dropped (RFC 9110 section 15.2). */
@@ -85,9 +91,16 @@ static void
 on_answer(struct exchange *ex, const struct http_head *h, size_t used)
 {
 	struct snapshot *snap = ex->lease->snapshot;
-	struct rewrite_response r = { .head = h, .client_minor = ex->is_10 ? 0 : 1 };
+	struct rewrite_response r = { .head = h,
+		.client_minor = ex->is_10 ? 0 : 1,
+		.service = slice_of(exchange_config(ex)->upstream.host),
+		.client = slice_of(ex->host) };
 	int rc;
 
+	if (!rewrite_may_relay(&r)) {
+		reject_answer(ex, REFUSAL_UPSTREAM_REDIRECT, "foreign_location");
+		return;
+	}
 	ex->answered = clock_mono_ns();
 	ex->up_keeps = h->keep_alive;
 	event_from_response(
@@ -134,7 +147,10 @@ pump_head(struct exchange *ex)
 		switch (pump_read(&ex->up->stream, &ex->up->in, &n)) {
 		case STREAM_OK:
 			ex->got_bytes = true;
-			continue;
+			if (ex->forwarded)
+				continue;
+			malformed_answer(ex);
+			return;
 		case STREAM_AGAIN:
 			return;
 		default:

@@ -67,6 +67,15 @@ classify(struct exchange *ex, const struct http_head *head)
 	return REFUSAL_NONE;
 }
 
+static void
+remember_host(struct exchange *ex, const struct http_head *head)
+{
+	const struct http_field *host = http_head_field(head, HTTP_F_HOST);
+
+	if (host != NULL && host->value.n < sizeof(ex->host))
+		slice_to_cstr(host->value, ex->host, sizeof(ex->host));
+}
+
 enum http_refusal
 exchange_prepare(struct exchange *ex, const struct http_head *head)
 {
@@ -81,6 +90,7 @@ exchange_prepare(struct exchange *ex, const struct http_head *head)
 		    snap->config->ntrusted_networks, ex->client.peer->address),
 		.tls = ex->client.stream->ssl != NULL };
 
+	remember_host(ex, head);
 	if (why == REFUSAL_NONE && rewrite_request(&ex->to_up, &r) == -1)
 		why = REFUSAL_OUT_OF_MEMORY;
 	return why;

@@ -24,6 +24,7 @@ struct exchange {
 	enum guarantee guarantee;
 	enum http_refusal refusal; /* not NONE: the final answer is ours */
 	char correlation[65];
+	char host[256]; /* the client's Host; "" when there is none or it is longer */
 	struct wtimer timer;
 	struct worker_waiter waiter;
 	struct worker_reap reap;

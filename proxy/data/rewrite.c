@@ -1,7 +1,9 @@
 #include "data/rewrite.h"
 
+#include "data/location.h"
 #include "keytrail/chars.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #define VIA "keytrail"
@@ -209,6 +211,40 @@ append_connection(struct buf *out, unsigned minor, bool close)
 	return minor == 0 ? buf_append_slice(out, SLICE("Connection: keep-alive\r\n")) : 0;
 }
 
+bool
+rewrite_may_relay(const struct rewrite_response *r)
+{
+	const struct http_field *location = http_head_field(r->head, HTTP_F_LOCATION);
+	struct slice rest;
+	bool rooted;
+
+	return location == NULL ||
+	       (http_head_count(r->head, HTTP_F_LOCATION) == 1 &&
+		   location_rewrite(location->value, r->service, r->client, &rooted, &rest));
+}
+
+static int
+append_location(struct buf *out, const struct rewrite_response *r, const struct http_field *f)
+{
+	struct slice rest;
+	bool rooted, ours = location_rewrite(f->value, r->service, r->client, &rooted, &rest);
+
+	assert(ours);
+	return buf_append_slice(out, f->name) |
+	       buf_append_slice(out, rooted ? SLICE(": /") : SLICE(": ")) |
+	       buf_append_slice(out, rest) | buf_append(out, "\r\n", 2);
+}
+
+static int
+append_answer_field(struct buf *out, const struct rewrite_response *r, const struct http_field *f)
+{
+	if (is_ours(f) || f->id == HTTP_F_ALT_SVC)
+		return 0;
+	if (f->id == HTTP_F_LOCATION)
+		return append_location(out, r, f);
+	return append_field(out, f->name, f->value);
+}
+
 int
 rewrite_response(struct buf *out, const struct rewrite_response *r)
 {
@@ -220,8 +256,7 @@ rewrite_response(struct buf *out, const struct rewrite_response *r)
 	rc |= buf_append(out, " ", 1) | buf_append_slice(out, h->reason);
 	rc |= buf_append(out, "\r\n", 2);
 	for (unsigned i = 0; i < h->nfields; i++)
-		if (!is_ours(&h->fields[i]))
-			rc |= append_field(out, h->fields[i].name, h->fields[i].value);
+		rc |= append_answer_field(out, r, &h->fields[i]);
 	rc |= append_via(out, h, true);
 	/* Of a body that is not sent (HEAD, 304) the length may still be told, but not with a 204. */
 	if (r->framing == HTTP_NO_BODY && length != NULL && h->status != 204)

@@ -32,8 +32,13 @@ struct rewrite_response {
 	unsigned client_minor;	   /* HTTP/1.minor of the request */
 	enum http_framing framing; /* of the body towards the client */
 	bool close;
+	struct slice service, client; /* the authorities that mean us: location.h */
 };
 
+/* False: Location leads elsewhere, or is there twice; the answer may not be relayed. */
+bool rewrite_may_relay(const struct rewrite_response *r);
+
+/* -1 when memory is short.  Alt-Svc stays behind: it names a way past us. */
 int rewrite_response(struct buf *out, const struct rewrite_response *r);
 
 /* Our own answer in the key service's error shape.  `head_only`: the request was a HEAD. */

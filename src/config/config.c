@@ -61,10 +61,8 @@ check_upstream(const struct config_reader *r, const struct tree *root, struct co
 		    "a client certificate needs both \"certificate\" and \"key\"");
 	if (u->tls && u->server_name == NULL)
 		u->server_name = u->addresses[0].host;
-	if (u->host != NULL && strcmp(u->host, "pass") == 0) {
-		u->pass_host = true;
-		u->host = NULL;
-	} else if (u->host == NULL) {
+	u->pass_host = u->host != NULL && strcmp(u->host, "pass") == 0;
+	if (u->host == NULL || u->pass_host) {
 		u->host = with_port(r->arena, u->tls ? u->server_name : u->addresses[0].host,
 		    u->addresses[0].port, u->tls ? 443 : 80);
 		if (u->host == NULL)

@@ -27,10 +27,14 @@ candidate(size_t length, char last)
 		return HTTP_F_EXPECT;
 	case KEY(6, 'r'):
 		return HTTP_F_PREFER;
+	case KEY(7, 'c'):
+		return HTTP_F_ALT_SVC;
 	case KEY(7, 'r'):
 		return HTTP_F_TRAILER;
 	case KEY(7, 'e'):
 		return HTTP_F_UPGRADE;
+	case KEY(8, 'n'):
+		return HTTP_F_LOCATION;
 	case KEY(9, 'd'):
 		return HTTP_F_FORWARDED;
 	case KEY(10, 'n'):

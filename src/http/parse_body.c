@@ -141,13 +141,12 @@ step_size_lf(struct http_body *b, char c)
 static bool
 is_header_only(struct slice name)
 {
-	static const struct slice names[] = { SLICE_INIT("age"), SLICE_INIT("alt-svc"),
-		SLICE_INIT("authentication-info"), SLICE_INIT("cache-control"),
-		SLICE_INIT("content-location"), SLICE_INIT("content-range"), SLICE_INIT("cookie"),
-		SLICE_INIT("expires"), SLICE_INIT("if-match"), SLICE_INIT("if-modified-since"),
+	static const struct slice names[] = { SLICE_INIT("age"), SLICE_INIT("authentication-info"),
+		SLICE_INIT("cache-control"), SLICE_INIT("content-location"),
+		SLICE_INIT("content-range"), SLICE_INIT("cookie"), SLICE_INIT("expires"),
+		SLICE_INIT("if-match"), SLICE_INIT("if-modified-since"),
 		SLICE_INIT("if-none-match"), SLICE_INIT("if-range"),
-		SLICE_INIT("if-unmodified-since"), SLICE_INIT("location"),
-		SLICE_INIT("max-forwards"), SLICE_INIT("pragma"),
+		SLICE_INIT("if-unmodified-since"), SLICE_INIT("max-forwards"), SLICE_INIT("pragma"),
 		SLICE_INIT("proxy-authentication-info"), SLICE_INIT("range"),
 		SLICE_INIT("retry-after"), SLICE_INIT("set-cookie"), SLICE_INIT("vary"),
 		SLICE_INIT("www-authenticate"), SLICE_INIT("x-real-ip") };

@@ -278,6 +278,15 @@ def test_host_can_be_passed_or_set(keytrail, raw_backend):
         assert backend.requests[0].all("Host") == [want]
 
 
+def test_a_client_without_a_host_gets_the_default_one(keytrail, raw_backend):
+    backend = collect(raw_backend)
+    sidecar = keytrail(backend, {"upstream": {"host": "pass"}})
+    with sidecar.client() as c:
+        c.send("GET /api/v2/keys HTTP/1.0\r\n\r\n")
+        assert c.read_response().status == 200
+    assert backend.requests[0].all("Host") == [f"localhost:{backend.port}"]
+
+
 # ---- where the request came from ----
 
 @pytest.mark.parametrize("label, trusted, forwarded, address, peer", [

@@ -86,6 +86,47 @@ def test_bytes_after_an_answer_are_no_answer(keytrail, raw_backend):
         assert c.request("GET", "/api/v2/keys").body == b"first"
 
 
+def test_an_answer_that_comes_before_the_request_is_none(keytrail, raw_backend):
+    """It is there while the intent is written; the request stays with us."""
+    def script(connection):
+        connection.send(ok("unasked"))
+        connection.read_request()
+
+    backend = raw_backend(script)
+    sidecar = keytrail(backend)
+    events = []
+    for _ in range(10):
+        r, event = call(sidecar, "DELETE", f"/api/v2/keys/{new_id()}")
+        if r.status == 502:
+            assert code_of(r) == "UPSTREAM_MALFORMED"
+            events.append(event)
+    assert events
+    for event in events:
+        assert event["outcome"] == "failure" and event["reason"]["reasonCode"] == 502
+    assert len(backend.requests) == 10 - len(events)
+
+
+# ---- where an answer may lead ----
+
+@pytest.mark.parametrize("status", ["302 Found", "201 Created"])
+def test_an_answer_that_leads_elsewhere_is_502_and_recorded(keytrail, raw_backend, status):
+    backend = raw_backend(ok(extra="Location: https://other.example/x\r\n", status=status))
+    r, event = call(keytrail(backend))
+    assert r.status == 502 and code_of(r) == "UPSTREAM_REDIRECT"
+    assert unanswered(event, "foreign_location")
+
+
+def test_an_answer_that_leads_to_the_key_service_leads_to_us(keytrail, raw_backend):
+    def script(connection):
+        while (request := connection.read_request()) is not None:
+            connection.send(ok(extra=f"Location: https://{request.get('Host')}/x?y\r\n"
+                                     "Alt-Svc: h3=\":443\"\r\n", status="302 Found"))
+
+    r, event = call(keytrail(raw_backend(script)))
+    assert r.status == 302 and r.get("Location") == "/x?y" and r.get("Alt-Svc") is None
+    assert event["reason"]["reasonCode"] == 302
+
+
 # ---- closed at every point ----
 
 def close_after(data):

@@ -570,6 +570,7 @@ the_host_header_follows_the_server(void **state)
 	}
 	c = load(WITH_UP("{\"address\":\"kms:443\",\"host\":\"pass\"}"));
 	assert_true(c->upstream.pass_host);
+	assert_string_equal(c->upstream.host, "kms");
 	config_unref(c);
 }
 

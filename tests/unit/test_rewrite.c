@@ -230,6 +230,12 @@ static const struct answer_case {
 	    .in = "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
 	    .want = "HTTP/1.1 204 No Content\r\nVia: 1.1 keytrail\r\n\r\n",
 	    .framing = HTTP_NO_BODY },
+	{ .label = "what names another way to the service stays behind, or becomes one to us",
+	    .in = "HTTP/1.1 302 Found\r\nAlt-Svc: h3=\":443\"\r\nContent-Length: 0\r\n"
+		  "Location: https://kms.example?a\r\n\r\n",
+	    .want = "HTTP/1.1 302 Found\r\nLocation: /?a\r\nVia: 1.1 keytrail\r\n"
+		    "Content-Length: 0\r\n\r\n",
+	    .framing = HTTP_LENGTH },
 	{ .label = "an empty reason stays empty",
 	    .in = "HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n",
 	    .want = "HTTP/1.1 299 \r\nVia: 1.1 keytrail\r\nContent-Length: 0\r\n\r\n",
@@ -245,12 +251,30 @@ answers_are_written_afresh(void **state)
 		struct rewrite_response r = { .head = &head,
 			.client_minor = c->old_client ? 0 : 1,
 			.framing = c->framing,
-			.close = c->close };
+			.close = c->close,
+			.service = SLICE_INIT("kms.example") };
 		struct buf out = BUF_INIT;
 
 		parse_answer(c->label, c->in, c->to_head);
+		assert_true(rewrite_may_relay(&r));
 		assert_int_equal(rewrite_response(&out, &r), 0);
 		expect_text(&out, c->label, c->want);
+	}
+}
+
+static void
+a_location_elsewhere_is_not_relayed(void **state)
+{
+	static const char *const texts[] = {
+		"HTTP/1.1 302 Found\r\nLocation: https://evil.example/\r\n\r\n",
+		"HTTP/1.1 201 Created\r\nLocation: /a\r\nLocation: /b\r\n\r\n",
+	};
+	struct rewrite_response r = { .head = &head, .service = SLICE_INIT("kms.example") };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		parse_answer("elsewhere", texts[i], false);
+		assert_false(rewrite_may_relay(&r));
 	}
 }
 
@@ -365,6 +389,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(requests_are_written_afresh),
 		cmocka_unit_test(answers_are_written_afresh),
+		cmocka_unit_test(a_location_elsewhere_is_not_relayed),
 		cmocka_unit_test(every_refusal_is_an_error_of_the_key_service),
 		cmocka_unit_test(a_refusal_without_a_correlation_names_none),
 	};
