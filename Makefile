@@ -105,7 +105,7 @@ FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
-.PHONY: all demo test check format tsan fuzz bench bench-quick soak docs install image clean help \
+.PHONY: all demo test check format tsan fuzz bench bench-quick soak wire hostile docs install image clean help \
         programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash \
         check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
@@ -238,6 +238,17 @@ soak: ## DURATION (600) seconds of mixed traffic at full speed, one event an ans
 	$(call again,$(PACKAGES_DEMO),SAN= programs build/load)
 	$(call again,$(PACKAGES_DEMO),programs)
 	@$(PYTHON) tests/soak/soak --build $B --load build/load --duration $(DURATION)
+
+CASES ?= 20000
+SEED  ?= keytrail
+
+wire: ## CASES (20000) hostile streams, requests and answers, judged by a strict reader (SEED=...)
+	$(call again,$(PACKAGES_TEST),programs)
+	@$(PYTHON) tests/wire/wire --build $B --cases $(CASES) --seed $(SEED)
+
+hostile: ## the suites of DIR through the sidecar; without DIR the cases of `make wire`
+	$(call again,$(PACKAGES_TEST),programs)
+	@$(PYTHON) tests/wire/wire --build $B $(if $(DIR),--suite $(DIR),--cases $(CASES) --seed $(SEED))
 
 CYCLES ?= 1000
 
