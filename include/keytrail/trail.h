@@ -132,6 +132,11 @@ uint64_t trail_reader_corrupt(const struct trail_reader *r);
 /* The durable number that readers of this directory may go up to. */
 uint64_t trail_reader_durable(const struct trail_reader *r);
 
+/* The number of the first durable line whose trail.at is not before `at` (of that format), or the one
+ * after the mark: by halving, so that a line written before the clock was put back may be passed
+ * over.  -1 on an error. */
+int trail_find_time(const char *dir, const char *at, uint64_t *seq, struct err *err);
+
 /* Check and take apart a line's trail member: the number and time; -1 when the line is malformed
  * or its sum is wrong. */
 struct trail_member {
@@ -141,8 +146,10 @@ struct trail_member {
 };
 int trail_parse_line(struct slice line, struct trail_member *out);
 
-/* The value of a top-level string member of a line, between the quotes and not unescaped, or empty.
- * The line may lack its closing brace. */
+/* The value of a top-level member of a line, or of an object that is such a value, as it stands; or
+ * empty.  The line may lack its closing brace. */
+struct slice trail_line_value(struct slice line, struct slice key);
+/* The same of a string, between the quotes and not unescaped. */
 struct slice trail_line_string(struct slice line, struct slice key);
 
 /* The closing event of an intent's call of which nothing more is known: outcome unknown, reason

@@ -1,5 +1,6 @@
 #include "admin/admin_internal.h"
 
+#include "admin/events.h"
 #include "data/listener.h"
 #include "keytrail/event.h"
 
@@ -36,6 +37,7 @@ struct door {
 struct admin {
 	struct admin_opts opts;
 	struct door metrics, admin, socket;
+	struct events *events;
 	char *socket_path;
 };
 
@@ -236,6 +238,32 @@ answer_status(struct door *door, struct evhttp_request *req)
 	answer_buf(req, 200, TYPE_JSON, &body, rc);
 }
 
+/* ---- /events ---- */
+
+static void
+answer_events(struct door *door, struct evhttp_request *req)
+{
+	struct admin *a = door->admin;
+	bool token = !door->operates && a->opts.config(a->opts.arg)->admin.token.bytes != NULL;
+	char *address = NULL, filter[128];
+	uint16_t port;
+	struct admin_access access = { .page = "/events",
+		.token = token ? "admin.token" : "none",
+		.role = door->operates ? "operator" : "viewer",
+		.address = "unix",
+		.filter = filter };
+
+	if (evhttp_request_get_command(req) == EVHTTP_REQ_HEAD) {
+		answer(req, 200, TYPE_JSON, SLICE_EMPTY);
+		return;
+	}
+	evhttp_connection_get_peer(evhttp_request_get_connection(req), &address, &port);
+	if (!door->operates && address != NULL)
+		access.address = address;
+	if (events_answer(a->events, req, filter, sizeof(filter)))
+		a->opts.access(a->opts.arg, &access);
+}
+
 static const struct {
 	const char *path;
 	bool guarded; /* on the admin listener only */
@@ -245,6 +273,7 @@ static const struct {
 	{ "/livez", false, answer_live },
 	{ "/readyz", false, answer_ready },
 	{ "/status", true, answer_status },
+	{ "/events", true, answer_events },
 };
 
 /* ---- who may ask ---- */
@@ -554,7 +583,9 @@ admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 		return err_set(err, "admin: memory is short");
 	a->opts = *opts;
 	if ((config->metrics_enabled && open_metrics(a, config, err) == -1) ||
-	    (config->admin.enabled && (open_admin(a, &config->admin, err) == -1 ||
+	    (config->admin.enabled && (events_new(a->opts.base, config->audit.trail, a->opts.log,
+					   &a->events, err) == -1 ||
+					  open_admin(a, &config->admin, err) == -1 ||
 					  open_socket(a, &config->admin, err) == -1))) {
 		admin_free(a);
 		return -1;
@@ -576,6 +607,7 @@ admin_free(struct admin *a)
 {
 	if (a == NULL)
 		return;
+	events_free(a->events);
 	close_door(&a->metrics);
 	close_door(&a->admin);
 	close_door(&a->socket);

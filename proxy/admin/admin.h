@@ -3,6 +3,7 @@
  *
  *   metrics        /metrics /livez /readyz            for Prometheus and the kubelet; no details
  *   admin.address  the same, /readyz?verbose /status  a bearer token, or a loopback address
+ *                  /events (events.h)
  *   admin.socket   the same, and operators' calls     mode 0600; SO_PEERCRED says who calls
  *
  * /metrics is text format 0.0.4, or OpenMetrics 1.0 where `Accept` prefers it.  Only GET and HEAD,
@@ -45,6 +46,15 @@ struct admin_call {
 /* The first value of a field of the form, or NULL. */
 const char *admin_call_get(const struct admin_call *call, const char *name);
 
+/* A query of the trail that was let in. */
+struct admin_access {
+	const char *page;    /* "/events" */
+	const char *token;   /* "admin.token", or "none" where none is asked for */
+	const char *role;    /* "viewer"; "operator" over the socket */
+	const char *address; /* of the client, or "unix" */
+	const char *filter;  /* names of the parameters, no values */
+};
+
 struct admin_opts {
 	struct event_base *base;
 	struct metrics *metrics;
@@ -58,6 +68,8 @@ struct admin_opts {
 	void (*status)(void *arg, struct buf *json_members);
 	/* Do what an operator asks; `text`: what was done, or why it was not.  The HTTP status. */
 	unsigned (*operate)(void *arg, const struct admin_call *call, struct buf *text);
+	/* Record it (keytrail.access). */
+	void (*access)(void *arg, const struct admin_access *access);
 	void *arg;
 };
 

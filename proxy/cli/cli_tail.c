@@ -1,6 +1,7 @@
 /* keytrail tail: the last durable events of a trail, as a table or as they are. */
 #include "cli/cli.h"
 #include "keytrail/clock.h"
+#include "keytrail/join.h"
 #include "keytrail/slice.h"
 #include "keytrail/trail.h"
 
@@ -32,6 +33,7 @@ struct tail {
 	uint64_t last;
 	bool follow, json;
 	struct trail_reader *reader;
+	struct join *join;
 	uint64_t corrupt; /* pieces told of */
 	json_t **rows;	  /* read, not printed yet */
 	size_t nrows;
@@ -166,37 +168,13 @@ widen_columns(struct tail *t, const json_t *row)
 	}
 }
 
-static bool
-is_intent(const json_t *row)
-{
-	return strcmp(text_at(row, "kind"), "intent") == 0;
-}
-
-/* The ids of the events that close an intent, among others. */
-static json_t *
-closed_ids(const struct tail *t)
-{
-	json_t *ids = json_object();
-
-	for (size_t i = 0; i < t->nrows; i++)
-		if (!is_intent(t->rows[i]))
-			json_object_set_new(ids, text_at(t->rows[i], "id"), json_true());
-	return ids;
-}
-
-/* An intent is a row of its own only as long as its call has no closing event. */
 static void
 print_rows(struct tail *t)
 {
-	json_t *closed = closed_ids(t);
-
 	for (size_t i = 0; i < t->nrows; i++) {
-		if (!is_intent(t->rows[i]) ||
-		    json_object_get(closed, text_at(t->rows[i], "id")) == NULL)
-			print_row(t, t->rows[i]);
+		print_row(t, t->rows[i]);
 		json_decref(t->rows[i]);
 	}
-	json_decref(closed);
 	t->nrows = 0;
 }
 
@@ -221,9 +199,20 @@ add_row(struct tail *t, struct slice line, struct err *err)
 	return 0;
 }
 
+static int
+add_rows(struct tail *t, struct err *err)
+{
+	struct join_row row;
+
+	while (join_next(t->join, &row))
+		if (add_row(t, row.line, err) == -1)
+			return -1;
+	return 0;
+}
+
 /* All that is durable now. */
 static int
-print_new(struct tail *t, struct err *err)
+read_new(struct tail *t, struct err *err)
 {
 	struct slice line;
 	uint64_t seq;
@@ -232,9 +221,12 @@ print_new(struct tail *t, struct err *err)
 	while ((rc = trail_reader_next(t->reader, &line, &seq, err)) == 1) {
 		if (t->json)
 			printf("%.*s\n", SLICE_ARG(line));
-		else if (add_row(t, line, err) == -1)
+		else if (join_add(t->join, line, seq, true, err) == -1)
 			return -1;
 	}
+	join_settle(t->join);
+	if (add_rows(t, err) == -1)
+		return -1;
 	if (trail_reader_corrupt(t->reader) != t->corrupt) {
 		t->corrupt = trail_reader_corrupt(t->reader);
 		fprintf(stderr, "keytrail: %s: %llu corrupt lines were left out\n", t->dir,
@@ -250,7 +242,7 @@ print_tail(struct tail *t, struct err *err)
 	bool titled = t->json;
 
 	for (;;) {
-		if (print_new(t, err) == -1)
+		if (read_new(t, err) == -1)
 			return -1;
 		if (!titled && (t->nrows > 0 || t->follow)) {
 			print_row(t, NULL);
@@ -270,7 +262,8 @@ open_tail(struct tail *t, struct err *err)
 {
 	uint64_t durable;
 
-	if (trail_reader_open(t->dir, 0, &t->reader, err) == -1)
+	if ((t->join = join_new(err)) == NULL ||
+	    trail_reader_open(t->dir, 0, &t->reader, err) == -1)
 		return -1;
 	durable = trail_reader_durable(t->reader);
 	trail_reader_close(t->reader);
@@ -294,6 +287,7 @@ cli_tail(int argc, char **argv)
 	for (size_t i = 0; i < t.nrows; i++)
 		json_decref(t.rows[i]);
 	free(t.rows);
+	join_free(t.join);
 	trail_reader_close(t.reader);
 	return rc;
 }

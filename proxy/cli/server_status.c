@@ -179,8 +179,32 @@ status(void *arg, struct buf *out)
 	status_sinks(s, out);
 }
 
-const struct admin_opts server_admin = { .config = current_config,
+static void
+record_access(void *arg, const struct admin_access *a)
+{
+	struct server *s = arg;
+	const struct event_detail details[] = {
+		{ "address", EVENT_DETAIL_STRING, a->address, 0 },
+		{ "filter", EVENT_DETAIL_STRING, a->filter, 0 },
+		{ "page", EVENT_DETAIL_STRING, a->page, 0 },
+		{ "role", EVENT_DETAIL_STRING, a->role, 0 },
+		{ "token", EVENT_DETAIL_STRING, a->token, 0 },
+	};
+	struct chronicle_entry e = { .action = "keytrail.access",
+		.severity = SEVERITY_NORMAL,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: the trail was queried",
+		.details = details,
+		.ndetails = sizeof(details) / sizeof(details[0]) };
+
+	server_record(s, &e);
+}
+
+const struct admin_opts server_admin = {
+	.config = current_config,
 	.refresh = refresh,
 	.checks = checks,
 	.status = status,
-	.operate = server_operate };
+	.access = record_access,
+	.operate = server_operate,
+};

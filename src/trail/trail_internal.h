@@ -85,6 +85,11 @@ void trail_cursor_fini(struct trail_cursor *c);
 void trail_cursor_set(struct trail_cursor *c, int fd, uint64_t at, uint64_t limit);
 /* 1, 0 at the limit, -1. */
 int trail_cursor_next(struct trail_cursor *c, struct trail_piece *out, struct err *err);
+/* Go near to, and not beyond, the first line that is not `before`; halves the file until what is
+ * left is quickly read. */
+int trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t limit,
+    bool (*before)(const struct trail_member *m, const void *arg), const void *arg,
+    struct err *err);
 
 /* ---- trail: the writer ---- */
 

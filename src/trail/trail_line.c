@@ -160,16 +160,25 @@ next_member(struct slice line, size_t *pos, struct member *out)
 }
 
 struct slice
-trail_line_string(struct slice line, struct slice key)
+trail_line_value(struct slice line, struct slice key)
 {
 	struct member m;
 	size_t pos = 0;
 
 	while (next_member(line, &pos, &m))
-		if (slice_equal(m.key, key) && m.value.n >= 2 && m.value.p[0] == '"' &&
-		    m.value.p[m.value.n - 1] == '"')
-			return slice_sub(m.value, 1, m.value.n - 1);
+		if (slice_equal(m.key, key))
+			return m.value;
 	return SLICE_EMPTY;
+}
+
+struct slice
+trail_line_string(struct slice line, struct slice key)
+{
+	struct slice value = trail_line_value(line, key);
+
+	return value.n >= 2 && value.p[0] == '"' && value.p[value.n - 1] == '"'
+		   ? slice_sub(value, 1, value.n - 1)
+		   : SLICE_EMPTY;
 }
 
 size_t

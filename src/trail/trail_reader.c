@@ -6,8 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SEEK_NEAR 65536 /* bytes that are read through rather than halved */
-
 /*
  * A segment is opened only when something in it is durable, and read only up to the mark, so that
  * what a reader holds is never taken back.  When the mark has left the segment, it is read to its
@@ -90,32 +88,10 @@ refresh_mark(struct trail_reader *r)
 	return true;
 }
 
-/* Where to look for r->want first: halve the file until what is left is near. */
-static int
-seek_near(struct trail_reader *r, uint64_t limit, struct err *err)
+static bool
+is_below(const struct trail_member *m, const void *want)
 {
-	uint64_t low = 0, high = limit;
-	struct trail_piece p;
-	struct trail_member m;
-	int rc;
-
-	while (high - low > SEEK_NEAR) {
-		uint64_t middle = low + (high - low) / 2;
-
-		trail_cursor_set(&r->c, r->fd, middle, limit);
-		if ((rc = trail_cursor_next(&r->c, &p, err)) == 1) /* part of a line */
-			rc = trail_cursor_next(&r->c, &p, err);
-		if (rc == -1)
-			return -1;
-		if (rc == 1 && (!p.whole || trail_parse_line(p.bytes, &m) == -1))
-			break; /* damage: read it all */
-		if (rc == 1 && m.seq < r->want)
-			low = p.at;
-		else
-			high = middle;
-	}
-	trail_cursor_set(&r->c, r->fd, low, limit);
-	return 0;
+	return m->seq < *(const uint64_t *)want;
 }
 
 static int
@@ -130,7 +106,9 @@ start_segment(struct trail_reader *r, uint64_t first, struct err *err)
 	r->bad = 0;
 	if (r->want < first)
 		r->want = first;
-	return seek_near(r, first == r->mark.segment ? r->mark.offset : (uint64_t)st.st_size, err);
+	return trail_cursor_seek(&r->c, r->fd,
+	    first == r->mark.segment ? r->mark.offset : (uint64_t)st.st_size, is_below, &r->want,
+	    err);
 }
 
 /* The segment that holds r->want, or else the one after it: among those that are left, behind the

@@ -9,9 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DIGITS	20
-#define SUFFIX	".jsonl"
-#define READ_AT (4 * TRAIL_LINE_MAX)
+#define DIGITS	  20
+#define SUFFIX	  ".jsonl"
+#define READ_AT	  (4 * TRAIL_LINE_MAX)
+#define SEEK_NEAR 65536 /* bytes that are read through rather than halved */
 
 struct trail_name
 trail_segment_name(uint64_t first, const char *suffix)
@@ -197,4 +198,32 @@ trail_cursor_next(struct trail_cursor *c, struct trail_piece *out, struct err *e
 		if (fill(c, err) == -1)
 			return -1;
 	}
+}
+
+int
+trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t limit,
+    bool (*before)(const struct trail_member *m, const void *arg), const void *arg, struct err *err)
+{
+	uint64_t low = 0, high = limit;
+	struct trail_piece p;
+	struct trail_member m;
+	int rc;
+
+	while (high - low > SEEK_NEAR) {
+		uint64_t middle = low + (high - low) / 2;
+
+		trail_cursor_set(c, fd, middle, limit);
+		if ((rc = trail_cursor_next(c, &p, err)) == 1) /* part of a line */
+			rc = trail_cursor_next(c, &p, err);
+		if (rc == -1)
+			return -1;
+		if (rc == 1 && (!p.whole || trail_parse_line(p.bytes, &m) == -1))
+			break; /* damage: read it all */
+		if (rc == 1 && before(&m, arg))
+			low = p.at;
+		else
+			high = middle;
+	}
+	trail_cursor_set(c, fd, low, limit);
+	return 0;
 }

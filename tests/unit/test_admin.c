@@ -133,6 +133,7 @@ setup(void **state)
 	f->shard = metrics_shard_new(f->metrics);
 	f->log = log_new(f->log_fd[1], LOG_LEVEL_TRACE);
 	f->config.path = f->path;
+	f->config.audit.trail = f->dir;
 	f->config.metrics_enabled = true;
 	f->config.metrics = (struct config_address){ f->host, free_port() };
 	f->config.admin.enabled = true;

@@ -1,0 +1,41 @@
+/*
+ * reader: one thread that answers queries of the trail (query.h), one at a time, in order.
+ *
+ * A query takes at most READER_QUERY_MS and READER_QUEUE of them wait or run, so that an answer is
+ * whole within as many times that or not begun.  It opens the trail for each query and holds nothing
+ * in between.
+ */
+#ifndef KEYTRAIL_READER_H
+#define KEYTRAIL_READER_H
+
+#include "keytrail/query.h"
+
+#include <stdatomic.h>
+
+#define READER_QUEUE	4
+#define READER_QUERY_MS 1000
+
+struct reader;
+
+/* The submitter's; untouched by it (but for reader_cancel) until `done` was called. */
+struct reader_job {
+	struct query query;
+	/* On the reader's thread; must not block. */
+	void (*piece)(struct reader_job *job, struct slice bytes);
+	/* The last call for this job.  rc and err as of query_run; also called for a cancelled job. */
+	void (*done)(struct reader_job *job, int rc, const struct err *err);
+	atomic_bool cancelled;
+};
+
+/* dir is copied. */
+int reader_start(const char *dir, struct reader **out, struct err *err);
+
+/* False: the queue is full. */
+bool reader_submit(struct reader *r, struct reader_job *job);
+/* No piece is wanted any more: `done` comes soon. */
+void reader_cancel(struct reader_job *job);
+
+/* Cancel all, wait for the thread; every job's `done` has been called then.  NULL is allowed. */
+void reader_stop(struct reader *r);
+
+#endif

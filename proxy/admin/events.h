@@ -1,0 +1,33 @@
+/*
+ * events: GET /events of the admin listener: a query of the trail (query.h), answered by the reader
+ * (reader.h) while the main thread goes on.
+ *
+ * The answer is chunked JSON.  400 names the parameter that is wrong, 503 says that too many queries
+ * run or that the trail cannot be read.  A client that goes away ends its query.
+ *
+ * Main thread, on its event_base.
+ */
+#ifndef KEYTRAIL_EVENTS_H
+#define KEYTRAIL_EVENTS_H
+
+#include "keytrail/err.h"
+#include "keytrail/log.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct event_base;
+struct evhttp_request;
+struct events;
+
+/* Starts the reader. */
+int events_new(struct event_base *base, const char *trail_dir, struct log *log, struct events **out,
+    struct err *err);
+/* Ends all queries.  Before the connections they came on are freed.  NULL is allowed. */
+void events_free(struct events *e);
+
+/* Answer an admitted request, now or later.  `shape` gets the names of the parameters, of at most n
+ * bytes.  False: it is answered with an error already, and nothing was read. */
+bool events_answer(struct events *e, struct evhttp_request *req, char *shape, size_t n);
+
+#endif

@@ -1,0 +1,168 @@
+#include "keytrail/reader.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+
+struct reader {
+	char *dir;
+	pthread_t thread;
+	pthread_mutex_t lock; /* of what follows; never held while anything is read */
+	pthread_cond_t changed;
+	struct reader_job *jobs[READER_QUEUE]; /* the first one runs */
+	size_t n;
+	bool stop;
+};
+
+/* ---- the thread ---- */
+
+static int64_t
+now_ns(void *arg)
+{
+	(void)arg;
+	return clock_mono_ns();
+}
+
+static bool
+is_cancelled(void *arg)
+{
+	struct reader_job *job = arg;
+
+	return atomic_load_explicit(&job->cancelled, memory_order_relaxed);
+}
+
+static int
+write_piece(void *arg, struct slice piece)
+{
+	struct reader_job *job = arg;
+
+	job->piece(job, piece);
+	return 0;
+}
+
+static int
+run_job(const struct reader *r, struct reader_job *job, struct err *err)
+{
+	struct query_run run = { .dir = r->dir,
+		.query = &job->query,
+		.deadline_ns = clock_mono_ns() + READER_QUERY_MS * CLOCK_NS_PER_MS,
+		.now_ns = now_ns,
+		.cancelled = is_cancelled,
+		.write = write_piece,
+		.arg = job };
+
+	return query_run(&run, err);
+}
+
+/* It stays in the queue while it runs, so that it counts. */
+static struct reader_job *
+wait_for_job(struct reader *r)
+{
+	struct reader_job *job;
+
+	pthread_mutex_lock(&r->lock);
+	while (r->n == 0 && !r->stop)
+		pthread_cond_wait(&r->changed, &r->lock);
+	job = r->n > 0 ? r->jobs[0] : NULL;
+	pthread_mutex_unlock(&r->lock);
+	return job;
+}
+
+static void
+forget_first(struct reader *r)
+{
+	pthread_mutex_lock(&r->lock);
+	memmove(&r->jobs[0], &r->jobs[1], --r->n * sizeof(r->jobs[0]));
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void *
+run(void *arg)
+{
+	struct reader *r = arg;
+	struct reader_job *job;
+	struct err err = { "" };
+
+	while ((job = wait_for_job(r)) != NULL) {
+		int rc = run_job(r, job, &err);
+
+		forget_first(r); /* from `done` on the job may be gone */
+		job->done(job, rc, &err);
+	}
+	return NULL;
+}
+
+/* ---- the callers' side ---- */
+
+static void
+reader_free(struct reader *r)
+{
+	pthread_cond_destroy(&r->changed);
+	pthread_mutex_destroy(&r->lock);
+	free(r->dir);
+	free(r);
+}
+
+int
+reader_start(const char *dir, struct reader **out, struct err *err)
+{
+	struct reader *r = calloc(1, sizeof(*r));
+	sigset_t all, before;
+	int rc;
+
+	if (r == NULL || (r->dir = strdup(dir)) == NULL) {
+		free(r);
+		return err_set(err, "reader: memory is short");
+	}
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->changed, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&r->thread, NULL, run, r);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc != 0) {
+		reader_free(r);
+		errno = rc;
+		return err_set_errno(err, "start the reader");
+	}
+	pthread_setname_np(r->thread, "reader");
+	*out = r;
+	return 0;
+}
+
+bool
+reader_submit(struct reader *r, struct reader_job *job)
+{
+	bool room;
+
+	pthread_mutex_lock(&r->lock);
+	room = r->n < READER_QUEUE && !r->stop;
+	if (room) {
+		r->jobs[r->n++] = job;
+		pthread_cond_signal(&r->changed);
+	}
+	pthread_mutex_unlock(&r->lock);
+	return room;
+}
+
+void
+reader_cancel(struct reader_job *job)
+{
+	atomic_store_explicit(&job->cancelled, true, memory_order_relaxed);
+}
+
+void
+reader_stop(struct reader *r)
+{
+	if (r == NULL)
+		return;
+	pthread_mutex_lock(&r->lock);
+	r->stop = true;
+	for (size_t i = 0; i < r->n; i++)
+		reader_cancel(r->jobs[i]);
+	pthread_cond_signal(&r->changed);
+	pthread_mutex_unlock(&r->lock);
+	pthread_join(r->thread, NULL);
+	reader_free(r);
+}

@@ -1,0 +1,196 @@
+"""GET /events: the trail, asked over the admin listener."""
+
+import http.client
+import json
+import socket
+import threading
+import urllib.error
+import urllib.parse
+
+import pytest
+
+from backend import ok
+from support import new_id, wait_for
+
+KEY = "02fd6835-6001-4482-a892-13bd2085f75d"
+
+TOKEN = "an-admin-token-of-this-test"
+
+
+def ask(sidecar, **parameters):
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    query = urllib.parse.urlencode(parameters)
+    return json.loads(sidecar.fetch("admin", f"/events?{query}", **headers))
+
+
+def refusal(sidecar, query, **headers):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        sidecar.fetch("admin", f"/events?{query}", **headers)
+    return refused.value.code, refused.value.read().decode()
+
+
+def ids(page):
+    return [e["id"] for e in page["events"]]
+
+
+@pytest.fixture
+def guarded(keytrail, tmp_path):
+    """keytrail(), with a token on its admin listener."""
+    token = tmp_path / "token"
+    token.write_text(TOKEN + "\n")
+    token.chmod(0o600)
+
+    def make(backend, config=None):
+        return keytrail(backend, {"admin": {"token": {"file": str(token)}}, **(config or {})})
+    return make
+
+
+def test_pages_are_the_trail_across_segments(guarded, raw_backend):
+    sidecar = guarded(raw_backend(ok()), {"audit": {"segment_size": 65536, "ring_size": 65536}})
+    with sidecar.client() as c:
+        for _ in range(250):
+            assert c.request("GET", "/api/v2/keys", {"Correlation-Id": new_id()}).status == 200
+    assert len(list(sidecar.trail_dir.glob("*.jsonl"))) > 2
+    wanted = sidecar.events()
+    found, cursor, more = [], "1", True
+    while more and len(found) < len(wanted):
+        page = ask(sidecar, cursor=cursor, limit=60)
+        found += page["events"]
+        cursor, more = page["next"], page["more"]
+    assert found[:len(wanted)] == wanted
+
+
+def test_filters_choose_calls(guarded, raw_backend):
+    sidecar = guarded(raw_backend(ok()))
+    correlation = new_id()
+    assert sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": correlation}).status == 200
+    assert sidecar.call("GET", f"/api/v2/keys/{KEY}", {"Correlation-Id": new_id()}).status == 200
+    event = sidecar.event(correlation)
+    assert ask(sidecar, action="kms.secrets.list")["events"] == [event]
+    assert ask(sidecar, correlationId=correlation)["events"] == [event]
+    assert ask(sidecar, correlationId=correlation, outcome="failure")["events"] == []
+    assert ask(sidecar, initiator="IBMid-nobody")["events"] == []
+    at, seq = event["trail"]["at"], event["trail"]["seq"]
+    assert event in ask(sidecar, since=at)["events"]
+    assert event not in ask(sidecar, until=at)["events"]
+    assert ask(sidecar, since=seq, until=seq + 1)["events"] == [event]
+
+
+def test_a_pending_call_is_a_row_until_it_is_closed(guarded, raw_backend):
+    go_on = threading.Event()
+
+    def script(connection):
+        request = connection.read_request()
+        go_on.wait(60)
+        connection.send(ok(extra=f"Correlation-Id: {request.get('Correlation-Id')}\r\n"))
+
+    backend = raw_backend(script)
+    sidecar = guarded(backend)
+    with sidecar.client() as c:
+        c.send_request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": new_id()})
+        backend.wait(lambda b: b.requests)
+        pending, = ask(sidecar, action="kms.secrets.delete")["events"]
+        assert (pending["outcome"], pending["kind"]) == ("pending", "intent")
+        go_on.set()
+        assert c.read_response().status == 200
+    closed, = ask(sidecar, action="kms.secrets.delete")["events"]
+    assert (closed["id"], closed["outcome"]) == (pending["id"], "success")
+    assert ask(sidecar, outcome="pending")["events"] == []
+
+
+def test_wrong_parameters_are_named_and_not_repeated(guarded, raw_backend):
+    sidecar = guarded(raw_backend(ok()))
+    token = {"Authorization": f"Bearer {TOKEN}"}
+    for query, word in {"limit=0": "limit", "since=c4n4ry": "since", "c4n4ry=1": "unknown",
+                        "limit=1&limit=1": "limit", "outcome=c4n4ry": "outcome",
+                        "c4n4ry": "of the form"}.items():
+        status, text = refusal(sidecar, query, **token)
+        assert status == 400 and word in text and "c4n4ry" not in text
+    assert sidecar.own("keytrail.access") == []
+
+
+def test_the_token_is_needed_and_only_the_admin_listener_answers(guarded, raw_backend):
+    sidecar = guarded(raw_backend(ok()))
+    assert refusal(sidecar, "")[0] == 401
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        sidecar.fetch("metrics", "/events")
+    assert refused.value.code == 404
+
+
+def test_each_query_is_recorded_without_what_was_looked_for(guarded, raw_backend):
+    sidecar = guarded(raw_backend(ok()))
+    ask(sidecar, initiator="c4n4ry", limit=3)
+    access, = sidecar.wait_own("keytrail.access")
+    assert access["details"] == {"address": "127.0.0.1", "filter": "initiator, limit",
+                                 "page": "/events", "role": "viewer", "token": "admin.token"}
+    assert "c4n4ry" not in json.dumps(sidecar.events())
+
+
+def test_requests_may_follow_each_other_without_waiting(guarded, raw_backend):
+    """Bytes that come while a query runs wait for its answer."""
+    sidecar = guarded(raw_backend(ok()))
+    with sidecar.client() as c:
+        for _ in range(1000):
+            assert c.request("GET", "/api/v2/keys").status == 200
+    head = (f"GET /events?action=nothing HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {TOKEN}\r\n\r\n").encode()
+    with socket.create_connection(("127.0.0.1", sidecar.ports["admin"]), timeout=60) as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for i in range(20 * len(head)):
+            i %= len(head)
+            s.sendall(head[i:i + 1])
+        reader = s.makefile("rb")
+        for _ in range(20):
+            assert json.loads(read_response(reader))["events"] == []
+
+
+def read_response(reader):
+    class Socket:
+        def makefile(self, _):
+            return reader
+
+    reader.close, close = lambda: None, reader.close
+    try:
+        response = http.client.HTTPResponse(Socket())
+        response.begin()
+        assert response.status == 200
+        return response.read()
+    finally:
+        reader.close = close
+
+
+def test_clients_that_go_away_leave_the_server_well(guarded, raw_backend):
+    sidecar = guarded(raw_backend(ok()))
+    with sidecar.client() as c:
+        for _ in range(100):
+            assert c.request("GET", "/api/v2/keys").status == 200
+    head = (f"GET /events HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {TOKEN}\r\n\r\n").encode()
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", sidecar.ports["admin"]), timeout=60) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            s.sendall(head)
+
+    def answered():
+        try:
+            return ask(sidecar, limit=1)["events"]
+        except urllib.error.HTTPError as e:
+            assert e.code == 503
+            return None
+    assert wait_for(answered, "an answer")
+
+
+def test_a_stop_does_not_wait_for_queries(guarded, raw_backend):
+    sidecar = guarded(raw_backend(ok()))
+    with sidecar.client() as c:
+        for _ in range(200):
+            assert c.request("GET", "/api/v2/keys").status == 200
+    head = (f"GET /events?action=nothing HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {TOKEN}\r\n\r\n").encode()
+    sockets = [socket.create_connection(("127.0.0.1", sidecar.ports["admin"]), timeout=60)
+               for _ in range(8)]
+    for s in sockets:
+        s.sendall(head * 3)
+    sidecar.stop()
+    for s in sockets:
+        s.close()

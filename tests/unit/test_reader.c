@@ -1,0 +1,155 @@
+#include "keytrail/reader.h"
+#include "keytrail/trail.h"
+#include "tempdir.h"
+
+#include <semaphore.h>
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+/* A job whose first piece holds the reader until `go_on`. */
+struct held {
+	struct reader_job job; /* first */
+	sem_t begun, go_on, ended;
+	unsigned pieces;
+	int rc;
+};
+
+struct fixture {
+	char dir[TEMPDIR_SIZE];
+	struct reader *reader;
+	struct held jobs[READER_QUEUE + 1];
+};
+
+static void
+on_piece(struct reader_job *job, struct slice bytes)
+{
+	struct held *h = (struct held *)job;
+
+	assert_true(bytes.n > 0);
+	h->pieces++;
+	sem_post(&h->begun);
+	sem_wait(&h->go_on);
+}
+
+static void
+on_done(struct reader_job *job, int rc, const struct err *err)
+{
+	struct held *h = (struct held *)job;
+
+	(void)err;
+	h->rc = rc;
+	sem_post(&h->ended);
+}
+
+static int
+setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	struct trail_opts opts = { .create = true, .segment_size = 65536, .room = 65536 };
+	struct trail_recovery rec;
+	struct trail *t;
+	struct err err;
+
+	tempdir_make(f->dir);
+	opts.dir = f->dir;
+	assert_int_equal(trail_open(&opts, &t, &rec, &err), 0);
+	trail_close(t, true);
+	for (size_t i = 0; i <= READER_QUEUE; i++) {
+		struct held *h = &f->jobs[i];
+
+		query_init(&h->job.query);
+		h->job.piece = on_piece;
+		h->job.done = on_done;
+		sem_init(&h->begun, 0, 0);
+		sem_init(&h->go_on, 0, 0);
+		sem_init(&h->ended, 0, 0);
+	}
+	assert_int_equal(reader_start(f->dir, &f->reader, &err), 0);
+	*state = f;
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	reader_stop(f->reader);
+	tempdir_remove(f->dir);
+	free(f);
+	return 0;
+}
+
+static void
+fill_queue(struct fixture *f)
+{
+	for (size_t i = 0; i < READER_QUEUE; i++)
+		assert_true(reader_submit(f->reader, &f->jobs[i].job));
+	sem_wait(&f->jobs[0].begun);
+}
+
+static void
+jobs_are_answered_in_order_and_no_more_wait_than_may(void **state)
+{
+	struct fixture *f = *state;
+
+	fill_queue(f);
+	assert_false(reader_submit(f->reader, &f->jobs[READER_QUEUE].job));
+	for (size_t i = 0; i < READER_QUEUE; i++) {
+		if (i > 0)
+			sem_wait(&f->jobs[i].begun);
+		for (size_t k = i + 1; k < READER_QUEUE; k++)
+			assert_int_equal(sem_trywait(&f->jobs[k].begun), -1);
+		sem_post(&f->jobs[i].go_on);
+		sem_wait(&f->jobs[i].ended);
+		assert_int_equal(f->jobs[i].rc, 0);
+		assert_int_equal(f->jobs[i].pieces, 1);
+	}
+}
+
+static void
+a_job_that_is_cancelled_while_it_waits_writes_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	fill_queue(f);
+	reader_cancel(&f->jobs[1].job);
+	for (size_t i = 0; i < READER_QUEUE; i++)
+		sem_post(&f->jobs[i].go_on);
+	for (size_t i = 0; i < READER_QUEUE; i++) {
+		sem_wait(&f->jobs[i].ended);
+		assert_int_equal(f->jobs[i].rc, i == 1);
+		assert_int_equal(f->jobs[i].pieces, i != 1);
+	}
+}
+
+static void
+a_stop_ends_every_job(void **state)
+{
+	struct fixture *f = *state;
+
+	fill_queue(f);
+	reader_cancel(&f->jobs[0].job);
+	for (size_t i = 0; i < READER_QUEUE; i++)
+		sem_post(&f->jobs[i].go_on);
+	reader_stop(f->reader);
+	f->reader = NULL;
+	for (size_t i = 0; i < READER_QUEUE; i++)
+		assert_int_equal(sem_trywait(&f->jobs[i].ended), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(jobs_are_answered_in_order_and_no_more_wait_than_may),
+		TEST(a_job_that_is_cancelled_while_it_waits_writes_nothing),
+		TEST(a_stop_ends_every_job),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
