@@ -64,15 +64,21 @@ struct config_limits {
 	unsigned fields;      /* default 128, at most HTTP_FIELDS_MAX */
 	uint64_t body;	      /* bytes, default 4 GiB; 0: none allowed */
 	unsigned connections; /* open client connections, default 10000 */
+	/* Of one source (an IPv4 address or an IPv6 /64); 0: no limit. */
+	unsigned connections_per_address; /* default 2000 */
+	unsigned rate;			  /* requests a second, default 0 */
+	uint64_t body_rate; /* bytes a second that a body moves at least, default 100 */
+	uint64_t memory;    /* bytes resident, from which nobody new is let in; default 0: none */
 };
 
 struct config_timeouts {    /* milliseconds */
 	unsigned handshake; /* 10000 */
 	unsigned head;	    /* first byte to the end of a head, 10000 */
-	unsigned body;	    /* no byte of a request's body or of an answer's progress, 30000 */
+	unsigned body;	    /* in each such time a body moves at body_rate, 30000 */
 	unsigned idle;	    /* between requests, 75000 */
 	unsigned connect;   /* to the key service, TLS included, 5000 */
 	unsigned answer;    /* request sent to the answer's head, 60000 */
+	unsigned lifetime;  /* of a client's connection; 0: no limit, 1 h */
 	unsigned drain;	    /* at TERM, 10000 */
 };
 

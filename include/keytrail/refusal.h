@@ -47,6 +47,7 @@
 	X(HEAD_TOO_LARGE, 431, "head_too_large", "the header section is too large")                \
 	X(TARGET_TOO_LONG, 414, "target_too_long", "the request target is too long")               \
 	X(BODY_TOO_LARGE, 413, "body_too_large", "the body is too large")                          \
+	X(TOO_MANY_REQUESTS, 429, "too_many_requests", "the source sends too many requests")       \
 	X(REQUEST_TIMEOUT, 408, "request_timeout", "the request did not arrive in time")           \
 	/* the key service */                                                                      \
 	X(UPSTREAM_UNREACHABLE, 502, "upstream_unreachable", "the key service cannot be reached")  \

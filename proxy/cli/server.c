@@ -88,7 +88,7 @@ adopt(struct server *s, struct config *config, struct snapshot *snapshot)
 
 	for (unsigned i = 0; i < s->nworkers; i++)
 		worker_reload(s->workers[i], snapshot);
-	listener_set_limit(s->listener, config->limits.connections);
+	listener_set_limits(s->listener, &config->limits);
 	log_set_level(s->log, config->log_level);
 	journal_set_retention(s->journal, config->audit.retention, config->audit.max_size);
 	if (publisher_reload(s->publisher, config, &err) == -1)
@@ -291,6 +291,7 @@ tear_down(struct server *s)
 	}
 	if (s->signal_fd != -1)
 		close(s->signal_fd);
+	peers_free(s->peers);
 	metrics_free(s->metrics);
 	log_free(s->log);
 }
@@ -314,7 +315,8 @@ prepare(struct server *s, struct err *err)
 	    (s->metrics = metrics_new()) == NULL ||
 	    (s->shard = metrics_shard_new(s->metrics)) == NULL)
 		return err_set(err, "memory is short");
-	if (mapguard_install(err) == -1 || open_signals(s, err) == -1)
+	if ((s->peers = peers_new(err)) == NULL || mapguard_install(err) == -1 ||
+	    open_signals(s, err) == -1)
 		return -1;
 	return open_loop(s, err);
 }

@@ -199,7 +199,8 @@ make_workers(struct server *s, struct err *err)
 			.ring = s->rings[i],
 			.journal = s->journal,
 			.open_connections = &s->open_connections,
-			.degrade = &s->degrade };
+			.degrade = &s->degrade,
+			.peers = s->peers };
 
 		if (opts.metrics == NULL)
 			return err_set(err, "memory is short");
@@ -217,7 +218,7 @@ open_listeners(struct server *s, struct err *err)
 		.workers = s->workers,
 		.nworkers = s->nworkers,
 		.open_connections = &s->open_connections,
-		.limit = s->config->limits.connections,
+		.limits = &s->config->limits,
 		.metrics = s->shard,
 		.log = s->log };
 	struct admin_opts aopts = server_admin;

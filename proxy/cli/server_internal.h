@@ -45,6 +45,7 @@ struct server {
 	unsigned nworkers, nstarted;
 	struct worker *workers[CONFIG_WORKERS_MAX];
 	atomic_uint open_connections;
+	struct peers *peers;
 	struct listener *listener;
 	struct admin *admin;
 	struct degrade degrade;

@@ -1,6 +1,7 @@
 #include "data/conn.h"
 
 #include "data/exchange.h"
+#include "data/peers.h"
 #include "data/tls.h"
 #include "data/upstream.h"
 #include "keytrail/clock.h"
@@ -33,10 +34,13 @@ struct conn {
 	size_t lingered;
 	bool ended; /* lingering: close_notify and FIN are sent */
 	struct origin peer;
+	struct peer *source;  /* NULL: a trusted network's */
+	int64_t born;	      /* monotonic ns */
 	struct slice subject; /* of the client's certificate */
 	char subject_text[SUBJECT_MAX];
 	struct worker_reap resume, reap;
 	bool resuming;
+	struct worker_turn turn; /* CONN_HANDSHAKE */
 };
 
 static void read_head(struct conn *c);
@@ -59,6 +63,15 @@ free_conn(void *arg)
 }
 
 static void
+leave_source(struct worker *w, struct peer *source)
+{
+	if (source == NULL)
+		return;
+	peer_disconnect(source);
+	peers_drop(w->peers, source);
+}
+
+static void
 close_conn(struct conn *c)
 {
 	struct worker *w = c->worker;
@@ -67,6 +80,8 @@ close_conn(struct conn *c)
 	c->state = CONN_DEAD;
 	stream_close(&c->stream);
 	wtimer_fini(&c->timer);
+	worker_turn_cancel(w, &c->turn);
+	leave_source(w, c->source);
 	worker_lease_drop(c->lease);
 	TAILQ_REMOVE(&w->conns, c, link);
 	w->nconns--;
@@ -111,6 +126,14 @@ start_linger(struct conn *c)
 
 /* ---- exchanges ---- */
 
+static bool
+is_old(const struct conn *c)
+{
+	int64_t lifetime = timeouts_of(c)->lifetime * CLOCK_NS_PER_MS;
+
+	return lifetime > 0 && clock_mono_ns() - c->born >= lifetime;
+}
+
 static void
 on_resume(void *arg)
 {
@@ -151,6 +174,8 @@ start_exchange(struct conn *c, const struct http_head *head, size_t used, enum h
 		.stream = &c->stream,
 		.in = &c->in,
 		.peer = &c->peer,
+		.source = c->source,
+		.last = is_old(c),
 		.subject = c->subject.n > 0 ? &c->subject : NULL,
 		.done = on_exchange_done,
 		.arg = c };
@@ -255,8 +280,9 @@ failure_of(const struct stream *s, enum stream_result r)
 }
 
 static void
-handshake(struct conn *c)
+handshake(void *arg)
 {
+	struct conn *c = arg;
 	struct metrics_shard *m = c->worker->metrics;
 	enum stream_result r;
 	struct err err;
@@ -289,7 +315,7 @@ on_ready(void *arg)
 		return;
 	switch (c->state) {
 	case CONN_HANDSHAKE:
-		handshake(c);
+		worker_turn_wait(c->worker, &c->turn);
 		break;
 	case CONN_IDLE:
 		read_head(c);
@@ -322,6 +348,27 @@ on_timeout(void *arg)
 		close_conn(c);
 }
 
+/* Each connection has a slot for its call in flight.  False: one too many. */
+static bool
+admit(struct conn *c)
+{
+	struct worker *w = c->worker;
+	const struct config *config = w->lease->snapshot->config;
+
+	if (w->nconns >= ring_slots(w->ring) - LOSS_SLOTS)
+		return false;
+	if (config_network_contains(
+		config->trusted_networks, config->ntrusted_networks, c->peer.address))
+		return true;
+	if ((c->source = peers_hold(w->peers, c->peer.address, c->born)) == NULL)
+		return false;
+	if (peer_connect(c->source, config->limits.connections_per_address))
+		return true;
+	peers_drop(w->peers, c->source);
+	c->source = NULL;
+	return false;
+}
+
 static void
 accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 {
@@ -338,8 +385,10 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		close(fd);
 		goto refused;
 	}
-	/* Each has a slot for its call in flight. */
-	if (w->nconns >= ring_slots(w->ring) - LOSS_SLOTS) {
+	c->worker = w;
+	c->born = clock_mono_ns();
+	origin_of_peer(peer, &c->peer);
+	if (!admit(c)) {
 		metrics_add(w->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
 		close(fd);
 		goto refused;
@@ -347,18 +396,18 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (stream_open(&c->stream, fd, &opts, &err) == -1) {
 		log_warn(w->log, "accept_failed", "%s", err.msg);
+		leave_source(w, c->source);
 		goto refused;
 	}
-	c->worker = w;
 	c->lease = worker_lease_take(w);
-	origin_of_peer(peer, &c->peer);
+	c->turn = (struct worker_turn){ .ready = handshake, .arg = c };
 	wtimer_init(&c->timer, w, on_timeout, c);
 	wtimer_set(&c->timer, timeouts_of(c)->handshake);
 	TAILQ_INSERT_TAIL(&w->conns, c, link);
 	w->nconns++;
 	metrics_add(w->metrics, METRIC_CONNECTIONS, 0, 1);
 	metrics_add(w->metrics, METRIC_CONNECTIONS_OPEN, 0, 1);
-	handshake(c);
+	worker_turn_wait(w, &c->turn);
 	return;
 refused:
 	free(c);

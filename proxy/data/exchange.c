@@ -144,6 +144,23 @@ on_intend(struct exchange *ex)
 
 /* ---- FORWARD ---- */
 
+/* From here on, and again each time that it is over, a body has timeouts.body to move at
+ * limits.body_rate. */
+static void
+start_moving(struct exchange *ex)
+{
+	ex->moved = 0;
+	wtimer_set(&ex->timer, exchange_config(ex)->timeouts.body);
+}
+
+static bool
+has_moved(const struct exchange *ex)
+{
+	const struct config *c = exchange_config(ex);
+
+	return ex->moved > 0 && ex->moved * 1000 >= c->limits.body_rate * c->timeouts.body;
+}
+
 static void
 on_upstream(void *arg)
 {
@@ -160,7 +177,7 @@ on_forward(struct exchange *ex)
 	ex->up->ready = on_upstream;
 	ex->up->arg = ex;
 	http_scan_reset(&ex->scan);
-	wtimer_set(&ex->timer, exchange_config(ex)->timeouts.body);
+	start_moving(ex);
 	/* What came before the request: the end of the connection, or an answer to nothing. */
 	exchange_pump_answer(ex);
 	exchange_pump_request(ex);
@@ -198,11 +215,12 @@ on_record(struct exchange *ex)
 bool
 exchange_may_keep(const struct exchange *ex)
 {
-	if (!ex->client_keeps || ex->worker->draining)
+	if (!ex->client_keeps || ex->client.last || ex->worker->draining)
 		return false;
 	if (ex->refusal == REFUSAL_NONE)
 		return true;
-	return (ex->refusal == REFUSAL_DENIED || refusal_info(ex->refusal)->status >= 500) &&
+	return (ex->refusal == REFUSAL_DENIED || ex->refusal == REFUSAL_TOO_MANY_REQUESTS ||
+		   refusal_info(ex->refusal)->status >= 500) &&
 	       http_body_done(&ex->request_body);
 }
 
@@ -225,7 +243,7 @@ on_relay(struct exchange *ex)
 		enter(ex, EX_DONE);
 		return;
 	}
-	wtimer_set(&ex->timer, exchange_config(ex)->timeouts.body);
+	start_moving(ex);
 	if (ex->refusal != REFUSAL_NONE) {
 		ex->keep = exchange_may_keep(ex);
 		ex->answer_read = true;
@@ -355,7 +373,9 @@ on_timeout(void *arg)
 		exchange_refuse(ex, no_room(ex, &wait), NULL);
 		break;
 	case EX_FORWARD:
-		if (!ex->all_sent && buf_size(&ex->to_up) == 0)
+		if (!ex->all_sent && has_moved(ex))
+			start_moving(ex);
+		else if (!ex->all_sent && buf_size(&ex->to_up) == 0)
 			exchange_refuse(ex, REFUSAL_REQUEST_TIMEOUT, "timeout");
 		else
 			exchange_refuse(ex, REFUSAL_UPSTREAM_TIMEOUT, "timeout");
@@ -368,6 +388,10 @@ on_timeout(void *arg)
 		enter(ex, EX_DONE);
 		break;
 	case EX_RELAY:
+		if (has_moved(ex)) {
+			start_moving(ex);
+			break;
+		}
 		exchange_cut(
 		    ex, buf_size(&ex->to_client) > 0 ? METRIC_CLIENT_ABORTS : METRIC_UPSTREAM_CUT);
 		break;
@@ -416,6 +440,8 @@ exchange_start(const struct exchange_client *client, const struct http_head *hea
 	if (head != NULL)
 		refusal = exchange_prepare(ex, head);
 	exchange_identify(ex, head);
+	if (refusal == REFUSAL_NONE && !exchange_within_rate(ex))
+		refusal = REFUSAL_TOO_MANY_REQUESTS;
 	metrics_add(ex->worker->metrics, METRIC_REQUESTS_IN_FLIGHT, 0, 1);
 	*slot = ex;
 	if (refusal != REFUSAL_NONE)

@@ -23,8 +23,7 @@ exchange_flush_client(struct exchange *ex)
 		}
 		metrics_add(ex->worker->metrics, METRIC_SENT_BYTES, 0, (int64_t)n);
 		buf_consume(&ex->to_client, n);
-		if (ex->state == EX_RELAY)
-			wtimer_set(&ex->timer, exchange_config(ex)->timeouts.body);
+		ex->moved += n;
 	}
 	return true;
 }
@@ -190,7 +189,6 @@ fill_answer(struct exchange *ex)
 	}
 	switch (pump_read(&ex->up->stream, &ex->up->in, &n)) {
 	case STREAM_OK:
-		wtimer_set(&ex->timer, exchange_config(ex)->timeouts.body);
 		return true;
 	case STREAM_AGAIN:
 		return false;

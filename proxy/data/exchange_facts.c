@@ -19,13 +19,36 @@ choose_correlation(struct exchange *ex)
 static void
 set_origin(struct exchange *ex, const struct http_head *head)
 {
-	struct origin from;
-
-	if (head != NULL && origin_of_request(exchange_config(ex), ex->client.peer, head, &from))
+	ex->origin = *ex->client.peer;
+	if (head != NULL &&
+	    origin_of_request(exchange_config(ex), ex->client.peer, head, &ex->origin))
 		memcpy(ex->event.peer, ex->client.peer->text, sizeof(ex->event.peer));
-	else
-		from = *ex->client.peer;
-	memcpy(ex->event.address, from.text, sizeof(ex->event.address));
+	memcpy(ex->event.address, ex->origin.text, sizeof(ex->event.address));
+}
+
+/* Ask for the source of the request; a source that cannot be remembered has no limit. */
+static bool
+ask_source(const struct exchange *ex, bool (*may)(struct peer *, unsigned, int64_t), unsigned rate)
+{
+	struct peers *peers = ex->worker->peers;
+	struct peer *peer = ex->client.source;
+	bool yes;
+
+	if (peer != NULL)
+		return may(peer, rate, ex->started);
+	if ((peer = peers_hold(peers, ex->origin.address, ex->started)) == NULL)
+		return true;
+	yes = may(peer, rate, ex->started);
+	peers_drop(peers, peer);
+	return yes;
+}
+
+bool
+exchange_within_rate(struct exchange *ex)
+{
+	unsigned rate = exchange_config(ex)->limits.rate;
+
+	return rate == 0 || ask_source(ex, peer_may_request, rate);
 }
 
 static enum guarantee

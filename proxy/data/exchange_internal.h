@@ -43,6 +43,8 @@ struct exchange {
 	bool forwarded;	   /* a byte has left */
 	bool stopped;	   /* no more of the body is sent */
 	bool all_sent;
+	struct origin origin;
+	uint64_t moved; /* bytes of bodies, in this timeouts.body */
 
 	/* the key service */
 	struct upstream_request request;
@@ -91,6 +93,8 @@ bool exchange_may_keep(const struct exchange *ex);
 enum http_refusal exchange_prepare(struct exchange *ex, const struct http_head *head);
 /* The facts that do not need a head that could be parsed. */
 void exchange_identify(struct exchange *ex, const struct http_head *head);
+/* Does the request keep to limits.rate? */
+bool exchange_within_rate(struct exchange *ex);
 /* Room for the event, and for the intent where there is one. */
 bool exchange_claim(struct exchange *ex);
 /* Put the call into the table of those in flight, unless it is there. */

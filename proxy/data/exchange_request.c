@@ -93,7 +93,7 @@ flush_request(struct exchange *ex)
 		}
 		ex->forwarded = true;
 		FAULT_POINT("exchange.after_first_byte");
-		wtimer_set(&ex->timer, exchange_config(ex)->timeouts.body);
+		ex->moved += n;
 		/* A request that may be sent again keeps its bytes until an answer comes. */
 		if (ex->may_retry && n == buf_size(&ex->to_up))
 			return true;

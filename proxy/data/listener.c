@@ -5,6 +5,8 @@
 #include <event2/event.h>
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -16,23 +18,75 @@
 
 struct listener {
 	int fd;
+	int spare; /* a descriptor to have when there is no other, or -1 */
 	struct event readable, pause;
 	struct worker **workers;
 	unsigned nworkers, turn;
 	atomic_uint *open_connections;
-	unsigned limit;
+	struct config_limits limits;
+	int statm;
 	struct metrics_shard *metrics;
 	struct log *log;
 };
 
 static void
+take_spare(struct listener *l)
+{
+	l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+/* Nothing is left to accept with: say so to who is waiting longest, instead of nothing at all. */
+static void
+turn_away(struct listener *l)
+{
+	int c;
+
+	if (l->spare == -1)
+		return;
+	close(l->spare);
+	if ((c = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) != -1) {
+		metrics_add(l->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
+		close(c);
+	}
+	take_spare(l);
+}
+
+/* proc_pid_statm(5): the second word is the resident set, in pages. */
+static bool
+memory_is_full(const struct listener *l)
+{
+	unsigned long total, resident;
+	char text[128];
+	ssize_t n;
+
+	if (l->limits.memory == 0)
+		return false;
+	if ((n = pread(l->statm, text, sizeof(text) - 1, 0)) <= 0)
+		return false;
+	text[n] = '\0';
+	return sscanf(text, "%lu %lu", &total, &resident) == 2 &&
+	       (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE) >= l->limits.memory;
+}
+
+static void
+reject(struct listener *l, int fd, const char *limit, uint64_t value)
+{
+	metrics_add(l->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
+	log_warn(
+	    l->log, "too_many_connections", "limits.%s (%" PRIu64 ") is reached", limit, value);
+	close(fd);
+}
+
+static void
 deal(struct listener *l, int fd, const struct sockaddr_storage *peer)
 {
-	if (atomic_load_explicit(l->open_connections, memory_order_relaxed) >= l->limit) {
-		metrics_add(l->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
-		log_warn(
-		    l->log, "too_many_connections", "limits.connections (%u) is reached", l->limit);
-		close(fd);
+	if (atomic_load_explicit(l->open_connections, memory_order_relaxed) >=
+	    l->limits.connections) {
+		reject(l, fd, "connections", l->limits.connections);
+		return;
+	}
+	if (memory_is_full(l)) {
+		reject(l, fd, "memory", l->limits.memory);
 		return;
 	}
 	atomic_fetch_add_explicit(l->open_connections, 1, memory_order_relaxed);
@@ -65,8 +119,11 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 			deal(l, c, &peer);
 			continue;
 		}
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
 			pause_accepting(l);
+			turn_away(l);
+			return;
+		}
 		if (errno != ECONNABORTED && errno != EINTR)
 			return;
 	}
@@ -130,13 +187,15 @@ listener_new(const struct listener_opts *o, struct err *err)
 	l->workers = o->workers;
 	l->nworkers = o->nworkers;
 	l->open_connections = o->open_connections;
-	l->limit = o->limit;
+	l->limits = *o->limits;
+	l->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	l->metrics = o->metrics;
 	l->log = o->log;
 	if ((l->fd = listener_bind(o->address, "listen.address", err)) == -1) {
 		free(l);
 		return NULL;
 	}
+	take_spare(l);
 	event_assign(&l->readable, o->base, l->fd, EV_READ | EV_PERSIST, on_readable, l);
 	evtimer_assign(&l->pause, o->base, on_pause_over, l);
 	event_add(&l->readable, NULL);
@@ -144,9 +203,9 @@ listener_new(const struct listener_opts *o, struct err *err)
 }
 
 void
-listener_set_limit(struct listener *l, unsigned limit)
+listener_set_limits(struct listener *l, const struct config_limits *limits)
 {
-	l->limit = limit;
+	l->limits = *limits;
 }
 
 void
@@ -157,6 +216,10 @@ listener_free(struct listener *l)
 	event_del(&l->readable);
 	event_del(&l->pause);
 	close(l->fd);
+	if (l->spare != -1)
+		close(l->spare);
+	if (l->statm != -1)
+		close(l->statm);
 	free(l);
 }
 

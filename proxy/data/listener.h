@@ -1,8 +1,8 @@
 /*
  * listener: accepts client connections on the main thread and deals them to the workers in turn.
  *
- * Over the limit of open connections a new one is closed at once and counted.  When descriptors run
- * out, accepting pauses for 100 ms.  Main thread.
+ * Over the limit of open connections, or of memory, a new one is closed at once and counted.  When
+ * descriptors run out, one connection is turned away and accepting pauses for 100 ms.  Main thread.
  */
 #ifndef KEYTRAIL_PROXY_LISTENER_H
 #define KEYTRAIL_PROXY_LISTENER_H
@@ -17,7 +17,7 @@ struct listener_opts {
 	struct worker **workers;
 	unsigned nworkers;
 	atomic_uint *open_connections;
-	unsigned limit;
+	const struct config_limits *limits; /* copied */
 	struct metrics_shard *metrics;
 	struct log *log;
 };
@@ -27,7 +27,8 @@ struct listener_opts {
 int listener_bind(const struct config_address *address, const char *what, struct err *err);
 
 struct listener *listener_new(const struct listener_opts *opts, struct err *err);
-void listener_set_limit(struct listener *l, unsigned limit);
+/* `connections` and `memory` of them. */
+void listener_set_limits(struct listener *l, const struct config_limits *limits);
 /* Stop accepting and close. */
 void listener_free(struct listener *l); /* NULL is allowed */
 

@@ -29,6 +29,9 @@ struct worker_thread {
 	struct event reap_event;
 	struct reap_list reaps;
 	bool reaping;
+	struct event turn_event;
+	struct worker_turns turns;
+	bool turning;
 	struct event drain_timer;
 	struct wtimer loss_timer;
 	int64_t loss_told;	/* when the last keytrail.loss was written */
@@ -193,6 +196,49 @@ worker_reap_later(struct worker *w, struct worker_reap *r)
 	if (STAILQ_EMPTY(&t->reaps) && !t->reaping)
 		event_active(&t->reap_event, EV_TIMEOUT, 0);
 	STAILQ_INSERT_TAIL(&t->reaps, r, link);
+}
+
+/* ---- turns ---- */
+
+static void
+on_turn(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *w = arg;
+	struct worker_thread *t = w->thread;
+	const struct timeval at_once = { 0, 0 };
+	struct worker_turn *turn;
+
+	(void)fd;
+	(void)what;
+	t->turning = true;
+	for (int i = 0; i < WORKER_TURNS && (turn = TAILQ_FIRST(&t->turns)) != NULL; i++) {
+		worker_turn_cancel(w, turn);
+		turn->ready(turn->arg);
+	}
+	t->turning = false;
+	if (!TAILQ_EMPTY(&t->turns))
+		evtimer_add(&t->turn_event, &at_once);
+}
+
+void
+worker_turn_wait(struct worker *w, struct worker_turn *turn)
+{
+	struct worker_thread *t = w->thread;
+
+	if (turn->waits)
+		return;
+	if (TAILQ_EMPTY(&t->turns) && !t->turning)
+		event_active(&t->turn_event, EV_TIMEOUT, 0);
+	TAILQ_INSERT_TAIL(&t->turns, turn, link);
+	turn->waits = true;
+}
+
+void
+worker_turn_cancel(struct worker *w, struct worker_turn *turn)
+{
+	if (turn->waits)
+		TAILQ_REMOVE(&w->thread->turns, turn, link);
+	turn->waits = false;
 }
 
 /* ---- timers ---- */
@@ -456,7 +502,9 @@ worker_new(const struct worker_opts *o, struct err *err)
 	t->durable_mail.deliver = on_durable;
 	t->drain_mail.deliver = deliver_drain;
 	STAILQ_INIT(&t->reaps);
+	TAILQ_INIT(&t->turns);
 	event_assign(&t->reap_event, w->base, -1, 0, on_reap, w);
+	event_assign(&t->turn_event, w->base, -1, 0, on_turn, w);
 	evtimer_assign(&t->drain_timer, w->base, on_drain_deadline, w);
 	wtimer_init(&t->loss_timer, w, on_loss_timer, w);
 	w->index = o->index;
@@ -468,6 +516,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 	loss_init(&w->loss, w->ring, w->journal, w->metrics);
 	w->open_connections = o->open_connections;
 	w->degrade = o->degrade;
+	w->peers = o->peers;
 	TAILQ_INIT(&w->conns);
 	TAILQ_INIT(&w->durable_waiters);
 	TAILQ_INIT(&w->room_waiters);
@@ -516,6 +565,7 @@ worker_free(struct worker *w)
 		mailbox_free(w->thread->mailbox);
 		stream_method_free(w->stream_method);
 		event_del(&w->thread->reap_event);
+		event_del(&w->thread->turn_event);
 		event_del(&w->thread->drain_timer);
 		wtimer_fini(&w->thread->loss_timer);
 		explicit_bzero(w->thread->random, sizeof(w->thread->random));

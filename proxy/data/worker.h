@@ -10,6 +10,7 @@
 #include "data/degrade.h"
 #include "data/loss.h"
 #include "data/mailbox.h"
+#include "data/peers.h"
 #include "data/snapshot.h"
 #include "data/stream.h"
 #include "keytrail/journal.h"
@@ -50,6 +51,15 @@ struct worker_hooks {
 	void (*abort)(struct worker *w); /* end what is left, recording it */
 };
 
+/* Somebody with expensive work to do, such as a step of a TLS handshake. */
+struct worker_turn {
+	TAILQ_ENTRY(worker_turn) link;
+	void (*ready)(void *arg);
+	void *arg;
+	bool waits;
+};
+TAILQ_HEAD(worker_turns, worker_turn);
+
 struct conn;
 TAILQ_HEAD(conn_list, conn);
 
@@ -64,8 +74,10 @@ struct worker {
 	struct ring *ring;
 	struct journal *journal;
 	struct upstream *upstream;
-	atomic_uint *open_connections; /* of the whole process */
-	const struct degrade *degrade; /* likewise */
+	/* of the whole process */
+	atomic_uint *open_connections;
+	const struct degrade *degrade;
+	struct peers *peers;
 	/* what changes */
 	struct lease *lease; /* the current snapshot */
 	struct conn_list conns;
@@ -88,6 +100,7 @@ struct worker_opts {
 	struct journal *journal; /* before journal_start: the ring is added */
 	atomic_uint *open_connections;
 	const struct degrade *degrade;
+	struct peers *peers;
 };
 
 /* ---- main thread ---- */
@@ -113,6 +126,12 @@ void worker_wait_durable(struct worker *w, struct worker_waiter *waiter, uint64_
 void worker_wait_room(struct worker *w, struct worker_waiter *waiter);
 /* Ready will not be called; nothing happens when it was already. */
 void worker_wait_cancel(struct worker_waiter *waiter);
+
+/* Ready is called once, in the order of asking, WORKER_TURNS of them in a turn of the loop: however
+ * many ask, what else is ready is served in between.  Not from within this call. */
+#define WORKER_TURNS 4
+void worker_turn_wait(struct worker *w, struct worker_turn *turn); /* again: no difference */
+void worker_turn_cancel(struct worker *w, struct worker_turn *turn);
 
 /* An event found no room: it is counted, and recorded as keytrail.loss when there is room again, at
  * most once a second.  `initiator`: scrubbed, or "". */

@@ -49,6 +49,59 @@ teardown(void **state)
 	return 0;
 }
 
+/* ---- turns ---- */
+
+struct asker {
+	struct worker_turn turn;
+	struct worker *worker;
+	unsigned *order;
+	unsigned place; /* in which it was served; 0: not yet */
+	bool again;
+};
+
+static void
+on_turn(void *arg)
+{
+	struct asker *a = arg;
+
+	a->place = ++*a->order;
+	if (a->again)
+		worker_turn_wait(a->worker, &a->turn);
+	a->again = false;
+}
+
+static void
+those_who_ask_for_a_turn_are_served_a_few_at_a_time(void **state)
+{
+	struct bench *b = *state;
+	struct asker askers[2 * WORKER_TURNS + 1];
+	const unsigned n = sizeof(askers) / sizeof(askers[0]);
+	unsigned order = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		askers[i] = (struct asker){ .turn = { .ready = on_turn, .arg = &askers[i] },
+			.worker = b->worker,
+			.order = &order,
+			.again = i == 0 };
+		worker_turn_wait(b->worker, &askers[i].turn);
+		worker_turn_wait(b->worker, &askers[i].turn);
+	}
+	assert_int_equal(order, 0);
+	worker_turn_cancel(b->worker, &askers[1].turn);
+	bench_wait(b);
+	assert_int_equal(order, WORKER_TURNS);
+	bench_wait(b);
+	assert_int_equal(order, 2 * WORKER_TURNS);
+	bench_wait(b);
+	assert_int_equal(order, n);
+	assert_int_equal(askers[0].place, n);
+	assert_int_equal(askers[1].place, 0);
+	for (unsigned i = 2; i < n; i++)
+		assert_int_equal(askers[i].place, i);
+	bench_turn(b);
+	assert_int_equal(order, n);
+}
+
 /* ---- timers ---- */
 
 static void
@@ -338,6 +391,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(those_who_ask_for_a_turn_are_served_a_few_at_a_time),
 		TEST(a_timer_fires_once),
 		TEST(a_deadline_moved_later_is_kept_later),
 		TEST(a_deadline_moved_earlier_is_kept_earlier),

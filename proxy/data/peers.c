@@ -1,0 +1,208 @@
+#include "data/peers.h"
+
+#include "keytrail/clock.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/random.h>
+
+#define BUCKETS 16384 /* a power of two */
+
+struct peer {
+	LIST_ENTRY(peer) link;
+	unsigned char source[16];
+	unsigned held; /* under the lock */
+	atomic_uint connections;
+	/* When the next one would be due if they came evenly. */
+	_Atomic int64_t requests_due, refusals_due;
+};
+
+LIST_HEAD(peer_list, peer);
+
+struct peers {
+	pthread_mutex_t lock;
+	uint64_t seed; /* nobody outside may choose what collides */
+	unsigned n;
+	unsigned swept; /* the bucket that was looked through last */
+	struct peer_list buckets[BUCKETS];
+};
+
+/* An IPv6 host has a whole /64 to come from. */
+static void
+source_of(const unsigned char address[16], unsigned char out[16])
+{
+	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+	memcpy(out, address, 16);
+	if (memcmp(address, mapped, sizeof(mapped)) != 0)
+		memset(out + 8, 0, 8);
+}
+
+static struct peer_list *
+bucket_of(struct peers *p, const unsigned char source[16])
+{
+	uint64_t h = p->seed, half;
+
+	for (int i = 0; i < 2; i++) {
+		memcpy(&half, source + 8 * i, sizeof(half));
+		h = (h ^ half) * 0x9e3779b97f4a7c15ULL;
+		h ^= h >> 29;
+	}
+	return &p->buckets[h % BUCKETS];
+}
+
+static void
+forget_idle(struct peers *p, struct peer_list *bucket, int64_t now)
+{
+	struct peer *peer, *next;
+
+	for (peer = LIST_FIRST(bucket); peer != NULL; peer = next) {
+		next = LIST_NEXT(peer, link);
+		if (peer->held > 0 || atomic_load(&peer->requests_due) > now ||
+		    atomic_load(&peer->refusals_due) > now)
+			continue;
+		LIST_REMOVE(peer, link);
+		free(peer);
+		p->n--;
+	}
+}
+
+static struct peer *
+find(struct peer_list *bucket, const unsigned char source[16])
+{
+	struct peer *peer;
+
+	LIST_FOREACH(peer, bucket, link)
+	if (memcmp(peer->source, source, sizeof(peer->source)) == 0)
+		return peer;
+	return NULL;
+}
+
+static struct peer *
+add(struct peers *p, struct peer_list *bucket, const unsigned char source[16], int64_t now)
+{
+	struct peer *peer;
+
+	/* A full table is looked through whole, else a bucket at a time. */
+	for (unsigned i = 0; i == 0 || (i < BUCKETS && p->n == PEERS_MAX); i++) {
+		p->swept = (p->swept + 1) % BUCKETS;
+		forget_idle(p, &p->buckets[p->swept], now);
+	}
+	if (p->n == PEERS_MAX || (peer = calloc(1, sizeof(*peer))) == NULL)
+		return NULL;
+	memcpy(peer->source, source, sizeof(peer->source));
+	LIST_INSERT_HEAD(bucket, peer, link);
+	p->n++;
+	return peer;
+}
+
+struct peers *
+peers_new(struct err *err)
+{
+	struct peers *p = calloc(1, sizeof(*p));
+
+	if (p == NULL) {
+		err_set(err, "memory is short");
+		return NULL;
+	}
+	pthread_mutex_init(&p->lock, NULL);
+	while (getrandom(&p->seed, sizeof(p->seed), 0) != sizeof(p->seed))
+		continue;
+	return p;
+}
+
+void
+peers_free(struct peers *p)
+{
+	if (p == NULL)
+		return;
+	for (unsigned i = 0; i < BUCKETS; i++)
+		forget_idle(p, &p->buckets[i], INT64_MAX);
+	assert(p->n == 0);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+struct peer *
+peers_hold(struct peers *p, const unsigned char address[16], int64_t now)
+{
+	unsigned char source[16];
+	struct peer_list *bucket;
+	struct peer *peer;
+
+	source_of(address, source);
+	pthread_mutex_lock(&p->lock);
+	bucket = bucket_of(p, source);
+	if ((peer = find(bucket, source)) == NULL)
+		peer = add(p, bucket, source, now);
+	if (peer != NULL)
+		peer->held++;
+	pthread_mutex_unlock(&p->lock);
+	return peer;
+}
+
+void
+peers_drop(struct peers *p, struct peer *peer)
+{
+	pthread_mutex_lock(&p->lock);
+	assert(peer->held > 0);
+	peer->held--;
+	pthread_mutex_unlock(&p->lock);
+}
+
+bool
+peer_connect(struct peer *peer, unsigned limit)
+{
+	if (atomic_fetch_add(&peer->connections, 1) < limit || limit == 0)
+		return true;
+	peer_disconnect(peer);
+	return false;
+}
+
+void
+peer_disconnect(struct peer *peer)
+{
+	atomic_fetch_sub(&peer->connections, 1);
+}
+
+static bool
+within_rate(_Atomic int64_t *due, unsigned rate, int64_t now)
+{
+	int64_t then = atomic_load_explicit(due, memory_order_relaxed), next;
+
+	if (rate == 0)
+		return true;
+	do {
+		if (then - now > CLOCK_NS_PER_S - CLOCK_NS_PER_S / rate)
+			return false;
+		next = (then > now ? then : now) + CLOCK_NS_PER_S / rate;
+	} while (!atomic_compare_exchange_weak_explicit(
+	    due, &then, next, memory_order_relaxed, memory_order_relaxed));
+	return true;
+}
+
+bool
+peer_may_request(struct peer *peer, unsigned rate, int64_t now)
+{
+	return within_rate(&peer->requests_due, rate, now);
+}
+
+bool
+peer_may_record(struct peer *peer, unsigned rate, int64_t now)
+{
+	return within_rate(&peer->refusals_due, rate, now);
+}
+
+unsigned
+peers_count(struct peers *p)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&p->lock);
+	n = p->n;
+	pthread_mutex_unlock(&p->lock);
+	return n;
+}

@@ -1,0 +1,45 @@
+/*
+ * peers: what each source of connections has and takes, so that one cannot take it all.
+ *
+ * A source is an IPv4 address or an IPv6 /64, which is what one host is given (RFC 6177).  It has
+ * open connections, requests and recorded refusals; the latter two are measured by the generic cell
+ * rate algorithm (ITU-T I.371): one time stamp each, and a burst of one second's worth.
+ *
+ * The table is shared by main and the workers.  A peer is found under a lock, once a connection; all
+ * else is atomic.  A peer that nobody holds is forgotten when its rates have recovered, so that
+ * connecting anew does not win anything back.
+ */
+#ifndef KEYTRAIL_PROXY_PEERS_H
+#define KEYTRAIL_PROXY_PEERS_H
+
+#include "keytrail/err.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PEERS_MAX 65536 /* sources that are remembered at a time */
+
+struct peers;
+struct peer;
+
+struct peers *peers_new(struct err *err);
+void peers_free(struct peers *p); /* NULL is allowed; no peer may be held any more */
+
+/* The peer of an address (IPv4 as ::ffff:a.b.c.d), to be dropped; NULL when PEERS_MAX are held or
+ * memory is short.  now: monotonic ns.  Any thread, as all of these. */
+struct peer *peers_hold(struct peers *p, const unsigned char address[16], int64_t now);
+void peers_drop(struct peers *p, struct peer *peer);
+
+/* Open one more connection, if there are fewer than `limit` (0: no limit). */
+bool peer_connect(struct peer *peer, unsigned limit);
+void peer_disconnect(struct peer *peer);
+
+/* One more request, or refusal, within `rate` a second (0: no limit)? */
+bool peer_may_request(struct peer *peer, unsigned rate, int64_t now);
+bool peer_may_record(struct peer *peer, unsigned rate, int64_t now);
+
+/* How many are remembered. */
+unsigned peers_count(struct peers *p);
+
+#endif

@@ -1,0 +1,188 @@
+"""What one client may take: connections, requests a second, time, memory."""
+
+import resource
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import http1
+from backend import ok
+from support import new_id, wait_for
+
+
+def connect(sidecar, source="127.0.0.1"):
+    return socket.create_connection(("127.0.0.1", sidecar.port), 20, (source, 0))
+
+
+def rejected(sidecar):
+    return sidecar.metric("keytrail_connections_rejected_total")
+
+
+def test_connections_of_one_address(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"limits": {"connections_per_address": 2}})
+    with connect(sidecar), connect(sidecar):
+        with connect(sidecar) as third:
+            assert third.recv(1) == b""
+        assert rejected(sidecar) == 1
+        with connect(sidecar, "127.0.0.2"), connect(sidecar, "127.0.0.2"):
+            wait_for(lambda: sidecar.metric("keytrail_connections_open") == 4, "four connections")
+            assert rejected(sidecar) == 1
+    wait_for(lambda: sidecar.metric("keytrail_connections_open") == 0, "all to be gone")
+    assert sidecar.call("GET", "/api/v2/keys").status == 200
+
+
+def test_a_trusted_network_has_no_limit_of_connections(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"limits": {"connections_per_address": 1},
+                                           "trusted_networks": ["127.0.0.0/8"]})
+    with sidecar.client() as a, sidecar.client() as b:
+        assert a.request("GET", "/api/v2/keys").status == 200
+        assert b.request("GET", "/api/v2/keys").status == 200
+    assert rejected(sidecar) == 0
+
+
+def test_requests_beyond_the_rate_are_refused_and_recorded(keytrail, raw_backend):
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, {"limits": {"rate": 3}})
+    with sidecar.client() as c:
+        begin = time.monotonic()
+        answers = [c.request("GET", "/api/v2/keys") for _ in range(40)]
+        took = time.monotonic() - begin
+    served = [r for r in answers if r.status == 200]
+    assert {r.status for r in answers} == {200, 429}
+    assert 3 <= len(served) <= 4 + 3 * took
+    assert len(backend.requests) == len(served)
+    refused = next(r for r in answers if r.status == 429)
+    assert b"TOO_MANY_REQUESTS" in refused.body
+    events = sidecar.wait_calls(40)
+    assert sorted(e["reason"]["reasonCode"] for e in events) == sorted(r.status for r in answers)
+
+
+def test_the_rate_is_of_the_client_behind_a_trusted_proxy(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"limits": {"rate": 1},
+                                           "trusted_networks": ["127.0.0.0/8"]})
+
+    def of(client):
+        return c.request("GET", "/api/v2/keys", {"X-Forwarded-For": client}).status
+
+    with sidecar.client() as c:
+        assert [of(f"192.0.2.{i}") for i in range(1, 9)] == [200] * 8
+        assert 429 in [of("192.0.2.99") for _ in range(4)]
+
+
+def test_a_body_that_trickles_is_ended(keytrail, raw_backend):
+    """Bytes alone do not keep a connection to the key service: they have to come at a rate."""
+    backend = raw_backend(lambda c: c.read_request())
+    sidecar = keytrail(backend, {"timeouts": {"body": "500ms"}, "limits": {"body_rate": 1000}})
+    correlation = new_id()
+    done = threading.Event()
+    with sidecar.client() as c:
+        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
+               f"Correlation-Id: {correlation}\r\n\r\n")
+
+        def trickle():
+            while not done.wait(0.05):
+                try:
+                    c.send(b"x")
+                except OSError:
+                    return
+
+        t = threading.Thread(target=trickle)
+        t.start()
+        try:
+            assert c.read_response().status == 408
+        finally:
+            done.set()
+            t.join()
+    assert sidecar.event(correlation)["outcome"] == "unknown"
+
+
+def test_a_body_that_moves_may_take_its_time(keytrail, raw_backend):
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, {"timeouts": {"body": "200ms"}, "limits": {"body_rate": 100}})
+    with sidecar.client() as c:
+        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1500\r\n\r\n")
+        for _ in range(15):
+            c.send(b"x" * 100)
+            time.sleep(0.06)
+        assert c.read_response().status == 200
+
+
+def test_an_old_connection_ends_with_its_next_answer(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"timeouts": {"lifetime": "300ms"}})
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys").get("Connection") is None
+        time.sleep(0.35)
+        r = c.request("GET", "/api/v2/keys")
+        assert r.status == 200 and r.get("Connection") == "close" and c.is_closed()
+    assert len(sidecar.wait_calls(2)) == 2
+
+
+def test_memory_at_its_limit_turns_away_who_is_new(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+        sidecar.reload(limits={"memory": "1MiB"})
+        with connect(sidecar) as new:
+            assert new.recv(1) == b""
+        assert c.request("GET", "/api/v2/keys").status == 200
+        assert rejected(sidecar) == 1
+        sidecar.reload(limits={"memory": 0})
+        assert sidecar.call("GET", "/api/v2/keys").status == 200
+
+
+def test_no_descriptor_is_left_and_then_there_are_some(keytrail, raw_backend):
+    """Who comes is turned away instead of waiting for nothing, and then all goes on."""
+    sidecar = keytrail(raw_backend(ok()))
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+        used = [int(p.name) for p in Path(f"/proc/{sidecar.process.pid}/fd").iterdir()]
+        _, hard = resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE, (max(used) + 1, hard))
+        taken = [connect(sidecar) for _ in range(max(used) + 2 - len(used))]
+        with taken[-1] as last:
+            try:
+                assert last.recv(1) == b""
+            except ConnectionResetError:
+                pass
+        assert c.request("GET", "/api/v2/keys").status == 200
+        resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        for s in taken:
+            s.close()
+    assert sidecar.call("GET", "/api/v2/keys").status == 200
+    assert rejected(sidecar) >= 1
+
+
+@pytest.mark.parametrize("name, value", [("rate", -1), ("body_rate", "2GiB"), ("memory", "much")])
+def test_limits_out_of_range_are_named(keytrail, raw_backend, name, value):
+    sidecar = keytrail(raw_backend(ok()))
+    assert sidecar.reload(limits={name: value})["outcome"] == "failure"
+    assert any(f"limits.{name}" in line.get("message", "") or f'"{name}"' in line.get("message", "")
+               for line in sidecar.log_lines())
+
+
+def test_a_flood_of_handshakes_leaves_room_for_others(keytrail, raw_backend):
+    """They are taken a few at a time; between them the calls of others go on."""
+    sidecar = keytrail(raw_backend(ok()), {"workers": 1})
+    stop = threading.Event()
+    made = []
+
+    def flood():
+        while not stop.is_set():
+            try:
+                with sidecar.client():
+                    made.append(1)
+            except (OSError, http1.Closed):
+                pass
+
+    threads = [threading.Thread(target=flood) for _ in range(8)]
+    with sidecar.client() as c:
+        for t in threads:
+            t.start()
+        answers = [c.request("GET", "/api/v2/keys").status for _ in range(50)]
+        stop.set()
+        for t in threads:
+            t.join()
+    assert answers == [200] * 50 and made
