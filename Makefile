@@ -318,7 +318,7 @@ cppcheck:
 
 DOCS := docs/routes-file.md docs/metrics.md docs/refusals.md
 
-docs: $(DOCS) ## the chapters of the manual that are made from the program's tables
+docs: $(DOCS) proxy/routes/routes.schema.json ## what is made from the program's tables: chapters of the manual, schema
 
 docs/routes-file.md: CHAPTER = routes
 docs/metrics.md:     CHAPTER = metrics
@@ -326,6 +326,9 @@ docs/refusals.md:    CHAPTER = refusals
 $(DOCS): $B/keytrail FORCE
 	$(call say,DOCS,$@)
 	$Qmkdir -p $(@D) && $B/keytrail reference $(CHAPTER) >$@
+proxy/routes/routes.schema.json: $B/keytrail FORCE
+	$(call say,DOCS,$@)
+	$Q$B/keytrail routes --schema >$@
 
 # ---- out of the tree ---------------------------------------------------------------------------
 
