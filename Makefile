@@ -142,7 +142,7 @@ $B/faults/%.o: %.c $B/flags
 	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) -c -o $@ $<
 
 # To be preloaded: a disk that fails as a test wants it.
-$B/faults/shim.so: tests/faults/shim.c $B/flags
+$B/faults/%.so: tests/faults/%.c $B/flags
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$Q$(CC) -D_GNU_SOURCE -std=c11 $(WARNINGS) -O2 -g -shared -fPIC -pthread -o $@ $<
@@ -211,7 +211,7 @@ check: ## format, include graph, static analysis, unit tests under ASan and UBSa
 unit: $(UNIT) ## unit tests (SAN=address|thread, CC=clang)
 	@$(PYTHON) tests/run-unit $(UNIT)
 
-integration: programs $B/keytrail-faults $B/faults/shim.so $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
+integration: programs $B/keytrail-faults $B/faults/shim.so $B/faults/clock.so $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) tests/integration
 

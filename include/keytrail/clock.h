@@ -7,6 +7,8 @@
 #ifndef KEYTRAIL_CLOCK_H
 #define KEYTRAIL_CLOCK_H
 
+#include "keytrail/slice.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,10 +18,23 @@
 
 int64_t clock_mono_ns(void); /* CLOCK_MONOTONIC: for durations */
 int64_t clock_wall_ns(void); /* CLOCK_REALTIME since 1970: for events; may step */
+int64_t clock_boot_ns(void); /* CLOCK_BOOTTIME: never steps, and goes on while the machine sleeps */
+
+/* What the wall clock should show by the steady one, since it was looked at last; begins as 0. */
+struct clock_watch {
+	int64_t wall_ns, steady_ns;
+};
+
+/* The jump since the last look (below 0: back), or 0 when it is not longer than CLOCK_JUMP_NS, or
+ * this is the first look.  Look often: a clock that is slewed jumps a little each time. */
+#define CLOCK_JUMP_NS CLOCK_NS_PER_S
+int64_t clock_watch(struct clock_watch *w, int64_t wall_ns, int64_t steady_ns);
 
 /* "YYYY-MM-DDTHH:mm:ss.SS+0000" (hundredths, cut not rounded) and a NUL. */
 #define CLOCK_EVENT_TIME_SIZE 28
 void clock_event_time(int64_t wall_ns, char out[CLOCK_EVENT_TIME_SIZE]);
+/* The time of such a text; -1 when it is none. */
+int clock_parse_event_time(struct slice text, int64_t *wall_ns);
 
 /* "YYYY-MM-DDTHH:mm:ss.mmmZ" (RFC 3339) and a NUL, for the own log. */
 #define CLOCK_RFC3339_SIZE 25

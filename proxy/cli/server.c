@@ -286,6 +286,8 @@ tear_down(struct server *s)
 		event_del(&s->log_retry);
 		event_del(&s->chronicle_retry);
 		event_del(&s->degrade_timer);
+		if (event_initialized(&s->clock_timer))
+			event_del(&s->clock_timer);
 		event_del(&s->signal_event);
 		event_base_free(s->base);
 	}

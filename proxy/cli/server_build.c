@@ -239,6 +239,7 @@ record_start(struct server *s)
 	char key[CHECKPOINT_KEY_MAX] = "none";
 	struct event_detail details[] = {
 		{ "clean", EVENT_DETAIL_BOOL, NULL, r->clean || r->new_log },
+		{ "clock", EVENT_DETAIL_STRING, server_clock_state(), 0 },
 		{ "configDigest", EVENT_DETAIL_STRING, s->config->digest, 0 },
 		{ "newLog", EVENT_DETAIL_BOOL, NULL, r->new_log },
 		{ "previousBoot", EVENT_DETAIL_STRING, r->previous_boot, 0 },
@@ -319,6 +320,7 @@ start(struct server *s, struct err *err)
 		    s->config->audit.trail, why[0] != '\0' ? why : "the disk is too slow");
 	}
 	record_findings(s);
+	server_watch_clock(s);
 	if (s->ledger != NULL && ledger_start(s->ledger, err) == -1)
 		return -1;
 	for (; s->nstarted < s->nworkers; s->nstarted++)
@@ -348,6 +350,7 @@ server_build(struct server *s, struct err *err)
 	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL ||
 	    read_key(s, err) == -1)
 		return SERVER_MISCONFIGURED;
+	server_look_back(s);
 	if (open_trail(s, err) == -1 || open_journal(s, err) == -1 || make_workers(s, err) == -1 ||
 	    start(s, err) == -1)
 		return SERVER_FAILED;

@@ -2,7 +2,8 @@
  * server_internal: the parts of the running sidecar, shared by the files of that module.
  *
  * server.c is the life (signals, reload, stop), server_build.c the composition, server_status.c
- * what the admin listeners ask, server_operate.c what operators have it do.  Main thread only.
+ * what the admin listeners ask, server_operate.c what operators have it do, server_clock.c
+ * jumps of the clock.  Main thread only.
  */
 #ifndef KEYTRAIL_PROXY_SERVER_INTERNAL_H
 #define KEYTRAIL_PROXY_SERVER_INTERNAL_H
@@ -31,7 +32,10 @@ struct server {
 	struct metrics *metrics;
 	struct metrics_shard *shard; /* main's */
 	struct event_base *base;
-	struct event log_event, log_retry, signal_event, chronicle_retry, degrade_timer;
+	struct event log_event, log_retry, signal_event, chronicle_retry, degrade_timer,
+	    clock_timer;
+	struct clock_watch clock_watch;
+	int64_t last_line_ns; /* when the last line before this start was numbered, or 0 */
 	int signal_fd;
 	int64_t started; /* wall clock ns */
 	struct trail *trail;
@@ -69,5 +73,11 @@ uint64_t server_record(struct server *s, const struct chronicle_entry *e);
 /* Be degraded no longer, if it is so, and record why. */
 void server_end_degrade(struct server *s, const char *why);
 void server_on_degrade_timer(evutil_socket_t fd, short what, void *arg);
+
+/* Before the trail is opened note the time of its last line; once it runs record that the clock was put back
+ * meanwhile, and watch it. */
+void server_look_back(struct server *s);
+void server_watch_clock(struct server *s);
+const char *server_clock_state(void); /* "synchronized", "unsynchronized" or "unknown" */
 
 #endif

@@ -1,5 +1,6 @@
 #include "keytrail/clock.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -22,6 +23,22 @@ int64_t
 clock_wall_ns(void)
 {
 	return read_clock(CLOCK_REALTIME);
+}
+
+int64_t
+clock_boot_ns(void)
+{
+	return read_clock(CLOCK_BOOTTIME);
+}
+
+int64_t
+clock_watch(struct clock_watch *w, int64_t wall_ns, int64_t steady_ns)
+{
+	bool first = w->wall_ns == 0;
+	int64_t jump = wall_ns - w->wall_ns - (steady_ns - w->steady_ns);
+
+	*w = (struct clock_watch){ wall_ns, steady_ns };
+	return first || llabs(jump) <= CLOCK_JUMP_NS ? 0 : jump;
 }
 
 static void
@@ -67,6 +84,25 @@ clock_event_time(int64_t wall_ns, char out[CLOCK_EVENT_TIME_SIZE])
 	write_seconds(wall_ns, out);
 	memcpy(out + 19, ".00+0000", 9);
 	digits(out + 20, 2, (unsigned)(wall_ns % CLOCK_NS_PER_S / 10000000));
+}
+
+int
+clock_parse_event_time(struct slice text, int64_t *wall_ns)
+{
+	char copy[CLOCK_EVENT_TIME_SIZE];
+	struct tm tm = { 0 };
+	uint64_t hundredths;
+
+	if (text.n != sizeof(copy) - 1)
+		return -1;
+	slice_to_cstr(text, copy, sizeof(copy));
+	if (strptime(copy, "%Y-%m-%dT%H:%M:%S", &tm) != copy + 19 || copy[19] != '.' ||
+	    strcmp(copy + 22, "+0000") != 0)
+		return -1;
+	if (slice_to_u64(slice_sub(text, 20, 22), &hundredths) == -1)
+		return -1;
+	*wall_ns = timegm(&tm) * CLOCK_NS_PER_S + (int64_t)hundredths * (CLOCK_NS_PER_S / 100);
+	return 0;
 }
 
 void

@@ -139,6 +139,52 @@ the_clocks_are_the_systems(void **state)
 	assert_true(wall / CLOCK_NS_PER_S - ts.tv_sec < 60);
 }
 
+static void
+a_jump_is_what_the_steady_clock_did_not_do(void **state)
+{
+	static const struct {
+		const char *label;
+		int64_t wall_ms, steady_ms, want_ms;
+	} looks[] = {
+		{ "the first look", 1700000000000, 5000, 0 },
+		{ "both go on", 1700000001000, 6000, 0 },
+		{ "a late look", 1700000061000, 66000, 0 },
+		{ "a second more", 1700000063000, 67000, 0 },
+		{ "more than a second more", 1700000065001, 68000, 1001 },
+		{ "the jump is told once", 1700000066001, 69000, 0 },
+		{ "back", 1700000000000, 70000, -67001 },
+		{ "a second less", 1700000000000, 71000, 0 },
+	};
+	struct clock_watch w = { 0, 0 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(looks) / sizeof(looks[0]); i++) {
+		int64_t jump = clock_watch(
+		    &w, looks[i].wall_ms * CLOCK_NS_PER_MS, looks[i].steady_ms * CLOCK_NS_PER_MS);
+
+		if (jump != looks[i].want_ms * CLOCK_NS_PER_MS)
+			fail_msg("%s: %lld", looks[i].label, (long long)jump);
+	}
+}
+
+static void
+an_event_time_is_read_as_it_was_written(void **state)
+{
+	static const char *const bad[] = { "", "2026-01-31T23:59:59.07+0100",
+		"2026-01-31 23:59:59.07+0000", "2026-01-31T23:59:59,07+0000",
+		"2026-01-31T23:59:59.x7+0000", "2026-13-31T23:59:59.07+0000" };
+	const int64_t t = 1700000000 * CLOCK_NS_PER_S + 990 * CLOCK_NS_PER_MS;
+	char text[CLOCK_EVENT_TIME_SIZE];
+	int64_t got;
+
+	(void)state;
+	clock_event_time(t, text);
+	assert_int_equal(clock_parse_event_time(slice_of(text), &got), 0);
+	assert_true(got == t);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(clock_parse_event_time(slice_of(bad[i]), &got), -1);
+}
+
 int
 main(void)
 {
@@ -151,6 +197,8 @@ main(void)
 		cmocka_unit_test(a_uuid7_holds_time_version_and_random_bits),
 		cmocka_unit_test(uuids_of_later_times_sort_later),
 		cmocka_unit_test(the_clocks_are_the_systems),
+		cmocka_unit_test(a_jump_is_what_the_steady_clock_did_not_do),
+		cmocka_unit_test(an_event_time_is_read_as_it_was_written),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
