@@ -32,11 +32,13 @@ struct call {
 	bool short_of_memory;
 };
 
+LIST_HEAD(calls, call);
+
 struct events {
 	struct reader *reader;
 	struct mailbox *mailbox;
 	struct log *log;
-	LIST_HEAD(, call) calls;
+	struct calls calls;
 };
 
 /* ---- on the reader's thread ---- */

@@ -71,17 +71,15 @@ join_free(struct join *j)
 static void
 close_intent(struct join *j, struct slice id)
 {
-	struct node *n;
+	struct node *n = TAILQ_FIRST(&j->open);
 
-	TAILQ_FOREACH(n, &j->open, open)
-	{
-		if (!slice_equal(n->id, id))
-			continue;
-		stop_waiting(j, n);
-		take_out(j, n);
-		free(n);
+	while (n != NULL && !slice_equal(n->id, id))
+		n = TAILQ_NEXT(n, open);
+	if (n == NULL)
 		return;
-	}
+	stop_waiting(j, n);
+	take_out(j, n);
+	free(n);
 }
 
 int
@@ -97,10 +95,8 @@ join_add(struct join *j, struct slice line, uint64_t seq, bool wanted, struct er
 		return 0;
 	if ((n = malloc(sizeof(*n) + line.n)) == NULL)
 		return err_set_errno(err, "join");
+	*n = (struct node){ .seq = seq, .waits = intent, .n = line.n };
 	memcpy(n->text, line.p, line.n);
-	n->n = line.n;
-	n->seq = seq;
-	n->waits = intent;
 	n->id = id.n > 0 ? (struct slice){ n->text + (id.p - line.p), id.n } : SLICE_EMPTY;
 	TAILQ_INSERT_TAIL(&j->all, n, all);
 	if (intent) {

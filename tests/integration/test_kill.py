@@ -247,6 +247,55 @@ def test_losses_are_counted_and_recorded_when_there_is_room_again(keytrail, raw_
     wait_for(balance, "accepted = durable + lost")
 
 
+def test_every_scrape_adds_up_while_events_are_lost(keytrail, raw_backend, disk):
+    """Under traffic, with a disk that stands still now and then: nothing is negative, and at rest
+    all that was accepted is durable or lost; what a sink did not want is counted as filtered."""
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "workers": 2, "audit": {"ring_size": 65536},
+        "sinks": [{"name": "file", "type": "file", "path": "out.jsonl"}]}),
+        environment=disk.environment)
+    done = threading.Event()
+
+    def ask():
+        with sidecar.client() as c:
+            while not done.is_set():
+                assert c.request("GET", "/api/v2/keys").status == 200
+
+    def figures():
+        samples = sidecar.metrics()
+        return {name: sum(v for (n, _), v in samples.items() if n == f"keytrail_{name}")
+                for name in ("events_accepted_total", "events_lost_total", "events_durable_total",
+                             "sink_events_delivered_total", "sink_events_filtered_total")}
+
+    def waiting():
+        f = figures()
+        trail = f["events_accepted_total"] - f["events_durable_total"] - f["events_lost_total"]
+        sink = f["events_durable_total"] - f["sink_events_delivered_total"] \
+            - f["sink_events_filtered_total"]
+        assert trail >= 0 and sink >= 0, f
+        return trail, sink, f["events_lost_total"]
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for t in threads:
+        t.start()
+    try:
+        for lost in (20, 200):
+            disk.set(STALL)
+            wait_for(lambda: waiting()[2] > lost, "losses")
+            disk.set()
+            wait_for(lambda: waiting()[0] < 50, "the trail to catch up")
+    finally:
+        done.set()
+        disk.set()
+        for t in threads:
+            t.join()
+    assert sidecar.call("DELETE", f"/api/v2/keys/{KEY}").status == 200
+    wait_for(lambda: waiting()[:2] == (0, 0), "nothing to wait")
+    assert figures()["sink_events_filtered_total"] == 1
+    wait_for(lambda: sum(e["details"]["count"] for e in sidecar.own("keytrail.loss"))
+             == figures()["events_lost_total"], "the trail to tell of every loss")
+
+
 def test_losses_survive_a_kill(keytrail, raw_backend, disk):
     sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
         "workers": 1, "audit": {"ring_size": 65536}}), environment=disk.environment)
