@@ -27,6 +27,7 @@ struct checkpoint_key {
 	unsigned char bytes[32];
 };
 
+bool checkpoint_key_equal(const struct checkpoint_key *a, const struct checkpoint_key *b);
 int checkpoint_key_parse(struct slice text, struct checkpoint_key *out, struct err *err);
 void checkpoint_key_text(const struct checkpoint_key *k, char out[CHECKPOINT_KEY_MAX]);
 
@@ -50,6 +51,11 @@ enum checkpoint_verdict {
 /* Append the note of this text, which ends in a newline. */
 int checkpoint_sign(
     const struct checkpoint_signer *s, struct slice text, struct buf *out, struct err *err);
+/* Append another signature to the note of this text. */
+int checkpoint_cosign(
+    const struct checkpoint_signer *s, struct slice text, struct buf *note, struct err *err);
+/* What a note says, whoever signed it; false when it is none. */
+bool checkpoint_note_text(struct slice note, struct slice *text);
 /* The text of a note that one of the keys has signed, borrowed from it; err unless good. */
 enum checkpoint_verdict checkpoint_open_note(struct slice note, const struct checkpoint_key *keys,
     size_t nkeys, struct slice *text, struct err *err);

@@ -92,16 +92,18 @@ struct config_audit {
 	enum event_names identity_name;
 	enum event_vocabulary vocabulary;
 	struct config_secret hmac_key;
-	unsigned hmac_epoch;	   /* number of that key, default 1 */
-	struct config_secret sign; /* the signing key; bytes NULL: nothing is signed */
-	char *group;		   /* of the segments, or NULL */
-	uint64_t segment_size;	   /* bytes, default 64 MiB */
-	uint64_t ring_size;	   /* bytes, default 16 MiB */
-	unsigned flush_interval;   /* ms, default 20 */
-	unsigned spacing_min_us;   /* 200 */
-	unsigned spacing_max_us;   /* 3000 */
-	uint64_t retention;	   /* seconds, default 400 days */
-	uint64_t max_size;	   /* bytes, 0: none */
+	unsigned hmac_epoch;	      /* number of that key, default 1 */
+	struct config_secret sign;    /* the signing key; bytes NULL: nothing is signed */
+	unsigned checkpoint_interval; /* s, default 60 */
+	unsigned heartbeat;	      /* s, default 3600 */
+	char *group;		      /* of the segments, or NULL */
+	uint64_t segment_size;	      /* bytes, default 64 MiB */
+	uint64_t ring_size;	      /* bytes, default 16 MiB */
+	unsigned flush_interval;      /* ms, default 20 */
+	unsigned spacing_min_us;      /* 200 */
+	unsigned spacing_max_us;      /* 3000 */
+	uint64_t retention;	      /* seconds, default 400 days */
+	uint64_t max_size;	      /* bytes, 0: none */
 };
 
 struct config_service {

@@ -21,6 +21,13 @@ struct journal;
  * must not block. */
 typedef void (*journal_notify_fn)(void *arg);
 
+/* A log that was given up for the one that is there now: recorded before all else
+ * (keytrail.tamper). */
+struct journal_renewal {
+	const char *reason;
+	struct slice note; /* the old log's checkpoint, or empty */
+};
+
 struct journal_opts {
 	struct trail *trail;
 	struct log *log;
@@ -36,6 +43,7 @@ struct journal_opts {
 	/* What trail_open found, to be recorded first (keytrail.recover, .corrupt, .tamper), or NULL;
 	 * copied. */
 	const struct trail_recovery *recovery;
+	const struct journal_renewal *renewal; /* or NULL; outlives the journal */
 };
 
 /* Add all rings between journal_new and journal_start.  The rings stay the caller's and must

@@ -2,13 +2,15 @@
  * ledger: the hash tree over the trail, its tiles and its signed checkpoint.
  *
  * One thread reads the durable trail as a sink does, hashes each line (without its newline; entry
- * `seq` - 1 of the tree), keeps <dir>/tile/ and signs <dir>/checkpoint: after `events` lines (at most
- * once a second) or `interval_s`, and when it stops.  Nobody waits for it; what fails is tried again.
+ * `seq` - 1 - base of the tree), keeps <dir>/tile/ and signs <dir>/checkpoint: the first one at once,
+ * then after `events` lines (at most once a second) or `interval_s`, and when it stops.  Lines about
+ * checkpoints alone are no reason for another.  Nobody waits for it; what fails is tried again.
  * A number that has no line is the hash of an empty entry.  Origin of the log: `<key name>/<log id>`.
  *
- * What was signed is never taken back.  Where the tree of the last checkpoint can be had neither from
- * the tiles nor from the lines, or the checkpoint is not this key's or not this log's, nothing is
- * signed, and ledger_refusal says why.
+ * What was signed is never taken back: where the trail is not what its last checkpoint says, the log
+ * cannot go on (struct ledger_findings), and a new one begins.  A checkpoint of another key is
+ * accepted where <dir>/rotation (see rotation.h) hands over from that key to this one; else
+ * ledger_new refuses.
  */
 #ifndef KEYTRAIL_LEDGER_H
 #define KEYTRAIL_LEDGER_H
@@ -20,28 +22,31 @@
 
 struct ledger;
 
-#define LEDGER_EVENTS	  1024
-#define LEDGER_INTERVAL_S 60
-#define LEDGER_SILENCE_S  900 /* nothing but checkpoints happened */
+#define LEDGER_EVENTS 1024
 
 struct ledger_opts {
 	const char *dir;
 	struct slice key; /* text of the signing key */
 	struct log *log;
 	uint64_t events;
-	unsigned interval_s, silence_s;
+	unsigned interval_s;
 	/* On the ledger's thread, after each checkpoint but the one at the stop. */
 	void (*signed_)(void *arg, uint64_t size, struct slice note);
 	void *arg;
 };
 
-/* Read the key and the checkpoint that is there. */
+/* Read the key and the checkpoint that is there.  -1 also when another key has signed it, and none
+ * hands over. */
 int ledger_new(const struct ledger_opts *opts, struct ledger **out, struct err *err);
 void ledger_free(struct ledger *l); /* NULL is allowed */
 
-/* Numbers up to here were signed: for struct trail_opts.  0: there is no checkpoint of this key. */
+/* The checkpoint that was found: the log's id and size (for struct trail_opts), and the note. */
+const char *ledger_signed_log(const struct ledger *l); /* NULL: there is none */
 uint64_t ledger_signed_size(const struct ledger *l);
-/* Events that the last checkpoint covers (any thread). */
+struct slice ledger_signed_note(const struct ledger *l); /* until the first signing */
+/* The statement by which another key handed over to this one since that checkpoint, or empty. */
+struct slice ledger_rotation(const struct ledger *l);
+/* Highest number that the last checkpoint covers (any thread). */
 uint64_t ledger_covered(const struct ledger *l);
 /* Lines from here on are not signed yet and must not expire (any thread). */
 uint64_t ledger_keep_seq(struct ledger *l);
@@ -52,14 +57,18 @@ void ledger_key_text(const struct ledger *l, char out[CHECKPOINT_KEY_MAX]);
 
 /* What opening found. */
 struct ledger_findings {
-	uint64_t altered_first, altered_last; /* lines that are not those that were signed */
-	uint64_t checked;		      /* lines compared with what was signed */
+	char unfit[ERR_MSG_MAX]; /* why the trail is not what was signed, or "" */
+	uint64_t first, last;	 /* lines that are gone or not those that were signed; or 0 */
+	uint64_t checked;	 /* lines compared with what was signed */
 };
 
-/* Load the tree that was signed, or make it again from the lines; clean: the last run ended well.
- * After -1 nothing is signed until the next start. */
-int ledger_open(struct ledger *l, const struct trail *t, bool clean, struct ledger_findings *out,
-    struct err *err);
+/* Load the tree that was signed, or make it again from the lines.  After -1 nothing is signed until
+ * the next start; unfit: only ledger_begin may follow. */
+int ledger_open(struct ledger *l, const struct trail *t, const struct trail_recovery *rec,
+    struct ledger_findings *out, struct err *err);
+/* After trail_renew: put the old log's checkpoint and tiles aside, as checkpoint.<log id> and
+ * tile.<log id>, and begin the tree of the new log. */
+int ledger_begin(struct ledger *l, const struct trail *t, struct err *err);
 /* Why nothing is signed, or "" (any thread). */
 void ledger_refusal(struct ledger *l, char *out, size_t n);
 

@@ -11,7 +11,7 @@
 #define PROOF_FILE_MAX 16384
 
 struct proof {
-	uint64_t index; /* from zero: the event's number less one */
+	uint64_t index; /* from zero: the event's number less one and the log's base */
 	size_t n;
 	struct merkle_hash hashes[MERKLE_PROOF_MAX];
 	struct slice note; /* borrowed from the text */

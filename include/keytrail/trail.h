@@ -2,7 +2,7 @@
  * trail: the directory of segments that is the audit log: append, recover, retain, read.
  *
  * <dir>/00000000000000000001.jsonl (first sequence number in the name), one event a line; `state`
- * (one mapped page: durable number, segment, offset); `log` (the log's id); `lock`; `ring.*`;
+ * (one mapped page: durable number, segment, offset); `log` (the log's id and base); `lock`; `ring.*`;
  * `cursor.<sink>`.  Format and files: README.md; recovery: trail_recover.c.  The writer side belongs
  * to the journal thread; readers (sinks, `tail`, other processes) need no lock and stop at the
  * durable mark.
@@ -22,6 +22,8 @@ struct trail;
 
 #define TRAIL_ID_SIZE	 33 /* 128 bits as lower-case hex, and a NUL */
 
+bool trail_is_id(const char *s);
+
 /* The calls that a disk can fail; tests give their own.  As the system calls: -1 and errno. */
 struct trail_io {
 	int (*create)(void *arg, int dirfd, const char *name); /* O_EXCL, for writing, 0640 */
@@ -34,10 +36,12 @@ struct trail_io {
 
 struct trail_opts {
 	const char *dir;
-	bool create;		   /* make a new log where there is none */
-	uint64_t segment_size;	   /* bytes */
-	uint64_t room;		   /* bytes of all rings; trail_reserve keeps half as much again */
-	uint64_t used;		   /* numbers up to here are known to have had lines */
+	bool create;	       /* make a new log where there is none */
+	uint64_t segment_size; /* bytes */
+	uint64_t room;	       /* bytes of all rings; trail_reserve keeps half as much again */
+	/* Of this log so many lines are known to have been signed: their numbers are used up. */
+	const char *signed_log; /* or NULL */
+	uint64_t signed_size;
 	const char *group;	   /* of the segments, or NULL */
 	const struct trail_io *io; /* NULL: the disk */
 };
@@ -65,8 +69,21 @@ int trail_open(
 void trail_close(struct trail *t, bool clean);
 
 const char *trail_log_id(const struct trail *t); /* TRAIL_ID_SIZE - 1 hex digits */
+/* The number before the log's first line: line `seq` is entry `seq` - 1 - base of the log. */
+uint64_t trail_log_base(const struct trail *t);
 const char *trail_boot_id(const struct trail *t);
 int trail_dirfd(const struct trail *t);
+
+/* Before the first append: give the log up for a new one in the same directory.  Numbers go on, and
+ * the lines that are there stay. */
+int trail_renew(struct trail *t, struct err *err);
+
+/* The log that a directory holds, as its state says (readers). */
+struct trail_log {
+	char id[TRAIL_ID_SIZE];
+	uint64_t base;
+};
+int trail_read_log(int dirfd, struct trail_log *out, struct err *err);
 
 /* ---- the one writer ---- */
 
@@ -105,6 +122,11 @@ int trail_expirable(struct trail *t, int64_t before_ns, uint64_t max_size, uint6
  * wholly below `keep_seq`.  Fills the removed range (0 when none). */
 int trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err);
+
+/* The first numbers above `from` that have no line because a whole segment or a segment's end is
+ * gone; 0 when none. */
+int trail_find_gap(
+    const struct trail *t, uint64_t from, uint64_t *first, uint64_t *last, struct err *err);
 
 struct trail_stats {
 	uint64_t bytes, segments, free_bytes;
@@ -177,7 +199,8 @@ struct trail_walk_item {
 int trail_walk_open(const char *dir, struct trail_walk **out, struct err *err);
 void trail_walk_close(struct trail_walk *w);		 /* NULL is allowed */
 uint64_t trail_walk_durable(const struct trail_walk *w); /* as it was when the walk was opened */
-bool trail_walk_clean(const struct trail_walk *w);	 /* the writer had ended well */
+const struct trail_log *trail_walk_log(const struct trail_walk *w);
+bool trail_walk_clean(const struct trail_walk *w); /* the writer had ended well */
 /* 1, 0 at the mark, -1. */
 int trail_walk_next(struct trail_walk *w, struct trail_walk_item *out, struct err *err);
 

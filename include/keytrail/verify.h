@@ -3,7 +3,9 @@
  *
  * Two verdicts.  *Unaltered*: every line up to the checkpoint's size is the one that was signed.
  * *Complete*: every number has its line, but for those that were signed as lost, or that have expired
- * as the log itself says.  Where there is no checkpoint of a given key, neither can be told.  Lines
+ * as the log itself says.  Lines before a log's first one are of an earlier log, which was given up
+ * because the directory did not hold what was signed: such a trail is not complete.  Where there is
+ * no checkpoint of a given key, neither can be told.  Lines
  * after the checkpoint are looked at as far as one can without a signature.
  *
  * Reads the directory as any reader: the writer may be at work.  Memory does not grow with the trail.
@@ -32,6 +34,8 @@ struct verify_report {
 	uint64_t first, last;	      /* events covered; 0: none */
 	uint64_t unsigned_lines;      /* after the checkpoint */
 	uint64_t lost;		      /* numbers that were signed as having no line */
+	uint64_t losses;	      /* events without a number, as keytrail.loss says */
+	uint64_t rotations;	      /* changes of the key, signed by the old one and the new */
 	uint64_t expired;	      /* events up to here have expired */
 	bool cannot_tell;	      /* something of what was asked could not be judged */
 	uint64_t anchors;	      /* checkpoints kept elsewhere that the log agrees with */
@@ -45,10 +49,9 @@ struct verify_opts {
 	size_t nkeys;
 	struct slice since; /* a checkpoint kept elsewhere */
 	bool has_since;
-	/* Text with checkpoints kept elsewhere: lines of the own log or of a sink ("note":"<base64>"
-	 * or note=<base64>).  At least one of this log is wanted.  Or empty. */
-	struct slice anchors;
-	bool has_anchors;
+	/* A file with checkpoints kept elsewhere: lines of the own log or of a sink
+	 * ("note":"<base64>" or note=<base64>).  At least one of this log is wanted.  -1: none. */
+	int anchors_fd;
 };
 
 /* -1: the trail could not be read. */

@@ -26,6 +26,10 @@ static const struct cli_command commands[] = {
 	{ "keygen", NULL, "FILE NAME",
 	    "make a key that signs the trail's checkpoints; print the key that verifies them",
 	    cli_keygen },
+	{ "rotate-key", NULL, "DIR OLD NEW",
+	    "let the key that signs a trail (file OLD) hand over to another (file NEW) at the next "
+	    "start with that one; print the key that verifies from then on",
+	    cli_rotate_key },
 	{ "verify", NULL,
 	    "DIR --key VKEY|FILE... [--since CHECKPOINT] [--anchors FILE] [--json] | --proof FILE "
 	    "--line FILE --key VKEY|FILE",

@@ -46,6 +46,7 @@ int cli_reference(int argc, char **argv);
 int cli_tail(int argc, char **argv);
 int cli_degrade(int argc, char **argv);
 int cli_keygen(int argc, char **argv);
+int cli_rotate_key(int argc, char **argv);
 int cli_proof(int argc, char **argv);
 int cli_verify(int argc, char **argv);
 int cli_version(int argc, char **argv);

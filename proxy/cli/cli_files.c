@@ -24,14 +24,20 @@ read_all(int fd, const char *path, size_t max, struct buf *out, struct err *err)
 }
 
 int
+cli_open(const char *path, struct err *err)
+{
+	int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd == -1 ? err_set_errno(err, "%s: open", path) : fd;
+}
+
+int
 cli_read_file(const char *path, size_t max, struct buf *out, struct err *err)
 {
 	int fd, rc;
 
-	if (strcmp(path, "-") == 0)
-		return read_all(STDIN_FILENO, path, max, out, err);
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) == -1)
-		return err_set_errno(err, "%s: open", path);
+	if ((fd = cli_open(path, err)) == -1)
+		return -1;
 	rc = read_all(fd, path, max, out, err);
 	close(fd);
 	return rc;

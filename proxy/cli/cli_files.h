@@ -9,7 +9,9 @@
 
 #define CLI_KEYS_MAX 16
 
-/* The whole file, at most max bytes ("-": standard input). */
+/* For reading ("-": standard input). */
+int cli_open(const char *path, struct err *err);
+/* The whole file, at most max bytes. */
 int cli_read_file(const char *path, size_t max, struct buf *out, struct err *err);
 /* A new file of this mode, synced; never one that is there. */
 int cli_write_new(const char *path, unsigned mode, struct slice text, struct err *err);

@@ -18,6 +18,7 @@ struct proving {
 	struct tiles files;
 	struct buf note, text, line;
 	struct checkpoint cp;
+	struct trail_log log;
 };
 
 static int
@@ -31,10 +32,16 @@ read_checkpoint(struct proving *p, struct err *err)
 		return err_set(err, "%s: there is no checkpoint", p->dir);
 	if (!checkpoint_peek(buf_slice(&p->note), &p->cp))
 		return err_set(err, "%s: the checkpoint is none", p->dir);
-	if (p->seq > p->cp.size)
+	if (trail_read_log(p->files.dirfd, &p->log, err) == -1)
+		return err_prefix(err, "%s", p->dir);
+	if (p->seq <= p->log.base)
+		return err_set(err,
+		    "event %" PRIu64 " is of an earlier log: this one begins with event %" PRIu64,
+		    p->seq, p->log.base + 1);
+	if (p->seq > p->log.base + p->cp.size)
 		return err_set(err,
 		    "event %" PRIu64 " is not signed yet: the checkpoint covers %" PRIu64, p->seq,
-		    p->cp.size);
+		    p->log.base + p->cp.size);
 	return 0;
 }
 
@@ -61,7 +68,7 @@ static int
 prove(struct proving *p, struct err *err)
 {
 	struct merkle_source source = { p->cp.size, tiles_read, &p->files };
-	struct proof proof = { .index = p->seq - 1, .note = buf_slice(&p->note) };
+	struct proof proof = { .index = p->seq - 1 - p->log.base, .note = buf_slice(&p->note) };
 	struct merkle_hash leaf;
 
 	if (merkle_prove_inclusion(&source, proof.index, p->cp.size, proof.hashes, &proof.n, err) ==

@@ -2,20 +2,20 @@
 #include "cli/cli.h"
 #include "cli/cli_files.h"
 #include "keytrail/proof.h"
+#include "keytrail/trail.h"
 #include "keytrail/verify.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
-
-#define ANCHORS_MAX ((size_t)1 << 30)
+#include <unistd.h>
 
 struct verifying {
 	const char *dir, *since, *anchors, *proof, *line;
 	struct checkpoint_key keys[CLI_KEYS_MAX];
 	size_t nkeys;
 	bool json;
-	struct buf since_text, anchors_text, proof_text, line_text;
+	struct buf since_text, proof_text, line_text;
 	struct verify_report report;
 };
 
@@ -128,8 +128,12 @@ kept(const struct verify_report *r)
 static void
 print_text(const struct verify_report *r)
 {
-	printf("unaltered: %s\ncomplete:  %s\n", verdict_word(r->unaltered),
-	    verdict_word(r->complete));
+	printf(
+	    "unaltered: %s\ncomplete:  %s", verdict_word(r->unaltered), verdict_word(r->complete));
+	if (r->losses > 0)
+		printf("%s with %" PRIu64 " accounted losses",
+		    r->complete == VERIFY_YES ? ", gap-free," : ",", r->losses);
+	putchar('\n');
 	if (r->checkpoint.size > 0)
 		printf("checkpoint of %s: %" PRIu64 " events; events %" PRIu64 " to %" PRIu64
 		       " were looked at\n",
@@ -138,6 +142,8 @@ print_text(const struct verify_report *r)
 		printf("expired: events 1 to %" PRIu64 "\n", r->expired);
 	if (r->lost > 0)
 		printf("lost, as the log itself says: %" PRIu64 " events\n", r->lost);
+	if (r->rotations > 0)
+		printf("changes of the key: %" PRIu64 "\n", r->rotations);
 	if (r->unsigned_lines > 0)
 		printf("not signed yet: %" PRIu64 " events\n", r->unsigned_lines);
 	if (r->anchors > 0)
@@ -159,11 +165,12 @@ print_json(const struct verify_report *r)
 		json_array_append_new(
 		    findings, json_pack("{s:s,s:s}", "kind", kind_word(r->findings[i].kind), "text",
 				  r->findings[i].text));
-	all = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "unaltered",
+	all = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "unaltered",
 	    verdict_word(r->unaltered), "complete", verdict_word(r->complete), "origin",
 	    r->checkpoint.origin, "size", (json_int_t)r->checkpoint.size, "first",
 	    (json_int_t)r->first, "last", (json_int_t)r->last, "expired", (json_int_t)r->expired,
-	    "lost", (json_int_t)r->lost, "unsigned", (json_int_t)r->unsigned_lines, "anchors",
+	    "lost", (json_int_t)r->lost, "losses", (json_int_t)r->losses, "rotations",
+	    (json_int_t)r->rotations, "unsigned", (json_int_t)r->unsigned_lines, "anchors",
 	    (json_int_t)r->anchors, "findingsTotal", (json_int_t)r->nfindings, "findings",
 	    findings);
 	rc = all != NULL ? json_dumpf(all, stdout, JSON_SORT_KEYS | JSON_COMPACT) : -1;
@@ -175,19 +182,23 @@ print_json(const struct verify_report *r)
 static int
 verify_directory(struct verifying *v)
 {
-	struct verify_opts opts = { .dir = v->dir, .keys = v->keys, .nkeys = v->nkeys };
+	struct verify_opts opts = {
+		.dir = v->dir, .keys = v->keys, .nkeys = v->nkeys, .anchors_fd = -1
+	};
 	struct err err;
+	int rc;
 
-	if ((v->since != NULL &&
-		cli_read_file(v->since, CHECKPOINT_NOTE_MAX, &v->since_text, &err) == -1) ||
-	    (v->anchors != NULL &&
-		cli_read_file(v->anchors, ANCHORS_MAX, &v->anchors_text, &err) == -1))
+	if (v->since != NULL &&
+	    cli_read_file(v->since, CHECKPOINT_NOTE_MAX, &v->since_text, &err) == -1)
+		return cli_fail(CLI_FAILED, &err);
+	if (v->anchors != NULL && (opts.anchors_fd = cli_open(v->anchors, &err)) == -1)
 		return cli_fail(CLI_FAILED, &err);
 	opts.since = buf_slice(&v->since_text);
 	opts.has_since = v->since != NULL;
-	opts.anchors = buf_slice(&v->anchors_text);
-	opts.has_anchors = v->anchors != NULL;
-	if (verify_trail(&opts, &v->report, &err) == -1)
+	rc = verify_trail(&opts, &v->report, &err);
+	if (opts.anchors_fd != -1)
+		close(opts.anchors_fd);
+	if (rc == -1)
 		return cli_fail(CLI_FAILED, &err);
 	if (!v->json)
 		print_text(&v->report);
@@ -201,6 +212,7 @@ verify_directory(struct verifying *v)
 static int
 verify_proof(struct verifying *v)
 {
+	struct trail_member member = { .seq = 0 };
 	struct checkpoint cp;
 	struct proof proof;
 	struct slice line;
@@ -221,13 +233,14 @@ verify_proof(struct verifying *v)
 	case PROOF_WRONG:
 		return cli_fail(CLI_ALTERED, &err);
 	}
+	trail_parse_line(line, &member);
 	if (v->json)
 		printf("{\"event\":%" PRIu64 ",\"size\":%" PRIu64 ",\"unaltered\":\"yes\"}\n",
-		    proof.index + 1, cp.size);
+		    member.seq, cp.size);
 	else
 		printf("unaltered: yes\nevent %" PRIu64 " of the log %s (checkpoint of %" PRIu64
 		       " events)\n",
-		    proof.index + 1, cp.origin, cp.size);
+		    member.seq, cp.origin, cp.size);
 	return CLI_OK;
 }
 
@@ -240,7 +253,6 @@ cli_verify(int argc, char **argv)
 	if (rc == CLI_OK)
 		rc = v.proof != NULL ? verify_proof(&v) : verify_directory(&v);
 	buf_fini(&v.since_text);
-	buf_fini(&v.anchors_text);
 	buf_fini(&v.proof_text);
 	buf_fini(&v.line_text);
 	return rc;

@@ -174,6 +174,20 @@ open_signals(struct server *s, struct err *err)
 
 /* ---- the loop ---- */
 
+static void
+on_heartbeat(evutil_socket_t fd, short what, void *arg)
+{
+	struct chronicle_entry e = { .action = "keytrail.heartbeat",
+		.severity = SEVERITY_NORMAL,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: recording" };
+	struct server *s = arg;
+
+	(void)fd;
+	(void)what;
+	chronicle_record(&s->chronicle, &e);
+}
+
 static int
 open_loop(struct server *s, struct err *err)
 {
@@ -192,8 +206,10 @@ open_loop(struct server *s, struct err *err)
 	evtimer_assign(&s->chronicle_retry, s->base, flush_chronicle, s);
 	evtimer_assign(&s->degrade_timer, s->base, server_on_degrade_timer, s);
 	event_assign(&s->signal_event, s->base, s->signal_fd, EV_READ | EV_PERSIST, on_signal, s);
+	event_assign(&s->heartbeat, s->base, -1, EV_PERSIST, on_heartbeat, s);
 	event_add(&s->log_event, NULL);
 	event_add(&s->signal_event, NULL);
+	event_add(&s->heartbeat, &(struct timeval){ s->config->audit.heartbeat, 0 });
 	return 0;
 }
 
@@ -278,6 +294,7 @@ tear_down(struct server *s)
 	for (unsigned i = 0; i <= s->nworkers; i++)
 		ring_close(s->rings[i]);
 	ledger_free(s->ledger);
+	buf_fini(&s->old_note);
 	if (s->trail != NULL)
 		trail_close(s->trail, s->drained);
 	snapshot_unref(s->snapshot);
@@ -289,6 +306,7 @@ tear_down(struct server *s)
 		if (event_initialized(&s->clock_timer))
 			event_del(&s->clock_timer);
 		event_del(&s->signal_event);
+		event_del(&s->heartbeat);
 		event_base_free(s->base);
 	}
 	if (s->signal_fd != -1)

@@ -1,6 +1,7 @@
 #include "cli/server_internal.h"
 
 #include "data/conn.h"
+#include "keytrail/base64.h"
 #include "keytrail/clock.h"
 
 #include <limits.h>
@@ -76,8 +77,7 @@ read_key(struct server *s, struct err *err)
 		.key = { (const char *)a->sign.bytes, a->sign.n },
 		.log = s->log,
 		.events = LEDGER_EVENTS,
-		.interval_s = LEDGER_INTERVAL_S,
-		.silence_s = LEDGER_SILENCE_S,
+		.interval_s = a->checkpoint_interval,
 		.signed_ = on_signed,
 		.arg = s };
 
@@ -86,15 +86,36 @@ read_key(struct server *s, struct err *err)
 	return err_prefix(err, "%s: \"audit.sign\": %s", s->config->path, a->sign.path);
 }
 
-/* What stands in the way of signing does not stand in the way of recording. */
-static void
-open_ledger(struct server *s)
+/* The trail is not what was signed. */
+static int
+begin_log(struct server *s, struct err *err)
 {
-	struct err err;
+	const struct config_audit *a = &s->config->audit;
 
-	if (s->ledger != NULL &&
-	    ledger_open(s->ledger, s->trail, s->recovery.clean, &s->findings, &err) == -1)
-		log_error(s->log, "not_signed", "%s", err.msg);
+	if (!a->create)
+		return err_set(err, "%s: %s, and \"create\" is false: no new log is begun",
+		    a->trail, s->findings.unfit);
+	if (buf_append_slice(&s->old_note, ledger_signed_note(s->ledger)) == -1)
+		return err_set(err, "memory is short");
+	s->renewal.reason = s->findings.unfit;
+	s->renewal.note = buf_slice(&s->old_note);
+	log_error(s->log, "new_log", "%s: it goes on as a new log", s->findings.unfit);
+	if (trail_renew(s->trail, err) == -1)
+		return -1;
+	return ledger_begin(s->ledger, s->trail, err);
+}
+
+/* What stands in the way of signing does not stand in the way of recording. */
+static int
+open_ledger(struct server *s, struct err *err)
+{
+	struct err why;
+
+	if (s->ledger == NULL)
+		return 0;
+	if (ledger_open(s->ledger, s->trail, &s->recovery, &s->findings, &why) == -1)
+		log_error(s->log, "not_signed", "%s", why.msg);
+	return s->findings.unfit[0] != '\0' ? begin_log(s, err) : 0;
 }
 
 static int
@@ -105,14 +126,16 @@ open_trail(struct server *s, struct err *err)
 		.create = a->create,
 		.segment_size = a->segment_size,
 		.room = a->ring_size * s->nworkers + SELF_RING,
-		.used = s->ledger != NULL ? ledger_signed_size(s->ledger) : 0,
+		.signed_log = s->ledger != NULL ? ledger_signed_log(s->ledger) : NULL,
+		.signed_size = s->ledger != NULL ? ledger_signed_size(s->ledger) : 0,
 		.group = a->group };
 	char name[32];
 
 	if (trail_open(&opts, &s->trail, &s->recovery, err) == -1)
 		return -1;
+	if (open_ledger(s, err) == -1)
+		return -1;
 	snapshot_set_log(s->snapshot, trail_log_id(s->trail));
-	open_ledger(s);
 	for (unsigned i = 0; i <= s->nworkers; i++) {
 		bool mine = i == s->nworkers;
 		struct ring_opts room = { .size = mine ? SELF_RING : a->ring_size,
@@ -174,7 +197,8 @@ open_journal(struct server *s, struct err *err)
 		.keep_arg = s,
 		.durable = on_durable,
 		.durable_arg = s,
-		.recovery = &s->recovery };
+		.recovery = &s->recovery,
+		.renewal = s->renewal.reason != NULL ? &s->renewal : NULL };
 
 	if (jopts.metrics == NULL)
 		return err_set(err, "memory is short");
@@ -236,19 +260,20 @@ static uint64_t
 record_start(struct server *s)
 {
 	const struct trail_recovery *r = &s->recovery;
+	bool new_log = r->new_log || s->renewal.reason != NULL;
 	char key[CHECKPOINT_KEY_MAX] = "none";
 	struct event_detail details[] = {
 		{ "clean", EVENT_DETAIL_BOOL, NULL, r->clean || r->new_log },
 		{ "clock", EVENT_DETAIL_STRING, server_clock_state(), 0 },
 		{ "configDigest", EVENT_DETAIL_STRING, s->config->digest, 0 },
-		{ "newLog", EVENT_DETAIL_BOOL, NULL, r->new_log },
+		{ "newLog", EVENT_DETAIL_BOOL, NULL, new_log },
 		{ "previousBoot", EVENT_DETAIL_STRING, r->previous_boot, 0 },
 		{ "signing", EVENT_DETAIL_STRING, key, 0 },
 		{ "version", EVENT_DETAIL_STRING, KEYTRAIL_VERSION, 0 },
 		{ "workers", EVENT_DETAIL_NUMBER, NULL, s->nworkers },
 	};
 	struct chronicle_entry e = { .action = "keytrail.start",
-		.severity = r->new_log || !r->clean ? SEVERITY_WARNING : SEVERITY_NORMAL,
+		.severity = new_log || !r->clean ? SEVERITY_WARNING : SEVERITY_NORMAL,
 		.outcome = EVENT_SUCCESS,
 		.message = "keytrail: started",
 		.details = details,
@@ -279,21 +304,53 @@ record_findings(struct server *s)
 	const struct ledger_findings *f = &s->findings;
 	char why[256];
 	const struct event_detail range[] = {
-		{ "first", EVENT_DETAIL_NUMBER, NULL, f->altered_first },
-		{ "last", EVENT_DETAIL_NUMBER, NULL, f->altered_last },
+		{ "first", EVENT_DETAIL_NUMBER, NULL, f->first },
+		{ "last", EVENT_DETAIL_NUMBER, NULL, f->last },
 	};
 	const struct event_detail reason[] = { { "reason", EVENT_DETAIL_STRING, why, 0 } };
 
 	if (s->ledger == NULL)
 		return;
-	if (f->altered_last > 0)
-		record_tamper(
-		    s, "keytrail: lines of the trail are not those that were signed", range, 2);
+	if (f->last > 0)
+		record_tamper(s,
+		    "keytrail: lines of the trail are gone or not those that were signed", range,
+		    2);
 	ledger_refusal(s->ledger, why, sizeof(why));
 	if (why[0] != '\0')
-		record_tamper(s,
-		    "keytrail: the trail does not fit its checkpoint, nothing is signed", reason,
-		    1);
+		record_tamper(s, "keytrail: the trail cannot be signed", reason, 1);
+}
+
+static void
+record_rotation(struct server *s)
+{
+	struct slice statement = ledger_rotation(s->ledger);
+	char note[BASE64_SIZE(CHECKPOINT_NOTE_MAX) + 1];
+	const struct event_detail details[] = { { "note", EVENT_DETAIL_STRING, note, 0 } };
+	struct chronicle_entry e = { .action = "keytrail.key",
+		.severity = SEVERITY_WARNING,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: another key signs from now on",
+		.details = details,
+		.ndetails = 1 };
+
+	if (statement.n == 0 || statement.n > CHECKPOINT_NOTE_MAX)
+		return;
+	note[base64_encode(statement.p, statement.n, note)] = '\0';
+	chronicle_record(&s->chronicle, &e);
+}
+
+/* The checkpoint that was found is recorded once more: the one at a stop has not been yet. */
+static int
+start_ledger(struct server *s, struct err *err)
+{
+	if (s->ledger == NULL)
+		return 0;
+	if (s->renewal.reason == NULL && ledger_signed_size(s->ledger) > 0) {
+		journal_report_checkpoint(
+		    s->journal, ledger_signed_size(s->ledger), ledger_signed_note(s->ledger));
+		record_rotation(s);
+	}
+	return ledger_start(s->ledger, err);
 }
 
 static void
@@ -321,7 +378,7 @@ start(struct server *s, struct err *err)
 	}
 	record_findings(s);
 	server_watch_clock(s);
-	if (s->ledger != NULL && ledger_start(s->ledger, err) == -1)
+	if (start_ledger(s, err) == -1)
 		return -1;
 	for (; s->nstarted < s->nworkers; s->nstarted++)
 		if (worker_start(s->workers[s->nstarted], err) == -1)

@@ -33,7 +33,7 @@ struct server {
 	struct metrics_shard *shard; /* main's */
 	struct event_base *base;
 	struct event log_event, log_retry, signal_event, chronicle_retry, degrade_timer,
-	    clock_timer;
+	    clock_timer, heartbeat;
 	struct clock_watch clock_watch;
 	int64_t last_line_ns; /* when the last line before this start was numbered, or 0 */
 	int signal_fd;
@@ -42,6 +42,8 @@ struct server {
 	struct trail_recovery recovery;
 	struct ledger *ledger; /* NULL: nothing is signed */
 	struct ledger_findings findings;
+	struct journal_renewal renewal; /* reason NULL: the log is the old one */
+	struct buf old_note;
 	struct ring *rings[CONFIG_WORKERS_MAX + 1]; /* the last one is main's */
 	struct publisher *publisher;
 	struct journal *journal;

@@ -583,7 +583,7 @@ unknown_member(const struct config_reader *r, const struct names *names, const s
 {
 	const char *near = nearest_word(m->name, names_get, names, names->table->n);
 	const char *in = names->prefix[0] != '\0' ? names->prefix : names->table->title;
-	char q[QUOTED_SIZE], known[200] = "";
+	char q[QUOTED_SIZE], known[300] = "";
 
 	for (size_t i = 0; near == NULL && i < names->table->n; i++) {
 		const char *name = names_get(names, i);

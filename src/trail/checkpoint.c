@@ -104,6 +104,12 @@ parse_key(struct slice text, struct checkpoint_key *out, const char *what, struc
 	return rc;
 }
 
+bool
+checkpoint_key_equal(const struct checkpoint_key *a, const struct checkpoint_key *b)
+{
+	return strcmp(a->name, b->name) == 0 && memcmp(a->bytes, b->bytes, KEY_BYTES) == 0;
+}
+
 int
 checkpoint_key_parse(struct slice text, struct checkpoint_key *out, struct err *err)
 {
@@ -255,8 +261,8 @@ signature_good(const struct checkpoint_key *k, struct slice text, const unsigned
 }
 
 int
-checkpoint_sign(
-    const struct checkpoint_signer *s, struct slice text, struct buf *out, struct err *err)
+checkpoint_cosign(
+    const struct checkpoint_signer *s, struct slice text, struct buf *note, struct err *err)
 {
 	unsigned char signature[4 + SIGNATURE_SIZE];
 	char encoded[BASE64_SIZE(sizeof(signature))];
@@ -267,10 +273,18 @@ checkpoint_sign(
 	if (sign_bytes(s, text, signature + 4) == -1)
 		return err_set(err, "OpenSSL did not sign");
 	base64_encode(signature, sizeof(signature), encoded);
-	if (buf_append_slice(out, text) == -1 || buf_printf(out, "\n" DASH "%s %.*s\n", s->key.name,
-						     (int)sizeof(encoded), encoded) == -1)
+	if (buf_printf(note, DASH "%s %.*s\n", s->key.name, (int)sizeof(encoded), encoded) == -1)
 		return err_set_errno(err, "sign");
 	return 0;
+}
+
+int
+checkpoint_sign(
+    const struct checkpoint_signer *s, struct slice text, struct buf *out, struct err *err)
+{
+	if (buf_append_slice(out, text) == -1 || buf_append(out, "\n", 1) == -1)
+		return err_set_errno(err, "sign");
+	return checkpoint_cosign(s, text, out, err);
 }
 
 static bool
@@ -301,6 +315,14 @@ split_note(struct slice note, struct slice *text, struct slice *signatures)
 			return signatures->n > 0;
 		}
 	return false;
+}
+
+bool
+checkpoint_note_text(struct slice note, struct slice *text)
+{
+	struct slice signatures;
+
+	return split_note(note, text, &signatures);
 }
 
 struct signature {
@@ -426,7 +448,7 @@ checkpoint_read(struct slice note, const struct checkpoint_key *keys, size_t nke
 bool
 checkpoint_peek(struct slice note, struct checkpoint *out)
 {
-	struct slice text, signatures;
+	struct slice text;
 
-	return split_note(note, &text, &signatures) && parse_text(text, out);
+	return checkpoint_note_text(note, &text) && parse_text(text, out);
 }

@@ -1,5 +1,6 @@
 /* The events that the journal records itself, past the rings. */
 #include "journal_internal.h"
+#include "keytrail/base64.h"
 #include "keytrail/clock.h"
 #include "keytrail/event.h"
 #include "keytrail/fault.h"
@@ -101,11 +102,32 @@ record_cut_rings(struct journal *j, uint64_t n)
 	record(j, &ev);
 }
 
+static void
+record_renewal(struct journal *j, const struct journal_renewal *r)
+{
+	char note[EVENT_DETAIL_MAX] = "";
+	const struct event_detail details[] = { STRING("note", note), STRING("reason", r->reason) };
+	struct event_self ev = {
+		.action = "keytrail.tamper",
+		.severity = SEVERITY_CRITICAL,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: the trail is not what was signed; it goes on as a new log",
+		.details = details,
+		.ndetails = COUNT(details),
+	};
+
+	if (BASE64_SIZE(r->note.n) < sizeof(note))
+		note[base64_encode(r->note.p, r->note.n, note)] = '\0';
+	record(j, &ev);
+}
+
 void
 journal_record_recovery(struct journal *j)
 {
 	const struct trail_recovery *r = j->opts.recovery;
 
+	if (j->opts.renewal != NULL)
+		record_renewal(j, j->opts.renewal);
 	if (r == NULL)
 		return;
 	if (!r->new_log && !r->clean) {

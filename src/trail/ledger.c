@@ -39,7 +39,7 @@ fill_void(struct ledger *l, enum tiles_policy policy, uint64_t size, struct err 
 
 	if (size - l->tree.size > VOID_MAX)
 		return err_set(err, "%s: numbers %" PRIu64 " to %" PRIu64 " have no lines", l->dir,
-		    l->tree.size + 1, size);
+		    l->base + l->tree.size + 1, l->base + size);
 	merkle_leaf(SLICE_EMPTY, &none);
 	while (l->tree.size < size)
 		if (tiles_tree_append(&l->tree, &l->files, policy, &none, err) == -1)
@@ -53,7 +53,7 @@ take_line(
 {
 	struct merkle_hash leaf;
 
-	if (fill_void(l, policy, seq - 1, err) == -1)
+	if (fill_void(l, policy, seq - 1 - l->base, err) == -1)
 		return -1;
 	merkle_leaf(line, &leaf);
 	l->others += !ledger_is_own(line);
@@ -67,11 +67,12 @@ ledger_take_lines(struct ledger *l, enum tiles_policy policy, uint64_t end, stru
 	uint64_t seq;
 	int rc = 1;
 
-	if (l->reader == NULL && trail_reader_open(l->dir, l->tree.size + 1, &l->reader, err) == -1)
+	if (l->reader == NULL &&
+	    trail_reader_open(l->dir, l->base + l->tree.size + 1, &l->reader, err) == -1)
 		return -1;
 	while ((end == 0 || l->tree.size < end) &&
 	       (rc = trail_reader_next(l->reader, &line, &seq, err)) == 1) {
-		if (end != 0 && seq > end)
+		if (end != 0 && seq > l->base + end)
 			break;
 		if (take_line(l, policy, line, seq, err) == -1)
 			return -1;
@@ -138,7 +139,7 @@ ledger_sign(struct ledger *l, struct err *err)
 	    checkpoint_write(l->signer, &cp, &note, err) == 0 &&
 	    write_checkpoint(l, buf_slice(&note), err) == 0) {
 		l->last = cp;
-		atomic_store(&l->covered, cp.size);
+		atomic_store(&l->covered, l->base + cp.size);
 		l->others = 0;
 		tell(l, buf_slice(&note));
 		if (l->opts.signed_ != NULL)
@@ -156,11 +157,13 @@ is_due(const struct ledger *l, int64_t now)
 {
 	uint64_t lines = l->tree.size - l->last.size;
 	int64_t since = now - l->signed_ns;
-	unsigned patience = l->others > 0 ? l->opts.interval_s : l->opts.silence_s;
 
-	if (lines == 0 || since < GAP_NS)
+	if (lines == 0 || l->others == 0)
 		return false;
-	return l->others >= l->opts.events || since >= patience * CLOCK_NS_PER_S;
+	if (l->last.size == 0)
+		return true;
+	return since >= GAP_NS &&
+	       (l->others >= l->opts.events || since >= l->opts.interval_s * CLOCK_NS_PER_S);
 }
 
 bool

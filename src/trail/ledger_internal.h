@@ -17,8 +17,11 @@ struct ledger {
 	struct checkpoint_signer *signer;
 	struct tiles files;
 	char origin[CHECKPOINT_ORIGIN_MAX];
-	struct checkpoint last; /* what is signed; size 0: nothing */
-	bool foreign;		/* the checkpoint that is there is not of this key */
+	struct checkpoint last;	 /* what is signed; size 0: nothing */
+	struct buf note;	 /* of it, as it was found */
+	struct buf rotation;	 /* by which its key handed over to this one, or empty */
+	char unfit[ERR_MSG_MAX]; /* what is wrong with the note, or "" */
+	uint64_t base;		 /* the number before the tree's first line */
 	struct tiles_tree tree;
 	struct trail_reader *reader; /* at the line after the tree; or NULL */
 	bool loaded;
@@ -35,7 +38,7 @@ struct ledger {
 	char refusal[ERR_MSG_MAX];
 };
 
-/* The lines of the trail into the tree, up to number `end` (0: all that is durable). */
+/* The lines of the trail into the tree, until it has the size `end` (0: all that is durable). */
 int ledger_take_lines(struct ledger *l, enum tiles_policy policy, uint64_t end, struct err *err);
 void ledger_drop_reader(struct ledger *l);
 /* The tree of the last checkpoint; -1 also when nothing may be signed (see the refusal). */

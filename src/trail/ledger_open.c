@@ -1,4 +1,5 @@
 /* Opening: the key, the checkpoint that is there, and the tree that it signs. */
+#include "keytrail/rotation.h"
 #include "ledger_internal.h"
 
 #include <errno.h>
@@ -30,21 +31,46 @@ ledger_read_checkpoint(int dirfd, struct buf *out, struct err *err)
 	return 1;
 }
 
+/* The key that signed the checkpoint handed over to ours. */
+static bool
+is_handed_over(struct ledger *l, struct err *err)
+{
+	struct rotation r;
+
+	if (rotation_read_file(l->files.dirfd, &l->rotation, err) != 1 ||
+	    rotation_read(buf_slice(&l->rotation), &r, err) == -1)
+		return false;
+	return rotation_leads_to(&r, checkpoint_signer_key(l->signer)) &&
+	       checkpoint_read(buf_slice(&l->note), &r.old, 1, &l->last, err) == CHECKPOINT_GOOD &&
+	       strcmp(l->last.origin, r.origin) == 0;
+}
+
 static int
 read_last(struct ledger *l, struct err *err)
 {
-	struct buf note = BUF_INIT;
+	int rc = ledger_read_checkpoint(l->files.dirfd, &l->note, err);
 	struct err why;
-	int rc = ledger_read_checkpoint(l->files.dirfd, &note, err);
 
-	if (rc == 1 && checkpoint_read(buf_slice(&note), checkpoint_signer_key(l->signer), 1,
-			   &l->last, &why) != CHECKPOINT_GOOD) {
-		l->foreign = true;
+	if (rc != 1)
+		return rc;
+	switch (checkpoint_read(
+	    buf_slice(&l->note), checkpoint_signer_key(l->signer), 1, &l->last, &why)) {
+	case CHECKPOINT_GOOD:
+		return 0;
+	case CHECKPOINT_UNSIGNED:
+		if (is_handed_over(l, &why))
+			return 0;
+		return err_set(err,
+		    "%s: another key has signed the last checkpoint; \"keytrail rotate-key\" hands "
+		    "over from it to this one. If nobody has changed the key, somebody put the "
+		    "checkpoint there: put it aside, and the start will tell",
+		    l->dir);
+	default:
 		l->last.size = 0;
+		err_prefix(&why, "the checkpoint that is there");
+		memcpy(l->unfit, why.msg, sizeof(l->unfit));
+		return 0;
 	}
-	buf_fini(&note);
-	atomic_store(&l->covered, l->last.size);
-	return rc == -1 ? -1 : 0;
 }
 
 static int
@@ -95,6 +121,8 @@ ledger_free(struct ledger *l)
 	if (l == NULL)
 		return;
 	ledger_drop_reader(l);
+	buf_fini(&l->note);
+	buf_fini(&l->rotation);
 	checkpoint_signer_free(l->signer);
 	if (l->files.dirfd != -1)
 		close(l->files.dirfd);
@@ -104,10 +132,30 @@ ledger_free(struct ledger *l)
 	free(l);
 }
 
+const char *
+ledger_signed_log(const struct ledger *l)
+{
+	const char *slash = strrchr(l->last.origin, '/');
+
+	return l->last.size > 0 && slash != NULL ? slash + 1 : NULL;
+}
+
 uint64_t
 ledger_signed_size(const struct ledger *l)
 {
 	return l->last.size;
+}
+
+struct slice
+ledger_signed_note(const struct ledger *l)
+{
+	return buf_slice(&l->note);
+}
+
+struct slice
+ledger_rotation(const struct ledger *l)
+{
+	return buf_slice(&l->rotation);
 }
 
 uint64_t
@@ -205,99 +253,237 @@ ledger_load(struct ledger *l, bool clean, struct err *err)
 
 /* ---- what opening finds ---- */
 
-static int
-compare_lines(struct ledger *l, struct ledger_findings *out, struct err *err)
+struct comparison {
+	struct ledger *l;
+	struct ledger_findings *out;
+	uint64_t end; /* highest number that was signed */
+	struct merkle_hash row[MERKLE_TILE_WIDTH];
+	uint64_t tile;
+};
+
+static void
+widen(struct comparison *c, uint64_t seq)
 {
-	struct merkle_source source = { l->last.size, tiles_read, &l->files };
-	struct merkle_hash row[MERKLE_TILE_WIDTH], leaf;
-	uint64_t size = source.size, tile = UINT64_MAX, seq;
+	if (c->out->first == 0 || seq < c->out->first)
+		c->out->first = seq;
+	if (seq > c->out->last)
+		c->out->last = seq;
+}
+
+/* The hash that was signed for a number, or NULL. */
+static const struct merkle_hash *
+signed_hash(struct comparison *c, uint64_t seq, struct err *err)
+{
+	uint64_t index = seq - 1 - c->l->base, tile = index / MERKLE_TILE_WIDTH;
+	uint64_t left = c->l->last.size - tile * MERKLE_TILE_WIDTH;
+
+	if (tile != c->tile &&
+	    tiles_read(&c->l->files, 0, tile,
+		left < MERKLE_TILE_WIDTH ? (unsigned)left : MERKLE_TILE_WIDTH, c->row, err) == -1)
+		return NULL;
+	c->tile = tile;
+	return &c->row[index % MERKLE_TILE_WIDTH];
+}
+
+/* Numbers without lines: only those may be that were signed so. */
+static int
+compare_void(struct comparison *c, uint64_t first, uint64_t last, struct err *err)
+{
+	struct merkle_hash none;
+
+	merkle_leaf(SLICE_EMPTY, &none);
+	for (uint64_t seq = first; seq <= last && seq <= c->end; seq++) {
+		const struct merkle_hash *h = signed_hash(c, seq, err);
+
+		if (h == NULL)
+			return -1;
+		if (!merkle_equal(h, &none))
+			widen(c, seq);
+	}
+	return 0;
+}
+
+static int
+compare_line(struct comparison *c, struct slice line, uint64_t seq, struct err *err)
+{
+	const struct merkle_hash *h = signed_hash(c, seq, err);
+	struct merkle_hash leaf;
+
+	if (h == NULL)
+		return -1;
+	merkle_leaf(line, &leaf);
+	c->out->checked++;
+	if (!merkle_equal(&leaf, h))
+		widen(c, seq);
+	return 0;
+}
+
+static int
+compare_last_lines(struct comparison *c, struct err *err)
+{
+	uint64_t from = c->l->last.size > COMPARED_MAX ? c->end - COMPARED_MAX + 1 : c->l->base + 1;
+	uint64_t expect = 0, seq;
 	struct trail_reader *r;
 	struct slice line;
 	int rc;
 
-	if (trail_reader_open(l->dir, size > COMPARED_MAX ? size - COMPARED_MAX + 1 : 1, &r, err) ==
-	    -1)
+	if (trail_reader_open(c->l->dir, from, &r, err) == -1)
 		return -1;
-	while ((rc = trail_reader_next(r, &line, &seq, err)) == 1 && seq <= size) {
-		uint64_t first = (seq - 1) / MERKLE_TILE_WIDTH * MERKLE_TILE_WIDTH;
-		unsigned width =
-		    size - first < MERKLE_TILE_WIDTH ? (unsigned)(size - first) : MERKLE_TILE_WIDTH;
-
-		if (first != tile &&
-		    tiles_read(&l->files, 0, first / MERKLE_TILE_WIDTH, width, row, err) == -1) {
+	while ((rc = trail_reader_next(r, &line, &seq, err)) == 1 && seq <= c->end) {
+		if ((expect != 0 && compare_void(c, expect, seq - 1, err) == -1) ||
+		    compare_line(c, line, seq, err) == -1) {
 			rc = -1;
 			break;
 		}
-		tile = first;
-		merkle_leaf(line, &leaf);
-		out->checked++;
-		if (merkle_equal(&leaf, &row[seq - 1 - first]))
-			continue;
-		out->altered_first = out->altered_first == 0 ? seq : out->altered_first;
-		out->altered_last = seq;
+		expect = seq + 1;
 	}
 	trail_reader_close(r);
-	return rc == -1 ? -1 : 0;
+	if (rc == -1)
+		return -1;
+	return expect != 0 ? compare_void(c, expect, c->end, err) : 0;
 }
 
-/* Where no checkpoint is left, a line about one tells that there was one. */
 static int
-look_for_checkpoints(struct ledger *l, struct err *err)
+compare(struct ledger *l, const struct trail *t, const struct trail_recovery *rec,
+    struct ledger_findings *out, struct err *err)
+{
+	struct comparison c = {
+		.l = l, .out = out, .end = l->base + l->last.size, .tile = UINT64_MAX
+	};
+	uint64_t first, last;
+
+	out->first = out->last = out->checked = 0;
+	if (compare_last_lines(&c, err) == -1 ||
+	    trail_find_gap(t, l->base, &first, &last, err) == -1)
+		return -1;
+	if (first > 0 && compare_void(&c, first, last, err) == -1)
+		return -1;
+	if (rec->missing_last <= l->base)
+		return 0;
+	first = rec->missing_first > l->base ? rec->missing_first : l->base + 1;
+	return compare_void(&c, first, rec->missing_last, err);
+}
+
+/* No checkpoint is left: was there one?  A line about one tells, and a run that signed and ended
+ * well. */
+static int
+look_for_checkpoints(struct ledger *l, bool clean, bool *had, struct err *err)
 {
 	struct trail_reader *r;
 	struct slice line;
 	uint64_t seq;
 	int rc;
 
-	if (trail_reader_open(l->dir, 0, &r, err) == -1)
+	*had = false;
+	if (trail_reader_open(l->dir, l->base + 1, &r, err) == -1)
 		return -1;
-	while ((rc = trail_reader_next(r, &line, &seq, err)) == 1)
-		if (ledger_is_own(line)) {
-			rc = refuse(l, err, "the checkpoint is gone, but the log had one");
-			break;
-		}
+	while (!*had && (rc = trail_reader_next(r, &line, &seq, err)) == 1)
+		*had = ledger_is_own(line) ||
+		       (clean && slice_has_prefix(line, SLICE("{\"action\":\"keytrail.start\"")) &&
+			   memmem(line.p, line.n, "\"signing\":\"none\"", 16) == NULL);
 	trail_reader_close(r);
-	return rc;
+	return *had ? 0 : rc;
 }
 
 static int
-open_tree(struct ledger *l, const struct trail *t, bool clean, struct ledger_findings *out,
-    struct err *err)
+unfit(struct ledger_findings *out, const char *why)
+{
+	snprintf(out->unfit, sizeof(out->unfit), "%s", why);
+	return 0;
+}
+
+static int
+find_origin(struct ledger *l, const struct trail *t, struct err *err)
 {
 	if (l->files.dirfd == -1 &&
 	    (l->files.dirfd = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1)
 		return err_set_errno(err, "%s: open", l->dir);
 	snprintf(l->origin, sizeof(l->origin), "%s/%s", checkpoint_signer_key(l->signer)->name,
 	    trail_log_id(t));
-	if (l->foreign)
-		return refuse(l, err, "the checkpoint that is there is not signed by this key");
-	if (l->last.size == 0)
-		return look_for_checkpoints(l, err) == -1 ? -1 : ledger_load(l, clean, err);
+	l->base = trail_log_base(t);
+	atomic_store(&l->covered, l->last.size > 0 ? l->base + l->last.size : 0);
+	return 0;
+}
+
+static int
+open_tree(struct ledger *l, const struct trail *t, const struct trail_recovery *rec,
+    struct ledger_findings *out, struct err *err)
+{
+	bool had;
+
+	if (find_origin(l, t, err) == -1)
+		return -1;
+	if (l->unfit[0] != '\0')
+		return unfit(out, l->unfit);
+	if (l->last.size == 0) {
+		if (look_for_checkpoints(l, rec->clean, &had, err) == -1)
+			return -1;
+		return had ? unfit(out, "the checkpoint is gone, but the log had one")
+			   : ledger_load(l, rec->clean, err);
+	}
 	if (strcmp(l->last.origin, l->origin) != 0)
-		return refuse(l, err, "the checkpoint that is there is of another log");
-	if (l->last.size > trail_durable_seq(t))
-		return refuse(l, err, "the trail is shorter than its checkpoint");
-	if (ledger_load(l, clean, err) == -1)
-		return -1;
-	if (compare_lines(l, out, err) == 0 && out->altered_first == 0)
-		return 0;
-	/* Perhaps it is the tile. */
-	if (ledger_load(l, false, err) == -1)
-		return -1;
-	*out = (struct ledger_findings){ 0 };
-	return compare_lines(l, out, err);
+		return unfit(out, "the checkpoint that is there is of another log");
+	if (ledger_load(l, rec->clean, err) == -1)
+		return ledger_is_refused(l) ? unfit(out, l->refusal) : -1;
+	if (compare(l, t, rec, out, err) == -1 || out->last > 0) {
+		/* Perhaps it is the tile. */
+		if (ledger_load(l, false, err) == -1)
+			return ledger_is_refused(l) ? unfit(out, l->refusal) : -1;
+		if (compare(l, t, rec, out, err) == -1)
+			return -1;
+	}
+	return out->last > 0 ? unfit(out, "signed lines are gone or altered") : 0;
 }
 
 int
-ledger_open(struct ledger *l, const struct trail *t, bool clean, struct ledger_findings *out,
-    struct err *err)
+ledger_open(struct ledger *l, const struct trail *t, const struct trail_recovery *rec,
+    struct ledger_findings *out, struct err *err)
 {
 	struct err why;
 
-	*out = (struct ledger_findings){ 0 };
-	if (open_tree(l, t, clean, out, err) == 0)
+	*out = (struct ledger_findings){ .unfit = "" };
+	if (open_tree(l, t, rec, out, err) == 0) {
+		if (out->unfit[0] != '\0')
+			refuse(l, &why, out->unfit);
 		return 0;
+	}
 	if (!ledger_is_refused(l))
 		refuse(l, &why, err->msg);
 	return -1;
+}
+
+/* ---- a new log ---- */
+
+static int
+put_aside(struct ledger *l, const char *name, const char *log, struct err *err)
+{
+	char aside[TRAIL_ID_SIZE + 16];
+
+	snprintf(aside, sizeof(aside), "%s.%s", name, log);
+	if (renameat(l->files.dirfd, name, l->files.dirfd, aside) == -1 && errno != ENOENT)
+		return err_set_errno(err, "%s: put %s aside", l->dir, name);
+	return 0;
+}
+
+/* Of a checkpoint that says no log's id, the id is "unknown". */
+int
+ledger_begin(struct ledger *l, const struct trail *t, struct err *err)
+{
+	char old[TRAIL_ID_SIZE] = "unknown";
+	struct checkpoint cp;
+	const char *slash;
+
+	if (checkpoint_peek(buf_slice(&l->note), &cp) &&
+	    (slash = strrchr(cp.origin, '/')) != NULL && trail_is_id(slash + 1))
+		memcpy(old, slash + 1, TRAIL_ID_SIZE);
+	if (put_aside(l, "checkpoint", old, err) == -1 || put_aside(l, "tile", old, err) == -1 ||
+	    put_aside(l, "rotation", old, err) == -1)
+		return -1;
+	l->last.size = 0;
+	if (find_origin(l, t, err) == -1)
+		return -1;
+	pthread_mutex_lock(&l->lock);
+	l->refusal[0] = '\0';
+	pthread_mutex_unlock(&l->lock);
+	return ledger_load(l, true, err);
 }

@@ -97,8 +97,8 @@ proof_check(const struct proof *p, struct slice line, const struct checkpoint_ke
 	if (merkle_verify_inclusion(&leaf, p->index, out->size, p->hashes, p->n, &out->root))
 		return PROOF_GOOD;
 	err_set(err,
-	    "the line is not event %" PRIu64 " of the log %s: the proof does not lead from it to "
+	    "the line is not entry %" PRIu64 " of the log %s: the proof does not lead from it to "
 	    "the root that was signed",
-	    p->index + 1, out->origin);
+	    p->index, out->origin);
 	return PROOF_WRONG;
 }

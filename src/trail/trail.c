@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -26,8 +27,8 @@ make_id(char out[TRAIL_ID_SIZE], struct err *err)
 	return 0;
 }
 
-static bool
-is_id(const char *s)
+bool
+trail_is_id(const char *s)
 {
 	return strspn(s, "0123456789abcdef") == TRAIL_ID_SIZE - 1 && s[TRAIL_ID_SIZE - 1] == '\0';
 }
@@ -72,21 +73,24 @@ lock_directory(struct trail *t, struct err *err)
 
 /* ---- the log's id ---- */
 
+/* "<id> <base>", in decimal, and a newline. */
 static bool
 read_log_file(struct trail *t)
 {
-	char text[TRAIL_ID_SIZE + 1] = "";
-	int fd;
+	char text[TRAIL_ID_SIZE + 24] = "";
+	struct slice base;
 	ssize_t n;
+	int fd;
 
 	if ((fd = openat(t->dirfd, "log", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
 		return false;
-	n = pread(fd, text, sizeof(text) - 1, 0);
+	n = pread(fd, text, sizeof(text), 0);
 	close(fd);
-	if (n != TRAIL_ID_SIZE || text[n - 1] != '\n')
+	if (n <= TRAIL_ID_SIZE + 1 || text[TRAIL_ID_SIZE - 1] != ' ' || text[n - 1] != '\n')
 		return false;
-	text[n - 1] = '\0';
-	if (!is_id(text))
+	text[TRAIL_ID_SIZE - 1] = '\0';
+	base = (struct slice){ text + TRAIL_ID_SIZE, (size_t)n - TRAIL_ID_SIZE - 1 };
+	if (!trail_is_id(text) || slice_to_u64(base, &t->base) == -1)
 		return false;
 	memcpy(t->log, text, TRAIL_ID_SIZE);
 	return true;
@@ -95,8 +99,8 @@ read_log_file(struct trail *t)
 static int
 write_log_file(struct trail *t, struct err *err)
 {
-	char text[TRAIL_ID_SIZE + 1];
-	int fd, n = snprintf(text, sizeof(text), "%s\n", t->log);
+	char text[TRAIL_ID_SIZE + 24];
+	int fd, n = snprintf(text, sizeof(text), "%s %" PRIu64 "\n", t->log, t->base);
 
 	if ((fd = openat(t->dirfd, "log.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
 		 0600)) == -1)
@@ -112,6 +116,13 @@ write_log_file(struct trail *t, struct err *err)
 	return 0;
 }
 
+static void
+write_member(struct trail *t)
+{
+	t->nmember = (size_t)snprintf(t->member, sizeof(t->member),
+	    "\",\"boot\":\"%s\",\"log\":\"%s\",\"seq\":", t->boot, t->log);
+}
+
 /* The id is in the file `log`; the state page remembers it, should the file be gone. */
 static int
 identify(struct trail *t, const struct trail_opts *opts, const struct trail_state_info *before,
@@ -122,8 +133,9 @@ identify(struct trail *t, const struct trail_opts *opts, const struct trail_stat
 		return -1;
 	if (read_log_file(t))
 		return 0;
-	if (before->valid && is_id(before->log)) {
+	if (before->valid && trail_is_id(before->log)) {
 		memcpy(t->log, before->log, TRAIL_ID_SIZE);
+		t->base = before->base;
 		return write_log_file(t, err);
 	}
 	if (!opts->create)
@@ -186,7 +198,7 @@ count_segments(struct trail *t, struct err *err)
 static struct trail_state_info
 state_info(const struct trail *t)
 {
-	struct trail_state_info info = { .mark = t->mark };
+	struct trail_state_info info = { .mark = t->mark, .base = t->base };
 
 	memcpy(info.log, t->log, TRAIL_ID_SIZE);
 	memcpy(info.boot, t->boot, TRAIL_ID_SIZE);
@@ -194,10 +206,18 @@ state_info(const struct trail *t)
 }
 
 static int
+create_state(struct trail *t, struct err *err)
+{
+	struct trail_state_info now = state_info(t);
+
+	return trail_state_create(t->dirfd, &now, &t->state, err);
+}
+
+static int
 open_trail(
     struct trail *t, const struct trail_opts *opts, struct trail_recovery *rec, struct err *err)
 {
-	struct trail_state_info before, now;
+	struct trail_state_info before;
 
 	if (find_group(t, opts->group, err) == -1 || open_directory(t, opts->create, err) == -1 ||
 	    lock_directory(t, err) == -1 || trail_state_load(t->dirfd, &before, err) == -1 ||
@@ -206,16 +226,18 @@ open_trail(
 	/* The state of another log says nothing of this one. */
 	before.valid = before.valid && strcmp(before.log, t->log) == 0;
 	rec->clean = before.valid && before.clean;
-	if (before.valid && is_id(before.boot))
+	if (before.valid && trail_is_id(before.boot))
 		memcpy(rec->previous_boot, before.boot, TRAIL_ID_SIZE);
-	t->nmember = (size_t)snprintf(t->member, sizeof(t->member),
-	    "\",\"boot\":\"%s\",\"log\":\"%s\",\"seq\":", t->boot, t->log);
+	write_member(t);
+	if (opts->signed_log != NULL && strcmp(opts->signed_log, t->log) == 0)
+		t->used = t->base + opts->signed_size;
+	if (t->used >= TRAIL_NAME_END)
+		t->used = 0;
 	if (trail_recover(t, &before, rec, err) == -1)
 		return -1;
 	FAULT_POINT("recover.after_segments");
-	now = state_info(t);
-	if (trail_state_create(t->dirfd, &now, &t->state, err) == -1 ||
-	    count_segments(t, err) == -1 || trail_recover_rings(t, rec, err) == -1)
+	if (create_state(t, err) == -1 || count_segments(t, err) == -1 ||
+	    trail_recover_rings(t, rec, err) == -1)
 		return -1;
 	return 0;
 }
@@ -234,7 +256,6 @@ trail_open(
 	t->io = opts->io != NULL ? *opts->io : trail_disk;
 	t->segment_size = opts->segment_size;
 	t->room = opts->room;
-	t->used = opts->used < TRAIL_NAME_END ? opts->used : 0;
 	if ((t->path = strdup(opts->dir)) == NULL) {
 		trail_free(t);
 		return err_set_errno(err, "%s", opts->dir);
@@ -244,6 +265,35 @@ trail_open(
 		return -1;
 	}
 	*out = t;
+	return 0;
+}
+
+/* The file first: while the page does not say the same, it says nothing. */
+int
+trail_renew(struct trail *t, struct err *err)
+{
+	if (trail_write(t, err) == -1 || trail_sync(t, err) == -1 || make_id(t->log, err) == -1)
+		return -1;
+	t->base = t->last_seq;
+	write_member(t);
+	if (write_log_file(t, err) == -1)
+		return -1;
+	trail_state_unmap(t->state);
+	t->state = NULL;
+	return create_state(t, err);
+}
+
+int
+trail_read_log(int dirfd, struct trail_log *out, struct err *err)
+{
+	struct trail_state_info info;
+
+	if (trail_state_load(dirfd, &info, err) == -1)
+		return -1;
+	if (!info.valid)
+		return err_set(err, "the file \"state\" is missing or damaged");
+	memcpy(out->id, info.log, TRAIL_ID_SIZE);
+	out->base = info.base;
 	return 0;
 }
 
@@ -263,6 +313,12 @@ const char *
 trail_log_id(const struct trail *t)
 {
 	return t->log;
+}
+
+uint64_t
+trail_log_base(const struct trail *t)
+{
+	return t->base;
 }
 
 const char *

@@ -27,6 +27,7 @@ struct trail_state;
 struct trail_state_info {
 	bool valid;
 	bool clean;
+	uint64_t base; /* the number before the log's first line */
 	char log[TRAIL_ID_SIZE];
 	char boot[TRAIL_ID_SIZE];
 	struct trail_mark mark;
@@ -110,7 +111,8 @@ struct trail {
 	char *path;
 	struct trail_io io;
 	uint64_t segment_size, room, used;
-	gid_t gid; /* of the segments; (gid_t)-1: as it comes */
+	uint64_t base; /* the number before the log's first line */
+	gid_t gid;     /* of the segments; (gid_t)-1: as it comes */
 	struct trail_state *state;
 	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
 	char member[128]; /* of every line: from boot to seq */

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define MAGIC	  "KTSTATE\n"
-#define VERSION	  1
+#define VERSION	  2
 #define PAGE	  4096
 #define TRIES_MAX 1000
 
@@ -24,7 +24,8 @@ struct slot {
 struct page {
 	char magic[8];
 	uint32_t version;
-	uint32_t sum; /* of log and boot */
+	uint32_t sum; /* of base, log and boot */
+	uint64_t base;
 	char log[TRAIL_ID_SIZE - 1];
 	char boot[TRAIL_ID_SIZE - 1];
 	_Atomic uint64_t clean;
@@ -51,7 +52,9 @@ slot_sum(uint64_t generation, const struct trail_mark *m)
 static uint32_t
 identity_sum(const struct page *p)
 {
-	return crc32c(crc32c(0, p->log, sizeof(p->log)), p->boot, sizeof(p->boot));
+	uint32_t sum = crc32c(0, &p->base, sizeof(p->base));
+
+	return crc32c(crc32c(sum, p->log, sizeof(p->log)), p->boot, sizeof(p->boot));
 }
 
 static void
@@ -113,6 +116,7 @@ trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
 			out->mark = m;
 			best = generation;
 		}
+	out->base = p->base;
 	memcpy(out->log, p->log, sizeof(p->log));
 	memcpy(out->boot, p->boot, sizeof(p->boot));
 	out->clean = p->clean == 1;
@@ -158,6 +162,7 @@ fill_page(struct trail_state *s, const struct trail_state_info *info)
 	struct page *p = s->page;
 
 	trail_state_publish(s, &info->mark);
+	p->base = info->base;
 	memcpy(p->log, info->log, sizeof(p->log));
 	memcpy(p->boot, info->boot, sizeof(p->boot));
 	p->sum = identity_sum(p);

@@ -10,6 +10,7 @@
 struct trail_walk {
 	int dirfd, fd;
 	struct trail_state_info state;
+	struct trail_log log;
 	struct trail_list list;
 	size_t next; /* segment to open, in the list */
 	struct trail_cursor c;
@@ -37,6 +38,8 @@ trail_walk_open(const char *dir, struct trail_walk **out, struct err *err)
 		err_set(err, "%s: the file \"state\" is missing or damaged", dir);
 		goto fail;
 	}
+	memcpy(w->log.id, w->state.log, TRAIL_ID_SIZE);
+	w->log.base = w->state.base;
 	*out = w;
 	return 0;
 fail:
@@ -62,6 +65,12 @@ uint64_t
 trail_walk_durable(const struct trail_walk *w)
 {
 	return w->state.mark.seq;
+}
+
+const struct trail_log *
+trail_walk_log(const struct trail_walk *w)
+{
+	return &w->log;
 }
 
 bool

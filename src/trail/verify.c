@@ -1,9 +1,9 @@
 #include "keytrail/verify.h"
 
-#include "keytrail/base64.h"
 #include "keytrail/ledger.h"
 #include "keytrail/tiles.h"
 #include "keytrail/trail.h"
+#include "verify_internal.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -12,56 +12,18 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define MISSING_MAX 64 /* ranges of numbers that are remembered to the end */
-
-struct range {
-	uint64_t from, to;
-};
-
-/* A checkpoint that was kept elsewhere. */
-struct anchor {
-	uint64_t size;
-	struct merkle_hash root;
-	bool met;
-};
-
-struct check {
-	const struct verify_opts *opts;
-	struct verify_report *report;
-	struct tiles files;
-	struct checkpoint cp;
-	const char *log; /* its id, in cp.origin */
-	struct anchor *anchors;
-	size_t nanchors, next_anchor;
-	uint64_t expect; /* the next number */
-	struct merkle_tree tree;
-	bool broken; /* a hash is missing: the tree cannot be had */
-	/* of the tiles, level 0 */
-	struct merkle_hash row[MERKLE_TILE_WIDTH];
-	uint64_t row_index;
-	bool row_there, tiles_gone;
-	/* damage that no number explains yet */
-	uint64_t bad, bad_segment, bad_at;
-	/* numbers that have no line, though they had one: perhaps the log says, further on, that they
-	 * have expired */
-	struct range missing[MISSING_MAX];
-	size_t nmissing;
-	uint64_t expire_last; /* the log says that up to here all has expired */
-	uint64_t recorded,
-	    recorder; /* largest checkpoint in the lines, and the number of the line */
-	uint64_t differ, differ_first; /* lines that are not as the tiles say */
-	uint64_t last_line;
-};
-
-static void find(struct verify_report *r, enum verify_kind kind, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void
-find(struct verify_report *r, enum verify_kind kind, const char *fmt, ...)
+void
+verify_find(struct check *c, enum verify_kind kind, const char *fmt, ...)
 {
+	struct verify_report *r = c->report;
 	va_list ap;
 
-	r->cannot_tell |= kind == VERIFY_CANNOT_TELL;
+	if (kind == VERIFY_ALTERED)
+		r->unaltered = VERIFY_NO;
+	else if (kind == VERIFY_INCOMPLETE)
+		r->complete = VERIFY_NO;
+	else if (kind == VERIFY_CANNOT_TELL)
+		r->cannot_tell = true;
 	if (r->nfindings++ >= VERIFY_FINDINGS_MAX)
 		return;
 	r->findings[r->nfindings - 1].kind = kind;
@@ -70,135 +32,16 @@ find(struct verify_report *r, enum verify_kind kind, const char *fmt, ...)
 	va_end(ap);
 }
 
-static void
-blame(struct check *c, enum verify_kind kind)
+bool
+verify_read_note(const struct check *c, struct slice note, struct checkpoint *out,
+    struct checkpoint_key *signer, enum checkpoint_verdict *v, struct err *err)
 {
-	if (kind == VERIFY_ALTERED)
-		c->report->unaltered = VERIFY_NO;
-	else if (kind == VERIFY_INCOMPLETE)
-		c->report->complete = VERIFY_NO;
-}
-
-#define ACCUSE(c, kind, ...) (blame(c, kind), find((c)->report, kind, __VA_ARGS__))
-
-/* ---- checkpoints kept elsewhere ---- */
-
-int
-verify_find_note(struct slice line, char out[CHECKPOINT_NOTE_MAX], size_t *n)
-{
-	static const struct {
-		struct slice opening;
-		char end;
-	} forms[] = { { SLICE_INIT("\"note\":\""), '"' }, { SLICE_INIT(" note="), '"' } };
-
-	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
-		const char *at = memmem(line.p, line.n, forms[i].opening.p, forms[i].opening.n);
-		const char *end;
-		struct slice rest;
-		long got;
-
-		if (at == NULL)
-			continue;
-		rest.p = at + forms[i].opening.n;
-		rest.n = (size_t)(line.p + line.n - rest.p);
-		if ((end = memchr(rest.p, forms[i].end, rest.n)) != NULL)
-			rest.n = (size_t)(end - rest.p);
-		if ((got = base64_decode(rest, out, CHECKPOINT_NOTE_MAX)) > 0) {
-			*n = (size_t)got;
-			return 1;
-		}
+	*v = CHECKPOINT_UNSIGNED;
+	for (size_t i = 0; i < c->opts->nkeys && *v == CHECKPOINT_UNSIGNED; i++) {
+		*v = checkpoint_read(note, &c->opts->keys[i], 1, out, err);
+		*signer = c->opts->keys[i];
 	}
-	return 0;
-}
-
-static int
-add_anchor(struct check *c, const struct checkpoint *cp, struct err *err)
-{
-	struct anchor *more;
-
-	if ((c->nanchors & (c->nanchors - 1)) == 0) { /* grows at every power of two */
-		more =
-		    realloc(c->anchors, (c->nanchors == 0 ? 1 : c->nanchors * 2) * sizeof(*more));
-		if (more == NULL)
-			return err_set_errno(err, "anchors");
-		c->anchors = more;
-	}
-	c->anchors[c->nanchors++] = (struct anchor){ cp->size, cp->root, false };
-	return 0;
-}
-
-static int
-compare_anchors(const void *a, const void *b)
-{
-	const struct anchor *x = a, *y = b;
-
-	return (x->size > y->size) - (x->size < y->size);
-}
-
-static int
-read_since(struct check *c, struct err *err)
-{
-	struct checkpoint cp;
-	struct err why;
-
-	if (!c->opts->has_since)
-		return 0;
-	if (checkpoint_read(c->opts->since, c->opts->keys, c->opts->nkeys, &cp, &why) !=
-	    CHECKPOINT_GOOD) {
-		find(c->report, VERIFY_CANNOT_TELL, "the checkpoint kept elsewhere: %s", why.msg);
-		return 0;
-	}
-	if (strcmp(cp.origin, c->cp.origin) != 0) {
-		ACCUSE(c, VERIFY_ALTERED, "the checkpoint kept elsewhere is of the log %s, not %s",
-		    cp.origin, c->cp.origin);
-		return 0;
-	}
-	return add_anchor(c, &cp, err);
-}
-
-static int
-read_anchors(struct check *c, struct err *err)
-{
-	struct slice rest = c->opts->anchors;
-	char note[CHECKPOINT_NOTE_MAX];
-	struct checkpoint cp;
-	struct err why;
-	size_t n, before = c->nanchors;
-
-	while (rest.n > 0) {
-		const char *nl = memchr(rest.p, '\n', rest.n);
-		size_t used = nl != NULL ? (size_t)(nl - rest.p) : rest.n;
-
-		if (verify_find_note(slice_sub(rest, 0, used), note, &n) == 1 &&
-		    checkpoint_read((struct slice){ note, n }, c->opts->keys, c->opts->nkeys, &cp,
-			&why) == CHECKPOINT_GOOD &&
-		    strcmp(cp.origin, c->cp.origin) == 0 && add_anchor(c, &cp, err) == -1)
-			return -1;
-		rest = slice_sub(rest, nl != NULL ? used + 1 : used, rest.n);
-	}
-	if (c->opts->has_anchors && c->nanchors == before)
-		find(c->report, VERIFY_CANNOT_TELL,
-		    "the anchors hold no checkpoint of this log and key");
-	return 0;
-}
-
-static void
-meet_anchors(struct check *c)
-{
-	struct merkle_hash root;
-
-	while (c->next_anchor < c->nanchors && c->anchors[c->next_anchor].size == c->tree.size) {
-		struct anchor *a = &c->anchors[c->next_anchor++];
-
-		merkle_root(&c->tree, &root);
-		if (merkle_equal(&root, &a->root)) {
-			c->report->anchors++;
-			continue;
-		}
-		ACCUSE(c, VERIFY_ALTERED,
-		    "the first %" PRIu64 " events are not those of a checkpoint kept elsewhere",
-		    a->size);
-	}
+	return *v == CHECKPOINT_GOOD;
 }
 
 /* ---- hashes ---- */
@@ -207,7 +50,8 @@ meet_anchors(struct check *c)
 static const struct merkle_hash *
 tile_hash(struct check *c, uint64_t seq)
 {
-	uint64_t index = (seq - 1) / MERKLE_TILE_WIDTH, first = index * MERKLE_TILE_WIDTH;
+	uint64_t entry = seq - 1 - c->log->base;
+	uint64_t index = entry / MERKLE_TILE_WIDTH, first = index * MERKLE_TILE_WIDTH;
 	uint64_t left = c->cp.size - first;
 	struct err err;
 
@@ -218,7 +62,7 @@ tile_hash(struct check *c, uint64_t seq)
 				   c->row, &err) == 0;
 		c->tiles_gone |= !c->row_there;
 	}
-	return c->row_there ? &c->row[seq - 1 - first] : NULL;
+	return c->row_there ? &c->row[entry - first] : NULL;
 }
 
 static void
@@ -227,7 +71,7 @@ append_hash(struct check *c, const struct merkle_hash *h)
 	if (c->broken)
 		return;
 	merkle_append(&c->tree, h);
-	meet_anchors(c);
+	verify_meet_anchors(c);
 }
 
 static void
@@ -248,9 +92,9 @@ static void
 say_range(struct check *c, enum verify_kind kind, uint64_t from, uint64_t to, const char *what)
 {
 	if (from == to)
-		ACCUSE(c, kind, "event %" PRIu64 ": %s", from, what);
+		verify_find(c, kind, "event %" PRIu64 ": %s", from, what);
 	else
-		ACCUSE(c, kind, "events %" PRIu64 " to %" PRIu64 ": %s", from, to, what);
+		verify_find(c, kind, "events %" PRIu64 " to %" PRIu64 ": %s", from, to, what);
 }
 
 static void
@@ -306,7 +150,7 @@ skip_signed(struct check *c, uint64_t from, uint64_t to)
 static void
 skip(struct check *c, uint64_t to)
 {
-	uint64_t from = c->expect, size = c->cp.size;
+	uint64_t from = c->expect, size = c->end;
 
 	if (from > to)
 		return;
@@ -329,11 +173,11 @@ judge_damage(struct check *c, uint64_t segment)
 	if (c->bad == 0)
 		return;
 	if (segment == c->bad_segment)
-		ACCUSE(c, VERIFY_ALTERED,
+		verify_find(c, VERIFY_ALTERED,
 		    "segment %" PRIu64 ", offset %" PRIu64 ": bytes that are no line of the log",
 		    c->bad_segment, c->bad_at);
 	else
-		find(c->report, VERIFY_NOTE,
+		verify_find(c, VERIFY_NOTE,
 		    "segment %" PRIu64 ", offset %" PRIu64 ": a failed write left bytes that are "
 		    "no part of the log",
 		    c->bad_segment, c->bad_at);
@@ -360,22 +204,23 @@ note_expire(struct check *c, struct slice line)
 		c->expire_last = last;
 }
 
+/* Of the signed lines and those after them. */
 static void
-note_checkpoint(struct check *c, struct slice line, uint64_t seq)
+note_loss(struct check *c, struct slice line)
 {
-	char note[CHECKPOINT_NOTE_MAX];
-	struct checkpoint cp;
-	struct err err;
-	size_t n;
+	static const struct slice key = SLICE_INIT("\"count\":");
+	const char *at;
+	size_t n = 0;
+	uint64_t count;
 
-	if (!slice_has_prefix(line, SLICE("{\"action\":\"keytrail.checkpoint\"")) ||
-	    verify_find_note(line, note, &n) == 0 ||
-	    checkpoint_read((struct slice){ note, n }, c->opts->keys, c->opts->nkeys, &cp, &err) !=
-		CHECKPOINT_GOOD ||
-	    strcmp(cp.origin, c->cp.origin) != 0 || cp.size <= c->recorded)
+	if (!slice_has_prefix(line, SLICE("{\"action\":\"keytrail.loss\"")) ||
+	    (at = memmem(line.p, line.n, key.p, key.n)) == NULL)
 		return;
-	c->recorded = cp.size;
-	c->recorder = seq;
+	at += key.n;
+	while (at + n < line.p + line.n && at[n] >= '0' && at[n] <= '9')
+		n++;
+	if (slice_to_u64((struct slice){ at, n }, &count) == 0)
+		c->report->losses += count;
 }
 
 static void
@@ -383,8 +228,12 @@ take_line(struct check *c, const struct trail_walk_item *item)
 {
 	uint64_t seq = item->member.seq;
 
+	if (seq <= c->log->base) { /* an earlier log's */
+		c->bad = 0;
+		return;
+	}
 	if (seq < c->expect) {
-		ACCUSE(c, VERIFY_ALTERED,
+		verify_find(c, VERIFY_ALTERED,
 		    "segment %" PRIu64 ", offset %" PRIu64 ": a line with number %" PRIu64
 		    " stands where %" PRIu64 " belongs",
 		    item->segment, item->at, seq, c->expect);
@@ -394,14 +243,15 @@ take_line(struct check *c, const struct trail_walk_item *item)
 		skip(c, seq - 1);
 	else
 		judge_damage(c, item->segment);
-	if (!slice_equal(item->member.log, slice_of(c->log)))
-		ACCUSE(c, VERIFY_ALTERED, "event %" PRIu64 " is of another log", seq);
-	if (seq <= c->cp.size)
+	if (!slice_equal(item->member.log, slice_of(c->log->id)))
+		verify_find(c, VERIFY_ALTERED, "event %" PRIu64 " is of another log", seq);
+	if (seq <= c->end)
 		take_hash(c, item->line, seq);
 	else
 		c->report->unsigned_lines++;
 	note_expire(c, item->line);
-	note_checkpoint(c, item->line, seq);
+	note_loss(c, item->line);
+	verify_note_line(c, item->line, seq);
 	if (c->last_line == 0)
 		c->report->first = seq;
 	c->last_line = seq;
@@ -432,8 +282,8 @@ walk(struct check *c, struct trail_walk *w, struct err *err)
 	}
 	if (rc == -1)
 		return -1;
-	if (c->expect <= (durable > c->cp.size ? durable : c->cp.size))
-		skip(c, durable > c->cp.size ? durable : c->cp.size);
+	if (c->expect <= (durable > c->end ? durable : c->end))
+		skip(c, durable > c->end ? durable : c->end);
 	else
 		judge_damage(c, c->bad_segment);
 	return 0;
@@ -465,7 +315,7 @@ judge_all_missing(struct check *c)
 
 	if (c->nmissing > 0 && c->missing[c->nmissing - 1].to > c->expire_last &&
 	    look_for_expiry(c, &err) == -1)
-		find(c->report, VERIFY_CANNOT_TELL, "%s", err.msg);
+		verify_find(c, VERIFY_CANNOT_TELL, "%s", err.msg);
 	for (size_t i = 0; i < c->nmissing; i++)
 		judge_missing(c, c->missing[i]);
 }
@@ -477,7 +327,7 @@ judge_root(struct check *c)
 
 	merkle_root(&c->tree, &root);
 	if (c->broken) {
-		find(c->report, VERIFY_CANNOT_TELL,
+		verify_find(c, VERIFY_CANNOT_TELL,
 		    "the hashes of events that have no line are gone: the tree cannot be made");
 		if (c->report->unaltered == VERIFY_YES)
 			c->report->unaltered = VERIFY_UNKNOWN;
@@ -488,17 +338,17 @@ judge_root(struct check *c)
 	}
 	if (!merkle_equal(&root, &c->cp.root)) {
 		if (c->differ > 0)
-			ACCUSE(c, VERIFY_ALTERED,
+			verify_find(c, VERIFY_ALTERED,
 			    "event %" PRIu64 " is not the line that was signed (%" PRIu64
 			    " such lines)",
 			    c->differ_first, c->differ);
 		else
-			ACCUSE(
+			verify_find(
 			    c, VERIFY_ALTERED, "the lines do not lead to the root that was signed");
 		return;
 	}
 	if (c->differ > 0 || c->tiles_gone)
-		find(c->report, VERIFY_NOTE,
+		verify_find(c, VERIFY_NOTE,
 		    "tiles are %s; the lines themselves lead to the root that was signed",
 		    c->differ > 0 ? "damaged" : "missing");
 }
@@ -517,42 +367,25 @@ judge_age(struct check *c, const struct trail_walk *w)
 			checkpoint_read(
 			    buf_slice(&note), c->opts->keys, c->opts->nkeys, &now, &err);
 		if (now.size < c->recorded)
-			ACCUSE(c, VERIFY_ALTERED,
+			verify_find(c, VERIFY_ALTERED,
 			    "the checkpoint was rolled back: it covers %" PRIu64
 			    " events, event %" PRIu64 " tells of one of %" PRIu64,
 			    c->cp.size, c->recorder, c->recorded);
 		buf_fini(&note);
 	}
-	if (trail_walk_clean(w) && trail_walk_durable(w) > c->cp.size)
-		ACCUSE(c, VERIFY_INCOMPLETE,
+	if (trail_walk_clean(w) && trail_walk_durable(w) > c->end)
+		verify_find(c, VERIFY_INCOMPLETE,
 		    "the log was stopped cleanly, which signs all of it, but events %" PRIu64
 		    " to %" PRIu64 " are not signed: rolled back, or signing was switched off",
-		    c->cp.size + 1, trail_walk_durable(w));
-}
-
-static void
-judge_anchors(struct check *c)
-{
-	for (; c->next_anchor < c->nanchors; c->next_anchor++) {
-		uint64_t size = c->anchors[c->next_anchor].size;
-
-		if (size > c->cp.size)
-			ACCUSE(c, VERIFY_INCOMPLETE,
-			    "rolled back: a checkpoint of %" PRIu64
-			    " events is kept elsewhere, this one covers %" PRIu64,
-			    size, c->cp.size);
-		else
-			find(c->report, VERIFY_CANNOT_TELL,
-			    "a checkpoint of %" PRIu64 " events could not be compared", size);
-	}
+		    c->end + 1, trail_walk_durable(w));
 }
 
 /* ---- the beginning ---- */
 
 static bool
-known_origin(const struct check *c)
+known_origin(const struct check *c, const char *slash)
 {
-	size_t name = (size_t)(c->log - 1 - c->cp.origin);
+	size_t name = (size_t)(slash - c->cp.origin);
 
 	for (size_t i = 0; i < c->opts->nkeys; i++)
 		if (strlen(c->opts->keys[i].name) == name &&
@@ -569,70 +402,102 @@ read_checkpoint(struct check *c)
 	struct err err;
 	int rc = ledger_read_checkpoint(c->files.dirfd, &note, &err);
 	enum checkpoint_verdict v = CHECKPOINT_MALFORMED;
-	const char *slash;
+	bool good = rc == 1 && verify_read_note(c, buf_slice(&note), &c->cp, &c->signer, &v, &err);
 
-	if (rc == 1)
-		v = checkpoint_read(buf_slice(&note), c->opts->keys, c->opts->nkeys, &c->cp, &err);
 	buf_fini(&note);
 	if (rc == 0)
-		find(c->report, VERIFY_CANNOT_TELL, "there is no checkpoint");
+		verify_find(c, VERIFY_CANNOT_TELL, "there is no checkpoint");
 	else if (v == CHECKPOINT_FORGED)
-		ACCUSE(c, VERIFY_ALTERED, "the checkpoint is forged: %s", err.msg);
-	else if (v != CHECKPOINT_GOOD)
-		find(c->report, VERIFY_CANNOT_TELL, "the checkpoint: %s", err.msg);
-	if (rc != 1 || v != CHECKPOINT_GOOD)
-		return false;
-	slash = strrchr(c->cp.origin, '/');
-	c->log = slash != NULL ? slash + 1 : c->cp.origin;
-	if (slash == NULL || !known_origin(c)) {
-		find(c->report, VERIFY_CANNOT_TELL,
+		verify_find(c, VERIFY_ALTERED, "the checkpoint is forged: %s", err.msg);
+	else if (!good)
+		verify_find(c, VERIFY_CANNOT_TELL, "the checkpoint: %s", err.msg);
+	return good;
+}
+
+/* Whose checkpoint is it? */
+static bool
+judge_origin(struct check *c)
+{
+	const char *slash = strrchr(c->cp.origin, '/');
+
+	if (slash == NULL || !known_origin(c, slash)) {
+		verify_find(c, VERIFY_CANNOT_TELL,
 		    "the checkpoint is of %s, which is no log of this key", c->cp.origin);
 		return false;
 	}
+	if (strcmp(slash + 1, c->log->id) != 0) {
+		verify_find(c, VERIFY_ALTERED,
+		    "the checkpoint is of the log %s, the directory holds the log %s", slash + 1,
+		    c->log->id);
+		return false;
+	}
 	c->report->checkpoint = c->cp;
+	if (c->log->base > 0)
+		verify_find(c, VERIFY_INCOMPLETE,
+		    "events 1 to %" PRIu64
+		    " are of an earlier log, of which this directory did not hold what was signed: "
+		    "event %" PRIu64 " says why this one was begun",
+		    c->log->base, c->log->base + 1);
 	return true;
 }
 
 static int
 run(struct check *c, struct trail_walk *w, struct err *err)
 {
-	if (read_since(c, err) == -1 || read_anchors(c, err) == -1)
-		return -1;
-	if (c->nanchors > 0)
-		qsort(c->anchors, c->nanchors, sizeof(*c->anchors), compare_anchors);
-	meet_anchors(c); /* those of an empty log */
+	c->expect = c->log->base + 1;
+	c->end = c->log->base + c->cp.size;
+	verify_meet_anchors(c); /* those of an empty log */
 	if (walk(c, w, err) == -1)
 		return -1;
 	judge_all_missing(c);
 	judge_root(c);
 	judge_age(c, w);
-	judge_anchors(c);
-	c->report->last = c->last_line < c->cp.size ? c->last_line : c->cp.size;
+	verify_judge_signer(c);
+	verify_judge_anchors(c);
+	c->report->last = c->last_line < c->end ? c->last_line : c->end;
 	return 0;
+}
+
+static int
+verify(struct check *c, struct err *err)
+{
+	struct trail_walk *w = NULL;
+	int rc = -1;
+
+	/* The checkpoint first: what it covers is durable by then. */
+	bool good = read_checkpoint(c);
+
+	if (verify_read_elsewhere(c, err) == -1)
+		return -1;
+	if (!good) {
+		verify_judge_anchors(c);
+		return 0;
+	}
+	if (trail_walk_open(c->opts->dir, &w, err) == -1)
+		return -1;
+	c->log = trail_walk_log(w);
+	c->report->unaltered = c->report->unaltered == VERIFY_NO ? VERIFY_NO : VERIFY_YES;
+	c->report->complete = c->report->complete == VERIFY_NO ? VERIFY_NO : VERIFY_YES;
+	if (judge_origin(c))
+		rc = run(c, w, err);
+	else
+		rc = 0;
+	trail_walk_close(w);
+	return rc;
 }
 
 int
 verify_trail(const struct verify_opts *opts, struct verify_report *out, struct err *err)
 {
-	struct check c = { .opts = opts,
-		.report = out,
-		.expect = 1,
-		.tree = MERKLE_TREE_INIT,
-		.row_index = UINT64_MAX };
-	struct trail_walk *w = NULL;
-	int rc = -1;
+	struct check c = {
+		.opts = opts, .report = out, .tree = MERKLE_TREE_INIT, .row_index = UINT64_MAX
+	};
+	int rc;
 
 	*out = (struct verify_report){ .unaltered = VERIFY_UNKNOWN };
 	if ((c.files.dirfd = open(opts->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1)
 		return err_set_errno(err, "%s: open", opts->dir);
-	/* The checkpoint first: what it covers is durable by then. */
-	if (!read_checkpoint(&c)) {
-		rc = 0;
-	} else if (trail_walk_open(opts->dir, &w, err) == 0) {
-		out->unaltered = out->complete = VERIFY_YES;
-		rc = run(&c, w, err);
-	}
-	trail_walk_close(w);
+	rc = verify(&c, err);
 	free(c.anchors);
 	close(c.files.dirfd);
 	return rc;

@@ -120,8 +120,8 @@ static const struct {
 	{ WITH_AUDIT("\"zzzz\":{\"file\":\"x\"}"),
 	    "f.json:2:22: unknown member \"zzzz\" in audit; it has trail, create, guarantee, "
 	    "degrade_max, unmatched, key_ids, identity_name, hmac_key, hmac_epoch, sign, "
-	    "vocabulary, group, "
-	    "segment_size, ring_size, flush_interval, spacing, retention, max_size" },
+	    "checkpoint_interval, heartbeat, vocabulary, group, segment_size, "
+	    "ring_size, flush_interval, spacing, retention, max_size" },
 
 	/* listen and upstream */
 	{ WITH_LISTEN("{\"tls\":null}"),

@@ -2,11 +2,13 @@
 
 #include "keytrail/clock.h"
 #include "keytrail/crc32c.h"
+#include "keytrail/rotation.h"
 #include "keytrail/tiles.h"
 #include "keytrail/verify.h"
 #include "tempdir.h"
 
 #include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -91,16 +93,18 @@ open_all(struct fixture *f)
 		.key = slice_of(f->secret),
 		.events = 2,
 		.interval_s = 1,
-		.silence_s = 3600,
 		.signed_ = on_signed,
 		.arg = f };
 
 	if (ledger_new(&lopts, &f->l, &f->err) == -1)
 		fail_msg("%s", f->err.msg);
-	topts.used = ledger_signed_size(f->l);
+	topts.signed_log = ledger_signed_log(f->l);
+	topts.signed_size = ledger_signed_size(f->l);
 	if (trail_open(&topts, &f->t, &f->rec, &f->err) == -1)
 		fail_msg("%s", f->err.msg);
-	return ledger_open(f->l, f->t, f->rec.clean, &f->found, &f->err);
+	if (ledger_open(f->l, f->t, &f->rec, &f->found, &f->err) == -1)
+		return -1;
+	return f->found.unfit[0] != '\0' ? err_set(&f->err, "%s", f->found.unfit) : 0;
 }
 
 static void
@@ -298,7 +302,7 @@ a_start_goes_on_where_the_last_one_ended(void **state)
 	open_well(f);
 	assert_true(f->rec.clean);
 	assert_int_equal(f->found.checked, 700);
-	assert_int_equal(f->found.altered_first, 0);
+	assert_int_equal(f->found.first, 0);
 	append(f, 10, "test");
 	close_all(f, false);
 	open_well(f); /* 701 to 710 were not signed */
@@ -350,28 +354,77 @@ forge(struct fixture *f, unsigned number)
 	close(fd);
 }
 
+/* The n-th segment, from 0. */
 static void
-a_line_that_was_altered_is_found_and_what_was_signed_stays(void **state)
+remove_segment(struct fixture *f, unsigned n)
+{
+	char path[TEMPDIR_SIZE + 64];
+	glob_t g;
+
+	snprintf(path, sizeof(path), "%s/0*.jsonl", f->dir);
+	assert_int_equal(glob(path, 0, NULL, &g), 0);
+	assert_true(g.gl_pathc > n + 1);
+	assert_int_equal(unlink(g.gl_pathv[n]), 0);
+	globfree(&g);
+}
+
+static void
+begin_again(struct fixture *f)
+{
+	assert_int_equal(trail_renew(f->t, &f->err), 0);
+	assert_int_equal(ledger_begin(f->l, f->t, &f->err), 0);
+}
+
+static void
+a_line_that_was_altered_ends_the_log_and_what_was_signed_stays(void **state)
 {
 	struct fixture *f = *state;
+	char old[TRAIL_ID_SIZE], aside[64];
 	struct checkpoint after;
 
 	append_signed(f, 10);
 	forge(f, 4);
-	open_well(f);
-	assert_int_equal(f->found.altered_first, 4);
-	assert_int_equal(f->found.altered_last, 4);
-	append(f, 1, "test");
+	assert_int_equal(open_all(f), -1);
+	assert_non_null(strstr(f->err.msg, "gone or altered"));
+	assert_int_equal(f->found.first, 4);
+	assert_int_equal(f->found.last, 4);
+	strcpy(old, trail_log_id(f->t));
+	begin_again(f);
+	assert_string_not_equal(trail_log_id(f->t), old);
+	assert_int_equal(trail_log_base(f->t), 10);
+	snprintf(aside, sizeof(aside), "checkpoint.%s", old);
+	assert_int_equal(access(path_of(f, aside), F_OK), 0);
+	append(f, 3, "test");
 	sign(f);
 	read_checkpoint(f, &after);
-	assert_int_equal(after.size, 11);
+	assert_int_equal(after.size, 3);
+	assert_non_null(strstr(after.origin, trail_log_id(f->t)));
 	close_all(f, true);
 
-	/* Without the tiles nobody can tell what the tree was. */
+	open_well(f);
+	assert_int_equal(trail_log_base(f->t), 10);
+	assert_int_equal(ledger_covered(f->l), 13);
+	append(f, 400, "test");
+	sign(f);
+	close_all(f, false);
+	tempdir_remove(path_of(f, "tile"));
+	open_well(f);
+	assert_int_equal(ledger_covered(f->l), 413);
+}
+
+static void
+without_tiles_and_lines_a_new_log_begins(void **state)
+{
+	struct fixture *f = *state;
+
+	append_signed(f, 10);
+	forge(f, 4);
 	tempdir_remove(path_of(f, "tile"));
 	assert_int_equal(open_all(f), -1);
 	assert_non_null(strstr(f->err.msg, "neither the tiles nor the lines"));
-	assert_int_equal(ledger_advance(f->l, &f->err), -1);
+	begin_again(f);
+	append(f, 1, "test");
+	sign(f);
 }
 
 static void
@@ -382,12 +435,34 @@ numbers_that_were_signed_are_not_used_again(void **state)
 	append_signed(f, 10);
 	assert_int_equal(unlink(path_of(f, "00000000000000000001.jsonl")), 0);
 	assert_int_equal(unlink(path_of(f, "state")), 0);
-	open_well(f);
+	assert_int_equal(open_all(f), -1);
 	assert_int_equal(f->rec.missing_first, 1);
 	assert_int_equal(f->rec.missing_last, 10);
+	assert_int_equal(f->found.first, 1);
+	assert_int_equal(f->found.last, 10);
+	begin_again(f);
 	assert_int_equal(trail_last_seq(f->t), 10);
 	append(f, 1, "test");
 	sign(f);
+}
+
+/* Of three segments the middle one, which no start would read. */
+static void
+a_segment_that_vanished_ends_the_log(void **state)
+{
+	struct fixture *f = *state;
+
+	open_well(f);
+	for (unsigned i = 0; i < 150; i++)
+		append(f, 10, "test");
+	sign(f);
+	close_all(f, true);
+	open_well(f);
+	close_all(f, true);
+	remove_segment(f, 1);
+	assert_int_equal(open_all(f), -1);
+	assert_non_null(strstr(f->err.msg, "gone or altered"));
+	assert_true(f->found.first > 1 && f->found.last < 1500);
 }
 
 static void
@@ -405,15 +480,76 @@ a_number_without_a_line_is_an_empty_entry(void **state)
 	assert_signed(f, 6);
 }
 
+/* What f->l signed last is this key's; make it hand over to a new one. */
 static void
-nothing_is_signed_after_the_checkpoint_of_another(void **state)
+rotate(struct fixture *f)
+{
+	struct checkpoint_signer *old, *new;
+	struct buf note = BUF_INIT;
+	struct checkpoint cp;
+	FILE *out;
+
+	read_checkpoint(f, &cp);
+	old = checkpoint_signer_parse(slice_of(f->secret), &f->err);
+	new_key(f);
+	new = checkpoint_signer_parse(slice_of(f->secret), &f->err);
+	assert_int_equal(rotation_write(old, new, cp.origin, &note, &f->err), 0);
+	assert_non_null(out = fopen(path_of(f, "rotation"), "w"));
+	fwrite(buf_slice(&note).p, 1, buf_size(&note), out);
+	fclose(out);
+	buf_fini(&note);
+	checkpoint_signer_free(old);
+	checkpoint_signer_free(new);
+}
+
+static int
+new_ledger(struct fixture *f)
+{
+	struct ledger_opts opts = { .dir = f->dir, .key = slice_of(f->secret) };
+
+	return ledger_new(&opts, &f->l, &f->err);
+}
+
+static void
+another_key_is_refused_unless_the_old_one_hands_over(void **state)
+{
+	struct fixture *f = *state;
+	struct checkpoint_key key = f->key;
+	char old[CHECKPOINT_KEY_MAX];
+
+	append_signed(f, 5);
+	strcpy(old, f->secret);
+	new_key(f);
+	assert_int_equal(new_ledger(f), -1);
+	assert_non_null(strstr(f->err.msg, "another key has signed"));
+	strcpy(f->secret, old);
+	f->key = key;
+	rotate(f);
+	open_well(f);
+	assert_true(ledger_rotation(f->l).n > 0);
+	append(f, 1, "test");
+	sign(f);
+	assert_signed(f, 6);
+	close_all(f, true);
+	open_well(f); /* the statement is old now */
+	assert_int_equal(ledger_rotation(f->l).n, 0);
+	close_all(f, true);
+	strcpy(f->secret, old);
+	assert_int_equal(new_ledger(f), -1);
+}
+
+static void
+a_forged_checkpoint_ends_the_log(void **state)
 {
 	struct fixture *f = *state;
 
 	append_signed(f, 5);
-	new_key(f);
+	poke(f, "checkpoint", 60);
 	assert_int_equal(open_all(f), -1);
-	assert_non_null(strstr(f->err.msg, "not signed by this key"));
+	assert_non_null(strstr(f->err.msg, "the checkpoint that is there"));
+	begin_again(f);
+	append(f, 1, "test");
+	sign(f);
 }
 
 static void
@@ -476,7 +612,7 @@ cost_of_a_line(void **state)
 {
 	enum { LINES = 200000 };
 	struct fixture *f = *state;
-	struct verify_opts opts = { .dir = f->dir, .keys = &f->key, .nkeys = 1 };
+	struct verify_opts opts = { .dir = f->dir, .keys = &f->key, .nkeys = 1, .anchors_fd = -1 };
 	struct verify_report report;
 	char line[600], head[] = "{\"action\":\"";
 	uint64_t seq;
@@ -518,10 +654,13 @@ main(void)
 		TEST(partial_tiles_go_when_the_full_one_is_there),
 		TEST(a_start_goes_on_where_the_last_one_ended),
 		TEST(tiles_that_are_gone_are_made_again),
-		TEST(a_line_that_was_altered_is_found_and_what_was_signed_stays),
+		TEST(a_line_that_was_altered_ends_the_log_and_what_was_signed_stays),
+		TEST(without_tiles_and_lines_a_new_log_begins),
+		TEST(a_segment_that_vanished_ends_the_log),
 		TEST(numbers_that_were_signed_are_not_used_again),
 		TEST(a_number_without_a_line_is_an_empty_entry),
-		TEST(nothing_is_signed_after_the_checkpoint_of_another),
+		TEST(another_key_is_refused_unless_the_old_one_hands_over),
+		TEST(a_forged_checkpoint_ends_the_log),
 		TEST(nothing_is_signed_for_another_log),
 		TEST(nothing_is_signed_anew_where_a_checkpoint_is_gone),
 		TEST(the_thread_signs_when_it_is_time_and_at_the_stop),

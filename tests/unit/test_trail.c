@@ -569,7 +569,7 @@ the_log_file_is_made_again_from_the_state(void **state)
 	open_trail(f);
 	assert_false(f->rec.new_log);
 	assert_string_equal(trail_log_id(f->t), log);
-	assert_int_equal(file_size(path_of(f, "log")), 33);
+	assert_int_equal(file_size(path_of(f, "log")), 35);
 }
 
 /* ---- recovery ---- */

@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -70,7 +71,7 @@ open_ledger(struct fixture *f)
 	struct ledger_findings found;
 
 	if (ledger_new(&lopts, &f->l, &f->err) == -1 ||
-	    ledger_open(f->l, f->t, true, &found, &f->err) == -1)
+	    ledger_open(f->l, f->t, &f->rec, &found, &f->err) == -1)
 		fail_msg("%s", f->err.msg);
 }
 
@@ -165,7 +166,8 @@ setup(void **state)
 	tempdir_make(f->dir);
 	new_key(f);
 	make_trail(f);
-	f->opts = (struct verify_opts){ .dir = f->dir, .keys = &f->key, .nkeys = 1 };
+	f->opts =
+	    (struct verify_opts){ .dir = f->dir, .keys = &f->key, .nkeys = 1, .anchors_fd = -1 };
 	*state = f;
 	return 0;
 }
@@ -573,6 +575,17 @@ roll_all_back(struct fixture *f)
 }
 
 static void
+give_anchors(struct fixture *f)
+{
+	struct slice text = buf_slice(&f->extra);
+
+	if (f->opts.anchors_fd != -1)
+		close(f->opts.anchors_fd);
+	f->opts.anchors_fd = memfd_create("anchors", MFD_CLOEXEC);
+	assert_int_equal(pwrite(f->opts.anchors_fd, text.p, text.n, 0), text.n);
+}
+
+static void
 roll_all_back_with_since(struct fixture *f)
 {
 	roll_all_back(f);
@@ -588,8 +601,7 @@ add_anchor(struct fixture *f, const struct buf *note, const char *opening, const
 	size_t n = base64_encode(s.p, s.n, text);
 
 	buf_printf(&f->extra, "%s%.*s%s\n", opening, (int)n, text, end);
-	f->opts.anchors = buf_slice(&f->extra);
-	f->opts.has_anchors = true;
+	give_anchors(f);
 }
 
 static void
@@ -621,8 +633,7 @@ static void
 give_no_anchors(struct fixture *f)
 {
 	buf_printf(&f->extra, "a line of something else\n");
-	f->opts.anchors = buf_slice(&f->extra);
-	f->opts.has_anchors = true;
+	give_anchors(f);
 }
 
 /* A log of the same name that says otherwise: two histories were signed. */
@@ -726,7 +737,7 @@ static const struct {
 	{ "it is of another key", take_checkpoint_of_another_key, DNK, DNK, true,
 	    "no signature of a key that was given" },
 	{ "it is of another log", take_checkpoint_of_another_log, NO, YES, false,
-	    "is of another log" },
+	    "the checkpoint is of the log" },
 	{ "another key was asked for", ask_with_another_key, DNK, DNK, true,
 	    "no signature of a key that was given" },
 	{ "the tiles were removed", remove_tiles, YES, YES, false, "tiles are missing" },

@@ -1,0 +1,115 @@
+/* keytrail rotate-key: the statement by which the key of a trail hands over to another. */
+#include "cli/cli.h"
+#include "cli/cli_files.h"
+#include "keytrail/ledger.h"
+#include "keytrail/rotation.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+struct rotating {
+	const char *dir;
+	int dirfd;
+	struct checkpoint_signer *old, *new;
+	struct checkpoint last;
+	struct buf statement;
+};
+
+static struct checkpoint_signer *
+read_signer(const char *path, struct err *err)
+{
+	struct checkpoint_signer *s = NULL;
+	char text[CHECKPOINT_KEY_MAX + 1];
+	ssize_t n;
+	int fd;
+
+	if ((fd = cli_open(path, err)) == -1)
+		return NULL;
+	if ((n = read(fd, text, sizeof(text))) == -1) {
+		err_set_errno(err, "%s: read", path);
+	} else {
+		n -= n > 0 && text[n - 1] == '\n';
+		if ((s = checkpoint_signer_parse((struct slice){ text, (size_t)n }, err)) == NULL)
+			err_prefix(err, "%s", path);
+	}
+	explicit_bzero(text, sizeof(text));
+	close(fd);
+	return s;
+}
+
+/* Only the key that signs the trail now can hand over. */
+static int
+read_last(struct rotating *r, struct err *err)
+{
+	struct buf note = BUF_INIT;
+	int rc = ledger_read_checkpoint(r->dirfd, &note, err);
+
+	if (rc == 0)
+		rc = err_set(err,
+		    "%s: there is no checkpoint: nothing to hand over, give the new key as "
+		    "\"audit.sign\"",
+		    r->dir);
+	else if (rc == 1 && checkpoint_read(buf_slice(&note), checkpoint_signer_key(r->old), 1,
+				&r->last, err) == CHECKPOINT_GOOD)
+		rc = 0;
+	else if (rc == 1)
+		rc = err_prefix(err, "%s: the checkpoint and the old key", r->dir);
+	buf_fini(&note);
+	return rc;
+}
+
+static int
+write_statement(const struct rotating *r, struct err *err)
+{
+	struct slice text = buf_slice(&r->statement);
+	int fd = openat(
+	    r->dirfd, "rotation.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+	bool ok;
+
+	if (fd == -1)
+		return err_set_errno(err, "%s: write rotation", r->dir);
+	ok = write(fd, text.p, text.n) == (ssize_t)text.n && fsync(fd) == 0;
+	if (close(fd) == -1 || !ok ||
+	    renameat(r->dirfd, "rotation.new", r->dirfd, "rotation") == -1 || fsync(r->dirfd) == -1)
+		return err_set_errno(err, "%s: write rotation", r->dir);
+	return 0;
+}
+
+static int
+rotate(struct rotating *r, char **argv, struct err *err)
+{
+	r->dir = argv[1];
+	if ((r->dirfd = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1)
+		return err_set_errno(err, "%s: open", r->dir);
+	if ((r->old = read_signer(argv[2], err)) == NULL ||
+	    (r->new = read_signer(argv[3], err)) == NULL || read_last(r, err) == -1 ||
+	    rotation_write(r->old, r->new, r->last.origin, &r->statement, err) == -1)
+		return -1;
+	return write_statement(r, err);
+}
+
+int
+cli_rotate_key(int argc, char **argv)
+{
+	struct rotating r = { .dirfd = -1 };
+	char text[CHECKPOINT_KEY_MAX];
+	struct err err;
+	int rc = CLI_OK;
+
+	if (argc != 4)
+		return cli_usage("rotate-key", "wanted DIR, OLD and NEW");
+	if (rotate(&r, argv, &err) == -1) {
+		rc = cli_fail(CLI_FAILED, &err);
+	} else {
+		checkpoint_key_text(checkpoint_signer_key(r.new), text);
+		printf("%s\n", text);
+	}
+	checkpoint_signer_free(r.old);
+	checkpoint_signer_free(r.new);
+	buf_fini(&r.statement);
+	if (r.dirfd != -1)
+		close(r.dirfd);
+	return rc;
+}

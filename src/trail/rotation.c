@@ -1,0 +1,98 @@
+#include "keytrail/rotation.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define TITLE "keytrail.key"
+
+int
+rotation_write(const struct checkpoint_signer *old, const struct checkpoint_signer *new,
+    const char *origin, struct buf *out, struct err *err)
+{
+	char before[CHECKPOINT_KEY_MAX], after[CHECKPOINT_KEY_MAX];
+	char text[CHECKPOINT_ORIGIN_MAX + 2 * CHECKPOINT_KEY_MAX + 32];
+	const struct checkpoint_key *from = checkpoint_signer_key(old);
+	const struct checkpoint_key *to = checkpoint_signer_key(new);
+	int n;
+
+	if (strcmp(from->name, to->name) != 0)
+		return err_set(err,
+		    "the old key is called \"%s\", the new one \"%s\"; wanted one name", from->name,
+		    to->name);
+	checkpoint_key_text(from, before);
+	checkpoint_key_text(to, after);
+	if (strcmp(before, after) == 0)
+		return err_set(err, "the old key and the new one are the same");
+	n = snprintf(text, sizeof(text), TITLE "\n%s\n%s\n%s\n", origin, before, after);
+	if (checkpoint_sign(old, (struct slice){ text, (size_t)n }, out, err) == -1)
+		return -1;
+	return checkpoint_cosign(new, (struct slice){ text, (size_t)n }, out, err);
+}
+
+static bool
+next_line(struct slice *rest, struct slice *line)
+{
+	const char *nl = rest->n > 0 ? memchr(rest->p, '\n', rest->n) : NULL;
+
+	if (nl == NULL)
+		return false;
+	*line = slice_sub(*rest, 0, (size_t)(nl - rest->p));
+	*rest = slice_sub(*rest, line->n + 1, rest->n);
+	return line->n > 0;
+}
+
+static bool
+parse(struct slice text, struct rotation *out, struct err *err)
+{
+	struct slice title, origin, old, new;
+
+	if (!next_line(&text, &title) || !slice_equal(title, SLICE(TITLE)) ||
+	    !next_line(&text, &origin) || origin.n >= sizeof(out->origin) ||
+	    !next_line(&text, &old) || !next_line(&text, &new) || text.n > 0 ||
+	    checkpoint_key_parse(old, &out->old, err) == -1 ||
+	    checkpoint_key_parse(new, &out->new, err) == -1)
+		return false;
+	memcpy(out->origin, origin.p, origin.n);
+	out->origin[origin.n] = '\0';
+	return strcmp(out->old.name, out->new.name) == 0;
+}
+
+int
+rotation_read(struct slice note, struct rotation *out, struct err *err)
+{
+	struct slice text;
+
+	if (!checkpoint_note_text(note, &text) || !parse(text, out, err))
+		return err_set(err, "not a statement by which a key hands over");
+	if (checkpoint_open_note(note, &out->old, 1, &text, err) != CHECKPOINT_GOOD)
+		return err_prefix(err, "the old key");
+	if (checkpoint_open_note(note, &out->new, 1, &text, err) != CHECKPOINT_GOOD)
+		return err_prefix(err, "the new key");
+	return 0;
+}
+
+bool
+rotation_leads_to(const struct rotation *r, const struct checkpoint_key *k)
+{
+	return checkpoint_key_equal(&r->new, k);
+}
+
+int
+rotation_read_file(int dirfd, struct buf *out, struct err *err)
+{
+	ssize_t n;
+	int fd;
+
+	if ((fd = openat(dirfd, "rotation", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
+		return errno == ENOENT ? 0 : err_set_errno(err, "open rotation");
+	if (buf_reserve(out, CHECKPOINT_NOTE_MAX + 1) == -1 ||
+	    (n = read(fd, buf_tail(out), CHECKPOINT_NOTE_MAX + 1)) == -1) {
+		close(fd);
+		return err_set_errno(err, "read rotation");
+	}
+	close(fd);
+	buf_commit(out, (size_t)n);
+	return 1;
+}

@@ -1,0 +1,239 @@
+"""Ways to cheat with a signed trail, and what `keytrail verify` says of each."""
+
+import base64
+import json
+import re
+import shutil
+
+import pytest
+
+from support import crc32c, segments
+from test_proof import ALTERED, CANNOT_TELL, INCOMPLETE, calls, run, verify
+
+
+class Trail:
+    """A signed trail at rest of several segments, its key, and the means to cheat."""
+
+    def __init__(self, sidecar, key, folder):
+        self.sidecar, self.key, self.folder = sidecar, key, folder
+        self.dir = sidecar.trail_dir
+
+    def edit(self, change, segment=0):
+        path = segments(self.dir)[segment]
+        path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+
+    def resign(self):
+        """As one would who has another key: all that is there, signed by it."""
+        other = self.folder / "thief.key"
+        key = run("keygen", other, "example.com/test").stdout.strip()
+        for name in ("checkpoint", "tile"):
+            path = self.dir / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.sidecar.config["audit"]["sign"] = {"file": str(other)}
+        self.sidecar.write_config()
+        self.sidecar.start()
+        self.sidecar.stop()
+        return key
+
+
+def mend(line):
+    """The line with the sum that belongs to it."""
+    head = line[:line.rindex(b',"sum"')]
+    return head + b',"sum":"%08x"}}\n' % crc32c(head)
+
+
+def forge(line):
+    return mend(line.replace(b'"failure"', b'"success"'))
+
+
+def edited(t):
+    t.edit(lambda lines: lines[:9] + [lines[9].replace(b'"failure"', b'"success"')] + lines[10:])
+
+
+def edited_with_its_sum(t):
+    t.edit(lambda lines: lines[:9] + [forge(lines[9])] + lines[10:])
+
+
+def edited_with_sums_and_without_tiles(t):
+    edited_with_its_sum(t)
+    shutil.rmtree(t.dir / "tile")
+
+
+def removed(t):
+    t.edit(lambda lines: lines[:9] + lines[10:])
+
+
+def inserted(t):
+    t.edit(lambda lines: lines[:10] + [lines[9]] + lines[10:])
+
+
+def swapped(t):
+    t.edit(lambda lines: lines[:9] + [lines[10], lines[9]] + lines[11:])
+
+
+def tail_cut(t):
+    t.edit(lambda lines: lines[:-5], -1)
+
+
+def tail_cut_and_state_made_anew(t):
+    """The state page goes, and a start makes another."""
+    tail_cut(t)
+    (t.dir / "state").unlink()
+    t.sidecar.start()
+    t.sidecar.stop()
+
+
+def last_segment_removed(t):
+    segments(t.dir)[-1].unlink()
+
+
+def middle_segment_removed(t):
+    segments(t.dir)[1].unlink()
+
+
+def middle_segment_removed_before_a_start(t):
+    middle_segment_removed(t)
+    t.sidecar.start()
+    t.sidecar.stop()
+
+
+def rolled_back(t):
+    """All of an older state, but somebody has kept the later checkpoint."""
+    kept = t.folder / "kept"
+    old = t.folder / "old"
+    shutil.copytree(t.dir, old)
+    t.sidecar.start()
+    t.sidecar.stop()
+    shutil.copy(t.dir / "checkpoint", kept)
+    shutil.rmtree(t.dir)
+    shutil.copytree(old, t.dir)
+    return ["--since", kept]
+
+
+def checkpoint_stripped(t):
+    (t.dir / "checkpoint").unlink()
+
+
+def checkpoint_stripped_but_kept(t):
+    kept = t.folder / "kept"
+    shutil.move(t.dir / "checkpoint", kept)
+    return ["--since", kept]
+
+
+def checkpoint_stripped_before_a_start(t):
+    checkpoint_stripped(t)
+    t.sidecar.start()
+    t.sidecar.stop()
+
+
+def checkpoint_forged(t):
+    path = t.dir / "checkpoint"
+    note = path.read_bytes().split(b"\n")
+    note[1] = b"%d" % (int(note[1]) - 1)
+    path.write_bytes(b"\n".join(note))
+
+
+def signed_again(t):
+    edited_with_its_sum(t)
+    t.resign()
+
+
+def signed_again_and_both_keys_given(t):
+    edited_with_its_sum(t)
+    return ["--key", t.resign()]
+
+
+CHEATS = {
+    "a line is edited": (edited, ALTERED, "offset [0-9]+: bytes|event 10"),
+    "a line is edited, its CRC sum made to fit":
+        (edited_with_its_sum, ALTERED, "event 10 is not the line that was signed"),
+    "a line is edited, its sum made to fit, the tiles removed":
+        (edited_with_sums_and_without_tiles, ALTERED, "do not lead to the root that was signed"),
+    "a line is removed": (removed, INCOMPLETE, "event 10: the line is gone"),
+    "a line is inserted (a copy)": (inserted, ALTERED, "a line with number 10 stands where 11"),
+    "two lines are swapped": (swapped, ALTERED, "a line with number 10 stands where"),
+    "the tail is cut": (tail_cut, INCOMPLETE, "the line is gone"),
+    "the tail is cut, the state made anew by a start":
+        (tail_cut_and_state_made_anew, INCOMPLETE, "are of an earlier log"),
+    "the last segment is removed": (last_segment_removed, INCOMPLETE, "the line is gone"),
+    "a segment in the middle is removed":
+        (middle_segment_removed, INCOMPLETE, "the line is gone"),
+    "a segment in the middle is removed, then a start":
+        (middle_segment_removed_before_a_start, INCOMPLETE, "are of an earlier log"),
+    "the whole directory is rolled back (`--since`)": (rolled_back, INCOMPLETE, "rolled back"),
+    "the checkpoint is removed": (checkpoint_stripped, CANNOT_TELL, "there is no checkpoint"),
+    "the checkpoint is removed (`--since`)":
+        (checkpoint_stripped_but_kept, INCOMPLETE, "is kept elsewhere, and here is none"),
+    "the checkpoint is removed, then a start":
+        (checkpoint_stripped_before_a_start, INCOMPLETE, "are of an earlier log"),
+    "the checkpoint is edited": (checkpoint_forged, ALTERED, "the checkpoint is forged"),
+    "a line is edited, all is signed with another key":
+        (signed_again, CANNOT_TELL, "no signature of a key that was given"),
+    "a line is edited, all is signed with another key (both keys given)":
+        (signed_again_and_both_keys_given, INCOMPLETE, "are of an earlier log"),
+}
+
+
+@pytest.fixture
+def trail(keytrail, signer, tmp_path):
+    sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])},
+                                        "segment_size": 65536}})
+    calls(sidecar, 200)
+    sidecar.stop()
+    assert len(segments(sidecar.trail_dir)) > 2
+    good = verify(sidecar, signer[1])
+    assert good.returncode == 0, good.stdout
+    yield Trail(sidecar, signer[1], tmp_path)
+    sidecar.process = None  # the trail is not what it was
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_a_cheat_is_told(trail, name):
+    cheat, status, words = CHEATS[name]
+    more = cheat(trail) or []
+    told = verify(trail.sidecar, trail.key, *more)
+    print(f"{told.returncode} | {told.stdout}")
+    assert told.returncode == status and re.search(words, told.stdout), told.stdout
+
+
+def starts(sidecar):
+    return [(e["action"], e.get("details", {})) for e in sidecar.own()
+            if e["action"] in ("keytrail.start", "keytrail.tamper")]
+
+
+def test_a_trail_that_is_not_what_was_signed_goes_on_as_a_new_log(trail):
+    sidecar = trail.sidecar
+    old = sidecar.events()[-1]["trail"]
+    note = (trail.dir / "checkpoint").read_bytes()
+    tail_cut_and_state_made_anew(trail)
+    events = sidecar.events()
+    new = [e for e in events if e["trail"]["log"] != old["log"]]
+    assert new[0]["action"] == "keytrail.tamper" and new[0]["trail"]["seq"] == old["seq"] + 1
+    assert base64.b64decode(new[0]["details"]["note"]) == note
+    assert (trail.dir / f"checkpoint.{old['log']}").read_bytes() == note
+    start = [e for e in new if e["action"] == "keytrail.start"][0]
+    assert start["details"]["newLog"] is True
+    first = (trail.dir / "checkpoint").read_text().split("\n")
+    assert first[0].endswith(new[0]["trail"]["log"]) and int(first[1]) == len(new)
+    made = run("proof", trail.dir, new[-1]["trail"]["seq"], cwd=trail.folder)
+    assert made.returncode == 0, made.stderr
+    prefix = trail.folder / f"event-{new[-1]['trail']['seq']}"
+    assert run("verify", "--proof", f"{prefix}.tlog-proof", "--line", f"{prefix}.json",
+               "--key", trail.key).returncode == 0
+
+
+def test_without_create_no_new_log_is_begun(trail):
+    tail_cut(trail)
+    trail.sidecar.config["audit"]["create"] = False
+    trail.sidecar.write_config()
+    trail.sidecar.spawn()
+    assert trail.sidecar.process.wait(20) == 1
+    assert "no new log is begun" in trail.sidecar.stderr()
+
+
+def test_a_fresh_directory_says_that_it_is_one(trail):
+    shutil.rmtree(trail.dir)
+    trail.sidecar.start()
+    assert trail.sidecar.wait_own("keytrail.start")[0]["details"]["newLog"] is True
+    trail.sidecar.stop()
+    assert json.loads(verify(trail.sidecar, trail.key, "--json").stdout)["complete"] == "yes"
