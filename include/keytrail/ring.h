@@ -43,6 +43,8 @@ struct ring_opts {
 	size_t size;	  /* of the queue: bytes, a multiple of the page */
 	unsigned slots;	  /* how many; may be 0 */
 	size_t slot_size; /* the longest line of a slot, a multiple of 8 */
+	/* The trail's durable mark.  A power cut may leave the header as ring_open made it. */
+	uint64_t segment, offset;
 };
 
 /* Make or reuse <dir>/<name>, preallocated, and clear it.  Recover first. */

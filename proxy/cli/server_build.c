@@ -142,6 +142,7 @@ open_trail(struct server *s, struct err *err)
 			.slots = LOSS_SLOTS + (mine ? CHRONICLE_SLOTS : slots_for(s)),
 			.slot_size = EVENT_LINE_MAX };
 
+		trail_durable_mark(s->trail, &room.segment, &room.offset);
 		snprintf(name, sizeof(name), mine ? "ring.main" : "ring.%u", i);
 		if (ring_open(trail_dirfd(s->trail), name, &room, &s->rings[i], err) == -1)
 			return -1;

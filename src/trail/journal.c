@@ -96,6 +96,23 @@ adapt_spacing(struct journal *j, int64_t cost_ns)
 	j->spacing_ns = want < min ? min : want > max ? max : want;
 }
 
+/* Asked before the rings' room is given back: what is then claimed there has room on the disk. */
+static void
+check_room(struct journal *j, int64_t now)
+{
+	struct err err;
+
+	if (j->failures > 0)
+		return;
+	if (trail_reserve(j->opts.trail, &err) == 0) {
+		if (j->state != RING_OK)
+			set_state(j, RING_OK, "");
+		return;
+	}
+	set_state(j, RING_NO_ROOM, err.msg);
+	j->room_ns = now + RETRY_NS;
+}
+
 static void
 release(struct journal *j)
 {
@@ -159,6 +176,7 @@ journal_commit(struct journal *j)
 	j->pending = j->recorded = j->waiting = 0;
 	j->failures = 0;
 	buf_consume(&j->own, buf_size(&j->own));
+	check_room(j, clock_mono_ns());
 	FAULT_POINT("journal.before_release");
 	release(j);
 	return 0;
@@ -289,22 +307,6 @@ repair(struct journal *j)
 }
 
 /* ---- what is due ---- */
-
-static void
-check_room(struct journal *j, int64_t now)
-{
-	struct err err;
-
-	if (j->failures > 0)
-		return;
-	if (trail_reserve(j->opts.trail, &err) == 0) {
-		if (j->state != RING_OK)
-			set_state(j, RING_OK, "");
-		return;
-	}
-	set_state(j, RING_NO_ROOM, err.msg);
-	j->room_ns = now + RETRY_NS;
-}
 
 /* When what is pending must be synced.  One waiter alone is not made to wait: spacing is for load,
  * which shows in the last commit too. */

@@ -91,6 +91,8 @@ ring_write_header(
 
 	memset(&h, 0, sizeof(h));
 	put_identity(&h, opts, epoch);
+	h.segment = opts->segment;
+	h.offset = opts->offset;
 	if (pwrite(fd, &h, sizeof(h), 0) != sizeof(h) || fdatasync(fd) == -1)
 		return err_set_errno(err, "write %s", name);
 	return 0;
@@ -229,8 +231,6 @@ ring_claim(struct ring *r, size_t max)
 {
 	uint64_t need = ring_entry_size(max);
 
-	if (ring_state(r) != RING_OK)
-		return false;
 	if (!fits(r, need))
 		r->tail_seen = atomic_load_explicit(&r->h->tail, memory_order_acquire);
 	if (!fits(r, need)) {
@@ -241,6 +241,9 @@ ring_claim(struct ring *r, size_t max)
 		if (!fits(r, need))
 			return false;
 	}
+	/* After the tail: who sees room that was released sees too when there is none behind it. */
+	if (ring_state(r) != RING_OK)
+		return false;
 	r->claimed += need;
 	return true;
 }
@@ -356,7 +359,9 @@ bool
 ring_was_cut(struct ring *r)
 {
 	bool queue = mapguard_was_cut(r->guards[0]), slots = mapguard_was_cut(r->guards[1]);
-	struct ring_opts opts = { r->size, r->slots.n, r->slots.slot_size };
+	struct ring_opts opts = {
+		.size = r->size, .slots = r->slots.n, .slot_size = r->slots.slot_size
+	};
 
 	if (!queue && !slots)
 		return false;

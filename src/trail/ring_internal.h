@@ -28,7 +28,7 @@ struct ring_header {
 	_Atomic uint64_t segment;
 	_Alignas(RING_LINE) _Atomic uint32_t state;
 	_Atomic uint32_t starved; /* the producer found no room since the last release */
-	/* producer: no open slot was published before this mark; segment 0: none is open */
+	/* producer: who had a slot before this mark has a durable line; segment 0: none had one */
 	_Alignas(RING_LINE) _Atomic uint64_t horizon_offset;
 	_Atomic uint64_t horizon_segment;
 };
@@ -76,12 +76,13 @@ struct ring {
 		char *slots;
 		uint32_t *unused; /* a stack */
 		unsigned nunused;
-		/* Slots are of two generations: when all of the older one are closed, the younger
-		 * one's begin is the horizon. */
+		/* Slots are of two generations: when all of the older one are closed, and what took
+		 * their places is durable, the younger one's begin is the horizon. */
 		unsigned char *generations; /* of each slot */
 		unsigned generation;
 		unsigned open[2];
 		struct ring_mark began[2];
+		uint64_t closed_at[2]; /* the head at the last close */
 	} slots;
 	/* consumer's own */
 	_Alignas(RING_LINE) uint64_t head_seen;

@@ -169,7 +169,8 @@ ring_is_cut(int dirfd, const char *name, bool *cut, struct err *err)
 		rc = err_set_errno(err, "%s", name);
 	if (rc == 0 && ring_header_valid(&h))
 		*cut = (uint64_t)st.st_size <
-		       ring_file_size(&(struct ring_opts){ h.size, h.slots, h.slot_size });
+		       ring_file_size(&(struct ring_opts){
+			   .size = h.size, .slots = h.slots, .slot_size = h.slot_size });
 	close(fd);
 	return rc;
 }
@@ -186,7 +187,7 @@ ring_clear(int dirfd, const char *name, struct err *err)
 		return errno == ENOENT ? 0 : err_set_errno(err, "open %s", name);
 	if (ring_read_header(fd, &h, name, err) == -1)
 		goto out;
-	opts = (struct ring_opts){ h.size, h.slots, h.slot_size };
+	opts = (struct ring_opts){ .size = h.size, .slots = h.slots, .slot_size = h.slot_size };
 	if (!ring_header_valid(&h))
 		rc = 0;
 	else if (ring_next_epoch(&h, &epoch, err) == 0)

@@ -119,16 +119,23 @@ set_horizon(struct ring *r, struct ring_mark m)
 	atomic_store_explicit(&r->h->horizon_segment, m.segment, memory_order_release);
 }
 
+/* A power cut takes what is committed and not durable: until then the calls count as in flight. */
+static bool
+generation_done(const struct ring *r, unsigned generation)
+{
+	return r->slots.open[generation] == 0 && ring_durable(r) >= r->slots.closed_at[generation];
+}
+
 /* One more open slot, from this mark on. */
 static void
 join_generation(struct ring *r, unsigned slot, struct ring_mark m)
 {
 	struct ring_slots *t = &r->slots;
 
-	if (t->open[0] + t->open[1] == 0) {
+	if (generation_done(r, 0) && generation_done(r, 1)) {
 		t->began[t->generation] = m;
 		set_horizon(r, m);
-	} else if (t->open[!t->generation] == 0) {
+	} else if (generation_done(r, !t->generation)) {
 		set_horizon(r, t->began[t->generation]);
 		t->generation = !t->generation;
 		t->began[t->generation] = m;
@@ -165,7 +172,6 @@ ring_slot_close(struct ring *r, unsigned slot)
 	/* Not before the line that took the slot's place: a kill must find one of them. */
 	atomic_store_explicit(&t->states[slot], 0, memory_order_release);
 	t->open[t->generations[slot]]--;
-	if (t->open[0] + t->open[1] == 0)
-		set_horizon(r, (struct ring_mark){ 0, 0 });
+	t->closed_at[t->generations[slot]] = r->head;
 	t->unused[t->nunused++] = slot;
 }

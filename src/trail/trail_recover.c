@@ -168,18 +168,38 @@ scan_lines(struct scan *s, int fd, uint64_t first, uint64_t end, struct bad *bad
 	return rc;
 }
 
+/* After a sync that failed, the kernel takes pages for written that the disk never got: the next sync
+ * succeeds without them.  So what no good sync has covered is made dirty once more. */
+static int
+write_again(int fd, uint64_t at, uint64_t end)
+{
+	char mem[16384];
+
+	while (at < end) {
+		size_t want = end - at < sizeof(mem) ? (size_t)(end - at) : sizeof(mem);
+		ssize_t n = pread(fd, mem, want, (off_t)at);
+
+		if (n <= 0 || pwrite(fd, mem, (size_t)n, (off_t)at) != n)
+			return -1;
+		at += (uint64_t)n;
+	}
+	return 0;
+}
+
 /* What is kept is synced before it is published. */
 static int
 scan_segment(struct scan *s, uint64_t first, uint64_t end, struct err *err)
 {
 	struct trail_name name = trail_segment_name(first, "");
 	struct bad bad = { 0 };
+	uint64_t durable = first == s->before.segment ? s->before.offset : 0;
 	struct stat st;
 	int fd, rc = -1;
 
 	if ((fd = openat(s->t->dirfd, name.s, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) == -1)
 		return err_set_errno(err, "%s: open %s", s->t->path, name.s);
-	if (fstat(fd, &st) == -1 || fsync(fd) == -1) {
+	if (fstat(fd, &st) == -1 || write_again(fd, durable, (uint64_t)st.st_size) == -1 ||
+	    fsync(fd) == -1) {
 		err_set_errno(err, "%s: %s", s->t->path, name.s);
 		goto out;
 	}

@@ -29,6 +29,7 @@ struct disk {
 	bool held; /* syncs wait */
 	unsigned syncs, waiting;
 	unsigned fail_syncs, fail_creates, fail_allocates;
+	off_t limit; /* of what can be allocated; 0: none */
 };
 
 struct fixture {
@@ -77,7 +78,7 @@ disk_allocate(void *arg, int fd, off_t at, off_t n)
 {
 	struct disk *d = arg;
 
-	if (fails(d, &d->fail_allocates)) {
+	if (fails(d, &d->fail_allocates) || (d->limit > 0 && at + n > d->limit)) {
 		errno = ENOSPC;
 		return -1;
 	}
@@ -612,6 +613,42 @@ no_room_closes_the_rings_until_there_is_some(void **state)
 	commit_and_wait(f, 0, "a");
 }
 
+/* What the ring says when its room was given back. */
+struct told {
+	struct ring *ring;
+	_Atomic bool released, open;
+};
+
+static void
+on_release(void *arg)
+{
+	struct told *told = arg;
+
+	if (ring_durable(told->ring) == 0)
+		return;
+	if (ring_state(told->ring) == RING_OK)
+		atomic_store(&told->open, true);
+	atomic_store(&told->released, true);
+}
+
+static void
+a_ring_is_closed_before_its_room_is_given_back(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	struct told told = { .ring = f->rings[0] };
+
+	f->disk.limit = (off_t)RINGS * RING_SIZE * 3 / 2; /* as much as an empty trail reserves */
+	f->j = journal_new(&opts, &f->err);
+	assert_non_null(f->j);
+	check(f, journal_add_ring(f->j, f->rings[0], on_release, &told, &f->err));
+	check(f, journal_start(f->j, &f->err));
+	commit(f, 0, "a", RING_DURABLE);
+	WAIT_UNTIL(atomic_load(&told.released));
+	assert_false(atomic_load(&told.open));
+	stop(f);
+}
+
 static void
 what_could_not_be_written_is_recovered_from_the_rings(void **state)
 {
@@ -985,6 +1022,7 @@ main(void)
 		TEST(one_failed_sync_is_noticed_by_nobody),
 		TEST(a_broken_disk_closes_the_rings_until_it_works_again),
 		TEST(no_room_closes_the_rings_until_there_is_some),
+		TEST(a_ring_is_closed_before_its_room_is_given_back),
 		TEST(what_could_not_be_written_is_recovered_from_the_rings),
 		TEST(a_recovery_is_recorded),
 		TEST(a_clean_start_records_no_recovery),

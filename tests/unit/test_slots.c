@@ -332,7 +332,45 @@ the_horizon_never_passes_an_open_slot_and_follows_the_closed(void **state)
 	expect_horizon(f, 2, 0);
 	ring_slot_close(f->ring, d);
 	ring_slot_close(f->ring, a);
-	expect_horizon(f, 3, 5); /* none is open: what was released last */
+	release_at(f, 3, 9);
+	expect_horizon(f, 2, 0);
+	publish(f->ring, "f");
+	expect_horizon(f, 3, 9); /* none was open */
+}
+
+static void
+the_horizon_waits_for_what_took_a_slots_place_to_be_durable(void **state)
+{
+	struct fixture *f = *state;
+	unsigned a, b, flags;
+	struct slice line;
+	uint64_t head = 0;
+
+	release_at(f, 1, 10);
+	a = publish(f->ring, "a");
+	release_at(f, 1, 20);
+	commit(f->ring, "a's answer");
+	ring_slot_close(f->ring, a);
+	expect_horizon(f, 1, 10);
+	b = publish(f->ring, "b");
+	expect_horizon(f, 1, 10);
+	ring_slot_close(f->ring, b);
+	assert_true(ring_next(f->ring, &head, &line, &flags));
+	ring_release(f->ring, head, 1, 30);
+	publish(f->ring, "c");
+	expect_horizon(f, 1, 30);
+}
+
+/* As a power cut may leave it, when nothing but the opening was synced. */
+static void
+a_new_header_has_the_mark_already(void **state)
+{
+	struct fixture *f = *state;
+	struct ring_opts opts = { .size = SIZE, .segment = 5, .offset = 70 };
+
+	ring_close(f->ring);
+	check(f, ring_open(trail_dirfd(f->t), "ring.0", &opts, &f->ring, &f->err));
+	expect_horizon(f, 5, 70);
 }
 
 /* ---- a file that somebody cut ---- */
@@ -712,6 +750,8 @@ main(void)
 		TEST(tables_that_cannot_be_are_errors),
 		TEST(a_slot_names_the_mark_at_its_publishing),
 		TEST(the_horizon_never_passes_an_open_slot_and_follows_the_closed),
+		TEST(the_horizon_waits_for_what_took_a_slots_place_to_be_durable),
+		TEST(a_new_header_has_the_mark_already),
 		TEST(a_ring_that_was_cut_is_noticed_and_gives_what_it_has),
 		TEST(an_intent_becomes_its_closing_event),
 		TEST(whatever_is_left_becomes_one_record),
