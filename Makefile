@@ -26,7 +26,8 @@ PACKAGES_CHECK := $(PACKAGES_BUILD) clang clang-format clang-tidy cppcheck libcl
                   libcmocka-dev python3
 PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest python3-pytest-xdist \
                   python3-prometheus-client python3-jsonschema python3-cryptography prometheus git \
-                  jq procps golang-go golang-golang-x-mod-dev)
+                  jq procps golang-go golang-golang-x-mod-dev spin)
+PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client util-linux
 
 # $(call again,PACKAGES,TARGETS): install what is missing, then make the targets.
@@ -105,8 +106,8 @@ FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
-.PHONY: all demo test check format tsan fuzz bench bench-quick soak wire hostile docs install image clean help \
-        programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash \
+.PHONY: all demo test check model format tsan fuzz bench bench-quick soak wire hostile docs install image clean \
+        help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash \
         check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -203,7 +204,7 @@ CLANG_ADDRESS = $(MAKE) --no-print-directory CC=clang SAN=address
 
 test: ## install what is missing, build, check, then unit, fuzz-seed and integration tests
 	$(call again,$(PACKAGES_TEST),programs)
-	+@MAKE='$(MAKE)' $(PYTHON) tests/run check unit replay integration
+	+@MAKE='$(MAKE)' $(PYTHON) tests/run check unit replay model integration
 
 check: ## format, include graph, static analysis, unit tests under ASan and UBSan with clang
 	$(call again,$(PACKAGES_CHECK),run-check)
@@ -231,6 +232,15 @@ run-fuzz: $(FUZZ)
 
 replay: $(FUZZ)
 	@$(PYTHON) tests/fuzz/run $(FUZZ)
+
+model: ## search every state of the model of the event path; its mutants must be caught
+	$(call again,$(PACKAGES_MODEL),run-model)
+
+run-model:
+	@$(PYTHON) tests/model/run
+
+run-model-quick:
+	@$(PYTHON) tests/model/run --quick
 
 DURATION ?= 600
 
@@ -287,6 +297,7 @@ check-format:
 check-tree:
 	@$(PYTHON) tests/lint/check-layers
 	@$(PYTHON) tests/lint/check-tree
+	@$(PYTHON) tests/lint/check-model
 
 check-lint:
 	@$(PYTHON) tests/lint/test_lint.py -q

@@ -28,7 +28,8 @@ CLEAN = {
     "src/base/third.c": "#include <jansson.h>\n",
     "proxy/data/stream.h": '#include "keytrail/high.h"\n',
     "proxy/data/stream.c": '#include "data/stream.h"\n#include <event2/event.h>\n',
-    "proxy/cli/run.c": '#include "keytrail/low.h"\n',
+    "proxy/cli/run.c": '#include "keytrail/low.h"\n\nint\nrun_all(void)\n{\n}\n',
+    "tests/model/trail.pml": "inline run_all(x)\ninline env_disk()\nproctype run_all()\n",
 }
 
 LAYER_FAULTS = [
@@ -66,6 +67,15 @@ TREE_FAULTS = [
     ("a blank at the end of a line", "src/a.c", "int x; \n", "src/a.c:1: blanks"),
 ]
 
+MODEL_FAULTS = [
+    ("a step that is no function", "tests/model/trail.pml",
+     "\ninline run_some(x)\n", "tests/model/trail.pml:2: run_some is no function"),
+    ("a process that is no function", "tests/model/trail.pml",
+     "proctype gone()\n", "tests/model/trail.pml:1: gone is no function"),
+    ("a function that is only called", "proxy/cli/run.c",
+     "\trun_all(1);\n", "tests/model/trail.pml:1: run_all is no function"),
+]
+
 
 def run(check, files):
     with tempfile.TemporaryDirectory() as scratch:
@@ -87,7 +97,7 @@ class Lint(unittest.TestCase):
                 self.assertIn(wanted, output)
 
     def test_clean_tree_passes(self):
-        for check in ("check-layers", "check-tree"):
+        for check in ("check-layers", "check-tree", "check-model"):
             self.assertEqual(run(check, CLEAN), (0, ""))
 
     def test_layer_faults_are_found(self):
@@ -95,6 +105,9 @@ class Lint(unittest.TestCase):
 
     def test_tree_faults_are_found(self):
         self.expect("check-tree", TREE_FAULTS)
+
+    def test_model_faults_are_found(self):
+        self.expect("check-model", MODEL_FAULTS)
 
 
 if __name__ == "__main__":
