@@ -858,6 +858,64 @@ expired_segments_are_no_loss(void **state)
 }
 
 static void
+append_signed(struct fixture *f, const char *line)
+{
+	open_trail(f);
+	open_ledger(f);
+	append(f, line);
+	sign(f, &f->all);
+	close_all(f, true);
+	assert_int_equal(verify_trail(&f->opts, &f->report, &f->err), 0);
+}
+
+static void
+losses_are_added_up(void **state)
+{
+	struct fixture *f = *state;
+
+	append_signed(
+	    f, "{\"action\":\"keytrail.loss\",\"details\":{\"actions\":\"a 4\",\"count\":4}");
+	append_signed(
+	    f, "{\"action\":\"keytrail.loss\",\"details\":{\"count\":3,\"reason\":\"x\"}");
+	assert_int_equal(f->report.losses, 7);
+	assert_int_equal(f->report.complete, VERIFY_YES);
+}
+
+/* A statement that only the new key has signed. */
+static void
+a_change_of_keys_without_the_old_one_is_told(void **state)
+{
+	struct fixture *f = *state;
+	struct checkpoint_key keys[2] = { f->key };
+	struct checkpoint_signer *new;
+	struct checkpoint cp;
+	char text[1200], before[CHECKPOINT_KEY_MAX], after[CHECKPOINT_KEY_MAX], line[2000];
+	struct buf note = BUF_INIT;
+	size_t n;
+
+	checkpoint_key_text(&f->key, before);
+	strcpy(text, f->secret);
+	new_key(f);
+	keys[1] = f->key;
+	checkpoint_key_text(&f->key, after);
+	new = checkpoint_signer_parse(slice_of(f->secret), &f->err);
+	strcpy(f->secret, text); /* the old key signs the trail on */
+	assert_true(checkpoint_peek(buf_slice(&f->all), &cp));
+	snprintf(text, sizeof(text), "keytrail.key\n%s\n%s\n%s\n", cp.origin, before, after);
+	assert_int_equal(checkpoint_sign(new, slice_of(text), &note, &f->err), 0);
+	n = base64_encode(buf_slice(&note).p, buf_size(&note), text);
+	snprintf(line, sizeof(line), "{\"action\":\"keytrail.key\",\"details\":{\"note\":\"%.*s\"}",
+	    (int)n, text);
+	f->opts.keys = keys;
+	f->opts.nkeys = 2;
+	append_signed(f, line);
+	assert_int_equal(f->report.unaltered, VERIFY_NO);
+	assert_true(has_words(&f->report, "is not signed by the old key and the new"));
+	checkpoint_signer_free(new);
+	buf_fini(&note);
+}
+
+static void
 without_the_state_nothing_is_read(void **state)
 {
 	struct fixture *f = *state;
@@ -876,6 +934,8 @@ main(void)
 		cmocka_unit_test(every_way_to_cheat_is_told),
 		TEST(the_report_says_what_was_covered),
 		TEST(expired_segments_are_no_loss),
+		TEST(losses_are_added_up),
+		TEST(a_change_of_keys_without_the_old_one_is_told),
 		TEST(without_the_state_nothing_is_read),
 	};
 
