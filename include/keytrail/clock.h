@@ -36,6 +36,10 @@ void clock_event_time(int64_t wall_ns, char out[CLOCK_EVENT_TIME_SIZE]);
 /* The time of such a text; -1 when it is none. */
 int clock_parse_event_time(struct slice text, int64_t *wall_ns);
 
+/* What a person writes for a time of UTC ("2026-11-22", "2026-11-22T20:09:08Z", or anything in
+ * between), as the first event time in it, or the last.  -1: it is none. */
+int clock_parse_time(const char *text, int last, char out[CLOCK_EVENT_TIME_SIZE]);
+
 /* "YYYY-MM-DDTHH:mm:ss.mmmZ" (RFC 3339) and a NUL, for the own log. */
 #define CLOCK_RFC3339_SIZE 25
 void clock_rfc3339(int64_t wall_ns, char out[CLOCK_RFC3339_SIZE]);

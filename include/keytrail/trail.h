@@ -3,7 +3,8 @@
  *
  * <dir>/00000000000000000001.jsonl (first sequence number in the name), one event a line; `state`
  * (one mapped page: durable number, segment, offset); `log` (the log's id and base); `lock`; `ring.*`;
- * `cursor.<sink>`.  Format and files: README.md; recovery: trail_recover.c.  The writer side belongs
+ * `cursor.<sink>`; `holds` and `retention` (trail_keep.c).  Format and files: README.md; recovery:
+ * trail_recover.c.  The writer side belongs
  * to the journal thread; readers (sinks, `tail`, other processes) need no lock and stop at the
  * durable mark.
  */
@@ -127,6 +128,50 @@ int trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t
  * gone; 0 when none. */
 int trail_find_gap(
     const struct trail *t, uint64_t from, uint64_t *first, uint64_t *last, struct err *err);
+
+/* ---- what must be kept ---- */
+
+#define TRAIL_HOLDS_MAX	     64
+#define TRAIL_HOLD_NAME_SIZE 65
+
+/* Numbers that are not removed.  Segments go from the oldest on, so what is younger stays too. */
+struct trail_hold {
+	char name[TRAIL_HOLD_NAME_SIZE]; /* letters, digits, '-', '_', '.' */
+	uint64_t first, last;
+};
+
+struct trail_holds {
+	size_t n;
+	struct trail_hold holds[TRAIL_HOLDS_MAX];
+	struct err damage; /* not "": the file cannot be believed, and everything is held */
+};
+
+/* They outlive the process: durable in the file `holds` when the call returns.  One thread (not
+ * only the writer's); it alone may read trail_holds. */
+int trail_hold_add(struct trail *t, const struct trail_hold *hold, struct err *err);
+int trail_hold_remove(struct trail *t, const char *name, struct trail_hold *out, struct err *err);
+const struct trail_holds *trail_holds(const struct trail *t);
+
+#define TRAIL_TIME_SIZE 28 /* as clock_event_time writes it, with a NUL */
+
+/* A range of numbers that has all that was numbered between two times: whole segments.  After now
+ * `last` is the highest number there can be.  The same thread. */
+int trail_seq_range(struct trail *t, const char *from, const char *to, uint64_t *first,
+    uint64_t *last, struct err *err);
+
+/* What a run removes, kept in the file `retention` for the next one to compare. */
+struct trail_retention {
+	uint64_t age_s;
+	uint64_t max_size; /* bytes; 0: none */
+};
+
+/* Does this retention remove something that the other one keeps, for its age or for the size? */
+bool trail_keeps_shorter(const struct trail_retention *r, const struct trail_retention *than);
+bool trail_keeps_smaller(const struct trail_retention *r, const struct trail_retention *than);
+
+/* False: there was no run before, or nobody knows. */
+bool trail_load_retention(struct trail *t, struct trail_retention *out);
+int trail_save_retention(struct trail *t, const struct trail_retention *r, struct err *err);
 
 struct trail_stats {
 	uint64_t bytes, segments, free_bytes;

@@ -23,6 +23,8 @@ static const struct cli_command commands[] = {
 	{ "degrade", NULL, "FILE|--socket PATH (--for TIME --reason TEXT | --end)",
 	    "have a running sidecar serve every route as `async` for a while (break-glass); end it",
 	    cli_degrade },
+	{ "hold", NULL, "add|remove|list [NAME] [--from SEQ|TIME --to SEQ|TIME] FILE|--socket PATH",
+	    "keep a range of events from being removed, until the hold is removed", cli_hold },
 	{ "keygen", NULL, "FILE NAME",
 	    "make a key that signs the trail's checkpoints; print the key that verifies them",
 	    cli_keygen },

@@ -45,6 +45,7 @@ int cli_routes(int argc, char **argv);
 int cli_reference(int argc, char **argv);
 int cli_tail(int argc, char **argv);
 int cli_degrade(int argc, char **argv);
+int cli_hold(int argc, char **argv);
 int cli_keygen(int argc, char **argv);
 int cli_rotate_key(int argc, char **argv);
 int cli_proof(int argc, char **argv);

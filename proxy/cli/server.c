@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -81,6 +82,28 @@ record_reload(struct server *s, const struct signalfd_siginfo *who, bool ok, con
 	metrics_add(s->shard, METRIC_RELOADS, ok, 1);
 }
 
+/* HUP keeps longer only: what would remove more waits for a start, which records it.  Adds to the
+ * names of what waits. */
+static void
+adopt_retention(struct server *s, const struct config_audit *a, char *restart, size_t n)
+{
+	struct trail_retention *r = &s->retention;
+	const struct trail_retention next = { a->retention, a->max_size };
+	bool shorter = trail_keeps_shorter(&next, r), smaller = trail_keeps_smaller(&next, r);
+	size_t at = strlen(restart);
+	struct err err;
+
+	if (shorter || smaller)
+		snprintf(restart + at, n - at, "%s%s%s%s", at > 0 ? ", " : "",
+		    shorter ? "audit.retention" : "", shorter && smaller ? ", " : "",
+		    smaller ? "audit.max_size" : "");
+	r->age_s = shorter ? r->age_s : next.age_s;
+	r->max_size = smaller ? r->max_size : next.max_size;
+	journal_set_retention(s->journal, r->age_s, r->max_size);
+	if (trail_save_retention(s->trail, r, &err) == -1)
+		log_error(s->log, "retention_not_saved", "%s", err.msg);
+}
+
 static void
 adopt(struct server *s, struct config *config, struct snapshot *snapshot)
 {
@@ -90,7 +113,6 @@ adopt(struct server *s, struct config *config, struct snapshot *snapshot)
 		worker_reload(s->workers[i], snapshot);
 	listener_set_limits(s->listener, &config->limits);
 	log_set_level(s->log, config->log_level);
-	journal_set_retention(s->journal, config->audit.retention, config->audit.max_size);
 	if (publisher_reload(s->publisher, config, &err) == -1)
 		log_error(s->log, "reload_sinks_failed", "%s", err.msg);
 	snapshot_unref(s->snapshot);
@@ -121,7 +143,9 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 		return;
 	}
 	config_changes(s->config, next, changes, sizeof(changes));
-	if (config_needs_restart(s->config, next, restart, sizeof(restart)))
+	config_needs_restart(s->config, next, restart, sizeof(restart));
+	adopt_retention(s, &next->audit, restart, sizeof(restart));
+	if (restart[0] != '\0')
 		log_warn(
 		    s->log, "reload_needs_restart", "%s: takes effect at the next start", restart);
 	adopt(s, next, snapshot);

@@ -135,6 +135,9 @@ open_trail(struct server *s, struct err *err)
 		return -1;
 	if (open_ledger(s, err) == -1)
 		return -1;
+	s->retention = (struct trail_retention){ a->retention, a->max_size };
+	if (trail_holds(s->trail)->damage.msg[0] != '\0')
+		log_error(s->log, "holds_damaged", "%s", trail_holds(s->trail)->damage.msg);
 	snapshot_set_log(s->snapshot, trail_log_id(s->trail));
 	for (unsigned i = 0; i <= s->nworkers; i++) {
 		bool mine = i == s->nworkers;
@@ -263,18 +266,27 @@ record_start(struct server *s)
 	const struct trail_recovery *r = &s->recovery;
 	bool new_log = r->new_log || s->renewal.reason != NULL;
 	char key[CHECKPOINT_KEY_MAX] = "none";
+	struct trail_retention before = s->retention;
+	bool less = trail_load_retention(s->trail, &before) &&
+		    (trail_keeps_shorter(&s->retention, &before) ||
+			trail_keeps_smaller(&s->retention, &before));
 	struct event_detail details[] = {
 		{ "clean", EVENT_DETAIL_BOOL, NULL, r->clean || r->new_log },
 		{ "clock", EVENT_DETAIL_STRING, server_clock_state(), 0 },
 		{ "configDigest", EVENT_DETAIL_STRING, s->config->digest, 0 },
+		{ "keepsLess", EVENT_DETAIL_BOOL, NULL, less },
+		{ "maxSize", EVENT_DETAIL_NUMBER, NULL, s->retention.max_size },
 		{ "newLog", EVENT_DETAIL_BOOL, NULL, new_log },
 		{ "previousBoot", EVENT_DETAIL_STRING, r->previous_boot, 0 },
+		{ "previousMaxSize", EVENT_DETAIL_NUMBER, NULL, before.max_size },
+		{ "previousRetentionSeconds", EVENT_DETAIL_NUMBER, NULL, before.age_s },
+		{ "retentionSeconds", EVENT_DETAIL_NUMBER, NULL, s->retention.age_s },
 		{ "signing", EVENT_DETAIL_STRING, key, 0 },
 		{ "version", EVENT_DETAIL_STRING, KEYTRAIL_VERSION, 0 },
 		{ "workers", EVENT_DETAIL_NUMBER, NULL, s->nworkers },
 	};
 	struct chronicle_entry e = { .action = "keytrail.start",
-		.severity = new_log || !r->clean ? SEVERITY_WARNING : SEVERITY_NORMAL,
+		.severity = new_log || !r->clean || less ? SEVERITY_WARNING : SEVERITY_NORMAL,
 		.outcome = EVENT_SUCCESS,
 		.message = "keytrail: started",
 		.details = details,
@@ -369,14 +381,21 @@ static int
 start(struct server *s, struct err *err)
 {
 	char why[128];
+	uint64_t position;
 
-	if (open_listeners(s, err) == -1 || journal_start(s->journal, err) == -1)
+	if (open_listeners(s, err) == -1)
 		return -1;
-	if (!chronicle_wait(&s->chronicle, record_start(s), START_WAIT_MS)) {
+	/* Before the journal: what it removes at once is removed under what this start says. */
+	position = record_start(s);
+	if (journal_start(s->journal, err) == -1)
+		return -1;
+	if (!chronicle_wait(&s->chronicle, position, START_WAIT_MS)) {
 		journal_health(s->journal, why, sizeof(why));
 		return err_set(err, "%s: keytrail.start did not become durable: %s",
 		    s->config->audit.trail, why[0] != '\0' ? why : "the disk is too slow");
 	}
+	if (trail_save_retention(s->trail, &s->retention, err) == -1)
+		return -1;
 	record_findings(s);
 	server_watch_clock(s);
 	if (start_ledger(s, err) == -1)

@@ -40,7 +40,8 @@ struct server {
 	int64_t started; /* wall clock ns */
 	struct trail *trail;
 	struct trail_recovery recovery;
-	struct ledger *ledger; /* NULL: nothing is signed */
+	struct trail_retention retention; /* in force */
+	struct ledger *ledger;		  /* NULL: nothing is signed */
 	struct ledger_findings findings;
 	struct journal_renewal renewal; /* reason NULL: the log is the old one */
 	struct buf old_note;

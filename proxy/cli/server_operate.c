@@ -6,6 +6,7 @@
 
 #include <event2/event.h>
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -157,11 +158,99 @@ server_on_degrade_timer(evutil_socket_t fd, short what, void *arg)
 		server_end_degrade(s, "elapsed");
 }
 
+/* ---- holds ---- */
+
+/* One end of a range: a number, or the first or last event time in what is written. */
+struct bound {
+	uint64_t seq; /* 0: a time */
+	char time[CLOCK_EVENT_TIME_SIZE];
+};
+
+static int
+read_bound(const char *text, bool last, struct bound *out, struct err *err)
+{
+	*out = (struct bound){ 0 };
+	if (text != NULL && slice_to_u64(slice_of(text), &out->seq) == 0 && out->seq > 0)
+		return 0;
+	out->seq = 0;
+	if (text == NULL || clock_parse_time(text, last, out->time) == -1)
+		return err_set(err, "from and to are numbers of events from 1 on, or times like "
+				    "2026-11-22 and 2026-11-22T20:09:08Z");
+	return 0;
+}
+
+static int
+read_hold(struct server *s, const struct admin_call *call, struct trail_hold *out, struct err *err)
+{
+	const char *name = admin_call_get(call, "name");
+	struct bound from, to;
+
+	*out = (struct trail_hold){ 0 };
+	if (read_bound(admin_call_get(call, "from"), false, &from, err) == -1 ||
+	    read_bound(admin_call_get(call, "to"), true, &to, err) == -1 ||
+	    trail_seq_range(s->trail, from.time, to.time, &out->first, &out->last, err) == -1)
+		return -1;
+	if (from.seq == 0 && to.seq == 0 && strcmp(from.time, to.time) > 0)
+		return err_set(err, "the range ends before it begins");
+	out->first = from.seq != 0 ? from.seq : out->first;
+	out->last = to.seq != 0 ? to.seq : out->last;
+	if (name != NULL && strlen(name) < sizeof(out->name))
+		snprintf(out->name, sizeof(out->name), "%s", name);
+	return 0;
+}
+
+static void
+record_hold(struct server *s, const struct admin_call *call, const struct trail_hold *hold,
+    const char *change)
+{
+	const struct event_detail details[] = {
+		{ "change", EVENT_DETAIL_STRING, change, 0 },
+		{ "first", EVENT_DETAIL_NUMBER, NULL, hold->first },
+		{ "last", EVENT_DETAIL_NUMBER, NULL, hold->last },
+		{ "name", EVENT_DETAIL_STRING, hold->name, 0 },
+	};
+	struct chronicle_entry e = { .action = "keytrail.hold",
+		.severity = SEVERITY_WARNING,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: what may be removed from the trail was changed",
+		.details = details,
+		.ndetails = COUNT(details) };
+
+	record_call(s, call, &e);
+}
+
+static int
+add_hold(struct server *s, const struct admin_call *call, struct buf *text, struct err *err)
+{
+	struct trail_hold hold;
+
+	if (read_hold(s, call, &hold, err) == -1 || trail_hold_add(s->trail, &hold, err) == -1)
+		return -1;
+	record_hold(s, call, &hold, "add");
+	return buf_printf(
+	    text, "events %" PRIu64 " to %" PRIu64 " are held\n", hold.first, hold.last);
+}
+
+static int
+remove_hold(struct server *s, const struct admin_call *call, struct buf *text, struct err *err)
+{
+	const char *name = admin_call_get(call, "name");
+	struct trail_hold hold;
+
+	if (trail_hold_remove(s->trail, name != NULL ? name : "", &hold, err) == -1)
+		return -1;
+	record_hold(s, call, &hold, "remove");
+	return buf_printf(
+	    text, "events %" PRIu64 " to %" PRIu64 " are held no longer\n", hold.first, hold.last);
+}
+
 /* ---- the calls ---- */
 
 static const struct operation operations[] = {
 	{ "/degrade", begin_degrade },
 	{ "/degrade/end", end_degrade },
+	{ "/hold/add", add_hold },
+	{ "/hold/remove", remove_hold },
 };
 
 unsigned

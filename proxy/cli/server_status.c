@@ -22,6 +22,24 @@ status_degrade(struct server *s, struct buf *out)
 	buf_printf(out, "\"degraded\":{\"reason\":%.*s,\"until\":\"%s\"},", (int)n, reason, until);
 }
 
+/* null: the file is damaged. */
+static void
+status_holds(struct server *s, struct buf *out)
+{
+	const struct trail_holds *holds = trail_holds(s->trail);
+
+	if (holds->damage.msg[0] != '\0') {
+		buf_printf(out, "\"holds\":null,");
+		return;
+	}
+	buf_printf(out, "\"holds\":[");
+	for (size_t i = 0; i < holds->n; i++)
+		buf_printf(out, "%s{\"first\":%" PRIu64 ",\"last\":%" PRIu64 ",\"name\":\"%s\"}",
+		    i > 0 ? "," : "", holds->holds[i].first, holds->holds[i].last,
+		    holds->holds[i].name);
+	buf_printf(out, "],");
+}
+
 static const struct config *
 current_config(void *arg)
 {
@@ -176,6 +194,7 @@ status(void *arg, struct buf *out)
 	    st.segments, st.free_bytes);
 	status_signing(s, out);
 	status_degrade(s, out);
+	status_holds(s, out);
 	status_sinks(s, out);
 }
 

@@ -105,6 +105,43 @@ clock_parse_event_time(struct slice text, int64_t *wall_ns)
 	return 0;
 }
 
+static int
+two_digits(const char *p)
+{
+	return (p[0] - '0') * 10 + p[1] - '0';
+}
+
+static int
+in_range(const char *time)
+{
+	int month = two_digits(time + 5), day = two_digits(time + 8);
+
+	return month >= 1 && month <= 12 && day >= 1 && day <= 31 && two_digits(time + 11) < 24 &&
+	       two_digits(time + 14) < 60 && two_digits(time + 17) < 60;
+}
+
+int
+clock_parse_time(const char *text, int last, char out[CLOCK_EVENT_TIME_SIZE])
+{
+	static const char first_time[] = "0000-01-01T00:00:00.00+0000";
+	static const char last_time[] = "9999-12-31T23:59:59.99+0000";
+	size_t n = strlen(text);
+
+	memcpy(out, last ? last_time : first_time, CLOCK_EVENT_TIME_SIZE);
+	if (n > 0 && text[n - 1] == 'Z')
+		n--;
+	if (n != 10 && n != 16 && n != 19)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		int digit = out[i] >= '0' && out[i] <= '9';
+
+		if (digit ? text[i] < '0' || text[i] > '9' : text[i] != out[i])
+			return -1;
+		out[i] = text[i];
+	}
+	return in_range(out) ? 0 : -1;
+}
+
 void
 clock_rfc3339(int64_t wall_ns, char out[CLOCK_RFC3339_SIZE])
 {

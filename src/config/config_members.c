@@ -478,14 +478,15 @@ static const struct member file_members[] = {
 	    .min = 60,
 	    .max = 36500 * DAY_S,
 	    .fallback = "\"400d\"",
-	    .help = "Age at which delivered events are removed." },
+	    .help = "Age at which delivered events are removed. HUP makes it longer only; a start "
+		    "that makes it shorter records that." },
 	{ .name = "audit.max_size",
 	    .type = MEMBER_BYTES,
 	    IN(audit.max_size),
 	    .max = 1024 * TIB,
 	    .fallback = "0",
 	    .help = "Size at which the oldest delivered events are removed before their time; "
-		    "0: none." },
+		    "0: none. HUP as with `retention`." },
 
 	{ .name = "service",
 	    .type = MEMBER_OBJECT,

@@ -100,20 +100,9 @@ static int
 write_log_file(struct trail *t, struct err *err)
 {
 	char text[TRAIL_ID_SIZE + 24];
-	int fd, n = snprintf(text, sizeof(text), "%s %" PRIu64 "\n", t->log, t->base);
+	int n = snprintf(text, sizeof(text), "%s %" PRIu64 "\n", t->log, t->base);
 
-	if ((fd = openat(t->dirfd, "log.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-		 0600)) == -1)
-		return err_set_errno(err, "%s: create log", t->path);
-	if (write(fd, text, (size_t)n) != n || fsync(fd) == -1) {
-		err_set_errno(err, "%s: write log", t->path);
-		close(fd);
-		return -1;
-	}
-	close(fd);
-	if (renameat(t->dirfd, "log.new", t->dirfd, "log") == -1 || fsync(t->dirfd) == -1)
-		return err_set_errno(err, "%s: create log", t->path);
-	return 0;
+	return trail_replace_file(t, "log", (struct slice){ text, (size_t)n }, err);
 }
 
 static void
@@ -167,6 +156,7 @@ static void
 trail_free(struct trail *t)
 {
 	trail_state_unmap(t->state);
+	pthread_mutex_destroy(&t->holds_lock);
 	buf_fini(&t->queue);
 	for (size_t i = 0; i < 3; i++) {
 		int fd = (int[]){ t->open.fd, t->lockfd, t->dirfd }[i];
@@ -223,6 +213,7 @@ open_trail(
 	    lock_directory(t, err) == -1 || trail_state_load(t->dirfd, &before, err) == -1 ||
 	    identify(t, opts, &before, &rec->new_log, err) == -1)
 		return -1;
+	trail_load_holds(t);
 	/* The state of another log says nothing of this one. */
 	before.valid = before.valid && strcmp(before.log, t->log) == 0;
 	rec->clean = before.valid && before.clean;
@@ -252,6 +243,7 @@ trail_open(
 	*rec = (struct trail_recovery){ 0 };
 	if ((t = calloc(1, sizeof(*t))) == NULL)
 		return err_set_errno(err, "%s", opts->dir);
+	pthread_mutex_init(&t->holds_lock, NULL);
 	t->dirfd = t->lockfd = t->open.fd = -1;
 	t->io = opts->io != NULL ? *opts->io : trail_disk;
 	t->segment_size = opts->segment_size;

@@ -7,6 +7,7 @@
 #include "keytrail/buf.h"
 #include "keytrail/trail.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #define TRAIL_SEQ_END	   (1ULL << 53) /* JSON's integers end here */
@@ -127,6 +128,8 @@ struct trail {
 	bool cannot_reserve;
 	_Atomic uint64_t durable_seq;
 	_Atomic uint64_t sealed_bytes, open_bytes, segments;
+	pthread_mutex_t holds_lock; /* while segments are removed, and while holds change */
+	struct trail_holds holds;
 };
 
 extern const struct trail_io trail_disk;
@@ -136,6 +139,14 @@ int trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *e
 /* Make fd the open segment, written and durable up to `offset`. */
 void trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset);
 uint64_t trail_step(const struct trail *t);
+
+/* ---- trail_keep ---- */
+
+/* A small file of the directory anew, whole or not at all, durable. */
+int trail_replace_file(struct trail *t, const char *name, struct slice text, struct err *err);
+void trail_load_holds(struct trail *t);
+/* With holds_lock. */
+bool trail_is_held(const struct trail *t, uint64_t first, uint64_t last);
 
 /* ---- trail_recover ---- */
 

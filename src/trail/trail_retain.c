@@ -43,7 +43,7 @@ count_expired(
 			break;
 		if (fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW) == -1)
 			return err_set_errno(err, "%s: %s", t->path, name.s);
-		if (!may_go(r, &st, end))
+		if (!may_go(r, &st, end) || trail_is_held(t, l->first[*n], end - 1))
 			break;
 		r->total -= (uint64_t)st.st_size < r->total ? (uint64_t)st.st_size : r->total;
 	}
@@ -85,13 +85,25 @@ expire(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64
 	return rc;
 }
 
+static int
+expire_locked(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64_t *last,
+    struct err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&t->holds_lock);
+	rc = expire(t, r, removing, first, last, err);
+	pthread_mutex_unlock(&t->holds_lock);
+	return rc;
+}
+
 int
 trail_expirable(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err)
 {
 	struct retain r = { before_ns, max_size, keep_seq, 0 };
 
-	return expire(t, &r, false, first, last, err);
+	return expire_locked(t, &r, false, first, last, err);
 }
 
 int
@@ -100,7 +112,7 @@ trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t kee
 {
 	struct retain r = { before_ns, max_size, keep_seq, 0 };
 
-	return expire(t, &r, true, first, last, err);
+	return expire_locked(t, &r, true, first, last, err);
 }
 
 /* The number of the last line in a sealed segment; 0 when damage hides it. */

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend import ok
-from support import KEYTRAIL, PATIENCE, new_id, wait_for
+from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
 
 FULL = "allocate *.jsonl ENOSPC"
 
@@ -37,8 +37,8 @@ def operated(keytrail, raw_backend, tmp_path, socket):
 
 
 def run(sidecar, command, *arguments, status=0):
-    """keytrail COMMAND FILE ...; what it printed."""
-    done = subprocess.run([KEYTRAIL, command, sidecar.file, *arguments], timeout=PATIENCE,
+    """keytrail COMMAND ... FILE; what it printed."""
+    done = subprocess.run([KEYTRAIL, command, *arguments, sidecar.file], timeout=PATIENCE,
                           capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     return done.stderr if status else done.stdout
@@ -169,3 +169,125 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_named(operated, keytrail, 
     sidecar.stop()
     assert not socket.exists()
     assert str(socket) in degrade(sidecar, "1h", status=1)
+
+
+# ---- holds ----
+
+def hold(sidecar, verb, *arguments, **options):
+    return run(sidecar, "hold", verb, *arguments, **options)
+
+
+def grow(sidecar, n=300):
+    """n events: a few segments."""
+    with sidecar.client() as c:
+        for _ in range(n):
+            assert c.request("GET", "/api/v2/keys").status == 200
+
+
+def aged(sidecar):
+    """Every sealed segment as if it had been written long ago; a reload looks at once."""
+    for path in segments(sidecar.trail_dir)[:-1]:
+        os.utime(path, (1, 1))
+    sidecar.reload()
+
+
+SMALL = {"audit": {"segment_size": 65536, "retention": "1h"}}
+
+
+def test_what_is_held_does_not_expire(operated):
+    sidecar = operated(SMALL)
+    grow(sidecar)
+    before = segments(sidecar.trail_dir)
+    assert len(before) > 3
+    second = int(before[1].stem)
+    assert hold(sidecar, "add", "case-7", "--from", str(second), "--to", str(second + 1)) == \
+        f"events {second} to {second + 1} are held\n"
+    assert hold(sidecar, "list") == f"case-7 {second} {second + 1}\n"
+    assert status_of(sidecar)["holds"] == [
+        {"first": second, "last": second + 1, "name": "case-7"}]
+    assert "already" in hold(sidecar, "add", "case-7", "--from", "1", "--to", "2", status=1)
+    sidecar.kill()
+    sidecar.start()
+    aged(sidecar)
+    wait_for(lambda: segments(sidecar.trail_dir)[0] == before[1], "what is not held to go")
+    aged(sidecar)
+    assert segments(sidecar.trail_dir)[0] == before[1]
+    hold(sidecar, "remove", "case-7")
+    assert hold(sidecar, "list") == ""
+    aged(sidecar)
+    wait_for(lambda: before[1] not in segments(sidecar.trail_dir), "the rest to go")
+    added, removed = sidecar.own("keytrail.hold")
+    assert (added["details"]["change"], removed["details"]["change"]) == ("add", "remove")
+    assert added["details"]["name"] == "case-7" and added["details"]["first"] == second
+    assert added["details"]["operatorUid"] == removed["details"]["operatorUid"] == os.getuid()
+
+
+def test_a_hold_of_a_time(operated):
+    sidecar = operated(SMALL)
+    grow(sidecar)
+    hold(sidecar, "add", "all", "--from", "2020-01-01", "--to", "2999-12-31")
+    hold(sidecar, "add", "old", "--from", "2020-01-01", "--to", "2020-12-31T10:00")
+    assert hold(sidecar, "list") == f"all 1 {2**53 - 1}\nold 1 1\n"
+    assert "before it begins" in hold(sidecar, "add", "odd", "--from", "2021-01-01",
+                                      "--to", "2020-01-01", status=1)
+    assert "times like" in hold(sidecar, "add", "odd", "--from", "yesterday", "--to", "5",
+                                status=1)
+    assert len(sidecar.wait_own("keytrail.access", 2)) == 2
+
+
+def test_damaged_holds_hold_everything(operated):
+    sidecar = operated(SMALL)
+    grow(sidecar)
+    hold(sidecar, "add", "a", "--from", "1", "--to", "1")
+    sidecar.stop()
+    (sidecar.trail_dir / "holds").write_text("keytrail-holds 1\n")
+    sidecar.start()
+    before = segments(sidecar.trail_dir)
+    aged(sidecar)
+    aged(sidecar)
+    assert segments(sidecar.trail_dir) == before
+    assert any(line["event"] == "holds_damaged" for line in sidecar.log_lines())
+    assert status_of(sidecar)["holds"] is None
+    for arguments in (("list",), ("remove", "a"), ("add", "b", "--from", "1", "--to", "1")):
+        assert "damaged" in hold(sidecar, *arguments, status=1)
+
+
+# ---- retention ----
+
+def test_to_keep_less_takes_a_restart_and_is_recorded(operated):
+    sidecar = operated({"audit": {"segment_size": 65536, "retention": "2h"}})
+    grow(sidecar)
+    before = segments(sidecar.trail_dir)
+    for _ in range(2):  # the second time it is still not what runs
+        event = sidecar.reload(audit={"retention": "1h", "max_size": "64KiB"},
+                               limits={"body": 10})
+        assert event["outcome"] == "success"
+        assert event["details"]["needsRestart"] == "audit.retention, audit.max_size"
+    assert sidecar.call("POST", "/api/v2/keys", body="x" * 11).status == 413
+    assert segments(sidecar.trail_dir)[0] == before[0]
+    assert not sidecar.own("keytrail.start")[0]["details"]["keepsLess"]
+    sidecar.stop()
+    sidecar.start()
+    start = sidecar.own("keytrail.start")[-1]
+    assert start["details"]["keepsLess"] and start["severity"] == "warning"
+    assert start["details"]["previousRetentionSeconds"] == 7200
+    assert start["details"]["retentionSeconds"] == 3600
+    assert (start["details"]["previousMaxSize"], start["details"]["maxSize"]) == (0, 65536)
+    wait_for(lambda: before[0] not in segments(sidecar.trail_dir), "the size to be kept")
+    expire = sidecar.wait_own("keytrail.expire")[0]
+    assert expire["trail"]["seq"] > start["trail"]["seq"]
+    sidecar.stop()
+    sidecar.start()
+    assert not sidecar.wait_own("keytrail.start", 2)[-1]["details"]["keepsLess"]
+
+
+def test_to_keep_more_takes_effect_at_once(operated):
+    sidecar = operated({"audit": {"retention": "1h", "max_size": "1MiB"}})
+    event = sidecar.reload(audit={"retention": "2h", "max_size": 0})
+    assert event["details"]["needsRestart"] == ""
+    event = sidecar.reload(audit={"retention": "1h", "max_size": 0})
+    assert event["details"]["needsRestart"] == "audit.retention"
+    sidecar.stop()
+    sidecar.start()
+    start = sidecar.wait_own("keytrail.start", 2)[-1]["details"]
+    assert start["keepsLess"] and start["previousRetentionSeconds"] == 7200

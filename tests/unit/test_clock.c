@@ -185,11 +185,48 @@ an_event_time_is_read_as_it_was_written(void **state)
 		assert_int_equal(clock_parse_event_time(slice_of(bad[i]), &got), -1);
 }
 
+static const struct {
+	const char *text, *first, *last; /* NULL: it is no time */
+} written[] = {
+	{ "2026-11-22", "2026-11-22T00:00:00.00+0000", "2026-11-22T23:59:59.99+0000" },
+	{ "2026-11-22T20:09", "2026-11-22T20:09:00.00+0000", "2026-11-22T20:09:59.99+0000" },
+	{ "2026-11-22T20:09:08Z", "2026-11-22T20:09:08.00+0000", "2026-11-22T20:09:08.99+0000" },
+	{ "", NULL, NULL },
+	{ "Z", NULL, NULL },
+	{ "2026-11", NULL, NULL },
+	{ "2026-13-01", NULL, NULL },
+	{ "2026-11-00", NULL, NULL },
+	{ "2026-11-22T24:00", NULL, NULL },
+	{ "2026-11-22 20:09", NULL, NULL },
+	{ "2026-11-22T20:60", NULL, NULL },
+	{ "2026-11-22T20:09:08+01:00", NULL, NULL },
+	{ "2026-1x-22", NULL, NULL },
+};
+
+static void
+a_time_is_its_first_and_its_last_moment(void **state)
+{
+	char out[CLOCK_EVENT_TIME_SIZE];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(written) / sizeof(written[0]); i++) {
+		int want = written[i].first != NULL ? 0 : -1;
+
+		if (clock_parse_time(written[i].text, 0, out) != want ||
+		    (want == 0 && strcmp(out, written[i].first) != 0))
+			fail_msg("%s: first %s", written[i].text, out);
+		if (clock_parse_time(written[i].text, 1, out) != want ||
+		    (want == 0 && strcmp(out, written[i].last) != 0))
+			fail_msg("%s: last %s", written[i].text, out);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(times_are_those_of_gmtime),
+		cmocka_unit_test(a_time_is_its_first_and_its_last_moment),
 		cmocka_unit_test(times_around_every_new_year_and_leap_day),
 		cmocka_unit_test(fractions_are_cut_not_rounded),
 		cmocka_unit_test(times_before_1970_are_1970),

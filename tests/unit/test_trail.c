@@ -1030,6 +1030,161 @@ retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged(void **sta
 }
 
 static void
+what_is_held_stays_until_the_hold_is_removed(void **state)
+{
+	const struct trail_hold hold = { "case-7", 100, 120 };
+	struct fixture *f = *state;
+	struct trail_hold gone;
+	uint64_t first, last;
+
+	open_trail(f);
+	append_durable(f, 200);
+	assert_int_equal(trail_hold_add(f->t, &hold, &f->err), 0);
+	close_trail(f, true);
+	open_trail(f);
+	assert_int_equal(trail_holds(f->t)->n, 1);
+	assert_int_equal(trail_expire(f->t, INT64_MAX, 1, 999, &first, &last, &f->err), 0);
+	assert_true(first == 1 && last > 50 && last < 100);
+	assert_int_equal(read_all(f, 0).first, last + 1);
+	assert_int_equal(trail_expirable(f->t, INT64_MAX, 1, 999, &first, &last, &f->err), 0);
+	assert_int_equal(last, 0);
+	assert_int_equal(trail_hold_remove(f->t, "case-7", &gone, &f->err), 0);
+	assert_true(gone.first == 100 && gone.last == 120);
+	assert_int_equal(trail_expire(f->t, INT64_MAX, 1, 999, &first, &last, &f->err), 0);
+	assert_true(last > 120);
+	close_trail(f, true);
+	open_trail(f);
+	assert_int_equal(trail_holds(f->t)->n, 0);
+}
+
+static const struct {
+	const char *label;
+	struct trail_hold hold;
+	const char *want; /* NULL: it is taken */
+} hold_cases[] = {
+	{ "a name of every kind of character", { "aZ0-_.", 1, 1 }, NULL },
+	{ "the same name", { "aZ0-_.", 2, 3 }, "already" },
+	{ "no name", { "", 1, 1 }, "wanted a name" },
+	{ "a space in it", { "a b", 1, 1 }, "wanted a name" },
+	{ "a line break in it", { "a\n", 1, 1 }, "wanted a name" },
+	{ "it ends before it begins", { "b", 3, 2 }, "a range" },
+	{ "from 0 on", { "b", 0, 2 }, "a range" },
+	{ "beyond all numbers", { "b", 1, 1ULL << 53 }, "a range" },
+	{ "the word of the last line", { "sum", 1, 9 }, NULL },
+};
+
+static void
+holds_have_a_name_and_a_range(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_hold more = { .first = 1, .last = 1 };
+
+	open_trail(f);
+	for (size_t i = 0; i < sizeof(hold_cases) / sizeof(hold_cases[0]); i++) {
+		int rc = trail_hold_add(f->t, &hold_cases[i].hold, &f->err);
+
+		if ((rc == 0) != (hold_cases[i].want == NULL) ||
+		    (rc == -1 && strstr(f->err.msg, hold_cases[i].want) == NULL))
+			fail_msg("%s: %s", hold_cases[i].label, f->err.msg);
+	}
+	for (unsigned i = 2; i < TRAIL_HOLDS_MAX; i++) {
+		memset(more.name, 'x', sizeof(more.name) - 1);
+		snprintf(more.name, 4, "%u", i);
+		more.name[strlen(more.name)] = 'x';
+		assert_int_equal(trail_hold_add(f->t, &more, &f->err), 0);
+	}
+	strcpy(more.name, "one-too-many");
+	assert_int_equal(trail_hold_add(f->t, &more, &f->err), -1);
+	assert_int_equal(trail_hold_remove(f->t, "none", &more, &f->err), -1);
+	close_trail(f, true);
+	open_trail(f);
+	assert_int_equal(trail_holds(f->t)->n, TRAIL_HOLDS_MAX);
+	assert_string_equal(trail_holds(f->t)->holds[1].name, "sum");
+}
+
+static void
+with_damaged_holds_everything_is_held(void **state)
+{
+	const struct trail_hold hold = { "case-7", 1, 2 };
+	struct fixture *f = *state;
+	struct trail_hold gone;
+	uint64_t first, last;
+	long size;
+
+	open_trail(f);
+	append_durable(f, 200);
+	assert_int_equal(trail_hold_add(f->t, &hold, &f->err), 0);
+	size = file_size(path_of(f, "holds"));
+	assert_true(size > 0);
+	close_trail(f, true);
+	for (long at = 0; at < size; at++) {
+		int fd = open(path_of(f, "holds"), O_RDWR);
+		char was;
+
+		assert_int_equal(pread(fd, &was, 1, at), 1);
+		assert_int_equal(pwrite(fd, was == '9' ? "8" : "9", 1, at), 1);
+		open_trail(f);
+		assert_non_null(strstr(trail_holds(f->t)->damage.msg, "holds is damaged"));
+		assert_int_equal(trail_expire(f->t, INT64_MAX, 1, 999, &first, &last, &f->err), 0);
+		assert_int_equal(last, 0);
+		assert_int_equal(trail_hold_add(f->t, &hold, &f->err), -1);
+		assert_int_equal(trail_hold_remove(f->t, "case-7", &gone, &f->err), -1);
+		close_trail(f, true);
+		assert_int_equal(pwrite(fd, &was, 1, at), 1);
+		close(fd);
+	}
+	assert_int_equal(truncate(path_of(f, "holds"), size - 1), 0);
+	open_trail(f);
+	assert_string_not_equal(trail_holds(f->t)->damage.msg, "");
+}
+
+static void
+times_are_whole_segments(void **state)
+{
+	static const char ever[] = "9999-12-31T23:59:59.99+0000";
+	static const char never[] = "0000-01-01T00:00:00.00+0000";
+	struct fixture *f = *state;
+	uint64_t first, last, all_first, all_last;
+	char now[CLOCK_EVENT_TIME_SIZE];
+
+	open_trail(f);
+	append_durable(f, 100);
+	clock_event_time(clock_wall_ns(), now);
+	while (clock_wall_ns() % CLOCK_NS_PER_S / 10000000 == (now[20] - '0') * 10 + now[21] - '0')
+		continue; /* the next hundredth of a second */
+	append_durable(f, 200);
+	assert_int_equal(trail_seq_range(f->t, never, ever, &all_first, &all_last, &f->err), 0);
+	assert_true(all_first == 1 && all_last > 1000);
+	assert_int_equal(trail_seq_range(f->t, now, now, &first, &last, &f->err), 0);
+	assert_true(first > 1 && first <= 100 && last >= 100 && last < 250);
+	assert_int_equal(trail_seq_range(f->t, ever, ever, &first, &last, &f->err), 0);
+	assert_true(first > 200 && last == all_last);
+	assert_int_equal(trail_seq_range(f->t, never, never, &first, &last, &f->err), 0);
+	assert_true(first == 1 && last == 1);
+}
+
+static void
+the_retention_of_the_run_before_is_known(void **state)
+{
+	struct trail_retention r = { 86400, 0 }, found = { 1, 2 };
+	const struct trail_retention shorter = { 86399, 0 }, smaller = { 86400, 1 << 20 };
+	struct fixture *f = *state;
+
+	open_trail(f);
+	assert_false(trail_load_retention(f->t, &found));
+	assert_int_equal(trail_save_retention(f->t, &r, &f->err), 0);
+	close_trail(f, true);
+	open_trail(f);
+	assert_true(trail_load_retention(f->t, &found));
+	assert_true(found.age_s == 86400 && found.max_size == 0);
+	assert_true(trail_keeps_shorter(&shorter, &r) && !trail_keeps_smaller(&shorter, &r));
+	assert_true(trail_keeps_smaller(&smaller, &r) && !trail_keeps_shorter(&smaller, &r));
+	assert_false(trail_keeps_smaller(&r, &smaller) || trail_keeps_shorter(&r, &shorter));
+	assert_int_equal(truncate(path_of(f, "retention"), 3), 0);
+	assert_false(trail_load_retention(f->t, &found));
+}
+
+static void
 readers_without_a_trail_are_told(void **state)
 {
 	struct fixture *f = *state;
@@ -1390,6 +1545,11 @@ main(void)
 		TEST(a_reader_begins_at_any_number),
 		TEST(a_reader_copes_with_segments_that_expire_under_it),
 		TEST(retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged),
+		TEST(what_is_held_stays_until_the_hold_is_removed),
+		TEST(holds_have_a_name_and_a_range),
+		TEST(with_damaged_holds_everything_is_held),
+		TEST(times_are_whole_segments),
+		TEST(the_retention_of_the_run_before_is_known),
 		TEST(readers_without_a_trail_are_told),
 		TEST(a_failed_segment_is_sealed_and_followed_by_another),
 		TEST(a_roll_that_fails_lets_the_segment_grow),

@@ -1,0 +1,290 @@
+/*
+ * What must be kept: the file `holds`, and the retention of the run before, the file `retention`.
+ *
+ * holds: "keytrail-holds 1", a line "NAME FIRST LAST" for each, and "sum " with the CRC-32C of all
+ * that precedes it, in hex.  retention: seconds, a space, bytes.
+ */
+#include "keytrail/crc32c.h"
+#include "trail_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define FILE_MAX    16384
+#define HOLDS_TITLE "keytrail-holds 1\n"
+#define SUM_FORMAT  "sum %08x\n"
+#define SUM_SIZE    13
+
+/* ---- small files ---- */
+
+int
+trail_replace_file(struct trail *t, const char *name, struct slice text, struct err *err)
+{
+	struct trail_name new;
+	int fd;
+
+	snprintf(new.s, sizeof(new.s), "%s.new", name);
+	if ((fd = openat(t->dirfd, new.s, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+		 0600)) == -1)
+		return err_set_errno(err, "%s: create %s", t->path, name);
+	if (write(fd, text.p, text.n) != (ssize_t)text.n || fsync(fd) == -1) {
+		err_set_errno(err, "%s: write %s", t->path, name);
+		close(fd);
+		return -1;
+	}
+	close(fd);
+	if (renameat(t->dirfd, new.s, t->dirfd, name) == -1 || fsync(t->dirfd) == -1)
+		return err_set_errno(err, "%s: create %s", t->path, name);
+	return 0;
+}
+
+/* 1, or 0: there is no such file. */
+static int
+read_file(struct trail *t, const char *name, char text[FILE_MAX + 1], struct err *err)
+{
+	int fd = openat(t->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t n;
+
+	if (fd == -1)
+		return errno == ENOENT ? 0 : err_set_errno(err, "%s: open %s", t->path, name);
+	n = pread(fd, text, FILE_MAX, 0);
+	close(fd);
+	if (n == -1)
+		return err_set_errno(err, "%s: read %s", t->path, name);
+	text[n] = '\0';
+	return 1;
+}
+
+/* ---- retention ---- */
+
+int
+trail_save_retention(struct trail *t, const struct trail_retention *r, struct err *err)
+{
+	char text[64];
+	int n = snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64 "\n", r->age_s, r->max_size);
+
+	return trail_replace_file(t, "retention", (struct slice){ text, (size_t)n }, err);
+}
+
+bool
+trail_load_retention(struct trail *t, struct trail_retention *out)
+{
+	struct trail_retention r;
+	char text[FILE_MAX + 1], newline;
+	struct err err;
+
+	if (read_file(t, "retention", text, &err) != 1 ||
+	    sscanf(text, "%20" SCNu64 " %20" SCNu64 "%c", &r.age_s, &r.max_size, &newline) != 3 ||
+	    newline != '\n')
+		return false;
+	*out = r;
+	return true;
+}
+
+bool
+trail_keeps_shorter(const struct trail_retention *r, const struct trail_retention *than)
+{
+	return r->age_s < than->age_s;
+}
+
+bool
+trail_keeps_smaller(const struct trail_retention *r, const struct trail_retention *than)
+{
+	return r->max_size != 0 && (than->max_size == 0 || r->max_size < than->max_size);
+}
+
+/* ---- holds ---- */
+
+static bool
+hold_valid(const struct trail_hold *h)
+{
+	static const char chars[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789-_.";
+
+	return h->name[0] != '\0' && strspn(h->name, chars) == strlen(h->name) && h->first > 0 &&
+	       h->first <= h->last && h->last < TRAIL_SEQ_END;
+}
+
+static int
+save_holds(struct trail *t, const struct trail_holds *holds, struct err *err)
+{
+	char text[FILE_MAX];
+	size_t n = (size_t)snprintf(text, sizeof(text), HOLDS_TITLE);
+
+	for (size_t i = 0; i < holds->n; i++)
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s %" PRIu64 " %" PRIu64 "\n",
+		    holds->holds[i].name, holds->holds[i].first, holds->holds[i].last);
+	n += (size_t)snprintf(text + n, sizeof(text) - n, SUM_FORMAT, crc32c(0, text, n));
+	return trail_replace_file(t, "holds", (struct slice){ text, n }, err);
+}
+
+static bool
+parse_holds(const char *text, struct trail_holds *out)
+{
+	size_t n = strlen(text), title = strlen(HOLDS_TITLE);
+	const char *line = text + title, *sum;
+	char want[SUM_SIZE + 1];
+
+	if (n < title + SUM_SIZE || strncmp(text, HOLDS_TITLE, title) != 0)
+		return false;
+	sum = text + n - SUM_SIZE;
+	snprintf(want, sizeof(want), SUM_FORMAT, crc32c(0, text, n - SUM_SIZE));
+	if (strcmp(sum, want) != 0)
+		return false;
+	/* What is before the sum was written by save_holds. */
+	for (; line < sum && out->n < TRAIL_HOLDS_MAX; line = strchr(line, '\n') + 1) {
+		struct trail_hold *h = &out->holds[out->n++];
+
+		if (sscanf(line, "%64s %20" SCNu64 " %20" SCNu64, h->name, &h->first, &h->last) !=
+			3 ||
+		    !hold_valid(h))
+			return false;
+	}
+	return line == sum;
+}
+
+void
+trail_load_holds(struct trail *t)
+{
+	struct trail_holds found = { .n = 0 };
+	char text[FILE_MAX + 1];
+	struct err err;
+	int rc = read_file(t, "holds", text, &err);
+
+	if (rc == 1 && !parse_holds(text, &found))
+		rc = err_set(
+		    &err, "%s/holds is damaged: nothing is removed, and no hold changed", t->path);
+	if (rc == -1)
+		t->holds.damage = err;
+	else
+		t->holds = found;
+}
+
+bool
+trail_is_held(const struct trail *t, uint64_t first, uint64_t last)
+{
+	const struct trail_holds *holds = &t->holds;
+
+	if (holds->damage.msg[0] != '\0')
+		return true;
+	for (size_t i = 0; i < holds->n; i++)
+		if (holds->holds[i].first <= last && first <= holds->holds[i].last)
+			return true;
+	return false;
+}
+
+static size_t
+find_hold(const struct trail_holds *holds, const char *name)
+{
+	size_t i = 0;
+
+	while (i < holds->n && strcmp(holds->holds[i].name, name) != 0)
+		i++;
+	return i;
+}
+
+/* On the disk first.  Nothing is removed between the answer to who asked and the next look. */
+static int
+adopt_holds(struct trail *t, const struct trail_holds *next, struct err *err)
+{
+	if (save_holds(t, next, err) == -1)
+		return -1;
+	pthread_mutex_lock(&t->holds_lock);
+	t->holds = *next;
+	pthread_mutex_unlock(&t->holds_lock);
+	return 0;
+}
+
+int
+trail_hold_add(struct trail *t, const struct trail_hold *hold, struct err *err)
+{
+	struct trail_holds next = t->holds;
+
+	if (next.damage.msg[0] != '\0')
+		return err_set(err, "%s", next.damage.msg);
+	if (!hold_valid(hold))
+		return err_set(err,
+		    "wanted a name of letters, digits, '-', '_' and '.', at most %d, and a range "
+		    "of numbers from 1 on",
+		    TRAIL_HOLD_NAME_SIZE - 1);
+	if (find_hold(&next, hold->name) < next.n)
+		return err_set(err, "there is a hold \"%s\" already", hold->name);
+	if (next.n == TRAIL_HOLDS_MAX)
+		return err_set(err, "there are %d holds; no more can be had", TRAIL_HOLDS_MAX);
+	next.holds[next.n++] = *hold;
+	return adopt_holds(t, &next, err);
+}
+
+int
+trail_hold_remove(struct trail *t, const char *name, struct trail_hold *out, struct err *err)
+{
+	struct trail_holds next = t->holds;
+	size_t i = find_hold(&next, name);
+
+	if (next.damage.msg[0] != '\0')
+		return err_set(err, "%s", next.damage.msg);
+	if (i == next.n)
+		return err_set(err, "there is no hold of that name");
+	*out = next.holds[i];
+	memmove(&next.holds[i], &next.holds[i + 1], (--next.n - i) * sizeof(next.holds[0]));
+	return adopt_holds(t, &next, err);
+}
+
+const struct trail_holds *
+trail_holds(const struct trail *t)
+{
+	return &t->holds;
+}
+
+/* ---- which numbers a time had ---- */
+
+/* When the first line of a segment was numbered: "" when that cannot be read. */
+static void
+first_time(struct trail *t, uint64_t segment, char out[TRAIL_TIME_SIZE])
+{
+	char text[TRAIL_LINE_MAX], *end;
+	int fd =
+	    openat(t->dirfd, trail_segment_name(segment, "").s, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t n = fd != -1 ? pread(fd, text, sizeof(text), 0) : -1;
+	struct trail_member member;
+
+	out[0] = '\0';
+	if (fd != -1)
+		close(fd);
+	if (n <= 0 || (end = memchr(text, '\n', (size_t)n)) == NULL ||
+	    trail_parse_line((struct slice){ text, (size_t)(end - text) }, &member) == -1)
+		return;
+	snprintf(out, TRAIL_TIME_SIZE, "%.*s", (int)member.at.n, member.at.p);
+}
+
+int
+trail_seq_range(struct trail *t, const char *from, const char *to, uint64_t *first, uint64_t *last,
+    struct err *err)
+{
+	char at[TRAIL_TIME_SIZE];
+	struct trail_list l;
+	size_t i;
+
+	if (trail_list_segments(t->dirfd, &l, err) == -1)
+		return -1;
+	*first = l.n > 0 ? l.first[0] : 1;
+	*last = TRAIL_SEQ_END - 1;
+	for (i = l.n; i > 0; i--) {
+		first_time(t, l.first[i - 1], at);
+		if (at[0] == '\0' || strcmp(at, to) <= 0)
+			break;
+		*last = l.first[i - 1] > 1 ? l.first[i - 1] - 1 : 1;
+	}
+	for (i = l.n; i > 0; i--) {
+		first_time(t, l.first[i - 1], at);
+		if (at[0] != '\0' && strcmp(at, from) <= 0) {
+			*first = l.first[i - 1];
+			break;
+		}
+	}
+	trail_list_free(&l);
+	return 0;
+}
