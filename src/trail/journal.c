@@ -340,8 +340,9 @@ work(struct journal *j)
 	} else {
 		journal_record_cuts(j);
 		journal_record_reports(j);
-		if (j->failures == 0 && drain(j) == 0 && j->pending > 0 && now >= sync_due_ns(j))
-			journal_commit(j);
+		if (j->failures == 0 && drain(j) == 0 && j->pending > 0 && now >= sync_due_ns(j) &&
+		    journal_commit(j) == 0)
+			journal_record_cuts(j); /* what it met: nobody may wake us for it */
 	}
 	if (j->failures == 0 && (j->state != RING_NO_ROOM || now >= j->room_ns))
 		check_room(j, now);

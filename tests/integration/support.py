@@ -421,7 +421,11 @@ def read_lines(folder):
     lines = []
     for i, path in enumerate(files):
         end = int(files[i + 1].stem) if i + 1 < len(files) else None
-        for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            continue  # it has expired meanwhile
+        for line in text.split(b"\n")[:-1]:
             if end is not None and json.loads(line)["trail"]["seq"] >= end:
                 break
             lines.append(line)
