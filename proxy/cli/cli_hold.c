@@ -77,10 +77,10 @@ static int
 print_holds(struct buf *status, struct err *err)
 {
 	struct slice text = buf_slice(status);
-	json_t *root = json_loadb(text.p, text.n, 0, NULL), *hold;
-	size_t i;
+	json_t *root = json_loadb(text.p, text.n, 0, NULL);
+	const json_t *holds = json_object_get(root, "holds"), *hold;
 
-	if (!json_is_array(json_object_get(root, "holds"))) {
+	if (!json_is_array(holds)) {
 		json_decref(root);
 		return err_set(err, "the file `holds` of the trail is damaged: everything is held");
 	}
