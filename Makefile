@@ -80,7 +80,7 @@ endif
 
 LIBS     := libevent_core libevent_extra libevent_pthreads openssl jansson
 CPPFLAGS := -D_GNU_SOURCE -DKEYTRAIL_VERSION='"$(VERSION)"' -DKEYTRAIL_ROUTES='"$(PREFIX)/share/keytrail/routes"' \
-            -Iinclude -Iproxy $(LLHTTP_CFLAGS) $(call pc,--cflags $(LIBS))
+            -Iinclude -Iproxy -Itests $(LLHTTP_CFLAGS) $(call pc,--cflags $(LIBS))
 CFLAGS   ?=
 KT_CFLAGS = -std=c11 $(WARNINGS) $(OPT) $(HARDEN) -pthread -MMD -MP $(CFLAGS)
 LDLIBS    = $(LLHTTP_LIBS) $(call pc,--libs $(LIBS)) -pthread
@@ -91,6 +91,7 @@ LIB_SRC   := $(sort $(wildcard src/*/*.c))
 PROXY_SRC := $(sort $(wildcard proxy/*.c proxy/*/*.c))
 KMS_SRC   := $(sort $(wildcard tests/kms/*.c))
 UNIT_SRC  := $(sort $(wildcard tests/unit/test_*.c))
+WIRE_SRC  := $(sort $(wildcard tests/wire/*.c))
 FUZZ_SRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 LOAD_SRC  := $(sort $(wildcard tests/soak/*.c))
 
@@ -98,6 +99,7 @@ LIB_OBJ   := $(LIB_SRC:%.c=$B/%.o)
 PROXY_OBJ := $(PROXY_SRC:%.c=$B/%.o)
 KMS_OBJ   := $(KMS_SRC:%.c=$B/%.o)
 LOAD_OBJ  := $(LOAD_SRC:%.c=$B/%.o)
+WIRE_OBJ  := $(WIRE_SRC:%.c=$B/%.o)
 UNIT      := $(UNIT_SRC:tests/unit/%.c=$B/unit/%)
 FAULT_SRC := $(shell grep -ls FAULT_POINT src/*/*.c proxy/*/*.c)
 FAULT_OBJ := $(FAULT_SRC:%.c=$B/faults/%.o)
@@ -157,6 +159,10 @@ $B/load: $(LOAD_OBJ)
 	$(call say,LINK,$@)
 	$Q$(CC) $(OPT) $(LINK) -o $@ $(LOAD_OBJ) $(LDLIBS)
 
+$B/storm: $(WIRE_OBJ)
+	$(call say,LINK,$@)
+	$Q$(CC) $(OPT) $(LINK) -o $@ $(WIRE_OBJ) -pthread
+
 $(LIB): $(LIB_OBJ) $(LLHTTP_OBJ)
 	$(call say,AR,$@)
 	$Qrm -f $@ && ar rcs $@ $^
@@ -193,10 +199,13 @@ $B/unit/%: tests/unit/%.c $(LIBPROXY) $(LIB)
 $B/fuzz/%: tests/fuzz/%.c $(LIBPROXY) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -fsanitize=fuzzer -o $@ $< $(LIBPROXY) $(LIB) $(LDLIBS)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -fsanitize=fuzzer -o $@ $(filter %.c %.o,$^) \
+	    $(LIBPROXY) $(LIB) $(LDLIBS)
+
+$B/fuzz/fuzz_request $B/fuzz/fuzz_response: $B/tests/wire/strict.o
 
 -include $(LIB_OBJ:.o=.d) $(PROXY_OBJ:.o=.d) $(FAULT_OBJ:.o=.d) $(KMS_OBJ:.o=.d) $(LOAD_OBJ:.o=.d) \
-         $(UNIT:=.d) $(FUZZ:=.d)
+         $(WIRE_OBJ:.o=.d)          $(UNIT:=.d) $(FUZZ:=.d)
 
 # ---- tests -------------------------------------------------------------------------------------
 
@@ -254,11 +263,13 @@ SEED  ?= keytrail
 
 wire: ## CASES (20000) hostile streams, requests and answers, judged by a strict reader (SEED=...)
 	$(call again,$(PACKAGES_TEST),programs)
-	@$(PYTHON) tests/wire/wire --build $B --cases $(CASES) --seed $(SEED)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire --cases $(CASES) --seed $(SEED)
 
-hostile: ## the suites of DIR through the sidecar; without DIR the cases of `make wire`
+hostile: ## the suites of DIR, or the cases of `make wire`; STREAMS=n: n mutants of them (SAN=address)
+	$(call again,$(PACKAGES_TEST),SAN= programs build/storm)
 	$(call again,$(PACKAGES_TEST),programs)
-	@$(PYTHON) tests/wire/wire --build $B $(if $(DIR),--suite $(DIR),--cases $(CASES) --seed $(SEED))
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire $(if $(DIR),--suite $(DIR)) --seed $(SEED) \
+	    $(if $(STREAMS),--streams $(STREAMS) --storm build/storm,$(if $(DIR),,--cases $(CASES)))
 
 CYCLES ?= 1000
 
@@ -282,7 +293,7 @@ bench-quick: ## the same in under two minutes
 
 C_FILES = $(sort $(wildcard include/keytrail/*.h src/*/*.[ch] proxy/*.[ch] proxy/*/*.[ch] \
           tests/*/*.[ch]))
-CHECKED := $(LIB_SRC) $(PROXY_SRC) $(KMS_SRC) $(LOAD_SRC)
+CHECKED := $(LIB_SRC) $(PROXY_SRC) $(KMS_SRC) $(LOAD_SRC) $(WIRE_SRC)
 
 run-check: check-format check-tree check-lint tidy analyze cppcheck
 	+@$(CLANG_ADDRESS) unit
@@ -325,7 +336,7 @@ cppcheck:
 	$(call say,CPPCHECK,)
 	$Qcppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --cppcheck-build-dir=build/cppcheck \
 	    -j2 --enable=warning,performance,portability --suppressions-list=tests/lint/cppcheck.txt \
-	    -Iinclude -Iproxy -D_GNU_SOURCE -DKEYTRAIL_VERSION='""' -DKEYTRAIL_ROUTES='""' $(CHECKED)
+	    -Iinclude -Iproxy -Itests -D_GNU_SOURCE -DKEYTRAIL_VERSION='""' -DKEYTRAIL_ROUTES='""' $(CHECKED)
 
 DOCS := docs/routes-file.md docs/metrics.md docs/refusals.md
 

@@ -8,7 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "data/pump.h"
+#include "data/rewrite.h"
 #include "keytrail/parse.h"
+#include "keytrail/uri.h"
+#include "wire/strict.h"
 
 #define CHECK(property)                                                                            \
 	do {                                                                                       \
@@ -200,7 +204,165 @@ check_body(const struct http_head *h, struct slice in, size_t step)
 	free(cut.content);
 }
 
-/* Everything above on one message. */
+/* ---- what leaves: every message of a stream, written afresh, read by a stranger ---- */
+
+#define STREAM_MESSAGES 8
+
+struct written {
+	size_t method_len; /* a request's */
+	unsigned status;   /* an answer's */
+	uint64_t content, sum;
+	bool whole;
+};
+
+/* One direction of a connection: bytes in, bytes out, and what was understood of them. */
+struct relay {
+	enum kind kind;
+	struct buf in, out;
+	unsigned n;
+	struct written messages[STREAM_MESSAGES];
+};
+
+/* What route_match refuses whatever the routes are. */
+static bool
+is_target_legal(const struct http_head *h)
+{
+	static struct uri_path path;
+
+	return slice_equal(h->path, SLICE("*")) ||
+	       (uri_split_path(h->path, &path) == REFUSAL_NONE &&
+		   uri_check_query(h->query) == REFUSAL_NONE);
+}
+
+/* False: refused. */
+static bool
+write_message_head(struct relay *r, const struct http_head *h, enum http_framing *framing)
+{
+	static char host[] = "kms.example";
+	static const struct config_upstream upstream = { .host = host };
+	struct rewrite_request request = { .head = h,
+		.upstream = &upstream,
+		.correlation_header = SLICE_INIT("Correlation-Id"),
+		.correlation = "0b9a1e6e-86e2-4d5e-9b65-3f4f0f1a2b3c",
+		.client = "192.0.2.7",
+		.tls = true };
+	struct rewrite_response answer = {
+		.head = h, .client_minor = 1, .service = SLICE_INIT("kms.example")
+	};
+
+	*framing = h->framing == HTTP_UNTIL_CLOSE ? HTTP_CHUNKED : h->framing;
+	answer.framing = *framing;
+	if (r->kind == KIND_REQUEST ? !is_target_legal(h) : !rewrite_may_relay(&answer))
+		return false;
+	if (r->kind == KIND_REQUEST)
+		CHECK(rewrite_request(&r->out, &request) == 0);
+	else
+		CHECK(rewrite_response(&r->out, &answer) == 0);
+	return true;
+}
+
+/* The body of the message that was begun last, in pieces of `step` bytes; its end is consumed. */
+static void
+relay_body(struct relay *r, const struct http_head *h, enum http_framing framing, size_t step)
+{
+	static struct http_body body;
+	struct buf piece = BUF_INIT, out = BUF_INIT;
+	enum pump_result result = PUMP_SOME;
+	enum http_refusal why;
+
+	http_body_init(&body, h->framing, h->framing == HTTP_LENGTH ? h->length : 0);
+	while (!http_body_done(&body) && result != PUMP_BAD && buf_size(&r->in) > 0) {
+		struct slice next = buf_slice(&r->in);
+
+		next.n = next.n < step ? next.n : step;
+		CHECK(buf_append_slice(&piece, next) == 0);
+		result = pump_fill(&out, framing, &piece, &body, &why);
+		CHECK(result != PUMP_MEMORY && buf_append_slice(&r->out, buf_slice(&out)) == 0);
+		buf_consume(&out, buf_size(&out));
+		/* What is left of a piece belongs to the next message. */
+		buf_consume(&r->in, next.n - (http_body_done(&body) ? buf_size(&piece) : 0));
+	}
+	if (result != PUMP_BAD && h->framing == HTTP_UNTIL_CLOSE)
+		CHECK(pump_end(&r->out, framing, &body) == 0);
+	buf_fini(&piece);
+	buf_fini(&out);
+}
+
+/* What our own decoder makes of the body that follows the head. */
+static struct written
+understand(const struct http_head *h, struct slice rest)
+{
+	static struct body_run run;
+	struct written w = { .status = h->status, .method_len = h->method.n };
+
+	read_body(h, rest, rest.n > 0 ? rest.n : 1, &run);
+	w.content = run.n;
+	w.sum = strict_sum(STRICT_SUM_INIT, run.content, run.n);
+	w.whole = http_body_done(&run.body) ||
+		  (h->framing == HTTP_UNTIL_CLOSE && run.result != HTTP_BODY_BAD);
+	free(run.content);
+	return w;
+}
+
+/* False: the stream ends here. */
+static bool
+relay_one(struct relay *r, const struct http_limits *limits, size_t step)
+{
+	static struct verdict v;
+	enum http_framing framing;
+	struct slice part = parse_in_steps(r->kind, limits, buf_slice(&r->in), step, &v);
+	bool interim = r->kind != KIND_REQUEST && v.head.status < 200;
+	bool on = v.result == HTTP_DONE;
+
+	if (on)
+		buf_consume(&r->in, v.used);
+	if (on && !interim && (on = write_message_head(r, &v.head, &framing))) {
+		r->messages[r->n] = understand(&v.head, buf_slice(&r->in));
+		relay_body(r, &v.head, framing, step);
+		on = r->messages[r->n++].whole && v.head.keep_alive;
+	}
+	free((void *)(uintptr_t)part.p);
+	return on && r->n < STREAM_MESSAGES && buf_size(&r->in) > 0;
+}
+
+static enum strict_kind
+strict_kind_of(enum kind kind)
+{
+	return kind == KIND_REQUEST  ? STRICT_REQUEST
+	       : kind == KIND_ANSWER ? STRICT_ANSWER
+				     : STRICT_ANSWER_TO_HEAD;
+}
+
+/* A stream of messages comes out as exactly those that were understood, under a strict reading. */
+static void
+check_stream(enum kind kind, const struct http_limits *limits, struct slice in, size_t step)
+{
+	static struct relay r;
+	struct strict_message m;
+	struct slice rest;
+
+	r = (struct relay){ .kind = kind, .in = BUF_INIT, .out = BUF_INIT };
+	CHECK(buf_append_slice(&r.in, in) == 0);
+	while (in.n > 0 && relay_one(&r, limits, step))
+		;
+	rest = buf_slice(&r.out);
+	for (unsigned i = 0; i < r.n; i++) {
+		enum strict_result result = strict_read(rest.p, rest.n, strict_kind_of(kind), &m);
+
+		if (result == STRICT_BAD)
+			fprintf(stderr, "%s: %.*s\n", m.why, SLICE_ARG(rest));
+		CHECK(result == (r.messages[i].whole ? STRICT_WHOLE : STRICT_PARTIAL));
+		CHECK(m.has_head && m.content == r.messages[i].content);
+		CHECK(m.sum == r.messages[i].sum && m.status == r.messages[i].status);
+		CHECK(m.method_len == r.messages[i].method_len);
+		rest = slice_sub(rest, result == STRICT_WHOLE ? m.used : rest.n, rest.n);
+	}
+	CHECK(rest.n == 0);
+	buf_fini(&r.in);
+	buf_fini(&r.out);
+}
+
+/* Everything above on one input. */
 static void
 check_message(enum kind kind, const struct http_limits *limits, struct slice in, size_t step)
 {
@@ -229,6 +391,7 @@ check_message(enum kind kind, const struct http_limits *limits, struct slice in,
 		check_body(&whole.head, slice_sub(in, whole.used, in.n), step);
 	}
 	free((void *)(uintptr_t)part.p);
+	check_stream(kind, limits, in, step);
 }
 
 #endif
