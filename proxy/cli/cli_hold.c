@@ -84,11 +84,11 @@ print_holds(struct buf *status, struct err *err)
 		json_decref(root);
 		return err_set(err, "the file `holds` of the trail is damaged: everything is held");
 	}
-	json_array_foreach(json_object_get(root, "holds"), i, hold)
-	    printf("%s %" JSON_INTEGER_FORMAT " %" JSON_INTEGER_FORMAT "\n",
-		json_string_value(json_object_get(hold, "name")),
-		json_integer_value(json_object_get(hold, "first")),
-		json_integer_value(json_object_get(hold, "last")));
+	for (size_t i = 0; (hold = json_array_get(holds, i)) != NULL; i++)
+		printf("%s %" JSON_INTEGER_FORMAT " %" JSON_INTEGER_FORMAT "\n",
+		    json_string_value(json_object_get(hold, "name")),
+		    json_integer_value(json_object_get(hold, "first")),
+		    json_integer_value(json_object_get(hold, "last")));
 	json_decref(root);
 	return 0;
 }
