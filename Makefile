@@ -150,6 +150,17 @@ $B/faults/%.so: tests/faults/%.c $B/flags
 	$(call say,LINK,$@)
 	$Q$(CC) -D_GNU_SOURCE -std=c11 $(WARNINGS) -O2 -g -shared -fPIC -pthread -o $@ $<
 
+# To be preloaded: records what happens to a directory; and what lives in that directory.
+$B/crash/record.so: tests/crash/record.c $B/flags
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$Q$(CC) -D_GNU_SOURCE -std=c11 $(WARNINGS) -O2 -g -shared -fPIC -pthread -o $@ $<
+
+$B/crash/life: tests/crash/life.c $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -o $@ $< $(LIB) $(LDLIBS)
+
 $B/kms: LDLIBS += -levent_openssl
 $B/kms: $(KMS_OBJ) $(LIB)
 	$(call say,LINK,$@)
@@ -221,7 +232,9 @@ check: ## format, include graph, static analysis, unit tests under ASan and UBSa
 unit: $(UNIT) ## unit tests (SAN=address|thread, CC=clang)
 	@$(PYTHON) tests/run-unit $(UNIT)
 
-integration: programs $B/keytrail-faults $B/faults/shim.so $B/faults/clock.so $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
+CRASH := $B/crash/record.so $B/crash/life
+
+integration: programs $(CRASH) $B/keytrail-faults $B/faults/shim.so $B/faults/clock.so $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) tests/integration
 
@@ -273,13 +286,16 @@ hostile: ## the suites of DIR, or the cases of `make wire`; STREAMS=n: n mutants
 
 CYCLES ?= 1000
 
-crash: ## kill the sidecar CYCLES (1000) times under traffic; no call may lack its one record
+crash: ## kill the sidecar CYCLES (1000) times under traffic; then recover STATES (5000) of a power cut
 	$(call again,$(PACKAGES_TEST),programs run-crash)
 
-run-crash: $B/faults/shim.so $B/unit/test_slots $B/unit/test_journal
-	@$(PYTHON) tests/run-unit $^
-	@KEYTRAIL_BUILD=$(CURDIR)/$B KEYTRAIL_KILL_CYCLES=$(CYCLES) $(PYTHON) -m pytest -q -s -p no:cacheprovider \
-	    tests/integration/test_kill.py
+STATES ?= 5000
+
+run-crash: $(CRASH) $B/faults/shim.so $B/unit/test_slots $B/unit/test_journal
+	@$(PYTHON) tests/run-unit $(filter $B/unit/%,$^)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B KEYTRAIL_KILL_CYCLES=$(CYCLES) KEYTRAIL_POWER_STATES=$(STATES) \
+	    $(PYTHON) -m pytest -q -s -p no:cacheprovider \
+	    tests/integration/test_kill.py tests/integration/test_power.py
 
 bench: ## CPU time per request next to nginx and HAProxy
 	$(call again,$(PACKAGES_BENCH),programs)

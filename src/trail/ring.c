@@ -185,6 +185,10 @@ ring_open(
 		err_set_errno(err, "open %s", name);
 		goto fail;
 	}
+	if (fsync(dirfd) == -1) {
+		err_set_errno(err, "sync the name of %s", name);
+		goto fail;
+	}
 	if (prepare_file(r->fd, opts, &r->epoch, name, err) == -1 ||
 	    map_twice(r, r->fd, name, err) == -1 ||
 	    ring_slots_init(r, r->fd, opts, name, err) == -1)

@@ -1,0 +1,257 @@
+"""The power goes at any instant: what the disk may have left is recovered, and nothing promised is lost.
+
+A life of a trail (crash/life.c) is recorded (crash/record.c); from each record on, the disk may be in
+many states (crash/disk.py); each is recovered by a second life, and what that leaves is compared
+with what the world outside knew at the cut.  KEYTRAIL_POWER_STATES says how many states (make crash:
+5000), KEYTRAIL_POWER_SEED which.  A state that fails is kept below build/crash/failed.
+"""
+
+import collections
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from support import BUILD, KEYTRAIL, PATIENCE, ROOT, SANITIZED
+
+sys.path.insert(0, str(ROOT / "tests" / "crash"))
+import disk  # noqa: E402
+
+STATES = int(os.environ.get("KEYTRAIL_POWER_STATES", "120"))
+SEED = int(os.environ.get("KEYTRAIL_POWER_SEED", time.time_ns() % 10**6))
+LIFE, RECORDER = BUILD / "crash" / "life", BUILD / "crash" / "record.so"
+SEGMENT = re.compile(r"\d{20}\.jsonl")
+NUMBER = re.compile(rb'"seq":(\d+),"sum":"[0-9a-f]{8}"}}$')
+
+pytestmark = pytest.mark.skipif(SANITIZED, reason="the recorder stands where the sanitizer does")
+
+Plan = collections.namedtuple("Plan", "calls ring_size max_size")
+PLANS = [Plan(40, 32768, 0), Plan(60, 16384, 0), Plan(15, 65536, 0)]
+
+
+class Lives:
+    def __init__(self, folder):
+        self.folder, self.key = folder, folder / "key"
+        self.numbers = itertools.count()
+        subprocess.run([KEYTRAIL, "keygen", self.key, "log.example"], check=True,
+                       stdout=subprocess.DEVNULL)
+
+    def live(self, where, plan, trace=None, lies=False):
+        env = dict(os.environ)
+        if trace is not None:
+            env.update(LD_PRELOAD=str(RECORDER), RECORD_DIR=str(where), RECORD_TRACE=str(trace))
+        if lies:
+            env["RECORD_LIES"] = "1"
+        done = subprocess.run([LIFE, where, self.key, *map(str, plan)], env=env, timeout=PATIENCE,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, close_fds=False)
+        assert done.returncode == 0, f"{done.returncode}: {done.stdout.decode()}"
+        first, *lines, last = done.stdout.splitlines()
+        return json.loads(first), lines, json.loads(last)
+
+    def record(self, content, plan, **options):
+        """The records of one more life upon this content, and what it leaves."""
+        folder = self.folder / f"life{next(self.numbers)}"
+        trace = folder.with_suffix(".trace")
+        disk.make(folder, content)
+        self.live(folder, plan, trace, **options)
+        left = disk.take(folder)
+        shutil.rmtree(folder)
+        return disk.read_trace(trace), left
+
+
+def closings_and_intents(lines):
+    closings, intents = collections.Counter(), collections.Counter()
+    for line in lines:
+        event = json.loads(line)
+        if "kms" in event["action"]:
+            (intents if event.get("kind") == "intent" else closings)[event["id"]] += 1
+    return closings, intents
+
+
+def numbered(data):
+    """The lines of a segment by number."""
+    found = ((NUMBER.search(line), line) for line in data.split(b"\n"))
+    return {int(m[1]): line for m, line in found if m}
+
+
+class World:
+    """What is known outside, record by record."""
+
+    def __init__(self, content, before=None):
+        self.disk = disk.Disk(content)
+        self.forwarded, self.answered, self.durable = {}, {}, 0
+        self.expired, self.segments, self.syncs = set(), set(), 0
+        self.promised = {}  # number -> line, of an earlier life
+        if before is not None:
+            self.forwarded = {i: g for i, g in before.forwarded.items() if g == "i"}
+            self.answered = {i: a for i, a in before.answered.items() if a[0] != "a"}
+            self.expired = set(before.expired)
+            self.promised, self.durable = before.lines(), before.durable
+
+    def play(self, r):
+        if r.kind == "m":
+            self._hear(r.data.decode().split())
+        elif r.kind in "oc" and SEGMENT.fullmatch(r.data.decode()):
+            self.segments.add(r.file)
+        elif r.kind == "s" and r.file in self.segments:
+            self.syncs += 1
+        elif r.kind == "u" and SEGMENT.fullmatch(r.data.decode()):
+            gone = self.disk.names[r.data.decode()].now
+            closings, intents = closings_and_intents(numbered(bytes(gone)).values())
+            self.expired.update(closings, intents)
+        self.disk.play(r)
+
+    def _hear(self, words):
+        what, guarantee, name = words
+        if what == "forward":
+            self.forwarded[name] = guarantee
+        elif what == "answer":
+            self.answered[name] = guarantee, self.syncs
+        else:
+            self.durable = max(self.durable, int(name))
+
+    def lines(self):
+        """The durable lines that are there, by number."""
+        out = dict(self.promised)
+        for path, what in self.disk.names.items():
+            if SEGMENT.fullmatch(path):
+                found = numbered(bytes(what.now))
+                out.update((n, line) for n, line in found.items() if n <= self.durable)
+        return out
+
+    def must_have_closed(self, killed):
+        """A power cut may cost what nobody had promised to keep; a kill costs nothing.  Of two syncs
+        that end after a call was recorded, the second has it."""
+        if killed:
+            return set(self.forwarded)
+        return {i for i, (g, syncs) in self.answered.items() if g == "d" or self.syncs >= syncs + 2
+                } | {i for i, g in self.forwarded.items() if g == "i"}
+
+    def check(self, found, lines, verdict, killed, tally):
+        numbers = [int(NUMBER.search(line)[1]) for line in lines]
+        assert numbers == sorted(set(numbers)), "numbers do not increase"
+        closings, intents = closings_and_intents(lines)
+        assert not [i for i, n in closings.items() if n > 1], "doubled"
+        assert not [i for i, n in intents.items() if n > 1], "doubled"
+        lost = self.must_have_closed(killed) - self.expired - set(closings)
+        assert not lost, f"lost {sorted(lost)}"
+        left_open = set(intents) - set(closings) - self.expired
+        assert not left_open, f"intents are open: {left_open}"
+        unannounced = {i for i, g in self.forwarded.items() if g == "i"} - set(intents)
+        assert not unannounced - self.expired, f"forwarded without an intent: {unannounced}"
+        there = dict(zip(numbers, lines))
+        for n, line in self.lines().items():
+            assert there.get(n) == line, f"durable line {n} is {there.get(n)}"
+        assert (verdict["unaltered"], verdict["complete"]) == (1, 1) or not lines, verdict
+        self._check_own(found, lines, tally)
+
+    def _check_own(self, found, lines, tally):
+        own = [e for e in map(json.loads, lines) if e["action"].startswith("keytrail.")]
+        said = [e for e in own if e["trail"]["boot"] == own[-1]["trail"]["boot"]] if own else []
+        said = [e["action"] for e in said if e["action"] != "keytrail.checkpoint"]
+        corrupt = found["corrupt"][1] > 0
+        assert found["new"] or found["clean"] or \
+            said == ["keytrail.recover"] + corrupt * ["keytrail.corrupt"], said
+        assert found["missing"] == [0, 0] and found["cut"] == 0, f"no tampering: {found}"
+        assert not corrupt or found["corrupt"][0] > self.durable
+        tally["torn in the middle"] += corrupt
+
+
+class Study:
+    def __init__(self, lives, tally):
+        self.lives, self.tally = lives, tally
+        self.failures = None  # a list: they are expected
+        self.rng = random.Random(SEED)
+
+    def recover(self, world, content, killed, label):
+        folder = self.lives.folder / "state"
+        shutil.rmtree(folder, ignore_errors=True)
+        disk.make(folder, content)
+        self.tally["states"] += 1
+        try:
+            found, lines, verdict = self.lives.live(folder, Plan(0, 32768, 0))
+            world.check(found, lines, verdict, killed, self.tally)
+        except (AssertionError, subprocess.TimeoutExpired) as e:
+            if self.failures is not None:
+                self.failures.append(str(e))
+                return
+            kept = self.keep(content, label)
+            raise AssertionError(f"seed {SEED}, {label}: {e}\nkept in {kept}; again: "
+                                 f"{LIFE} {kept}/state {kept}/key 0 32768 0") from e
+
+    def keep(self, content, label):
+        kept = BUILD / "crash" / "failed" / re.sub(r"\W+", "-", label)
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True)
+        disk.make(kept / "state", content)
+        shutil.copy(self.lives.key, kept / "key")
+        return kept
+
+    def cut(self, content, records, cuts, label, before=None, depth=0):
+        """Play the records; at so many moments, see what a power cut there leaves."""
+        self.tally["traces"] += 1
+        moments = [i for i, r in enumerate(records) if r.kind != "p"] + [len(records)]
+        chosen = collections.Counter(self.rng.choices(moments, k=cuts))
+        world = World(content, before)
+        for i in range(len(records) + 1):
+            for n in range(chosen[i]):
+                self.power_off(world, f"{label} at {i} of {len(records)}, {n}", n, depth)
+            if i < len(records):
+                world.play(records[i])
+
+    def power_off(self, world, label, n, depth):
+        if n == 0:
+            self.recover(world, world.disk.now(), True, f"{label}, killed")
+        state = world.disk.state(f"{SEED} {label}", self.tally)
+        self.recover(world, state, False, label)
+        if self.failures is None and depth < 2 and self.rng.random() < 0.04:
+            plan = Plan(self.rng.choice([0, 5]), 32768, 0)
+            records, _ = self.lives.record(state, plan)
+            self.cut(state, records, 6, f"{label}, again", world, depth + 1)
+
+
+    def killed_at_half(self, content, records):
+        played = disk.Disk(content)
+        for r in records[:len(records) // 2]:
+            played.play(r)
+        return played.now()
+
+
+@pytest.fixture
+def study(tmp_path):
+    return Study(Lives(tmp_path), collections.Counter())
+
+
+def test_what_a_power_cut_leaves_is_recovered(study):
+    content = {}
+    for number, plan in enumerate(PLANS):
+        records, left = study.lives.record(content, plan)
+        budget = STATES * (number + 1) // len(PLANS) - study.tally["states"]
+        study.cut(content, records, max(10, budget * 2 // 5), f"trace {number}")
+        # The next begins where this one ended: well, or by a kill.
+        content = left if number % 2 else study.killed_at_half(content, records)
+    print(f"seed {SEED}: {dict(study.tally)}; lost 0, doubled 0")
+
+
+def test_a_disk_that_lies_is_noticed(study):
+    """The check can fail: where no sync counts, answered calls are lost, and the oracle says so."""
+    study.failures = []
+    records, _ = study.lives.record({}, PLANS[0], lies=True)
+    study.cut({}, records, 40, "a disk that lies")
+    assert any(f.startswith(("lost", "durable line")) for f in study.failures)
+
+
+def test_the_trace_is_what_happened(study):
+    """Nothing that the process did has escaped the recorder."""
+    records, left = study.lives.record({}, PLANS[1])
+    played = disk.Disk({})
+    for r in records:
+        played.play(r)
+    assert played.now() == left
