@@ -123,6 +123,8 @@ prepare_file(
 		errno = rc;
 		return err_set_errno(err, "reserve %lld bytes for %s", (long long)total, name);
 	}
+	if (fdatasync(fd) == -1)
+		return err_set_errno(err, "sync %s", name);
 	return ring_write_header(fd, opts, *epoch, name, err);
 }
 
