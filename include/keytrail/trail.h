@@ -47,7 +47,8 @@ struct trail_opts {
 	const struct trail_io *io; /* NULL: the disk */
 };
 
-/* What opening found; goes into keytrail.start, .recover and .corrupt. */
+/* What opening found; goes into keytrail.start, .recover, .corrupt and .tamper.  Every start is told
+ * of it until trail_recovery_recorded. */
 struct trail_recovery {
 	bool new_log;
 	bool clean;			   /* the previous run ended by TERM */
@@ -66,7 +67,9 @@ struct trail_recovery {
  * err.  The directory is made when it is missing and `create`. */
 int trail_open(
     const struct trail_opts *opts, struct trail **out, struct trail_recovery *rec, struct err *err);
-/* clean: everything is synced, say so in the state page. */
+/* The events that tell of it are durable. */
+void trail_recovery_recorded(struct trail *t);
+/* clean: everything is synced, say so in the state page; after trail_recovery_recorded only. */
 void trail_close(struct trail *t, bool clean);
 
 const char *trail_log_id(const struct trail *t); /* TRAIL_ID_SIZE - 1 hex digits */

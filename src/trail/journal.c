@@ -176,6 +176,9 @@ journal_commit(struct journal *j)
 	j->pending = j->recorded = j->waiting = 0;
 	j->failures = 0;
 	buf_consume(&j->own, buf_size(&j->own));
+	if (j->untold)
+		trail_recovery_recorded(j->opts.trail);
+	j->untold = false;
 	check_room(j, clock_mono_ns());
 	FAULT_POINT("journal.before_release");
 	release(j);
@@ -456,6 +459,7 @@ journal_new(const struct journal_opts *opts, struct err *err)
 		return NULL;
 	}
 	j->opts = *opts;
+	j->untold = true;
 	if (opts->recovery != NULL)
 		j->recovery = *opts->recovery;
 	j->opts.recovery = opts->recovery != NULL ? &j->recovery : NULL;

@@ -63,6 +63,7 @@ struct journal {
 	size_t ntold;
 
 	/* the thread's own */
+	bool untold; /* what opening the trail found is not durable yet */
 	enum ring_state state;
 	unsigned failures;	    /* since the last good commit */
 	uint64_t pending, recorded; /* numbered and not durable; of these, counted */

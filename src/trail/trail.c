@@ -188,11 +188,38 @@ count_segments(struct trail *t, struct err *err)
 static struct trail_state_info
 state_info(const struct trail *t)
 {
-	struct trail_state_info info = { .mark = t->mark, .base = t->base };
+	struct trail_state_info info = {
+		.mark = t->mark, .base = t->base, .unrecorded = !t->recorded, .found = t->found
+	};
 
 	memcpy(info.log, t->log, TRAIL_ID_SIZE);
 	memcpy(info.boot, t->boot, TRAIL_ID_SIZE);
 	return info;
+}
+
+int
+trail_identify(struct trail *t, bool clean, struct err *err)
+{
+	struct trail_state_info info = state_info(t);
+
+	info.clean = clean;
+	return trail_state_identify(t->state, &info, err);
+}
+
+/* A start that recorded nothing hands on what it found. */
+static void
+inherit(struct trail *t, const struct trail_state_info *before)
+{
+	bool new_log = t->found.new_log;
+
+	if (before->valid && before->unrecorded) {
+		t->found = before->found;
+	} else if (before->valid && strcmp(before->log, t->log) == 0) {
+		t->found.clean = before->clean;
+		if (trail_is_id(before->boot))
+			memcpy(t->found.previous_boot, before->boot, TRAIL_ID_SIZE);
+	}
+	t->found.new_log |= new_log;
 }
 
 static int
@@ -204,31 +231,28 @@ create_state(struct trail *t, struct err *err)
 }
 
 static int
-open_trail(
-    struct trail *t, const struct trail_opts *opts, struct trail_recovery *rec, struct err *err)
+open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 {
 	struct trail_state_info before;
 
 	if (find_group(t, opts->group, err) == -1 || open_directory(t, opts->create, err) == -1 ||
 	    lock_directory(t, err) == -1 || trail_state_load(t->dirfd, &before, err) == -1 ||
-	    identify(t, opts, &before, &rec->new_log, err) == -1)
+	    identify(t, opts, &before, &t->found.new_log, err) == -1)
 		return -1;
 	trail_load_holds(t);
+	inherit(t, &before);
 	/* The state of another log says nothing of this one. */
 	before.valid = before.valid && strcmp(before.log, t->log) == 0;
-	rec->clean = before.valid && before.clean;
-	if (before.valid && trail_is_id(before.boot))
-		memcpy(rec->previous_boot, before.boot, TRAIL_ID_SIZE);
 	write_member(t);
 	if (opts->signed_log != NULL && strcmp(opts->signed_log, t->log) == 0)
 		t->used = t->base + opts->signed_size;
 	if (t->used >= TRAIL_NAME_END)
 		t->used = 0;
-	if (trail_recover(t, &before, rec, err) == -1)
+	if (trail_recover(t, &before, err) == -1)
 		return -1;
 	FAULT_POINT("recover.after_segments");
 	if (create_state(t, err) == -1 || count_segments(t, err) == -1 ||
-	    trail_recover_rings(t, rec, err) == -1)
+	    trail_recover_rings(t, err) == -1)
 		return -1;
 	return 0;
 }
@@ -240,7 +264,6 @@ trail_open(
 	struct trail *t;
 
 	assert(opts->segment_size > 0);
-	*rec = (struct trail_recovery){ 0 };
 	if ((t = calloc(1, sizeof(*t))) == NULL)
 		return err_set_errno(err, "%s", opts->dir);
 	pthread_mutex_init(&t->holds_lock, NULL);
@@ -252,10 +275,11 @@ trail_open(
 		trail_free(t);
 		return err_set_errno(err, "%s", opts->dir);
 	}
-	if (open_trail(t, opts, rec, err) == -1) {
+	if (open_trail(t, opts, err) == -1) {
 		trail_free(t);
 		return -1;
 	}
+	*rec = t->found;
 	*out = t;
 	return 0;
 }
@@ -294,11 +318,21 @@ trail_close(struct trail *t, bool clean)
 {
 	struct err err;
 
-	if (clean && t->open.fd != -1 && trail_write(t, &err) == 0 && trail_sync(t, &err) == 0) {
+	if (clean && t->recorded && t->open.fd != -1 && trail_write(t, &err) == 0 &&
+	    trail_sync(t, &err) == 0) {
 		t->io.truncate(t->io.arg, t->open.fd, (off_t)t->open.offset);
-		trail_state_set_clean(t->state, &err);
+		trail_identify(t, true, &err);
 	}
 	trail_free(t);
+}
+
+void
+trail_recovery_recorded(struct trail *t)
+{
+	struct err err;
+
+	t->recorded = true;
+	trail_identify(t, false, &err);
 }
 
 const char *

@@ -28,7 +28,9 @@ struct trail_state;
 struct trail_state_info {
 	bool valid;
 	bool clean;
-	uint64_t base; /* the number before the log's first line */
+	uint64_t base;	 /* the number before the log's first line */
+	bool unrecorded; /* what recovery found is in no event yet: */
+	struct trail_recovery found;
 	char log[TRAIL_ID_SIZE];
 	char boot[TRAIL_ID_SIZE];
 	struct trail_mark mark;
@@ -45,7 +47,9 @@ bool trail_state_mend(struct trail_state *s, const struct trail_state_info *info
 void trail_state_publish(struct trail_state *s, const struct trail_mark *m);
 /* False when the page is being overwritten faster than it can be read, or is damaged. */
 bool trail_state_read(const struct trail_state *s, struct trail_mark *out);
-int trail_state_set_clean(struct trail_state *s, struct err *err);
+/* All of the content but the mark. */
+int trail_state_identify(
+    struct trail_state *s, const struct trail_state_info *info, struct err *err);
 
 /* ---- trail_segment: names, lists, and the pieces of a file ---- */
 
@@ -115,6 +119,8 @@ struct trail {
 	uint64_t base; /* the number before the log's first line */
 	gid_t gid;     /* of the segments; (gid_t)-1: as it comes */
 	struct trail_state *state;
+	struct trail_recovery found;
+	bool recorded; /* it is in events */
 	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
 	char member[128]; /* of every line: from boot to seq */
 	size_t nmember;
@@ -150,9 +156,10 @@ bool trail_is_held(const struct trail *t, uint64_t first, uint64_t last);
 
 /* ---- trail_recover ---- */
 
-/* Make segments and rings one whole, and the trail ready to append. */
-int trail_recover(struct trail *t, const struct trail_state_info *before,
-    struct trail_recovery *rec, struct err *err);
-int trail_recover_rings(struct trail *t, struct trail_recovery *rec, struct err *err);
+/* Make segments and rings one whole, and the trail ready to append; t->found. */
+int trail_recover(struct trail *t, const struct trail_state_info *before, struct err *err);
+int trail_recover_rings(struct trail *t, struct err *err);
+/* The state page, but for the mark, as t has it now. */
+int trail_identify(struct trail *t, bool clean, struct err *err);
 
 #endif

@@ -139,7 +139,7 @@ end_last(struct scan *s, int fd, uint64_t first, struct bad *bad)
 	}
 	if (bad->at < bad->end) {
 		s->keep = copy_aside(s, fd, first, ".torn", bad->at, bad->end, &err) == -1;
-		s->rec->torn_bytes = bad->end - bad->at;
+		s->rec->torn_bytes += bad->end - bad->at;
 	}
 }
 
@@ -297,10 +297,9 @@ choose_segment(struct scan *s, bool any, struct err *err)
 }
 
 int
-trail_recover(struct trail *t, const struct trail_state_info *before, struct trail_recovery *rec,
-    struct err *err)
+trail_recover(struct trail *t, const struct trail_state_info *before, struct err *err)
 {
-	struct scan s = { .t = t, .rec = rec };
+	struct scan s = { .t = t, .rec = &t->found };
 	struct trail_list l;
 	int rc = -1;
 

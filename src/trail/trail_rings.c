@@ -340,7 +340,7 @@ append_recovered(struct rings *r, struct slice line, int64_t now, struct err *er
 }
 
 static int
-append_unknown(struct rings *r, struct trail_recovery *rec, int64_t now, struct err *err)
+append_unknown(struct rings *r, int64_t now, struct err *err)
 {
 	for (size_t i = 0; i < r->nheld; i++) {
 		const struct held *h = &r->held[i];
@@ -351,15 +351,15 @@ append_unknown(struct rings *r, struct trail_recovery *rec, int64_t now, struct 
 		    append_recovered(r, h->line, now, err) == -1)
 			return -1;
 		if (h->slot)
-			rec->from_slots++;
+			r->t->found.from_slots++;
 		else
-			rec->from_rings++;
+			r->t->found.from_rings++;
 	}
 	return 0;
 }
 
 static int
-close_intents(struct rings *r, struct trail_recovery *rec, int64_t now, struct err *err)
+close_intents(struct rings *r, int64_t now, struct err *err)
 {
 	char text[TRAIL_LINE_MAX];
 
@@ -368,24 +368,24 @@ close_intents(struct rings *r, struct trail_recovery *rec, int64_t now, struct e
 
 		if (append_recovered(r, (struct slice){ text, n }, now, err) == -1)
 			return -1;
-		rec->intents_closed++;
+		r->t->found.intents_closed++;
 	}
 	return 0;
 }
 
 static int
-append_all(struct rings *r, struct trail_recovery *rec, struct err *err)
+append_all(struct rings *r, struct err *err)
 {
 	int64_t now = clock_wall_ns();
 
-	if (append_unknown(r, rec, now, err) == -1 || close_intents(r, rec, now, err) == -1 ||
+	if (append_unknown(r, now, err) == -1 || close_intents(r, now, err) == -1 ||
 	    trail_write(r->t, err) == -1 || trail_sync(r->t, err) == -1)
 		return -1;
 	return 0;
 }
 
 static int
-read_ring(struct rings *r, const char *name, struct trail_recovery *rec, struct err *err)
+read_ring(struct rings *r, const char *name, struct err *err)
 {
 	uint64_t segment, offset;
 	bool cut;
@@ -396,21 +396,23 @@ read_ring(struct rings *r, const char *name, struct trail_recovery *rec, struct 
 		return err_prefix(err, "%s", r->t->path);
 	if (segment != 0)
 		look_from(r, segment, offset);
-	rec->rings_cut += cut;
+	r->t->found.rings_cut += cut;
 	return 0;
 }
 
 static int
-recover_all(struct rings *r, struct trail_recovery *rec, struct err *err)
+recover_all(struct rings *r, struct err *err)
 {
 	if (list_rings(r, err) == -1)
 		return -1;
 	for (size_t i = 0; i < r->nnames; i++)
-		if (read_ring(r, r->names[i], rec, err) == -1)
+		if (read_ring(r, r->names[i], err) == -1)
 			return -1;
-	if (r->marked && (mark_all_known(r, err) == -1 || append_all(r, rec, err) == -1))
+	if (r->marked && (mark_all_known(r, err) == -1 || append_all(r, err) == -1))
 		return -1;
 	FAULT_POINT("recover.after_rings");
+	if (trail_identify(r->t, false, err) == -1)
+		return -1;
 	for (size_t i = 0; i < r->nnames; i++)
 		if (ring_clear(r->t->dirfd, r->names[i], err) == -1)
 			return err_prefix(err, "%s", r->t->path);
@@ -418,10 +420,10 @@ recover_all(struct rings *r, struct trail_recovery *rec, struct err *err)
 }
 
 int
-trail_recover_rings(struct trail *t, struct trail_recovery *rec, struct err *err)
+trail_recover_rings(struct trail *t, struct err *err)
 {
 	struct rings r = { .t = t };
-	int rc = recover_all(&r, rec, err);
+	int rc = recover_all(&r, err);
 
 	for (size_t i = 0; i < r.nheld; i++)
 		free_slice(r.held[i].line);

@@ -10,30 +10,40 @@
 #include <unistd.h>
 
 #define MAGIC	  "KTSTATE\n"
-#define VERSION	  2
+#define VERSION	  3
 #define PAGE	  4096
+#define SECTOR	  512
 #define TRIES_MAX 1000
 
-/* Two slots, written in turn: whoever is killed while writing one leaves the other. */
+/* Of marks and of identities there are two each, written in turn: whoever is killed while writing
+ * one leaves the other, and so does a power cut. */
 struct slot {
 	_Atomic uint64_t seq, segment, offset, generation;
 	_Atomic uint64_t sum;
 };
 
-/* All within one disk sector. */
+struct identity {
+	uint64_t generation;
+	uint64_t base;
+	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
+	bool clean, unrecorded;
+	struct trail_recovery found;
+	_Atomic uint64_t sum; /* of all before */
+};
+
 struct page {
 	char magic[8];
 	uint32_t version;
-	uint32_t sum; /* of base, log and boot */
-	uint64_t base;
-	char log[TRAIL_ID_SIZE - 1];
-	char boot[TRAIL_ID_SIZE - 1];
-	_Atomic uint64_t clean;
 	_Atomic uint64_t generation; /* the slot to read is the one of its lowest bit */
 	struct slot slots[2];
+	struct {
+		_Alignas(SECTOR) struct identity of;
+	} identities[2];
 };
 
-_Static_assert(sizeof(struct page) <= 512, "the state page must not be torn by a power cut");
+_Static_assert(offsetof(struct page, identities) <= SECTOR && sizeof(struct identity) <= SECTOR &&
+		   sizeof(struct page) <= PAGE,
+    "the parts of the state page must not be torn by a power cut");
 
 struct trail_state {
 	struct page *page;
@@ -49,12 +59,44 @@ slot_sum(uint64_t generation, const struct trail_mark *m)
 	return crc32c(0, words, sizeof(words));
 }
 
-static uint32_t
-identity_sum(const struct page *p)
+static uint64_t
+identity_sum(const struct identity *id)
 {
-	uint32_t sum = crc32c(0, &p->base, sizeof(p->base));
+	return crc32c(0, id, offsetof(struct identity, sum));
+}
 
-	return crc32c(crc32c(sum, p->log, sizeof(p->log)), p->boot, sizeof(p->boot));
+/* The latest valid one, or NULL. */
+static const struct identity *
+find_identity(const struct page *p)
+{
+	const struct identity *best = NULL;
+
+	for (size_t i = 0; i < 2; i++) {
+		const struct identity *id = &p->identities[i].of;
+
+		if (id->generation > 0 && id->sum == identity_sum(id) &&
+		    (best == NULL || id->generation > best->generation))
+			best = id;
+	}
+	return best;
+}
+
+static void
+store_identity(struct page *p, const struct trail_state_info *info)
+{
+	const struct identity *last = find_identity(p);
+	struct identity next = { .generation = last != NULL ? last->generation + 1 : 1,
+		.base = info->base,
+		.clean = info->clean,
+		.unrecorded = info->unrecorded,
+		.found = info->found };
+	struct identity *to = &p->identities[next.generation & 1].of;
+
+	memcpy(next.log, info->log, sizeof(next.log));
+	memcpy(next.boot, info->boot, sizeof(next.boot));
+	memcpy(to, &next, offsetof(struct identity, sum));
+	FAULT_POINT("state.within_identity");
+	atomic_store_explicit(&to->sum, identity_sum(&next), memory_order_release);
 }
 
 static void
@@ -95,6 +137,7 @@ trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
 		struct page page;
 	} file = { { 0 } };
 	const struct page *p = &file.page;
+	const struct identity *id;
 	struct trail_mark m;
 	uint64_t generation, best = 0;
 	int fd;
@@ -107,7 +150,7 @@ trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
 		return err_set_errno(err, "read state");
 	}
 	close(fd);
-	if (!page_valid(p) || p->sum != identity_sum(p))
+	if (!page_valid(p) || (id = find_identity(p)) == NULL)
 		return 0;
 	for (size_t i = 0; i < 2; i++)
 		if (slot_load(&p->slots[i], &generation, &m) &&
@@ -116,10 +159,12 @@ trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
 			out->mark = m;
 			best = generation;
 		}
-	out->base = p->base;
-	memcpy(out->log, p->log, sizeof(p->log));
-	memcpy(out->boot, p->boot, sizeof(p->boot));
-	out->clean = p->clean == 1;
+	out->base = id->base;
+	memcpy(out->log, id->log, sizeof(out->log));
+	memcpy(out->boot, id->boot, sizeof(out->boot));
+	out->clean = id->clean;
+	out->unrecorded = id->unrecorded;
+	out->found = id->found;
 	return 0;
 }
 
@@ -156,27 +201,37 @@ fail:
 	return -1;
 }
 
-static void
-fill_page(struct trail_state *s, const struct trail_state_info *info)
+static int
+sync_page(struct trail_state *s, struct err *err)
+{
+	if (msync(s->page, PAGE, MS_SYNC) == -1)
+		return err_set_errno(err, "sync state");
+	return 0;
+}
+
+/* The identity first: it has what the mark hides. */
+static int
+fill_page(struct trail_state *s, const struct trail_state_info *info, struct err *err)
 {
 	struct page *p = s->page;
 
+	store_identity(p, info);
+	if (sync_page(s, err) == -1)
+		return -1;
 	trail_state_publish(s, &info->mark);
-	p->base = info->base;
-	memcpy(p->log, info->log, sizeof(p->log));
-	memcpy(p->boot, info->boot, sizeof(p->boot));
-	p->sum = identity_sum(p);
 	p->version = VERSION;
 	memcpy(p->magic, MAGIC, sizeof(p->magic));
-	atomic_store_explicit(&p->clean, 0, memory_order_release);
+	return sync_page(s, err);
 }
 
 bool
 trail_state_mend(struct trail_state *s, const struct trail_state_info *info)
 {
+	struct err err;
+
 	if (!mapguard_was_cut(s->guard))
 		return false;
-	fill_page(s, info);
+	fill_page(s, info, &err);
 	return true;
 }
 
@@ -186,10 +241,10 @@ trail_state_create(
 {
 	if (map_page(dirfd, O_RDWR | O_CREAT, PROT_READ | PROT_WRITE, out, err) == -1)
 		return -1;
-	fill_page(*out, info);
-	if (msync((*out)->page, PAGE, MS_SYNC) == -1) {
+	if (fill_page(*out, info, err) == -1) {
 		trail_state_unmap(*out);
-		return err_set_errno(err, "sync state");
+		*out = NULL;
+		return -1;
 	}
 	return 0;
 }
@@ -248,10 +303,8 @@ trail_state_read(const struct trail_state *s, struct trail_mark *out)
 }
 
 int
-trail_state_set_clean(struct trail_state *s, struct err *err)
+trail_state_identify(struct trail_state *s, const struct trail_state_info *info, struct err *err)
 {
-	atomic_store_explicit(&s->page->clean, 1, memory_order_release);
-	if (msync(s->page, PAGE, MS_SYNC) == -1)
-		return err_set_errno(err, "sync state");
-	return 0;
+	store_identity(s->page, info);
+	return sync_page(s, err);
 }

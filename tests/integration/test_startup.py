@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from backend import ok
-from support import PATIENCE, Keytrail
+from support import PATIENCE, Keytrail, segments
 
 FAILED, BAD_CONFIGURATION = 1, 78
 
@@ -90,3 +90,26 @@ def test_a_dead_key_service_is_no_reason_not_to_start(keytrail):
     """Calls get their 502; it may come later."""
     sidecar = keytrail(config={"upstream": {"address": "127.0.0.1:9"}})
     assert sidecar.call("GET", "/api/v2/keys").status == 502
+
+
+def test_a_start_in_vain_hides_no_damage(keytrail, raw_backend):
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend)
+    for _ in range(5):
+        sidecar.call("GET", "/api/v2/keys")
+    sidecar.stop()
+    segment = segments(sidecar.trail_dir)[-1]
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-40] + b"?" + whole[-39:])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        other = keytrail(backend, {
+            "listen": {"address": "127.0.0.1:%d" % taken.getsockname()[1]},
+            "audit": {"trail": str(sidecar.trail_dir)}}, start=False)
+        code, line = start_in_vain(other)
+        assert code == FAILED and "in use" in line
+    segment.write_bytes(whole)  # what was found is told all the same
+    sidecar.start()
+    last = whole.count(b"\n")
+    corrupt = sidecar.wait_own("keytrail.corrupt")[0]["details"]
+    assert (corrupt["first"], corrupt["last"]) == (last, last)
+    assert sidecar.own("keytrail.start")[-1]["details"]["clean"] is True

@@ -60,11 +60,13 @@ try_open(struct fixture *f, const struct trail_io *io)
 	return trail_open(&opts, &f->t, &f->rec, &f->err);
 }
 
+/* And record what that found, as the journal does. */
 static void
 open_trail(struct fixture *f)
 {
 	if (try_open(f, NULL) == -1)
 		fail_msg("%s", f->err.msg);
+	trail_recovery_recorded(f->t);
 }
 
 static void
@@ -171,6 +173,16 @@ flip_byte(const char *path, long at)
 	c ^= 1;
 	assert_int_equal(pwrite(fd, &c, 1, at), 1);
 	close(fd);
+}
+
+static void
+commit_ring(struct ring *r, const char *text)
+{
+	size_t n = strlen(text);
+
+	assert_true(ring_claim(r, n));
+	memcpy(ring_line(r, n), text, n);
+	ring_commit(r, n, n, RING_DURABLE);
 }
 
 struct seen {
@@ -744,6 +756,78 @@ durable_lines_that_are_gone_are_missed(void **state)
 	assert_int_equal(read_all(f, 0).n, 3);
 }
 
+/* A start that fails, or is killed, before anything is recorded: the next one is told the same. */
+static void
+findings_stay_until_they_are_recorded(void **state)
+{
+	struct fixture *f = *state;
+	char boot[TRAIL_ID_SIZE];
+	struct ring *r;
+
+	assert_int_equal(try_open(f, NULL), 0);
+	close_trail(f, true);
+	open_trail(f);
+	assert_true(f->rec.new_log);
+	strcpy(boot, trail_boot_id(f->t));
+	append_durable(f, 9);
+	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.0", &(struct ring_opts){ .size = 4096 },
+			     &r, &f->err),
+	    0);
+	commit_ring(r, "{\"action\":\"held\",\"id\":\"c\"");
+	ring_close(r);
+	close_trail(f, false);
+	flip_byte(segment_path(f, 1), 30);
+	assert_int_equal(truncate(segment_path(f, 1), file_size(segment_path(f, 1)) - 400), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(try_open(f, NULL), 0);
+		assert_string_equal(f->rec.previous_boot, boot);
+		assert_false(f->rec.clean || f->rec.new_log);
+		assert_int_equal(f->rec.corrupt_first, 1);
+		assert_int_equal(f->rec.corrupt_last, 9);
+		assert_int_equal(f->rec.corrupt_lines, 2);
+		assert_int_equal(f->rec.from_rings, 1);
+		close_trail(f, i == 0);
+	}
+	open_trail(f);
+	assert_int_equal(f->rec.corrupt_last, 9);
+	strcpy(boot, trail_boot_id(f->t));
+	close_trail(f, true);
+	open_trail(f);
+	assert_string_equal(f->rec.previous_boot, boot);
+	assert_true(f->rec.clean);
+	assert_int_equal(f->rec.corrupt_lines + f->rec.from_rings, 0);
+}
+
+/* As a kill leaves it in the middle of writing one of them. */
+static void
+either_half_of_the_state_page_may_be_damaged(void **state)
+{
+	struct fixture *f = *state;
+	char page[4096], junk[100], log[TRAIL_ID_SIZE];
+	unsigned clean = 0;
+
+	open_trail(f);
+	strcpy(log, trail_log_id(f->t));
+	append_durable(f, 3);
+	close_trail(f, true);
+	read_file(path_of(f, "state"), page, sizeof(page));
+	memset(junk, 0xff, sizeof(junk));
+	for (size_t at = 512; at <= 1024; at += 512) {
+		char damaged[4096];
+
+		memcpy(damaged, page, sizeof(page));
+		memcpy(damaged + at, junk, sizeof(junk));
+		write_file(path_of(f, "state"), damaged, sizeof(damaged));
+		unlink(path_of(f, "log"));
+		open_trail(f);
+		assert_string_equal(trail_log_id(f->t), log);
+		assert_string_not_equal(f->rec.previous_boot, "");
+		clean += f->rec.clean;
+		close_trail(f, false);
+	}
+	assert_int_equal(clean, 1);
+}
+
 static void
 a_vanished_segment_is_missed(void **state)
 {
@@ -837,16 +921,6 @@ foreign_files_are_left_alone(void **state)
 }
 
 /* ---- what only the rings held ---- */
-
-static void
-commit_ring(struct ring *r, const char *text)
-{
-	size_t n = strlen(text);
-
-	assert_true(ring_claim(r, n));
-	memcpy(ring_line(r, n), text, n);
-	ring_commit(r, n, n, RING_DURABLE);
-}
 
 static void
 ring_lines_are_recovered_once_each(void **state)
@@ -1534,6 +1608,8 @@ main(void)
 		TEST(a_corrupt_line_costs_no_other),
 		TEST(the_last_durable_line_is_corrupt_and_not_torn),
 		TEST(durable_lines_that_are_gone_are_missed),
+		TEST(findings_stay_until_they_are_recorded),
+		TEST(either_half_of_the_state_page_may_be_damaged),
 		TEST(a_vanished_segment_is_missed),
 		TEST(an_emptied_directory_does_not_reuse_numbers),
 		TEST(a_stale_state_page_loses_nothing),
