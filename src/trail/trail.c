@@ -46,25 +46,31 @@ open_directory(struct trail *t, bool create, struct err *err)
 	return 0;
 }
 
-/* The owner's pid is in the file, for the one who finds it locked. */
+static int
+refuse_second(struct trail *t, struct err *err)
+{
+	char text[24] = "";
+	long pid;
+
+	if (pread(t->lockfd, text, sizeof(text) - 1, 0) > 0 && (pid = strtol(text, NULL, 10)) > 0)
+		return err_set(err, "%s: locked by process %ld", t->path, pid);
+	return err_set(err, "%s: locked by another process", t->path);
+}
+
+/* The lock is on the directory, which nobody can remove and make again under its writer; the file
+ * holds the owner's pid, for the one who finds it locked. */
 static int
 lock_directory(struct trail *t, struct err *err)
 {
-	char text[24] = "";
-	ssize_t n;
-	long pid;
+	char text[24];
+	int n;
 
-	if ((t->lockfd = openat(
-		 t->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1)
+	if ((t->lockfd = openat(t->dirfd, "lock",
+		 O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600)) == -1)
 		return err_set_errno(err, "%s: open lock", t->path);
-	if (flock(t->lockfd, LOCK_EX | LOCK_NB) == -1) {
-		if (errno != EWOULDBLOCK)
-			return err_set_errno(err, "%s: lock", t->path);
-		n = pread(t->lockfd, text, sizeof(text) - 1, 0);
-		if (n > 0 && (pid = strtol(text, NULL, 10)) > 0)
-			return err_set(err, "%s: locked by process %ld", t->path, pid);
-		return err_set(err, "%s: locked by another process", t->path);
-	}
+	if (flock(t->dirfd, LOCK_EX | LOCK_NB) == -1)
+		return errno == EWOULDBLOCK ? refuse_second(t, err)
+					    : err_set_errno(err, "%s: lock", t->path);
 	n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
 	if (ftruncate(t->lockfd, 0) == -1 || pwrite(t->lockfd, text, (size_t)n, 0) != n)
 		return err_set_errno(err, "%s: write lock", t->path);

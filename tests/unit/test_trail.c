@@ -556,6 +556,9 @@ a_directory_has_one_writer_and_names_it(void **state)
 	assert_int_equal(try_open(&second, NULL), -1);
 	snprintf(want, sizeof(want), "%s: locked by process %ld", f->dir, (long)getpid());
 	assert_string_equal(second.err.msg, want);
+	unlink(path_of(f, "lock"));
+	assert_int_equal(try_open(&second, NULL), -1);
+	assert_non_null(strstr(second.err.msg, "locked by another process"));
 	close_trail(f, true);
 	assert_int_equal(try_open(&second, NULL), 0);
 	trail_close(second.t, true);
