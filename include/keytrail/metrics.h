@@ -66,7 +66,9 @@ enum metric_id {
 	METRIC_SINK_DELIVERED,	 /* by sink */
 	METRIC_SINK_REJECTED,	 /* by sink */
 	METRIC_SINK_FILTERED,	 /* by sink */
+	METRIC_SINK_MISSING,	 /* by sink */
 	METRIC_SINK_RETRIES,	 /* by sink */
+	METRIC_SINK_DUE,	 /* gauge by sink */
 	METRIC_SINK_LAG_EVENTS,	 /* gauge by sink */
 	METRIC_SINK_LAG_SECONDS, /* gauge by sink: age of the oldest undelivered event */
 	METRIC_SINK_UP,		 /* gauge by sink: last attempt was not a failure */

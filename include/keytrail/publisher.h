@@ -25,6 +25,7 @@ struct publisher_opts {
 	const struct config *config; /* sinks, trail directory */
 	int dirfd;
 	struct metrics *metrics;
+	struct metrics_shard *shard; /* the main thread's */
 	struct log *log;
 	/* A sink's reader stepped over damage between these numbers; on its thread.  Or NULL. */
 	void (*corrupt)(void *arg, uint64_t first, uint64_t last);
@@ -47,11 +48,20 @@ uint64_t publisher_keep_seq(struct publisher *p);
 int publisher_reload(struct publisher *p, const struct config *next, struct err *err);
 void publisher_reopen(struct publisher *p); /* USR1 */
 
+/* Numbers of the trail, since the sink began in this process; each of them is in one of the first
+ * four. */
+struct publisher_counts {
+	uint64_t delivered, rejected, filtered;
+	uint64_t missing; /* gone from the trail, or damaged, when their turn came */
+	uint64_t retries;
+};
+
 struct publisher_sink_status {
 	char name[64];
 	const char *type;
-	uint64_t delivered, rejected, filtered, retries;
-	uint64_t waiting;      /* durable and not yet delivered, filtered or rejected */
+	struct publisher_counts counts;
+	uint64_t due; /* durable, above where the sink began: counts and waiting */
+	uint64_t waiting;
 	double oldest_seconds; /* age of the oldest waiting event */
 	bool up;
 	char last_error[256]; /* our words */
@@ -59,8 +69,8 @@ struct publisher_sink_status {
 /* Main thread.  Fills at most n; returns how many sinks there are. */
 size_t publisher_status(struct publisher *p, struct publisher_sink_status *out, size_t n);
 
-/* Before a scrape: the sinks' lag and up, in the main thread's shard. */
-void publisher_set_gauges(struct publisher *p, struct metrics_shard *shard);
+/* Before a scrape: all that the metrics tell of the sinks. */
+void publisher_set_gauges(struct publisher *p);
 
 /* After journal_stop.  Give the sinks until deadline_ns (monotonic), then stop their threads, which
  * takes up to three seconds more; a thread whose write does not return then is left behind, and its

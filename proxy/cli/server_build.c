@@ -186,6 +186,7 @@ open_journal(struct server *s, struct err *err)
 	struct publisher_opts popts = { .config = s->config,
 		.dirfd = trail_dirfd(s->trail),
 		.metrics = s->metrics,
+		.shard = s->shard,
 		.log = s->log,
 		.corrupt = on_corrupt,
 		.corrupt_arg = s };

@@ -69,7 +69,7 @@ refresh(void *arg)
 	metrics_set(s->shard, METRIC_LOG_DROPPED, 0, (double)log_dropped_total(s->log));
 	metrics_set(s->shard, METRIC_DEGRADED, 0, left > 0);
 	metrics_set(s->shard, METRIC_DEGRADED_REMAINING, 0, (double)left / CLOCK_NS_PER_S);
-	publisher_set_gauges(s->publisher, s->shard);
+	publisher_set_gauges(s->publisher);
 	if (s->snapshot->server != NULL)
 		metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY, 0,
 		    (double)tls_not_after(s->snapshot->server));
@@ -137,10 +137,11 @@ status_sink(const struct publisher_sink_status *st, struct buf *out)
 
 	buf_printf(out,
 	    "{\"name\":\"%s\",\"type\":\"%s\",\"up\":%s,\"lastError\":%.*s,\"delivered\":%" PRIu64
-	    ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64 ",\"retries\":%" PRIu64
-	    ",\"waiting\":%" PRIu64 ",\"oldestSeconds\":%.3f}",
-	    st->name, st->type, st->up ? "true" : "false", (int)n, error, st->delivered,
-	    st->rejected, st->filtered, st->retries, st->waiting, st->oldest_seconds);
+	    ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64 ",\"missing\":%" PRIu64
+	    ",\"retries\":%" PRIu64 ",\"waiting\":%" PRIu64 ",\"oldestSeconds\":%.3f}",
+	    st->name, st->type, st->up ? "true" : "false", (int)n, error, st->counts.delivered,
+	    st->counts.rejected, st->counts.filtered, st->counts.missing, st->counts.retries,
+	    st->waiting, st->oldest_seconds);
 }
 
 static void

@@ -121,6 +121,11 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    "Events that a sink refused for good; they are in its quarantine file."),
 	[METRIC_SINK_FILTERED] = COUNTER(
 	    "sink_events_filtered", LABELS_SINK, "Events that the sink's settings leave out."),
+	[METRIC_SINK_MISSING] = COUNTER("sink_events_missing", LABELS_SINK,
+	    "Events that were gone from the trail, or damaged, when the sink came to them."),
+	[METRIC_SINK_DUE] = GAUGE_UNSET("sink_events_due", NULL, LABELS_SINK,
+	    "Durable events since the sink's place at the start, whoever made them durable: always "
+	    "delivered + rejected + filtered + missing + `keytrail_sink_lag_events`."),
 	[METRIC_SINK_RETRIES] =
 	    COUNTER("sink_retries", LABELS_SINK, "Deliveries that failed and were put off."),
 	[METRIC_SINK_LAG_EVENTS] = GAUGE_UNSET(

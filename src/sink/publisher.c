@@ -91,6 +91,22 @@ begin(struct place *s, const struct config_sink *cfg, struct err *err)
 	return 0;
 }
 
+static uint64_t
+shown(const struct place *s, enum metric_id id)
+{
+	return (uint64_t)metrics_value(s->p->metrics, id, s->metric);
+}
+
+static struct publisher_counts
+shown_counts(const struct place *s)
+{
+	return (struct publisher_counts){ .delivered = shown(s, METRIC_SINK_DELIVERED),
+		.rejected = shown(s, METRIC_SINK_REJECTED),
+		.filtered = shown(s, METRIC_SINK_FILTERED),
+		.missing = shown(s, METRIC_SINK_MISSING),
+		.retries = shown(s, METRIC_SINK_RETRIES) };
+}
+
 static void
 reset(struct place *s, const struct config *config, const char *type)
 {
@@ -103,11 +119,9 @@ reset(struct place *s, const struct config *config, const char *type)
 	s->failures = 0;
 	s->random = (uint64_t)clock_wall_ns() ^ ((uint64_t)s->index << 32) ^ (uint64_t)getpid();
 	atomic_store(&s->keep, s->pos.seq + 1);
-	atomic_store(&s->counted, s->pos.seq);
-	atomic_store(&s->delivered, 0);
-	atomic_store(&s->rejected, 0);
-	atomic_store(&s->filtered, 0);
-	atomic_store(&s->retries, 0);
+	s->before = shown_counts(s);
+	s->counts = (struct publisher_counts){ 0 };
+	publisher_begin_at(s, s->pos.seq);
 	atomic_store(&s->up, true);
 }
 
@@ -138,8 +152,6 @@ start_sink(struct publisher *p, const struct config *config, const struct config
 
 	if (s == NULL)
 		return err_set(err, "sink %s: there can be %d sinks", cfg->name, PLACES);
-	if (s->shard == NULL && (s->shard = metrics_shard_new(p->metrics)) == NULL)
-		return err_set(err, "sink %s: memory is short", cfg->name);
 	snprintf(s->name, sizeof(s->name), "%s", cfg->name);
 	s->metric = metrics_sink(p->metrics, cfg->name);
 	if (begin(s, cfg, err) == -1)
@@ -193,13 +205,55 @@ join(struct place *s, int64_t deadline_ns)
 	s->next = NULL;
 }
 
-static uint64_t
-waiting_of(struct place *s)
+static void
+fill_status(struct place *s, struct publisher_sink_status *out)
 {
-	uint64_t counted = atomic_load(&s->counted);
+	int64_t oldest = atomic_load(&s->oldest_ns), now = clock_wall_ns();
 	uint64_t durable = atomic_load(&s->p->durable);
 
-	return durable > counted ? durable - counted : 0;
+	*out = (struct publisher_sink_status){ .up = atomic_load(&s->up) };
+	pthread_mutex_lock(&s->lock);
+	/* A sink may be ahead of what the journal told. */
+	if (durable < s->counted)
+		durable = s->counted;
+	out->counts = s->counts;
+	out->due = durable - s->begin;
+	out->waiting = durable - s->counted;
+	out->type = s->type;
+	snprintf(out->last_error, sizeof(out->last_error), "%s", s->last_error);
+	pthread_mutex_unlock(&s->lock);
+	if (out->waiting > 0 && oldest > 0 && now > oldest)
+		out->oldest_seconds = (double)(now - oldest) / (double)CLOCK_NS_PER_S;
+	snprintf(out->name, sizeof(out->name), "%s", s->name);
+}
+
+/* In the metrics; of a sink that was removed, what it counted. */
+static void
+show(struct place *s)
+{
+	struct metrics_shard *shard = s->p->shard;
+	const struct publisher_counts *old = &s->before;
+	uint64_t done = old->delivered + old->rejected + old->filtered + old->missing;
+	struct publisher_sink_status now;
+
+	fill_status(s, &now);
+	metrics_set(shard, METRIC_SINK_DELIVERED, s->metric,
+	    (double)(old->delivered + now.counts.delivered));
+	metrics_set(
+	    shard, METRIC_SINK_REJECTED, s->metric, (double)(old->rejected + now.counts.rejected));
+	metrics_set(
+	    shard, METRIC_SINK_FILTERED, s->metric, (double)(old->filtered + now.counts.filtered));
+	metrics_set(
+	    shard, METRIC_SINK_MISSING, s->metric, (double)(old->missing + now.counts.missing));
+	metrics_set(
+	    shard, METRIC_SINK_RETRIES, s->metric, (double)(old->retries + now.counts.retries));
+	metrics_set(
+	    shard, METRIC_SINK_DUE, s->metric, s->used ? (double)(done + now.due) : (double)NAN);
+	metrics_set(
+	    shard, METRIC_SINK_LAG_EVENTS, s->metric, s->used ? (double)now.waiting : (double)NAN);
+	metrics_set(
+	    shard, METRIC_SINK_LAG_SECONDS, s->metric, s->used ? now.oldest_seconds : (double)NAN);
+	metrics_set(shard, METRIC_SINK_UP, s->metric, s->used ? now.up : (double)NAN);
 }
 
 /* ---- all of them ---- */
@@ -272,6 +326,7 @@ publisher_start(const struct publisher_opts *opts, struct publisher **out, struc
 	if (p == NULL)
 		return err_set(err, "sinks: memory is short");
 	p->metrics = opts->metrics;
+	p->shard = opts->shard;
 	p->log = opts->log;
 	p->dirfd = opts->dirfd;
 	p->corrupt = opts->corrupt;
@@ -347,6 +402,7 @@ remove_sink(struct place *s)
 	tell_to_stop(s, now, 0);
 	join(s, now);
 	s->used = false;
+	show(s);
 	atomic_store(&s->keep, NOTHING_TO_KEEP);
 }
 
@@ -406,28 +462,6 @@ publisher_reload(struct publisher *p, const struct config *next, struct err *err
 
 /* ---- status ---- */
 
-static void
-fill_status(struct place *s, struct publisher_sink_status *out)
-{
-	int64_t oldest = atomic_load(&s->oldest_ns), now = clock_wall_ns();
-
-	*out = (struct publisher_sink_status){
-		.delivered = atomic_load(&s->delivered),
-		.rejected = atomic_load(&s->rejected),
-		.filtered = atomic_load(&s->filtered),
-		.retries = atomic_load(&s->retries),
-		.waiting = waiting_of(s),
-		.up = atomic_load(&s->up),
-	};
-	if (out->waiting > 0 && oldest > 0 && now > oldest)
-		out->oldest_seconds = (double)(now - oldest) / (double)CLOCK_NS_PER_S;
-	snprintf(out->name, sizeof(out->name), "%s", s->name);
-	pthread_mutex_lock(&s->lock);
-	out->type = s->type;
-	snprintf(out->last_error, sizeof(out->last_error), "%s", s->last_error);
-	pthread_mutex_unlock(&s->lock);
-}
-
 size_t
 publisher_status(struct publisher *p, struct publisher_sink_status *out, size_t n)
 {
@@ -444,21 +478,11 @@ publisher_status(struct publisher *p, struct publisher_sink_status *out, size_t 
 }
 
 void
-publisher_set_gauges(struct publisher *p, struct metrics_shard *shard)
+publisher_set_gauges(struct publisher *p)
 {
-	for (unsigned i = 0; i < PLACES; i++) {
-		struct place *s = &p->places[i];
-		struct publisher_sink_status now;
-
-		if (s->name[0] == '\0')
-			continue;
-		fill_status(s, &now);
-		metrics_set(shard, METRIC_SINK_LAG_EVENTS, s->metric,
-		    s->used ? (double)now.waiting : (double)NAN);
-		metrics_set(shard, METRIC_SINK_LAG_SECONDS, s->metric,
-		    s->used ? now.oldest_seconds : (double)NAN);
-		metrics_set(shard, METRIC_SINK_UP, s->metric, s->used ? now.up : (double)NAN);
-	}
+	for (unsigned i = 0; i < PLACES; i++)
+		if (p->places[i].used)
+			show(&p->places[i]);
 }
 
 /* ---- the end ---- */
@@ -467,6 +491,7 @@ uint64_t
 publisher_stop(struct publisher *p, int64_t deadline_ns)
 {
 	uint64_t undelivered = 0, durable = atomic_load(&p->durable);
+	struct publisher_sink_status st;
 
 	for (unsigned i = 0; i < PLACES; i++)
 		if (atomic_load(&p->places[i].running))
@@ -477,7 +502,8 @@ publisher_stop(struct publisher *p, int64_t deadline_ns)
 		if (!atomic_load(&s->running))
 			continue;
 		join(s, deadline_ns);
-		undelivered += waiting_of(s);
+		fill_status(s, &st);
+		undelivered += st.waiting;
 	}
 	p->stopped = true;
 	return undelivered;

@@ -1,7 +1,7 @@
 /*
  * publisher_impl: what the files of the publisher share: one sink's place, thread and batch.
  *
- * A place outlives its sink: it keeps its lock, its metrics shard and its keep number, so that the
+ * A place outlives its sink: it keeps its lock, its counts and its keep number, so that the
  * journal thread and main may look at any place at any time.  Members are the sink thread's own
  * where nothing else is said.
  */
@@ -28,9 +28,10 @@ struct batch {
 	struct slice lines[BATCH_LINES]; /* into text */
 	size_t offsets[BATCH_LINES];
 	uint64_t seqs[BATCH_LINES];
-	size_t n, first;     /* lines before `first` are in quarantine */
-	unsigned nread;	     /* filtered ones too */
-	uint64_t nfiltered;  /* that were not counted before */
+	size_t n, first; /* lines before `first` are in quarantine */
+	unsigned nread;	 /* filtered ones too */
+	/* Of the numbers that were not counted before: */
+	uint64_t nfiltered, nmissing, nrejected;
 	struct line_id last; /* that was read */
 };
 
@@ -38,21 +39,19 @@ struct place {
 	struct publisher *p;
 	unsigned index;
 
-	/* Main's; the thread reads name, cursor_name, metric and shard. */
+	/* Main's; the thread reads name and cursor_name. */
 	bool used;  /* a sink of the configuration in force */
 	bool stuck; /* its thread did not end */
 	char name[64];
 	char cursor_name[80];
 	unsigned metric;
-	struct metrics_shard *shard;
+	struct publisher_counts before; /* what the metrics had of this name when the sink began */
 	pthread_t thread;
 
 	/* Any thread. */
 	_Atomic bool running;
-	_Atomic bool sleeping;	  /* waits for the durable number to move */
-	_Atomic uint64_t keep;	  /* lowest number that is not safely done with */
-	_Atomic uint64_t counted; /* highest number that is delivered, filtered or rejected */
-	_Atomic uint64_t delivered, rejected, filtered, retries;
+	_Atomic bool sleeping;	   /* waits for the durable number to move */
+	_Atomic uint64_t keep;	   /* lowest number that is not safely done with */
 	_Atomic int64_t oldest_ns; /* wall time of the first line of the batch; 0: no batch */
 	_Atomic bool up;
 
@@ -64,6 +63,9 @@ struct place {
 	const struct config *next; /* of a reload, referenced */
 	const char *type;
 	char last_error[256];
+	struct publisher_counts counts; /* counted - begin = all of them */
+	uint64_t counted;		/* the highest number that is in one of them */
+	uint64_t begin;			/* the number before the first one */
 
 	/* The thread's own. */
 	const struct config *config;   /* referenced */
@@ -87,6 +89,7 @@ struct place {
 
 struct publisher {
 	struct metrics *metrics;
+	struct metrics_shard *shard; /* main's */
 	struct log *log;
 	int dirfd;
 	char *dir;
@@ -112,6 +115,9 @@ int publisher_look(const char *dir, uint64_t seq, struct line_id *out, struct er
 /* Open the reader at pos, and compare the cursor's line the first time. */
 int publisher_open_reader(struct place *s, struct err *err);
 void publisher_close_reader(struct place *s);
+
+/* Nothing was counted yet, and what is counted begins behind this number. */
+void publisher_begin_at(struct place *s, uint64_t seq);
 
 /* 0 also when there is nothing to read: nread is 0 then. */
 int publisher_fill(struct place *s, struct err *err);

@@ -45,12 +45,20 @@ publisher_look(const char *dir, uint64_t seq, struct line_id *out, struct err *e
 	return rc;
 }
 
+void
+publisher_begin_at(struct place *s, uint64_t seq)
+{
+	pthread_mutex_lock(&s->lock);
+	s->begin = s->counted = seq;
+	pthread_mutex_unlock(&s->lock);
+}
+
 static void
 start_at(struct place *s, uint64_t seq)
 {
 	s->pos.seq = seq;
 	s->dirty = true;
-	atomic_store(&s->counted, seq);
+	publisher_begin_at(s, seq);
 	atomic_store(&s->keep, seq + 1);
 }
 
@@ -156,15 +164,21 @@ is_wanted(const struct place *s, struct slice line)
 	       !slice_equal(trail_line_string(line, SLICE("kind")), SLICE("intent"));
 }
 
+/* What had expired before the sink began at the first line there is, it does not miss. */
 static void
 note_gap(struct place *s, uint64_t seq)
 {
 	uint64_t last = s->batch.nread > 0 ? s->batch.last.seq : s->pos.seq;
 
-	if (last > 0 && seq > last + 1)
-		log_error(s->p->log, "sink_gap",
-		    "sink %s: events %" PRIu64 " to %" PRIu64 " are no longer in the trail",
-		    s->name, last + 1, seq - 1);
+	if (last == 0 && s->counted == 0)
+		publisher_begin_at(s, seq - 1);
+	if (last == 0 || seq == last + 1)
+		return;
+	if (seq - 1 > s->counted)
+		s->batch.nmissing += seq - 1 - (last > s->counted ? last : s->counted);
+	log_error(s->p->log, "sink_gap",
+	    "sink %s: events %" PRIu64 " to %" PRIu64 " are no longer in the trail", s->name,
+	    last + 1, seq - 1);
 }
 
 static int
@@ -204,7 +218,7 @@ add_line(struct place *s, struct slice line, uint64_t seq, struct err *err)
 	tell_damage(s, seq);
 	note_gap(s, seq);
 	if (!is_wanted(s, line))
-		b->nfiltered += seq > atomic_load(&s->counted);
+		b->nfiltered += seq > s->counted;
 	else if (keep_line(b, line, seq) == -1)
 		return err_set(err, "memory is short");
 	if (b->nread++ == 0)
@@ -223,7 +237,7 @@ publisher_clear(struct place *s)
 	buf_consume(&b->text, buf_size(&b->text));
 	b->n = b->first = 0;
 	b->nread = 0;
-	b->nfiltered = 0;
+	b->nfiltered = b->nmissing = b->nrejected = 0;
 	atomic_store(&s->oldest_ns, 0);
 }
 

@@ -202,11 +202,24 @@ advance(struct place *s, const struct line_id *to)
 
 /* ---- delivering ---- */
 
+/* All at once, so that whoever looks sees each number in one place. */
 static void
-count(struct place *s, enum metric_id id, _Atomic uint64_t *mine, uint64_t n)
+count_batch(struct place *s)
 {
-	atomic_fetch_add_explicit(mine, n, memory_order_relaxed);
-	metrics_add(s->shard, id, s->metric, (int64_t)n);
+	const struct batch *b = &s->batch;
+	uint64_t n = 0;
+
+	/* Only this thread changes it. */
+	for (size_t i = b->first; i < b->n; i++)
+		n += b->seqs[i] > s->counted;
+	pthread_mutex_lock(&s->lock);
+	s->counts.delivered += n;
+	s->counts.filtered += b->nfiltered;
+	s->counts.rejected += b->nrejected;
+	s->counts.missing += b->nmissing;
+	if (b->last.seq > s->counted)
+		s->counted = b->last.seq;
+	pthread_mutex_unlock(&s->lock);
 }
 
 /* Lines that come again after a rewind are counted once. */
@@ -214,14 +227,8 @@ static void
 finish_batch(struct place *s)
 {
 	struct batch *b = &s->batch;
-	uint64_t counted = atomic_load(&s->counted), n = 0;
 
-	for (size_t i = b->first; i < b->n; i++)
-		n += b->seqs[i] > counted;
-	count(s, METRIC_SINK_DELIVERED, &s->delivered, n);
-	count(s, METRIC_SINK_FILTERED, &s->filtered, b->nfiltered);
-	if (b->last.seq > counted)
-		atomic_store(&s->counted, b->last.seq);
+	count_batch(s);
 	s->linger_ns = publisher_batch_full(b) ? 0 : clock_mono_ns() + LINGER_NS;
 	advance(s, &b->last);
 	publisher_clear(s);
@@ -238,8 +245,7 @@ reject_first(struct place *s, const char *why, struct err *err)
 		return -1;
 	log_error(s->p->log, "sink_rejected", "sink %s: event %" PRIu64 " is in quarantine: %s",
 	    s->name, seq, why);
-	if (seq > atomic_load(&s->counted))
-		count(s, METRIC_SINK_REJECTED, &s->rejected, 1);
+	b->nrejected += seq > s->counted;
 	b->first++;
 	return 0;
 }
@@ -262,7 +268,9 @@ deliver(struct place *s, struct err *err)
 		return reject_first(s, why.msg, err);
 	if (result == SINK_RETRY) {
 		*err = why;
-		count(s, METRIC_SINK_RETRIES, &s->retries, 1);
+		pthread_mutex_lock(&s->lock);
+		s->counts.retries++;
+		pthread_mutex_unlock(&s->lock);
 		return -1;
 	}
 	FAULT_POINT("sink.after_deliver");
@@ -346,7 +354,12 @@ wait_for_missing(struct place *s)
 	    "sink %s: events %" PRIu64 " to %" PRIu64 " cannot be read", s->name, s->pos.seq + 1,
 	    s->seen);
 	s->missing_ns = 0;
-	atomic_store(&s->counted, s->seen);
+	pthread_mutex_lock(&s->lock);
+	if (s->seen > s->counted) {
+		s->counts.missing += s->seen - s->counted;
+		s->counted = s->seen;
+	}
+	pthread_mutex_unlock(&s->lock);
 	to.seq = s->seen;
 	advance(s, &to);
 }
@@ -400,9 +413,9 @@ finish(struct place *s)
 	cursor_close(&s->cursor);
 	config_unref(s->config);
 	s->config = NULL;
-	/* What a failed flush took back is undelivered. */
-	atomic_store(&s->counted, s->pos.seq);
 	pthread_mutex_lock(&s->lock);
+	/* What a failed flush took back is undelivered. */
+	s->counted = s->pos.seq;
 	s->ended = true;
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);

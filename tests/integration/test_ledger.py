@@ -29,6 +29,13 @@ class Ledger:
             for word in ("delivered", "filtered", "rejected"))
 
 
+    def sink_is_exact(self, sink):
+        return self.sum("sink_events_due", sink=sink) == \
+            self.sum("sink_lag_events", sink=sink) + sum(
+                self.sum(f"sink_events_{word}_total", sink=sink)
+                for word in ("delivered", "filtered", "rejected", "missing"))
+
+
 def sinks(folder):
     return [{"name": "good", "type": "file", "path": str(folder / "good.jsonl")},
             {"name": "dead", "type": "file", "path": str(folder / "missing" / "dead.jsonl")}]
@@ -51,6 +58,7 @@ def test_the_equations_hold_at_every_scrape_and_exactly_at_rest(keytrail, raw_ba
     for ledger in scrapes:
         assert ledger.waiting() >= 0
         assert ledger.sink_waiting("good") >= 0 and ledger.sink_waiting("dead") >= 0
+        assert ledger.sink_is_exact("good") and ledger.sink_is_exact("dead")
     rest = wait_for(lambda: (now := Ledger(sidecar)) if Ledger(sidecar).waiting() == 0
                     and Ledger(sidecar).sink_waiting("good") == 0 else None, "rest")
     assert rest.sum("events_lost_total") == 0
@@ -58,6 +66,23 @@ def test_the_equations_hold_at_every_scrape_and_exactly_at_rest(keytrail, raw_ba
     assert rest.sum("events_durable_total") == len(sidecar.events())
     assert rest.sink_waiting("dead") == rest.sum("sink_lag_events", sink="dead") == \
         len(sidecar.events())
+
+
+def test_the_equation_of_a_sink_holds_after_a_kill(keytrail, raw_backend, tmp_path):
+    """What waited for a dead sink is due, and delivered, in the next life."""
+    sidecar = keytrail(raw_backend(echo), {"sinks": sinks(tmp_path)})
+    for _ in range(20):
+        assert sidecar.call("GET", "/api/v2/keys").status == 200
+    assert Ledger(sidecar).sink_is_exact("dead")
+    sidecar.kill()
+    (tmp_path / "missing").mkdir()
+    sidecar.start()
+    rest = wait_for(lambda: (now := Ledger(sidecar)) if Ledger(sidecar).sum(
+        "sink_lag_events") == 0 else None, "rest")
+    assert rest.sink_is_exact("dead") and rest.sink_is_exact("good")
+    assert rest.sum("sink_events_delivered_total", sink="dead") >= 20
+    assert rest.sum("sink_events_delivered_total", sink="dead") == \
+        rest.sum("sink_events_due", sink="dead") == len(sidecar.events())
 
 
 def test_the_counts_of_requests_fit_the_trail(keytrail, raw_backend):

@@ -239,7 +239,7 @@ static void
 start(struct fixture *f, const char *sinks)
 {
 	struct publisher_opts opts = {
-		.dirfd = trail_dirfd(f->t), .metrics = f->metrics, .log = f->log
+		.dirfd = trail_dirfd(f->t), .metrics = f->metrics, .shard = f->shard, .log = f->log
 	};
 
 	f->config = load_config(f, sinks);
@@ -368,14 +368,22 @@ numbers(const char *text)
 		free(got_);                                                                        \
 	} while (0)
 
-/* Durable = delivered + filtered + rejected + waiting. */
+/* The equation of the one sink, in its status and in a scrape. */
 static void
 check_ledger(struct fixture *f, const char *name, uint64_t before)
 {
 	struct publisher_sink_status s = status_of(f, name);
+	const struct publisher_counts *c = &s.counts;
+	struct metrics *m = f->metrics;
 
-	assert_int_equal(
-	    trail_durable_seq(f->t) - before, s.delivered + s.filtered + s.rejected + s.waiting);
+	assert_int_equal(s.due, trail_durable_seq(f->t) - before);
+	assert_int_equal(s.due, c->delivered + c->filtered + c->rejected + c->missing + s.waiting);
+	publisher_set_gauges(f->p);
+	assert_int_equal(metrics_value(m, METRIC_SINK_DUE, 0),
+	    metrics_value(m, METRIC_SINK_DELIVERED, 0) + metrics_value(m, METRIC_SINK_FILTERED, 0) +
+		metrics_value(m, METRIC_SINK_REJECTED, 0) +
+		metrics_value(m, METRIC_SINK_MISSING, 0) +
+		metrics_value(m, METRIC_SINK_LAG_EVENTS, 0));
 }
 
 /* ---- delivering ---- */
@@ -411,6 +419,7 @@ test_many_events_make_few_deliveries(void **state)
 	got = numbers(f->text);
 	assert_non_null(strstr(got, " 1999 2000 "));
 	free(got);
+	publisher_set_gauges(f->p);
 	assert_int_equal(metrics_value(f->metrics, METRIC_SINK_DELIVERED, 0), 2000);
 }
 
@@ -469,7 +478,7 @@ test_a_dead_sink_stops_no_other_and_loses_nothing(void **state)
 	start(f, SCRIPT_SINK "," FILE_SINK);
 	record(f, 5);
 	wait_for(caught_up(f, "file"));
-	wait_for(status_of(f, "script").retries >= 2);
+	wait_for(status_of(f, "script").counts.retries >= 2);
 	s = status_of(f, "script");
 	assert_false(s.up);
 	assert_int_equal(s.waiting, 5);
@@ -521,9 +530,9 @@ test_a_rejected_event_goes_to_the_quarantine(void **state)
 	wait_for(caught_up(f, "script"));
 	assert_numbers(script_text(f), "2 ");
 	assert_numbers(read_file(f, f->trail, "quarantine.script.jsonl"), "1 3 ");
-	assert_int_equal(status_of(f, "script").rejected, 2);
-	assert_int_equal(metrics_value(f->metrics, METRIC_SINK_REJECTED, 0), 2);
+	assert_int_equal(status_of(f, "script").counts.rejected, 2);
 	check_ledger(f, "script", 0);
+	assert_int_equal(metrics_value(f->metrics, METRIC_SINK_REJECTED, 0), 2);
 	assert_int_equal(count(own_log(f), "\"sink_rejected\""), 2);
 	assert_int_equal(stop(f), 0);
 }
@@ -547,7 +556,7 @@ test_what_a_failed_flush_took_back_comes_again(void **state)
 	assert_int_equal(strncmp(got, "1 2 3 1 2 3 ", 12), 0);
 	free(got);
 	/* Counted once, and told once. */
-	assert_int_equal(status_of(f, "script").delivered, 3);
+	assert_int_equal(status_of(f, "script").counts.delivered, 3);
 	assert_int_equal(count(own_log(f), "\"sink_down\""), 1);
 	assert_int_equal(count(f->text, "\"sink_up\""), 1);
 	check_ledger(f, "script", 0);
@@ -593,7 +602,7 @@ test_a_stop_waits_for_a_sink_that_comes_back_in_time(void **state)
 	script.down = true;
 	start(f, SCRIPT_SINK);
 	record(f, 3);
-	wait_for(status_of(f, "script").retries > 0);
+	wait_for(status_of(f, "script").counts.retries > 0);
 	assert_int_equal(pthread_create(&thread, NULL, stop_thread, f), 0);
 	script.down = false;
 	pthread_join(thread, NULL);
@@ -659,8 +668,8 @@ test_intents_are_delivered_only_when_asked_for(void **state)
 	wait_for(caught_up(f, "all"));
 	assert_numbers(read_file(f, f->dir, "audit.jsonl"), "1 3 5 ");
 	assert_numbers(script_text(f), "1 2 3 4 5 ");
-	assert_int_equal(status_of(f, "file").filtered, 2);
-	assert_int_equal(status_of(f, "all").filtered, 0);
+	assert_int_equal(status_of(f, "file").counts.filtered, 2);
+	assert_int_equal(status_of(f, "all").counts.filtered, 0);
 	check_ledger(f, "file", 0);
 	wait_for(publisher_keep_seq(f->p) == 6);
 }
@@ -675,7 +684,7 @@ test_a_batch_of_intents_alone_is_passed(void **state)
 	start(f, SCRIPT_SINK);
 	wait_for(caught_up(f, "script"));
 	assert_string_equal(script_text(f), "");
-	assert_int_equal(status_of(f, "script").filtered, 600);
+	assert_int_equal(status_of(f, "script").counts.filtered, 600);
 	wait_for(publisher_keep_seq(f->p) == 601);
 }
 
@@ -974,6 +983,8 @@ test_a_damaged_line_is_stepped_over_and_named(void **state)
 	assert_numbers(script_text(f), "1 2 4 5 ");
 	assert_non_null(strstr(own_log(f), "events 3 to 3"));
 	wait_for(publisher_keep_seq(f->p) == 6);
+	assert_int_equal(status_of(f, "script").counts.missing, 1);
+	check_ledger(f, "script", 0);
 }
 
 static void
@@ -987,10 +998,41 @@ test_a_damaged_last_line_is_stepped_over_too(void **state)
 	wait_for(caught_up(f, "script"));
 	assert_numbers(script_text(f), "1 2 ");
 	assert_non_null(strstr(own_log(f), "events 3 to 3"));
+	assert_int_equal(status_of(f, "script").counts.missing, 1);
+	check_ledger(f, "script", 0);
 	assert_int_equal(stop(f), 0);
 }
 
 /* ---- figures ---- */
+
+/* What waited at the start is due in the second life, and in the third under the same name. */
+static void
+test_the_equation_holds_in_every_life(void **state)
+{
+	struct fixture *f = *state;
+
+	script.down = true;
+	start(f, SCRIPT_SINK);
+	record(f, 5);
+	wait_for(!status_of(f, "script").up);
+	check_ledger(f, "script", 0);
+	assert_int_equal(stop(f), 5);
+	script.down = false;
+	script.rejects_odd = true;
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	check_ledger(f, "script", 0);
+	assert_int_equal(stop(f), 0);
+	start(f, SCRIPT_SINK);
+	record(f, 2);
+	wait_for(caught_up(f, "script"));
+	check_ledger(f, "script", 5);
+	reload(f, "");
+	reload(f, SCRIPT_SINK);
+	record(f, 2);
+	wait_for(caught_up(f, "script"));
+	check_ledger(f, "script", 7);
+}
 
 static void
 test_the_gauges_follow_the_sinks(void **state)
@@ -1002,13 +1044,13 @@ test_the_gauges_follow_the_sinks(void **state)
 	start(f, SCRIPT_SINK);
 	record(f, 3);
 	wait_for(!status_of(f, "script").up);
-	publisher_set_gauges(f->p, f->shard);
+	publisher_set_gauges(f->p);
 	assert_int_equal(metrics_value(f->metrics, METRIC_SINK_LAG_EVENTS, 0), 3);
 	assert_true(metrics_value(f->metrics, METRIC_SINK_UP, 0) < 0.5);
 	assert_true(metrics_value(f->metrics, METRIC_SINK_LAG_SECONDS, 0) > 0);
 	assert_true(metrics_value(f->metrics, METRIC_SINK_RETRIES, 0) > 0);
 	reload(f, "");
-	publisher_set_gauges(f->p, f->shard);
+	publisher_set_gauges(f->p);
 	assert_int_equal(metrics_render(f->metrics, METRICS_TEXT_0_0_4, &text), 0);
 	assert_int_equal(buf_append(&text, "", 1), 0);
 	assert_null(strstr(text.mem, "keytrail_sink_up{"));
@@ -1083,7 +1125,7 @@ test_under_load_every_event_comes_once_and_in_order(void **state)
 	for (unsigned i = 0; i < 300; i++) {
 		script.down = i % 50 == 7;
 		record(f, 1 + i % 40);
-		publisher_set_gauges(f->p, f->shard);
+		publisher_set_gauges(f->p);
 		assert_true(publisher_keep_seq(f->p) <= trail_durable_seq(f->t) + 1);
 		if (i % 100 == 50)
 			reload(f, FILE_SINK "," SCRIPT_SINK);
@@ -1135,6 +1177,7 @@ main(void)
 		TEST(test_a_cursor_that_no_sink_names_is_reported),
 		TEST(test_a_damaged_line_is_stepped_over_and_named),
 		TEST(test_a_damaged_last_line_is_stepped_over_too),
+		TEST(test_the_equation_holds_in_every_life),
 		TEST(test_the_gauges_follow_the_sinks),
 		TEST(test_an_idle_sink_sleeps),
 		TEST(test_under_load_every_event_comes_once_and_in_order),
