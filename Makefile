@@ -26,7 +26,7 @@ PACKAGES_CHECK := $(PACKAGES_BUILD) clang clang-format clang-tidy cppcheck libcl
                   libcmocka-dev python3
 PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest python3-pytest-xdist \
                   python3-prometheus-client python3-jsonschema python3-cryptography prometheus git \
-                  jq procps golang-go golang-golang-x-mod-dev spin)
+                  jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client util-linux
 

@@ -148,7 +148,7 @@ open_trail(struct server *s, struct err *err)
 		trail_durable_mark(s->trail, &room.segment, &room.offset);
 		snprintf(name, sizeof(name), mine ? "ring.main" : "ring.%u", i);
 		if (ring_open(trail_dirfd(s->trail), name, &room, &s->rings[i], err) == -1)
-			return -1;
+			return err_prefix(err, "%s", a->trail);
 	}
 	return 0;
 }

@@ -341,7 +341,6 @@ work(struct journal *j)
 		if (now >= j->retry_ns && repair(j) == -1)
 			return;
 	} else {
-		journal_record_cuts(j);
 		journal_record_reports(j);
 		if (j->failures == 0 && drain(j) == 0 && j->pending > 0 && now >= sync_due_ns(j) &&
 		    journal_commit(j) == 0)
@@ -353,6 +352,8 @@ work(struct journal *j)
 		return;
 	if (atomic_exchange(&j->retention_changed, false) || now >= j->retention_ns)
 		apply_retention(j, now);
+	if (j->failures == 0)
+		journal_record_cuts(j); /* met by now, if it stood in the way */
 }
 
 /* ---- sleeping ---- */
@@ -588,10 +589,14 @@ journal_set_retention(struct journal *j, uint64_t retention_s, uint64_t max_size
 	journal_kick(j);
 }
 
-/* Every sink that reads past the damage tells of it. */
+/* Every sink that reads past the damage tells of it, and recovery may have met it before. */
 static bool
 was_told(const struct journal *j, uint64_t first, uint64_t last)
 {
+	const struct trail_recovery *r = &j->recovery;
+
+	if (first >= r->corrupt_first && last <= r->corrupt_last)
+		return true;
 	for (size_t i = 0; i < TOLD_MAX; i++)
 		if (j->told[i].first == first && j->told[i].last == last)
 			return true;

@@ -233,7 +233,9 @@ create_state(struct trail *t, struct err *err)
 {
 	struct trail_state_info now = state_info(t);
 
-	return trail_state_create(t->dirfd, &now, &t->state, err);
+	if (trail_state_create(t->dirfd, &now, &t->state, err) == -1)
+		return err_prefix(err, "%s", t->path);
+	return 0;
 }
 
 static int
@@ -242,8 +244,11 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 	struct trail_state_info before;
 
 	if (find_group(t, opts->group, err) == -1 || open_directory(t, opts->create, err) == -1 ||
-	    lock_directory(t, err) == -1 || trail_state_load(t->dirfd, &before, err) == -1 ||
-	    identify(t, opts, &before, &t->found.new_log, err) == -1)
+	    lock_directory(t, err) == -1)
+		return -1;
+	if (trail_state_load(t->dirfd, &before, err) == -1)
+		return err_prefix(err, "%s", t->path);
+	if (identify(t, opts, &before, &t->found.new_log, err) == -1)
 		return -1;
 	trail_load_holds(t);
 	inherit(t, &before);

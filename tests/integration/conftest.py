@@ -70,6 +70,21 @@ def disk(tmp_path):
 
 
 @pytest.fixture
+def small_disk(tmp_path):
+    """A folder on an ext4 of its own, of 32 MiB; where nothing may be mounted the test is skipped."""
+    image, folder = tmp_path / "disk.img", tmp_path / "disk"
+    folder.mkdir()
+    with open(image, "wb") as f:
+        f.truncate(32 << 20)
+    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", "-m", "0", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, folder], stderr=subprocess.DEVNULL,
+                      check=False).returncode != 0:
+        pytest.skip("a file system can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
 def key(kms, pki):
     """The id of a fresh root key, made without the sidecar."""
     import json

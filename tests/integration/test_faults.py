@@ -1,12 +1,16 @@
 """What goes wrong with the disk and the files: the answer, the metric, readiness and the trail."""
 
+import contextlib
+import json
 import os
+import subprocess
+import urllib.error
 
 import pytest
 
 from backend import ok
 from oracle import CONFIG, KEY
-from support import merge, new_id, wait_for
+from support import KEYTRAIL, PATIENCE, merge, new_id, segments, wait_for
 
 CONFIG = merge(CONFIG, {"workers": 1})
 ASYNC = ("GET", "/api/v2/keys")
@@ -28,6 +32,244 @@ def is_balanced(sidecar):
     """Nothing waits: accepted = durable + lost."""
     return sidecar.metric("keytrail_events_accepted_total") == \
         sidecar.metric("keytrail_events_durable_total") + lost(sidecar)
+
+
+def failures(sidecar, operation):
+    return sidecar.metric("keytrail_trail_failures_total", operation=operation)
+
+
+def unready(sidecar):
+    """Why it is not ready, by the admin listener; None when it is."""
+    try:
+        sidecar.fetch("admin", "/readyz?verbose")
+    except urllib.error.HTTPError as e:
+        assert e.code == 503
+        return next(c["detail"] for c in json.loads(e.read())["checks"] if not c["ok"])
+    return None
+
+
+# ---- a disk that fails ----
+
+@pytest.mark.parametrize("rule, operation", [
+    ("sync *.jsonl EIO 1 1", "sync"),
+    ("write *.jsonl EIO 1 1", "write"),
+    ("write *.jsonl ENOSPC 1 1", "write"),
+])
+def test_one_failure_costs_a_segment_and_nobody_notices(keytrail, raw_backend, disk, rule,
+                                                        operation):
+    sidecar = keytrail(raw_backend(ok()), CONFIG, environment=disk.environment)
+    first, _ = call(sidecar, *DURABLE)
+    last = sidecar.event(first)["trail"]["seq"]
+    disk.set(rule)
+    sent = [call(sidecar, *how) for how in (ASYNC, DURABLE, INTENT)]
+    assert [r.status for _, r in sent] == [200] * 3
+    assert failures(sidecar, operation) == 1 and unready(sidecar) is None
+    assert [int(s.stem) for s in segments(sidecar.trail_dir)] == [1, last + 1]
+    assert all(sidecar.event(c) for c, _ in sent)
+    wait_for(lambda: is_balanced(sidecar), "accepted = durable + lost")
+    assert lost(sidecar) == 0
+
+
+@pytest.mark.parametrize("rule", ["write *.jsonl short", "write *.jsonl EINTR 1 9",
+                                  "allocate *.jsonl EINTR 1 9", "allocate *.jsonl EOPNOTSUPP"])
+def test_what_is_no_failure(keytrail, raw_backend, disk, rule):
+    disk.set(rule)
+    sidecar = keytrail(raw_backend(ok()), CONFIG, environment=disk.environment)
+    sent = [call(sidecar, *how) for how in (ASYNC, DURABLE, INTENT)]
+    assert [r.status for _, r in sent] == [200] * 3
+    assert all(sidecar.event(c) for c, _ in sent) and unready(sidecar) is None
+    assert sum(failures(sidecar, o) for o in ("write", "sync", "open")) == 0
+
+
+@pytest.mark.parametrize("rules", [["sync *.jsonl EIO"], ["write *.jsonl EIO"],
+                                   ["sync *.jsonl EIO", "open *.jsonl ENOSPC"]])
+def test_a_disk_that_stays_broken(keytrail, raw_backend, disk, rules):
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, CONFIG, environment=disk.environment)
+    disk.set(*rules)
+    assert call(sidecar, *ASYNC)[1].status == 200
+    why = wait_for(lambda: unready(sidecar), "it to be unready")
+    assert str(sidecar.trail_dir) in why
+    seen = len(backend.requests)
+    for how in (DURABLE, INTENT):
+        r = call(sidecar, *how)[1]
+        assert r.status == 503 and b"TRAIL_FAILED" in r.body
+    assert len(backend.requests) == seen
+    assert call(sidecar, *ASYNC)[1].status == 200
+    assert lost(sidecar, reason="ring_full") == 3
+    disk.clear()
+    wait_for(lambda: unready(sidecar) is None, "it to be ready again")
+    assert call(sidecar, *DURABLE)[1].status == 200
+    wait_for(lambda: sum(e["details"]["count"] for e in sidecar.own("keytrail.loss")) == 3,
+             "the record of the loss")
+    wait_for(lambda: is_balanced(sidecar), "accepted = durable + lost")
+    assert len(sidecar.calls()) == 2
+
+
+def test_a_sink_that_cannot_read_the_trail_goes_on_later(keytrail, raw_backend, disk, tmp_path):
+    sink = tmp_path / "out.jsonl"
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "sinks": [{"name": "out", "type": "file", "path": str(sink)}]}),
+        environment=disk.environment)
+    disk.set("read *.jsonl EIO")
+    correlation, r = call(sidecar, *DURABLE)
+    assert r.status == 200
+    wait_for(lambda: sidecar.metric("keytrail_sink_up", sink="out") == 0, "the sink to be down")
+    assert call(sidecar, *DURABLE)[1].status == 200
+    disk.clear()
+    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="out") == 0, "the sink")
+    assert sink.read_text().count(correlation) > 0
+    numbers = [json.loads(line)["trail"]["seq"] for line in sink.read_text().splitlines()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_verify_says_that_it_cannot_read(keytrail, raw_backend, disk, signer):
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "audit": {"sign": {"file": str(signer[0])}}}))
+    call(sidecar, *DURABLE)
+    sidecar.stop()
+    disk.set("read *.jsonl EIO")
+    out = subprocess.run([KEYTRAIL, "verify", sidecar.trail_dir, "--key", signer[1]], text=True,
+                         env={**os.environ, **disk.environment}, capture_output=True)
+    assert out.returncode == 1 and "Input/output error" in out.stderr
+
+
+@pytest.mark.parametrize("rule, why", [
+    ("write *.jsonl ENOSPC", "No space left on device"),
+    ("sync *.jsonl EIO", "Input/output error"),
+    ("open *.jsonl EACCES", "Permission denied"),
+    ("open */ring.0 EACCES", "ring.0: Permission denied"),
+    ("read */ring.0 EIO", "ring.0: Input/output error"),
+    ("write */ring.0 ENOSPC", "ring.0: No space left on device"),
+    ("open */state EACCES", "state: Permission denied"),
+    ("allocate */state ENOSPC", "state: No space left on device"),
+])
+def test_a_recovery_that_fails_loses_nothing(keytrail, raw_backend, disk, rule, why):
+    """What the rings held when it died is still there at the next start."""
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {"audit": {"flush_interval": "30s"}}),
+                       environment=disk.environment)
+    disk.set("sync *.jsonl stall", "write *.jsonl stall")
+    sent = [call(sidecar, *ASYNC)[0] for _ in range(5)]
+    sidecar.kill()
+    disk.set(rule)
+    for _ in range(2):
+        sidecar.spawn()
+        assert sidecar.process.wait(PATIENCE) == 1
+        last = sidecar.stderr().splitlines()[-1]
+        assert str(sidecar.trail_dir) in last and why in last, last
+    sidecar.stderr_file.write_text("")  # for people, not JSON
+    disk.clear()
+    sidecar.start()
+    assert sorted(e["correlationId"] for e in sidecar.calls()) == sorted(sent)
+
+
+# ---- a disk that is full ----
+
+def fill(folder):
+    """No block is left; the file that takes them."""
+    path = folder / "filler"
+    with open(path, "wb") as f:
+        for size in (1 << 20, 1 << 12):
+            with contextlib.suppress(OSError):
+                while True:
+                    os.posix_fallocate(f.fileno(), f.tell(), size)
+                    f.seek(size, os.SEEK_CUR)
+    assert os.statvfs(folder).f_bavail < 4
+    return path
+
+
+def scrape(sidecar):
+    """At no scrape is more durable or lost than was accepted."""
+    waiting = sidecar.metric("keytrail_events_accepted_total") - \
+        sidecar.metric("keytrail_events_durable_total") - lost(sidecar)
+    assert waiting >= 0
+    return waiting
+
+
+def test_a_full_disk(small_disk, keytrail, raw_backend):
+    """What room was kept is used up; then async is served and lost, all else refused, until there is
+    room again."""
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, merge(CONFIG, {
+        "audit": {"trail": str(small_disk / "trail"), "ring_size": 65536, "segment_size": 65536},
+        "limits": {"connections": 50}}))
+    filler = fill(small_disk)
+    recorded = []
+    with sidecar.client() as c:
+        while not lost(sidecar):
+            for _ in range(50):
+                correlation = new_id()
+                assert c.request(*ASYNC, {"Correlation-Id": correlation}).status == 200
+                recorded.append(correlation)
+            scrape(sidecar)
+    why = wait_for(lambda: unready(sidecar), "it to be unready")
+    assert "no room" in why or "No space left on device" in why
+    seen = len(backend.requests)
+    for how in (DURABLE, INTENT):
+        r = call(sidecar, *how)[1]
+        assert r.status == 503 and b"TRAIL_FULL" in r.body
+        scrape(sidecar)
+    assert len(backend.requests) == seen
+    filler.unlink()
+    wait_for(lambda: unready(sidecar) is None, "it to be ready again")
+    last, r = call(sidecar, *INTENT)
+    assert r.status == 200
+    n = lost(sidecar, reason="ring_full")
+    wait_for(lambda: sum(e["details"]["count"] for e in sidecar.own("keytrail.loss")) == n,
+             "the record of the loss")
+    assert len(sidecar.calls()) + n == len(recorded) + 3 and sidecar.event(last)
+    wait_for(lambda: scrape(sidecar) == 0, "accepted = durable + lost")
+
+
+def test_a_start_on_a_full_disk_loses_nothing(small_disk, keytrail, raw_backend):
+    """Killed with events in its ring; at the next start the room that was kept is gone."""
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "audit": {"trail": str(small_disk / "trail"), "ring_size": 65536, "segment_size": 65536,
+                  "flush_interval": "30s"}, "limits": {"connections": 50}}))
+    sent = [call(sidecar, *ASYNC)[0] for _ in range(20)]
+    sidecar.kill()
+    segment, = segments(sidecar.trail_dir)
+    os.truncate(segment, segment.stat().st_size)
+    filler = fill(small_disk)
+    assert not sidecar.spawn_and_listen() and sidecar.process.returncode == 1
+    assert "No space left on device" in sidecar.stderr()
+    sidecar.stderr_file.write_text("")  # for people, not JSON
+    filler.unlink()
+    sidecar.start()
+    assert sorted(e["correlationId"] for e in sidecar.calls()) == sorted(sent)
+
+
+# ---- damage in what was written ----
+
+def test_a_damaged_line_is_put_aside_and_all_else_goes_on(keytrail, raw_backend, tmp_path):
+    sink = tmp_path / "out.jsonl"
+    sidecar = keytrail(raw_backend(ok()), CONFIG)
+    sent = [call(sidecar, *DURABLE)[0] for _ in range(5)]
+    number = sidecar.event(sent[2])["trail"]["seq"]
+    sidecar.kill()
+    segment, = segments(sidecar.trail_dir)
+    whole = segment.read_bytes()
+    segment.write_bytes(whole.replace(sent[2].encode(), b"x" * len(sent[2])))
+    sidecar.write_config(sinks=[{"name": "out", "type": "file", "path": str(sink),
+                                 "start": "earliest"}])
+    sidecar.start()
+    corrupt, = sidecar.wait_own("keytrail.corrupt")
+    assert corrupt["severity"] == "critical"
+    assert corrupt["details"] == {"first": number, "last": number}
+    aside = segment.with_name(segment.name + ".corrupt").read_bytes()
+    assert aside.count(b"\n") == 1 and b'"seq":%d,' % number in aside
+    later, r = call(sidecar, *INTENT)
+    assert r.status == 200
+    wait_for(lambda: later in sink.read_text(), "the sink")
+    delivered = [json.loads(line)["trail"]["seq"] for line in sink.read_text().splitlines()]
+    assert number not in delivered
+    assert [n for n in range(1, delivered[-1] + 1) if n not in delivered][0] == number
+    told = [e for e in sidecar.log_lines() if e["event"] == "sink_gap"]
+    assert len(told) == 1 and f"events {number} to {number}" in told[0]["message"]
+    sidecar.kill()
+    sidecar.start()
+    assert len(sidecar.own("keytrail.corrupt")) == 1
+    segment.write_bytes(whole)  # for the check of the whole trail
 
 
 # ---- files that are cut under us ----
