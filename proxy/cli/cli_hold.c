@@ -4,6 +4,7 @@
 #include "cli/cli_call.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,6 +14,12 @@ struct args {
 	const char *verb, *name, *from, *to;
 	struct cli_socket at;
 };
+
+static bool
+asks_to(const struct args *a, const char *verb)
+{
+	return a->verb != NULL && strcmp(a->verb, verb) == 0;
+}
 
 /* Where the value of an option goes, or NULL. */
 static const char **
@@ -31,7 +38,7 @@ place_of(struct args *a)
 {
 	if (a->verb == NULL)
 		return &a->verb;
-	if (a->name == NULL && strcmp(a->verb, "list") != 0)
+	if (a->name == NULL && !asks_to(a, "list"))
 		return &a->name;
 	return a->at.file == NULL ? &a->at.file : NULL;
 }
@@ -39,12 +46,11 @@ place_of(struct args *a)
 static int
 check_args(const char *command, const struct args *a)
 {
-	bool add = a->verb != NULL && strcmp(a->verb, "add") == 0;
+	bool add = asks_to(a, "add");
 
-	if (a->verb == NULL ||
-	    (!add && strcmp(a->verb, "remove") != 0 && strcmp(a->verb, "list") != 0))
+	if (!add && !asks_to(a, "remove") && !asks_to(a, "list"))
 		return cli_usage(command, "wanted add, remove or list");
-	if (a->name == NULL && strcmp(a->verb, "list") != 0)
+	if (a->name == NULL && !asks_to(a, "list"))
 		return cli_usage(command, "which hold? it has a name");
 	if ((a->at.file == NULL) == (a->at.path == NULL))
 		return cli_usage(command, "which sidecar? wanted its routes file, or --socket");
@@ -109,7 +115,7 @@ static int
 change(const struct args *a, struct err *err)
 {
 	struct buf form = BUF_INIT, answer = BUF_INIT;
-	bool add = strcmp(a->verb, "add") == 0;
+	bool add = asks_to(a, "add");
 	int rc = cli_form_add(&form, "name", a->name);
 
 	if (rc == 0 && add)
@@ -136,6 +142,6 @@ cli_hold(int argc, char **argv)
 
 	if (rc != CLI_OK)
 		return rc;
-	rc = strcmp(a.verb, "list") == 0 ? list(&a, &err) : change(&a, &err);
+	rc = asks_to(&a, "list") ? list(&a, &err) : change(&a, &err);
 	return rc == 0 ? CLI_OK : cli_fail(CLI_FAILED, &err);
 }

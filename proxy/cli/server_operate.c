@@ -23,7 +23,7 @@ struct operation {
 
 /* The entry, with who asked for it. */
 static void
-record_call(struct server *s, const struct admin_call *call, struct chronicle_entry *e)
+record_call(struct server *s, const struct admin_call *call, const struct chronicle_entry *e)
 {
 	struct event_detail details[DETAILS_MAX] = {
 		{ "operator", EVENT_DETAIL_STRING, call->peer.name, 0 },
@@ -33,11 +33,12 @@ record_call(struct server *s, const struct admin_call *call, struct chronicle_en
 		{ "socket", EVENT_DETAIL_STRING, call->socket, 0 },
 	};
 	const size_t who = 5;
+	struct chronicle_entry whole = *e;
 
 	memcpy(details + who, e->details, e->ndetails * sizeof(details[0]));
-	e->details = details;
-	e->ndetails += who;
-	server_record(s, e);
+	whole.details = details;
+	whole.ndetails += who;
+	server_record(s, &whole);
 }
 
 static void

@@ -58,6 +58,17 @@ read_file(struct trail *t, const char *name, char text[FILE_MAX + 1], struct err
 	return 1;
 }
 
+/* What is before the next separator, which is taken off too; empty when there is none. */
+static struct slice
+take_word(struct slice *rest, char separator)
+{
+	const char *end = memchr(rest->p, separator, rest->n);
+	struct slice word = { rest->p, end != NULL ? (size_t)(end - rest->p) : 0 };
+
+	*rest = slice_sub(*rest, end != NULL ? word.n + 1 : rest->n, rest->n);
+	return word;
+}
+
 /* ---- retention ---- */
 
 int
@@ -73,12 +84,15 @@ bool
 trail_load_retention(struct trail *t, struct trail_retention *out)
 {
 	struct trail_retention r;
-	char text[FILE_MAX + 1], newline;
+	char text[FILE_MAX + 1];
+	struct slice rest;
 	struct err err;
 
-	if (read_file(t, "retention", text, &err) != 1 ||
-	    sscanf(text, "%20" SCNu64 " %20" SCNu64 "%c", &r.age_s, &r.max_size, &newline) != 3 ||
-	    newline != '\n')
+	if (read_file(t, "retention", text, &err) != 1)
+		return false;
+	rest = slice_of(text);
+	if (slice_to_u64(take_word(&rest, ' '), &r.age_s) == -1 ||
+	    slice_to_u64(take_word(&rest, '\n'), &r.max_size) == -1)
 		return false;
 	*out = r;
 	return true;
@@ -122,28 +136,34 @@ save_holds(struct trail *t, const struct trail_holds *holds, struct err *err)
 }
 
 static bool
-parse_holds(const char *text, struct trail_holds *out)
+parse_hold(struct slice line, struct trail_hold *out)
 {
-	size_t n = strlen(text), title = strlen(HOLDS_TITLE);
-	const char *line = text + title, *sum;
-	char want[SUM_SIZE + 1];
+	struct slice name = take_word(&line, ' ');
 
-	if (n < title + SUM_SIZE || strncmp(text, HOLDS_TITLE, title) != 0)
+	if (name.n >= sizeof(out->name))
 		return false;
-	sum = text + n - SUM_SIZE;
-	snprintf(want, sizeof(want), SUM_FORMAT, crc32c(0, text, n - SUM_SIZE));
-	if (strcmp(sum, want) != 0)
-		return false;
-	/* What is before the sum was written by save_holds. */
-	for (; line < sum && out->n < TRAIL_HOLDS_MAX; line = strchr(line, '\n') + 1) {
-		struct trail_hold *h = &out->holds[out->n++];
+	slice_to_cstr(name, out->name, sizeof(out->name));
+	return slice_to_u64(take_word(&line, ' '), &out->first) == 0 &&
+	       slice_to_u64(line, &out->last) == 0 && hold_valid(out);
+}
 
-		if (sscanf(line, "%64s %20" SCNu64 " %20" SCNu64, h->name, &h->first, &h->last) !=
-			3 ||
-		    !hold_valid(h))
+static bool
+parse_holds(struct slice text, struct trail_holds *out)
+{
+	struct slice rest = text, title = slice_of(HOLDS_TITLE);
+	char sum[SUM_SIZE + 1];
+
+	if (text.n < title.n + SUM_SIZE || !slice_has_prefix(text, title))
+		return false;
+	rest = slice_sub(text, title.n, text.n - SUM_SIZE);
+	text.n -= SUM_SIZE;
+	snprintf(sum, sizeof(sum), SUM_FORMAT, crc32c(0, text.p, text.n));
+	if (memcmp(text.p + text.n, sum, SUM_SIZE) != 0)
+		return false;
+	for (; rest.n > 0 && out->n < TRAIL_HOLDS_MAX; out->n++)
+		if (!parse_hold(take_word(&rest, '\n'), &out->holds[out->n]))
 			return false;
-	}
-	return line == sum;
+	return rest.n == 0;
 }
 
 void
@@ -154,7 +174,7 @@ trail_load_holds(struct trail *t)
 	struct err err;
 	int rc = read_file(t, "holds", text, &err);
 
-	if (rc == 1 && !parse_holds(text, &found))
+	if (rc == 1 && !parse_holds(slice_of(text), &found))
 		rc = err_set(
 		    &err, "%s/holds is damaged: nothing is removed, and no hold changed", t->path);
 	if (rc == -1)
