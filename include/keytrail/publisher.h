@@ -32,6 +32,9 @@ struct publisher_opts {
 	void *corrupt_arg;
 };
 
+/* Before the trail is open: the highest number of a log that any cursor names. */
+uint64_t publisher_used(int dirfd, const char *log);
+
 /* The trail is open.  The configuration is referenced; dirfd, metrics and log must outlive p. */
 int publisher_start(const struct publisher_opts *opts, struct publisher **out, struct err *err);
 

@@ -43,6 +43,8 @@ struct trail_opts {
 	/* Of this log so many lines are known to have been signed: their numbers are used up. */
 	const char *signed_log; /* or NULL */
 	uint64_t signed_size;
+	/* The highest number of this log that is known to have been given on, or NULL. */
+	uint64_t (*used)(int dirfd, const char *log);
 	const char *group;	   /* of the segments, or NULL */
 	const struct trail_io *io; /* NULL: the disk */
 };
@@ -51,14 +53,15 @@ struct trail_opts {
  * of it until trail_recovery_recorded. */
 struct trail_recovery {
 	bool new_log;
-	bool clean;			   /* the previous run ended by TERM */
+	bool clean;	 /* the previous run ended by TERM */
+	bool state_lost; /* the state page was gone or damaged: a new log was begun */
 	char previous_boot[TRAIL_ID_SIZE]; /* "" when new */
 	uint64_t torn_bytes;		   /* cut from the end, kept in <segment>.torn */
 	uint64_t from_rings;		   /* events that only the rings held */
 	uint64_t from_slots;		   /* calls in flight whose outcome nobody knows */
 	uint64_t intents_closed;	   /* the same, known from their intents only */
-	uint64_t rings_cut;		   /* files of rings that somebody had shortened */
-	uint64_t corrupt_lines;		   /* invalid lines followed by valid ones */
+	uint64_t rings_cut; /* files of rings that somebody had shortened, deleted or overwritten */
+	uint64_t corrupt_lines; /* invalid lines followed by valid ones */
 	uint64_t corrupt_first, corrupt_last;
 	uint64_t missing_first, missing_last; /* durable numbers that are gone; 0 when none */
 };
@@ -67,6 +70,11 @@ struct trail_recovery {
  * err.  The directory is made when it is missing and `create`. */
 int trail_open(
     const struct trail_opts *opts, struct trail **out, struct trail_recovery *rec, struct err *err);
+/* From now on these rings hold what the trail does not yet have: the next start misses those that are
+ * gone.  Ring i of n has this name; the last one is the main thread's. */
+#define TRAIL_RING_NAME_SIZE 24
+void trail_ring_name(unsigned i, unsigned n, char out[TRAIL_RING_NAME_SIZE]);
+int trail_expect_rings(struct trail *t, unsigned n, struct err *err);
 /* The events that tell of it are durable. */
 void trail_recovery_recorded(struct trail *t);
 /* clean: everything is synced, say so in the state page; after trail_recovery_recorded only. */

@@ -86,6 +86,20 @@ read_key(struct server *s, struct err *err)
 	return err_prefix(err, "%s: \"audit.sign\": %s", s->config->path, a->sign.path);
 }
 
+/* The tree begins anew with the log; its last checkpoint is told of with the reason. */
+static int
+begin_ledger(struct server *s, const char *reason, struct err *err)
+{
+	s->renewal.reason = reason;
+	log_error(s->log, "new_log", "%s: it goes on as a new log", reason);
+	if (s->ledger == NULL)
+		return 0;
+	if (buf_append_slice(&s->old_note, ledger_signed_note(s->ledger)) == -1)
+		return err_set(err, "memory is short");
+	s->renewal.note = buf_slice(&s->old_note);
+	return ledger_begin(s->ledger, s->trail, err);
+}
+
 /* The trail is not what was signed. */
 static int
 begin_log(struct server *s, struct err *err)
@@ -95,14 +109,9 @@ begin_log(struct server *s, struct err *err)
 	if (!a->create)
 		return err_set(err, "%s: %s, and \"create\" is false: no new log is begun",
 		    a->trail, s->findings.unfit);
-	if (buf_append_slice(&s->old_note, ledger_signed_note(s->ledger)) == -1)
-		return err_set(err, "memory is short");
-	s->renewal.reason = s->findings.unfit;
-	s->renewal.note = buf_slice(&s->old_note);
-	log_error(s->log, "new_log", "%s: it goes on as a new log", s->findings.unfit);
 	if (trail_renew(s->trail, err) == -1)
 		return -1;
-	return ledger_begin(s->ledger, s->trail, err);
+	return begin_ledger(s, s->findings.unfit, err);
 }
 
 /* What stands in the way of signing does not stand in the way of recording. */
@@ -111,6 +120,8 @@ open_ledger(struct server *s, struct err *err)
 {
 	struct err why;
 
+	if (s->recovery.state_lost)
+		return begin_ledger(s, "the file \"state\" was missing or damaged", err);
 	if (s->ledger == NULL)
 		return 0;
 	if (ledger_open(s->ledger, s->trail, &s->recovery, &s->findings, &why) == -1)
@@ -128,8 +139,9 @@ open_trail(struct server *s, struct err *err)
 		.room = a->ring_size * s->nworkers + SELF_RING,
 		.signed_log = s->ledger != NULL ? ledger_signed_log(s->ledger) : NULL,
 		.signed_size = s->ledger != NULL ? ledger_signed_size(s->ledger) : 0,
+		.used = publisher_used,
 		.group = a->group };
-	char name[32];
+	char name[TRAIL_RING_NAME_SIZE];
 
 	if (trail_open(&opts, &s->trail, &s->recovery, err) == -1)
 		return -1;
@@ -146,11 +158,11 @@ open_trail(struct server *s, struct err *err)
 			.slot_size = EVENT_LINE_MAX };
 
 		trail_durable_mark(s->trail, &room.segment, &room.offset);
-		snprintf(name, sizeof(name), mine ? "ring.main" : "ring.%u", i);
+		trail_ring_name(i, s->nworkers + 1, name);
 		if (ring_open(trail_dirfd(s->trail), name, &room, &s->rings[i], err) == -1)
 			return err_prefix(err, "%s", a->trail);
 	}
-	return 0;
+	return trail_expect_rings(s->trail, s->nworkers + 1, err);
 }
 
 static uint64_t

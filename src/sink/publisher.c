@@ -286,6 +286,29 @@ report_unused_cursors(struct publisher *p, const struct config *config)
 	closedir(dir);
 }
 
+uint64_t
+publisher_used(int dirfd, const char *log)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd == -1 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	struct line_id at;
+	uint64_t used = 0;
+
+	if (dir == NULL) {
+		if (fd != -1)
+			close(fd);
+		return 0;
+	}
+	while ((entry = readdir(dir)) != NULL)
+		if (strncmp(entry->d_name, "cursor.", 7) == 0 &&
+		    cursor_look(dirfd, entry->d_name, &at) && strcmp(at.log, log) == 0 &&
+		    at.seq > used)
+			used = at.seq;
+	closedir(dir);
+	return used;
+}
+
 static int
 read_durable(struct publisher *p, struct err *err)
 {

@@ -104,6 +104,21 @@ cursor_open(
 	return 0;
 }
 
+bool
+cursor_look(int dirfd, const char *name, struct line_id *out)
+{
+	struct cursor c = { .fd = openat(
+				dirfd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW) };
+	bool known;
+
+	if (c.fd == -1)
+		return false;
+	known = read_slots(&c) == CURSOR_KNOWN;
+	*out = c.at;
+	cursor_close(&c);
+	return known;
+}
+
 void
 cursor_close(struct cursor *c)
 {

@@ -34,6 +34,8 @@ enum cursor_found {
 /* Make or read the file `name`. */
 int cursor_open(
     int dirfd, const char *name, struct cursor *c, enum cursor_found *found, struct err *err);
+/* What a file says that is there; false when it says nothing. */
+bool cursor_look(int dirfd, const char *name, struct line_id *out);
 void cursor_close(struct cursor *c);
 
 /* Survives the process when it returns, and a power cut after cursor_sync. */

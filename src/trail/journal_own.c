@@ -94,7 +94,8 @@ record_cut_rings(struct journal *j, uint64_t n)
 		.action = "keytrail.tamper",
 		.severity = SEVERITY_CRITICAL,
 		.outcome = EVENT_SUCCESS,
-		.message = "keytrail: rings were shortened; events may be gone",
+		.message =
+		    "keytrail: rings were shortened, deleted or overwritten; events may be gone",
 		.details = details,
 		.ndetails = COUNT(details),
 	};
@@ -111,7 +112,7 @@ record_renewal(struct journal *j, const struct journal_renewal *r)
 		.action = "keytrail.tamper",
 		.severity = SEVERITY_CRITICAL,
 		.outcome = EVENT_SUCCESS,
-		.message = "keytrail: the trail is not what was signed; it goes on as a new log",
+		.message = "keytrail: the trail is not what it was; it goes on as a new log",
 		.details = details,
 		.ndetails = COUNT(details),
 	};

@@ -118,7 +118,8 @@ write_member(struct trail *t)
 	    "\",\"boot\":\"%s\",\"log\":\"%s\",\"seq\":", t->boot, t->log);
 }
 
-/* The id is in the file `log`; the state page remembers it, should the file be gone. */
+/* The id is in the file `log`; the state page remembers it, should the file be gone.  A new log gets
+ * the file after its page: a file without a page tells of tampering. */
 static int
 identify(struct trail *t, const struct trail_opts *opts, const struct trail_state_info *before,
     bool *new_log, struct err *err)
@@ -136,9 +137,7 @@ identify(struct trail *t, const struct trail_opts *opts, const struct trail_stat
 	if (!opts->create)
 		return err_set(err, "%s: holds no trail, and \"create\" is false", t->path);
 	*new_log = true;
-	if (make_id(t->log, err) == -1)
-		return -1;
-	return write_log_file(t, err);
+	return make_id(t->log, err);
 }
 
 /* ---- open and close ---- */
@@ -195,7 +194,11 @@ static struct trail_state_info
 state_info(const struct trail *t)
 {
 	struct trail_state_info info = {
-		.mark = t->mark, .base = t->base, .unrecorded = !t->recorded, .found = t->found
+		.mark = t->mark,
+		.base = t->base,
+		.unrecorded = !t->recorded,
+		.found = t->found,
+		.rings = t->rings,
 	};
 
 	memcpy(info.log, t->log, TRAIL_ID_SIZE);
@@ -214,10 +217,8 @@ trail_identify(struct trail *t, bool clean, struct err *err)
 
 /* A start that recorded nothing hands on what it found. */
 static void
-inherit(struct trail *t, const struct trail_state_info *before)
+inherit(struct trail *t, const struct trail_state_info *before, bool new_log)
 {
-	bool new_log = t->found.new_log;
-
 	if (before->valid && before->unrecorded) {
 		t->found = before->found;
 	} else if (before->valid && strcmp(before->log, t->log) == 0) {
@@ -238,34 +239,79 @@ create_state(struct trail *t, struct err *err)
 	return 0;
 }
 
+/* Nobody knows which numbers were used: those of another log cannot be mistaken for them. */
+static int
+replace_log(struct trail *t, struct err *err)
+{
+	t->found.state_lost = true;
+	t->base = t->last_seq;
+	if (make_id(t->log, err) == -1)
+		return -1;
+	write_member(t);
+	return 0;
+}
+
+static void
+find_used(struct trail *t, const struct trail_opts *opts)
+{
+	uint64_t given = opts->used != NULL ? opts->used(t->dirfd, t->log) : 0;
+
+	if (opts->signed_log != NULL && strcmp(opts->signed_log, t->log) == 0)
+		t->used = t->base + opts->signed_size;
+	if (t->used >= TRAIL_NAME_END)
+		t->used = 0;
+	if (given > t->used && given < TRAIL_BELIEVED_END)
+		t->used = given;
+}
+
 static int
 open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 {
 	struct trail_state_info before;
+	bool fresh, lost;
 
 	if (find_group(t, opts->group, err) == -1 || open_directory(t, opts->create, err) == -1 ||
 	    lock_directory(t, err) == -1)
 		return -1;
 	if (trail_state_load(t->dirfd, &before, err) == -1)
 		return err_prefix(err, "%s", t->path);
-	if (identify(t, opts, &before, &t->found.new_log, err) == -1)
+	if (identify(t, opts, &before, &fresh, err) == -1)
 		return -1;
 	trail_load_holds(t);
-	inherit(t, &before);
+	inherit(t, &before, fresh);
+	t->rings = before.valid && !before.clean ? before.rings : 0;
 	/* The state of another log says nothing of this one. */
 	before.valid = before.valid && strcmp(before.log, t->log) == 0;
+	lost = !before.valid && !fresh;
+	if (lost && !opts->create)
+		return err_set(err,
+		    "%s: the file \"state\" is missing or damaged, and \"create\" is false: no new "
+		    "log is begun",
+		    t->path);
 	write_member(t);
-	if (opts->signed_log != NULL && strcmp(opts->signed_log, t->log) == 0)
-		t->used = t->base + opts->signed_size;
-	if (t->used >= TRAIL_NAME_END)
-		t->used = 0;
-	if (trail_recover(t, &before, err) == -1)
+	find_used(t, opts);
+	if (trail_recover(t, &before, err) == -1 || (lost && replace_log(t, err) == -1))
 		return -1;
 	FAULT_POINT("recover.after_segments");
-	if (create_state(t, err) == -1 || count_segments(t, err) == -1 ||
-	    trail_recover_rings(t, err) == -1)
+	if (create_state(t, err) == -1 || ((fresh || lost) && write_log_file(t, err) == -1))
 		return -1;
-	return 0;
+	return count_segments(t, err) == -1 ? -1 : trail_recover_rings(t, t->rings, err);
+}
+
+void
+trail_ring_name(unsigned i, unsigned n, char out[TRAIL_RING_NAME_SIZE])
+{
+	if (i + 1 == n)
+		snprintf(out, TRAIL_RING_NAME_SIZE, "ring.main");
+	else
+		snprintf(out, TRAIL_RING_NAME_SIZE, "ring.%u", i);
+}
+
+int
+trail_expect_rings(struct trail *t, unsigned n, struct err *err)
+{
+	t->rings = n;
+	return trail_identify(t, false, err);
 }
 
 int

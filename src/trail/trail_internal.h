@@ -28,6 +28,7 @@ struct trail_state;
 struct trail_state_info {
 	bool valid;
 	bool clean;
+	unsigned rings;	 /* that hold lines which the trail does not have yet */
 	uint64_t base;	 /* the number before the log's first line */
 	bool unrecorded; /* what recovery found is in no event yet: */
 	struct trail_recovery found;
@@ -121,6 +122,7 @@ struct trail {
 	struct trail_state *state;
 	struct trail_recovery found;
 	bool recorded; /* it is in events */
+	unsigned rings;
 	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
 	char member[128]; /* of every line: from boot to seq */
 	size_t nmember;
@@ -158,7 +160,8 @@ bool trail_is_held(const struct trail *t, uint64_t first, uint64_t last);
 
 /* Make segments and rings one whole, and the trail ready to append; t->found. */
 int trail_recover(struct trail *t, const struct trail_state_info *before, struct err *err);
-int trail_recover_rings(struct trail *t, struct err *err);
+/* Of so many rings the files must be there. */
+int trail_recover_rings(struct trail *t, unsigned expected, struct err *err);
 /* The state page, but for the mark, as t has it now. */
 int trail_identify(struct trail *t, bool clean, struct err *err);
 

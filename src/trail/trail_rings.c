@@ -400,17 +400,42 @@ read_ring(struct rings *r, const char *name, struct err *err)
 	return 0;
 }
 
+/* What it held is gone, and where its calls' intents are nobody knows: all of the trail is looked
+ * through for them. */
 static int
-recover_all(struct rings *r, struct err *err)
+miss_rings(struct rings *r, unsigned expected, struct err *err)
+{
+	char name[TRAIL_RING_NAME_SIZE];
+	uint64_t segment, offset;
+
+	for (unsigned i = 0; i < expected; i++) {
+		trail_ring_name(i, expected, name);
+		if (ring_horizon(r->t->dirfd, name, &segment, &offset, err) == -1)
+			return err_prefix(err, "%s", r->t->path);
+		if (segment != 0)
+			continue;
+		r->t->found.rings_cut++;
+		look_from(r, 0, 0);
+	}
+	if (r->t->found.state_lost)
+		look_from(r, 0, 0);
+	return 0;
+}
+
+static int
+recover_all(struct rings *r, unsigned expected, struct err *err)
 {
 	if (list_rings(r, err) == -1)
 		return -1;
 	for (size_t i = 0; i < r->nnames; i++)
 		if (read_ring(r, r->names[i], err) == -1)
 			return -1;
+	if (miss_rings(r, expected, err) == -1)
+		return -1;
 	if (r->marked && (mark_all_known(r, err) == -1 || append_all(r, err) == -1))
 		return -1;
 	FAULT_POINT("recover.after_rings");
+	r->t->rings = 0;
 	if (trail_identify(r->t, false, err) == -1)
 		return -1;
 	for (size_t i = 0; i < r->nnames; i++)
@@ -420,10 +445,10 @@ recover_all(struct rings *r, struct err *err)
 }
 
 int
-trail_recover_rings(struct trail *t, struct err *err)
+trail_recover_rings(struct trail *t, unsigned expected, struct err *err)
 {
 	struct rings r = { .t = t };
-	int rc = recover_all(&r, err);
+	int rc = recover_all(&r, expected, err);
 
 	for (size_t i = 0; i < r.nheld; i++)
 		free_slice(r.held[i].line);

@@ -27,6 +27,7 @@ struct identity {
 	uint64_t base;
 	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
 	bool clean, unrecorded;
+	uint32_t rings;
 	struct trail_recovery found;
 	_Atomic uint64_t sum; /* of all before */
 };
@@ -89,6 +90,7 @@ store_identity(struct page *p, const struct trail_state_info *info)
 		.base = info->base,
 		.clean = info->clean,
 		.unrecorded = info->unrecorded,
+		.rings = info->rings,
 		.found = info->found };
 	struct identity *to = &p->identities[next.generation & 1].of;
 
@@ -163,6 +165,7 @@ trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
 	memcpy(out->log, id->log, sizeof(out->log));
 	memcpy(out->boot, id->boot, sizeof(out->boot));
 	out->clean = id->clean;
+	out->rings = id->rings;
 	out->unrecorded = id->unrecorded;
 	out->found = id->found;
 	return 0;
@@ -241,12 +244,17 @@ trail_state_create(
 {
 	if (map_page(dirfd, O_RDWR | O_CREAT, PROT_READ | PROT_WRITE, out, err) == -1)
 		return -1;
-	if (fill_page(*out, info, err) == -1) {
-		trail_state_unmap(*out);
-		*out = NULL;
-		return -1;
+	if (fill_page(*out, info, err) == -1)
+		goto fail;
+	if (fsync(dirfd) == -1) {
+		err_set_errno(err, "sync state");
+		goto fail;
 	}
 	return 0;
+fail:
+	trail_state_unmap(*out);
+	*out = NULL;
+	return -1;
 }
 
 int
@@ -258,6 +266,7 @@ trail_state_map(int dirfd, struct trail_state **out, struct err *err)
 		return -1;
 	if (!page_valid((*out)->page)) {
 		trail_state_unmap(*out);
+		*out = NULL;
 		return err_set(err, "state: not the state of a trail");
 	}
 	return 0;
