@@ -83,7 +83,15 @@ enum metric_id {
 };
 
 enum metric_outcome { METRIC_OUTCOME_SUCCESS, METRIC_OUTCOME_FAILURE, METRIC_OUTCOME_UNKNOWN };
-enum metric_loss { METRIC_LOSS_RING_FULL, METRIC_LOSS_TOO_LARGE, METRIC_LOSS_RING_CUT };
+enum metric_loss {
+	METRIC_LOSS_RING_FULL,
+	METRIC_LOSS_TRAIL_FULL,
+	METRIC_LOSS_TRAIL_FAILED,
+	METRIC_LOSS_TOO_LARGE,
+	METRIC_LOSS_RING_CUT,
+	METRIC_LOSSES
+};
+const char *metrics_loss_word(enum metric_loss reason);
 enum metric_trail_op { METRIC_TRAIL_WRITE, METRIC_TRAIL_SYNC, METRIC_TRAIL_OPEN };
 
 /* Why a client's handshake failed.  X(enum suffix, label) */

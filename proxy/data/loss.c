@@ -105,10 +105,32 @@ list_initiators(const struct loss *l, char out[TEXT_MAX])
 	return all;
 }
 
+static enum metric_loss
+reason_of(const struct ring *r)
+{
+	switch (ring_state(r)) {
+	case RING_NO_ROOM:
+		return METRIC_LOSS_TRAIL_FULL;
+	case RING_FAILED:
+		return METRIC_LOSS_TRAIL_FAILED;
+	default:
+		return METRIC_LOSS_RING_FULL;
+	}
+}
+
+static void
+list_reasons(const struct loss *l, char out[TEXT_MAX])
+{
+	out[0] = '\0';
+	for (unsigned i = 0; i < METRIC_LOSSES; i++)
+		if (l->reasons[i])
+			add_word(out, metrics_loss_word((enum metric_loss)i));
+}
+
 static size_t
 render(const struct loss *l, const char *observer, char out[EVENT_HARD_MAX])
 {
-	char actions[TEXT_MAX], initiators[TEXT_MAX];
+	char actions[TEXT_MAX], initiators[TEXT_MAX], reasons[TEXT_MAX];
 	char first[CLOCK_EVENT_TIME_SIZE], last[CLOCK_EVENT_TIME_SIZE];
 	bool all = list_initiators(l, initiators);
 	const struct event_detail details[] = {
@@ -118,7 +140,7 @@ render(const struct loss *l, const char *observer, char out[EVENT_HARD_MAX])
 		{ "initiators", EVENT_DETAIL_STRING, initiators, 0 },
 		{ "initiatorsCut", EVENT_DETAIL_BOOL, NULL, !all },
 		{ "last", EVENT_DETAIL_STRING, last, 0 },
-		{ "reason", EVENT_DETAIL_STRING, "ring_full", 0 },
+		{ "reason", EVENT_DETAIL_STRING, reasons, 0 },
 	};
 	struct event_self ev = { .action = "keytrail.loss",
 		.severity = SEVERITY_CRITICAL,
@@ -129,6 +151,7 @@ render(const struct loss *l, const char *observer, char out[EVENT_HARD_MAX])
 		.ndetails = sizeof(details) / sizeof(details[0]) };
 
 	list_actions(l, actions);
+	list_reasons(l, reasons);
 	clock_event_time(l->first_ns, first);
 	clock_event_time(l->last_ns, last);
 	memcpy(ev.id, l->id, sizeof(ev.id));
@@ -154,6 +177,7 @@ void
 loss_add(struct loss *l, const char *observer, const char *action, const char *initiator,
     int64_t wall_ns)
 {
+	enum metric_loss reason = reason_of(l->ring);
 	char line[EVENT_HARD_MAX];
 	size_t n;
 
@@ -161,9 +185,10 @@ loss_add(struct loss *l, const char *observer, const char *action, const char *i
 		begin(l, wall_ns);
 	l->count++;
 	l->last_ns = wall_ns;
+	l->reasons[reason] = true;
 	count_action(l, action);
 	name_initiator(l, initiator);
-	metrics_add(l->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_FULL, 1);
+	metrics_add(l->metrics, METRIC_EVENTS_LOST, reason, 1);
 	n = render(l, observer, line);
 	if (n <= EVENT_LINE_MAX)
 		publish(l, line, n);

@@ -30,6 +30,7 @@ struct loss {
 	unsigned nactions, ninitiators;
 	uint64_t other_actions;
 	bool more_initiators;
+	bool reasons[METRIC_LOSSES]; /* that there were */
 	struct {
 		char name[EVENT_ACTION_MAX];
 		uint64_t count;
@@ -40,7 +41,7 @@ struct loss {
 void loss_init(
     struct loss *l, struct ring *ring, struct journal *journal, struct metrics_shard *metrics);
 
-/* An event of this action is lost, and counted so.  `initiator`: scrubbed, or "". */
+/* An event of this action is lost, and counted so, by what the ring's state gives for a reason.  `initiator`: scrubbed, or "". */
 void loss_add(struct loss *l, const char *observer, const char *action, const char *initiator,
     int64_t wall_ns);
 

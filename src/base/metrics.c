@@ -174,9 +174,17 @@ static const char *const resumed_words[] = { "false", "true" };
 static const char *const result_words[] = { "failure", "success" };
 static const char *const loss_words[] = {
 	[METRIC_LOSS_RING_FULL] = "ring_full",
+	[METRIC_LOSS_TRAIL_FULL] = "trail_full",
+	[METRIC_LOSS_TRAIL_FAILED] = "trail_failed",
 	[METRIC_LOSS_TOO_LARGE] = "too_large",
 	[METRIC_LOSS_RING_CUT] = "ring_cut",
 };
+const char *
+metrics_loss_word(enum metric_loss reason)
+{
+	return loss_words[reason];
+}
+
 static const char *const trail_op_words[] = {
 	[METRIC_TRAIL_WRITE] = "write",
 	[METRIC_TRAIL_SYNC] = "sync",

@@ -115,6 +115,27 @@ losses_become_one_event_that_counts_them(void **state)
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_FULL), 4);
 }
 
+/* What stands in the way is the disk, not the ring's size. */
+static void
+the_reason_is_what_the_journal_says_of_the_trail(void **state)
+{
+	struct fixture *f = *state;
+	char text[EVENT_HARD_MAX];
+
+	ring_set_state(f->ring, RING_NO_ROOM);
+	loss_add(&f->loss, OBSERVER, "a.b", "x", NOW);
+	ring_set_state(f->ring, RING_FAILED);
+	loss_add(&f->loss, OBSERVER, "a.b", "x", NOW);
+	ring_set_state(f->ring, RING_OK);
+	assert_true(loss_flush(&f->loss, OBSERVER));
+	assert_true(read_line(f, text));
+	expect(text, "\"reason\":\"trail_full, trail_failed\"}");
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TRAIL_FULL), 1);
+	assert_int_equal(
+	    metrics_value(f->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TRAIL_FAILED), 1);
+	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_FULL), 0);
+}
+
 static void
 each_event_tells_of_its_own_losses_only(void **state)
 {
@@ -238,6 +259,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(losses_become_one_event_that_counts_them),
+		TEST(the_reason_is_what_the_journal_says_of_the_trail),
 		TEST(each_event_tells_of_its_own_losses_only),
 		TEST(what_finds_no_room_is_written_when_there_is_some),
 		TEST(a_kill_loses_no_loss),
