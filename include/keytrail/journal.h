@@ -33,7 +33,10 @@ struct journal_opts {
 	struct log *log;
 	struct metrics_shard *metrics; /* the journal thread's own */
 	unsigned flush_interval_ms, spacing_min_us, spacing_max_us;
+	/* Age waits for a clock that has not jumped for an hour; the start counts as a jump when it is
+	 * more than an hour after the last line before it (0: there is none). */
 	uint64_t retention_s, max_size;
+	int64_t last_line_ns;
 	/* Lowest number that every sink has acknowledged + 1; called on the journal thread. */
 	uint64_t (*keep_seq)(void *arg);
 	void *keep_arg;

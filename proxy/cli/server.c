@@ -82,6 +82,14 @@ record_reload(struct server *s, const struct signalfd_siginfo *who, bool ok, con
 	metrics_add(s->shard, METRIC_RELOADS, ok, 1);
 }
 
+static void
+add_name(char *list, size_t size, const char *name)
+{
+	size_t n = strlen(list);
+
+	snprintf(list + n, size - n, "%s%s", n > 0 ? ", " : "", name);
+}
+
 /* HUP keeps longer only: what would remove more waits for a start, which records it.  Adds to the
  * names of what waits. */
 static void
@@ -90,13 +98,12 @@ adopt_retention(struct server *s, const struct config_audit *a, char *restart, s
 	struct trail_retention *r = &s->retention;
 	const struct trail_retention next = { a->retention, a->max_size };
 	bool shorter = trail_keeps_shorter(&next, r), smaller = trail_keeps_smaller(&next, r);
-	size_t at = strlen(restart);
 	struct err err;
 
-	if (shorter || smaller)
-		snprintf(restart + at, n - at, "%s%s%s%s", at > 0 ? ", " : "",
-		    shorter ? "audit.retention" : "", shorter && smaller ? ", " : "",
-		    smaller ? "audit.max_size" : "");
+	if (shorter)
+		add_name(restart, n, "audit.retention");
+	if (smaller)
+		add_name(restart, n, "audit.max_size");
 	r->age_s = shorter ? r->age_s : next.age_s;
 	r->max_size = smaller ? r->max_size : next.max_size;
 	journal_set_retention(s->journal, r->age_s, r->max_size);
@@ -145,6 +152,8 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 	config_changes(s->config, next, changes, sizeof(changes));
 	config_needs_restart(s->config, next, restart, sizeof(restart));
 	adopt_retention(s, &next->audit, restart, sizeof(restart));
+	if (!server_has_slots(s, next->limits.connections))
+		add_name(restart, sizeof(restart), "limits.connections");
 	if (restart[0] != '\0')
 		log_warn(
 		    s->log, "reload_needs_restart", "%s: takes effect at the next start", restart);

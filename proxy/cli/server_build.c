@@ -50,14 +50,19 @@ available_cpus(void)
 
 /* One for each connection that a worker takes: twice its share of all that there may be, and some. */
 static unsigned
-slots_for(const struct server *s)
+slots_for(const struct server *s, unsigned limit)
 {
-	unsigned limit = s->config->limits.connections;
 	uint64_t share = 2 * ((uint64_t)limit / s->nworkers + 1) + SLOTS_SPARE;
 
 	if (share > limit)
 		share = limit;
 	return share < RING_SLOTS_MAX - LOSS_SLOTS ? (unsigned)share : RING_SLOTS_MAX - LOSS_SLOTS;
+}
+
+bool
+server_has_slots(const struct server *s, unsigned connections)
+{
+	return slots_for(s, connections) + LOSS_SLOTS <= ring_slots(s->rings[0]);
 }
 
 static void
@@ -154,7 +159,8 @@ open_trail(struct server *s, struct err *err)
 	for (unsigned i = 0; i <= s->nworkers; i++) {
 		bool mine = i == s->nworkers;
 		struct ring_opts room = { .size = mine ? SELF_RING : a->ring_size,
-			.slots = LOSS_SLOTS + (mine ? CHRONICLE_SLOTS : slots_for(s)),
+			.slots = LOSS_SLOTS + (mine ? CHRONICLE_SLOTS
+						    : slots_for(s, s->config->limits.connections)),
 			.slot_size = EVENT_LINE_MAX };
 
 		trail_durable_mark(s->trail, &room.segment, &room.offset);
@@ -210,6 +216,7 @@ open_journal(struct server *s, struct err *err)
 		.spacing_max_us = a->spacing_max_us,
 		.retention_s = a->retention,
 		.max_size = a->max_size,
+		.last_line_ns = s->last_line_ns,
 		.keep_seq = keep_seq,
 		.keep_arg = s,
 		.durable = on_durable,

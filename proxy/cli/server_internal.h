@@ -66,6 +66,9 @@ struct server {
  * caller all the same.  SERVER_STOPPED means that it runs. */
 enum server_result server_build(struct server *s, struct err *err);
 
+/* The workers' rings have a slot for each of so many connections. */
+bool server_has_slots(const struct server *s, unsigned connections);
+
 /* What the admin listeners call, with the server as argument. */
 extern const struct admin_opts server_admin;
 unsigned server_operate(void *arg, const struct admin_call *call, struct buf *text);

@@ -478,8 +478,10 @@ static const struct member file_members[] = {
 	    .min = 60,
 	    .max = 36500 * DAY_S,
 	    .fallback = "\"400d\"",
-	    .help = "Age at which delivered events are removed. HUP makes it longer only; a start "
-		    "that makes it shorter records that." },
+	    .help =
+		"Age at which delivered events are removed. HUP makes it longer only; a start "
+		"that makes it shorter records that. For an hour after a jump of the clock, or a "
+		"start more than an hour after the newest event, none is removed for its age." },
 	{ .name = "audit.max_size",
 	    .type = MEMBER_BYTES,
 	    IN(audit.max_size),
@@ -570,7 +572,8 @@ static const struct member file_members[] = {
 	    .min = 1,
 	    .max = 1000000,
 	    .fallback = "10000",
-	    .help = "Open connections of clients." },
+	    .help = "Open connections of clients. Their room is taken at the start: what is "
+		    "raised beyond it needs a restart." },
 	{ .name = "limits.connections_per_address",
 	    .type = MEMBER_COUNT,
 	    IN(limits.connections_per_address),

@@ -6,6 +6,7 @@
 #define KEYTRAIL_JOURNAL_INTERNAL_H
 
 #include "keytrail/buf.h"
+#include "keytrail/clock.h"
 #include "keytrail/event.h"
 #include "keytrail/journal.h"
 
@@ -73,9 +74,13 @@ struct journal {
 	int64_t last_sync_ns, spacing_ns, sync_cost_ns;
 	int64_t retry_ns, room_ns, retention_ns; /* when due */
 	uint64_t segment;			 /* of the durable mark */
+	struct clock_watch clock;
+	int64_t trusted_ns; /* from then on, by the clock that never steps, ages count */
 	struct journal_loss lost[JOURNAL_LOSSES];
 	struct buf own; /* own events that are not durable, for repair */
 };
+
+#define JOURNAL_TRUST_NS (3600 * CLOCK_NS_PER_S)
 
 /* Number and queue one line. */
 int journal_append(struct journal *j, struct slice line);

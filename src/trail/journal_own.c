@@ -290,19 +290,31 @@ journal_record_reports(struct journal *j)
 		record_checkpoint(j, size, note);
 }
 
+/* The time before which a line has expired; 0 while nobody knows that the clock is right: one that
+ * is far ahead would remove all. */
+static int64_t
+expired_before(struct journal *j)
+{
+	uint64_t age = atomic_load_explicit(&j->retention_s, memory_order_relaxed);
+	int64_t now = clock_wall_ns(), steady = clock_boot_ns();
+
+	if (clock_watch(&j->clock, now, steady) != 0)
+		j->trusted_ns = steady + JOURNAL_TRUST_NS;
+	if (steady < j->trusted_ns || age >= (uint64_t)(now / CLOCK_NS_PER_S))
+		return 0;
+	return now - (int64_t)age * CLOCK_NS_PER_S;
+}
+
 /* Recorded before it is done, and no more is removed than was recorded. */
 int
 journal_expire(struct journal *j)
 {
 	struct trail *t = j->opts.trail;
 	uint64_t max_size = atomic_load_explicit(&j->max_size, memory_order_relaxed);
-	uint64_t age = atomic_load_explicit(&j->retention_s, memory_order_relaxed);
-	int64_t now = clock_wall_ns(), before = 0;
+	int64_t before = expired_before(j);
 	uint64_t keep, first, last;
 	struct err err;
 
-	if (age < (uint64_t)(now / CLOCK_NS_PER_S))
-		before = now - (int64_t)age * CLOCK_NS_PER_S;
 	keep = j->opts.keep_seq != NULL ? j->opts.keep_seq(j->opts.keep_arg)
 					: trail_durable_seq(t) + 1;
 	if (trail_expirable(t, before, max_size, keep, &first, &last, &err) == -1)

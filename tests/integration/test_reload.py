@@ -170,3 +170,13 @@ def test_many_reloads_under_load(keytrail, raw_backend):
             assert c.request("POST", "/api/v2/keys", body="x" * 1000).status == 200
         wait_for(lambda: sidecar.own("keytrail.reload"), "a reload")
     assert len(sidecar.wait_calls(20)) == 20
+
+
+def test_more_connections_than_there_is_room_for_need_a_restart(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"workers": 1, "limits": {"connections": 4}})
+    assert sidecar.reload(limits={"connections": 3})["details"]["needsRestart"] == ""
+    assert sidecar.reload(
+        limits={"connections": 400})["details"]["needsRestart"] == "limits.connections"
+    sidecar.stop()
+    sidecar.start()
+    assert sidecar.reload()["details"]["needsRestart"] == ""

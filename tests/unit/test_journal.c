@@ -771,6 +771,31 @@ expired_segments_are_recorded_and_go(void **state)
 	assert_true(count_lines(f, "\"id\":\"x\"") < 400);
 }
 
+/* The trail's last line is two hours old: is it the sidecar that was down, or the clock that is
+ * ahead? */
+static void
+a_clock_that_is_not_trusted_expires_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	struct trail_stats stats;
+
+	opts.retention_s = 0;
+	opts.last_line_ns = clock_wall_ns() - 2 * 3600 * CLOCK_NS_PER_S;
+	atomic_store(&f->keep, UINT64_MAX);
+	start(f, &opts);
+	for (unsigned i = 0; i < 400; i++) {
+		uint64_t pos = commit(f, 0, "x", RING_DURABLE);
+
+		WAIT_UNTIL(ring_durable(f->rings[0]) == pos);
+	}
+	assert_int_equal(count_lines(f, "\"keytrail.expire\""), 0);
+	/* Size does not ask the clock. */
+	journal_set_retention(f->j, 0, 40000);
+	WAIT_UNTIL((trail_stats(f->t, &stats), stats.bytes < 45000));
+	assert_int_equal(stop(f), 0);
+}
+
 /* ---- a segment that goes, a line that cannot be written ---- */
 
 static const char first_name[] = "00000000000000000001.jsonl";
@@ -1029,6 +1054,7 @@ main(void)
 		TEST(own_events_survive_a_failed_sync),
 		TEST(damage_that_several_readers_meet_is_recorded_once),
 		TEST(expired_segments_are_recorded_and_go),
+		TEST(a_clock_that_is_not_trusted_expires_nothing),
 		TEST(a_segment_that_goes_is_noticed_and_what_was_not_durable_written_again),
 		TEST(a_line_that_is_too_long_is_counted_once_and_recorded),
 		TEST(every_committed_line_is_there_once_however_the_process_is_killed),
