@@ -17,8 +17,9 @@
 #include "keytrail/log.h"
 #include "keytrail/route.h"
 
-#define CONFIG_WORKERS_MAX   64
-#define CONFIG_ADDRESSES_MAX 16 /* of the key service */
+#define CONFIG_WORKERS_MAX	64
+#define CONFIG_ADDRESSES_MAX	16 /* of the key service */
+#define CONFIG_CERTIFICATES_MAX 16 /* beside the default one */
 
 struct config_address {
 	char *host; /* name or numeric address, without brackets */
@@ -36,12 +37,22 @@ struct config_secret { /* {"file": "..."}; read at load; NULL when not given */
 	size_t n;
 };
 
+struct config_certificate { /* paths, resolved against the file's folder */
+	char *certificate;
+	char *key;
+	char *ocsp; /* or NULL */
+};
+
 struct config_listen {
 	struct config_address address;
-	bool tls;	   /* false: "tls": null */
-	char *certificate; /* paths, resolved against the file's folder */
-	char *key;
-	char *client_ca; /* NULL: no client certificates asked for */
+	bool tls;				 /* false: "tls": null */
+	struct config_certificate own;		 /* the default one */
+	struct config_certificate *certificates; /* by the name that the client asks for */
+	size_t ncertificates;
+	bool refuse_unknown;  /* "unknown_name": "refuse" */
+	char *client_ca;      /* NULL: no client certificates asked for */
+	char *client_crl;     /* or NULL */
+	bool client_optional; /* "client_certificate": "optional" */
 };
 
 struct config_upstream {
@@ -52,6 +63,7 @@ struct config_upstream {
 	bool tls;
 	char *ca; /* path, or NULL: the system's store */
 	char *server_name;
+	bool tls13;	   /* "min_version": "1.3" */
 	char *certificate; /* client certificate, or NULL */
 	char *key;
 	unsigned pool_idle; /* idle connections kept a worker, default 64 */

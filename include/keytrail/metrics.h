@@ -12,7 +12,7 @@
  * labels always, so that an alert sees the step from 0 to 1.
  *
  * No label value ever comes from a client: labels are actions of the routes file, sink names of the
- * configuration, and the words of fixed tables.
+ * configuration, its files, and the words of fixed tables.
  */
 #ifndef KEYTRAIL_METRICS_H
 #define KEYTRAIL_METRICS_H
@@ -60,21 +60,21 @@ enum metric_id {
 	METRIC_DEGRADED,	   /* gauge 0/1: break-glass */
 	METRIC_DEGRADED_REMAINING, /* gauge: seconds */
 	METRIC_DEGRADED_REQUESTS,
-	METRIC_FSYNC_SECONDS,	 /* histogram */
-	METRIC_COMMIT_EVENTS,	 /* histogram: events a group commit */
-	METRIC_TRAIL_FAILURES,	 /* by operation: index = enum metric_trail_op */
-	METRIC_SINK_DELIVERED,	 /* by sink */
-	METRIC_SINK_REJECTED,	 /* by sink */
-	METRIC_SINK_FILTERED,	 /* by sink */
-	METRIC_SINK_MISSING,	 /* by sink */
-	METRIC_SINK_RETRIES,	 /* by sink */
-	METRIC_SINK_DUE,	 /* gauge by sink */
-	METRIC_SINK_LAG_EVENTS,	 /* gauge by sink */
-	METRIC_SINK_LAG_SECONDS, /* gauge by sink: age of the oldest undelivered event */
-	METRIC_SINK_UP,		 /* gauge by sink: last attempt was not a failure */
-	METRIC_RELOADS,		 /* by result: index 0 failure, 1 success */
-	METRIC_RELOAD_TIME,	 /* gauge: time of the last successful load, seconds since 1970 */
-	METRIC_CERTIFICATE_EXPIRY, /* gauge: notAfter of the server's certificate, seconds since 1970 */
+	METRIC_FSYNC_SECONDS,	   /* histogram */
+	METRIC_COMMIT_EVENTS,	   /* histogram: events a group commit */
+	METRIC_TRAIL_FAILURES,	   /* by operation: index = enum metric_trail_op */
+	METRIC_SINK_DELIVERED,	   /* by sink */
+	METRIC_SINK_REJECTED,	   /* by sink */
+	METRIC_SINK_FILTERED,	   /* by sink */
+	METRIC_SINK_MISSING,	   /* by sink */
+	METRIC_SINK_RETRIES,	   /* by sink */
+	METRIC_SINK_DUE,	   /* gauge by sink */
+	METRIC_SINK_LAG_EVENTS,	   /* gauge by sink */
+	METRIC_SINK_LAG_SECONDS,   /* gauge by sink: age of the oldest undelivered event */
+	METRIC_SINK_UP,		   /* gauge by sink: last attempt was not a failure */
+	METRIC_RELOADS,		   /* by result: index 0 failure, 1 success */
+	METRIC_RELOAD_TIME,	   /* gauge: time of the last successful load, seconds since 1970 */
+	METRIC_CERTIFICATE_EXPIRY, /* gauge by file: its certificate's end, seconds since 1970 */
 	METRIC_LOG_SUPPRESSED,
 	METRIC_LOG_DROPPED,
 	METRIC_BUILD_INFO, /* always 1, labels version, tls, http_parser; metrics_build_info */
@@ -99,6 +99,8 @@ enum metric_trail_op { METRIC_TRAIL_WRITE, METRIC_TRAIL_SYNC, METRIC_TRAIL_OPEN 
 	X(PROTOCOL, "protocol") /* no common version, cipher or curve; not TLS; an alert */        \
 	X(NO_CERTIFICATE, "no_certificate") /* one was asked for and none came */                  \
 	X(CERTIFICATE, "certificate")	    /* the client's could not be verified */               \
+	X(REVOKED, "revoked")		    /* the client's has been */                            \
+	X(UNKNOWN_NAME, "unknown_name")	    /* of no certificate, and such are refused */          \
 	X(REJECTED, "rejected")		    /* the client did not trust ours */                    \
 	X(ALPN, "alpn")			    /* no common application protocol */                   \
 	X(TIMEOUT, "timeout")                                                                      \
@@ -131,6 +133,7 @@ enum upstream_failure {
 
 #define METRICS_ACTIONS_MAX 512 /* distinct action names in a process's life; then "other" */
 #define METRICS_SINKS_MAX   16	/* distinct sink names; then "other" */
+#define METRICS_FILES_MAX   64	/* distinct files of certificates and lists; then "other" */
 
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *m);
@@ -142,6 +145,8 @@ struct metrics_shard *metrics_shard_new(struct metrics *m);
 unsigned metrics_action(struct metrics *m, const char *action);
 /* The same for sink names. */
 unsigned metrics_sink(struct metrics *m, const char *sink);
+/* And for files of the configuration. */
+unsigned metrics_file(struct metrics *m, const char *path);
 
 /* Main thread.  What the program is made of; NULL leaves a label out. */
 void metrics_build_info(

@@ -42,6 +42,7 @@
 	X(AMBIGUOUS_HEADER, 400, "ambiguous_header",                                               \
 	    "a header that decides the action has an unknown value")                               \
 	X(AMBIGUOUS_BODY, 415, "ambiguous_body", "a form body could carry a second action")        \
+	X(MISDIRECTED, 421, "misdirected", "the connection's certificate is not for this host")    \
 	X(DENIED, 403, "denied", "no route allows this request")                                   \
 	/* limits */                                                                               \
 	X(HEAD_TOO_LARGE, 431, "head_too_large", "the header section is too large")                \

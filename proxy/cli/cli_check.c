@@ -1,175 +1,86 @@
 #include "cli/cli.h"
 
+#include "data/tls.h"
 #include "keytrail/config.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <netdb.h>
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-struct found {
-	char text[512]; /* "" where there was nothing to check */
-};
-
-/* One check of the environment: 0 and what was found, or -1 and an error. */
-typedef int (*environment_fn)(const struct config *cfg, struct found *found, struct err *err);
+/* One check of the environment: 0 and a line of what was found, or -1 and an error. */
+typedef int (*environment_fn)(const struct config *cfg, struct buf *found, struct err *err);
 
 /* ---- certificates ---- */
 
-/* A file of PEM, or NULL and an error that names the member and the file. */
-static BIO *
-open_pem(const char *member, const char *path, struct err *err)
-{
-	BIO *bio;
-
-	errno = 0;
-	if ((bio = BIO_new_file(path, "r")) == NULL)
-		err_set_errno(err, "%s: %s", member, path);
-	ERR_clear_error();
-	return bio;
-}
-
-static X509 *
-read_certificate(const char *member, const char *path, struct err *err)
-{
-	BIO *bio = open_pem(member, path, err);
-	X509 *x;
-
-	if (bio == NULL)
-		return NULL;
-	x = PEM_read_bio_X509(bio, NULL, NULL, NULL);
-	BIO_free(bio);
-	ERR_clear_error();
-	if (x == NULL)
-		err_set(err, "%s: %s holds no PEM certificate", member, path);
-	return x;
-}
-
-/* Nobody is there to type a passphrase. */
 static int
-no_passphrase(char *out, int size, int writing, void *arg)
+check_validity(const struct tls_validity *v, struct buf *found, struct err *err)
 {
-	(void)out;
-	(void)size;
-	(void)writing;
-	(void)arg;
-	return -1;
-}
+	char text[TLS_TIME_SIZE];
+	int64_t now = time(NULL);
 
-static EVP_PKEY *
-read_key(const char *member, const char *path, struct err *err)
-{
-	BIO *bio = open_pem(member, path, err);
-	EVP_PKEY *key;
-
-	if (bio == NULL)
-		return NULL;
-	key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
-	BIO_free(bio);
-	ERR_clear_error();
-	if (key == NULL)
-		err_set(err, "%s: %s holds no PEM private key without a passphrase", member, path);
-	return key;
-}
-
-static int
-check_validity(const char *path, const X509 *x, struct found *found, struct err *err)
-{
-	char until[64] = "";
-	BIO *bio = BIO_new(BIO_s_mem());
-
-	if (bio == NULL)
-		return err_set(err, "memory is short");
-	ASN1_TIME_print(bio, X509_get0_notAfter(x));
-	if (BIO_read(bio, until, sizeof(until) - 1) <= 0)
-		until[0] = '\0';
-	BIO_free(bio);
-	if (X509_cmp_current_time(X509_get0_notAfter(x)) < 0)
-		return err_set(err, "%s: the certificate was valid until %s", path, until);
-	if (X509_cmp_current_time(X509_get0_notBefore(x)) > 0)
-		return err_set(err, "%s: the certificate is not valid yet", path);
-	snprintf(found->text, sizeof(found->text), "%s fits its key, valid until %s", path, until);
+	if (now < v->from) {
+		tls_time_text(v->from, text);
+		return err_set(err, "%s: not valid before %s", v->path, text);
+	}
+	tls_time_text(v->until, text);
+	if (now > v->until)
+		return err_set(err, "%s: was valid until %s", v->path, text);
+	buf_printf(found, "  %s: valid until %s\n", v->path, text);
 	return 0;
 }
 
 static int
-check_pair(const char *member, const char *certificate, const char *key_file, struct found *found,
-    struct err *err)
+check_server(const struct tls_server *s, struct buf *found, struct err *err)
 {
-	char name[64];
-	X509 *x = NULL;
-	EVP_PKEY *key = NULL;
+	size_t n;
+	const struct tls_validity *v = tls_server_validity(s, &n);
+
+	for (size_t i = 0; i < n; i++)
+		if (check_validity(&v[i], found, err) == -1)
+			return -1;
+	return 0;
+}
+
+static int
+check_listen_tls(const struct config *cfg, struct buf *found, struct err *err)
+{
+	struct tls_server *s;
 	int rc = -1;
 
-	snprintf(name, sizeof(name), "%s.certificate", member);
-	if ((x = read_certificate(name, certificate, err)) == NULL)
-		return -1;
-	snprintf(name, sizeof(name), "%s.key", member);
-	if ((key = read_key(name, key_file, err)) == NULL)
-		goto out;
-	rc = X509_check_private_key(x, key) == 1
-		 ? check_validity(certificate, x, found, err)
-		 : err_set(err, "%s: %s is not the key of %s", name, key_file, certificate);
-	ERR_clear_error();
-out:
-	X509_free(x);
-	EVP_PKEY_free(key);
-	return rc;
-}
-
-static int
-check_authorities(const char *member, const char *path, struct found *found, struct err *err)
-{
-	X509 *x = read_certificate(member, path, err);
-
-	if (x == NULL)
-		return -1;
-	X509_free(x);
-	snprintf(found->text, sizeof(found->text), "%s holds certificates", path);
-	return 0;
-}
-
-static int
-check_listen_pair(const struct config *cfg, struct found *found, struct err *err)
-{
-	const struct config_listen *l = &cfg->listen;
-
-	return l->tls ? check_pair("listen.tls", l->certificate, l->key, found, err) : 0;
-}
-
-static int
-check_client_ca(const struct config *cfg, struct found *found, struct err *err)
-{
-	const char *ca = cfg->listen.client_ca;
-
-	return ca != NULL ? check_authorities("listen.tls.client_ca", ca, found, err) : 0;
-}
-
-static int
-check_upstream_ca(const struct config *cfg, struct found *found, struct err *err)
-{
-	const char *ca = cfg->upstream.ca;
-
-	return ca != NULL ? check_authorities("upstream.tls.ca", ca, found, err) : 0;
-}
-
-static int
-check_upstream_pair(const struct config *cfg, struct found *found, struct err *err)
-{
-	const struct config_upstream *u = &cfg->upstream;
-
-	if (u->certificate == NULL)
+	if (!cfg->listen.tls)
 		return 0;
-	return check_pair("upstream.tls", u->certificate, u->key, found, err);
+	if ((s = tls_server_new(&cfg->listen, NULL, err)) != NULL)
+		rc = check_server(s, found, err);
+	tls_server_free(s);
+	return rc == 0 ? 0 : err_prefix(err, "listen.tls");
+}
+
+static int
+check_upstream_tls(const struct config *cfg, struct buf *found, struct err *err)
+{
+	const char *certificate = cfg->upstream.certificate;
+	struct tls_validity v;
+	SSL_CTX *ctx;
+	int rc = -1;
+
+	if (!cfg->upstream.tls)
+		return 0;
+	if ((ctx = tls_client_new(&cfg->upstream, err)) != NULL) {
+		if (cfg->upstream.ca != NULL)
+			buf_printf(found, "  %s: holds certificates\n", cfg->upstream.ca);
+		v = tls_validity_of(ctx, certificate);
+		rc = certificate != NULL ? check_validity(&v, found, err) : 0;
+	}
+	SSL_CTX_free(ctx);
+	return rc == 0 ? 0 : err_prefix(err, "upstream.tls");
 }
 
 /* ---- addresses ---- */
@@ -208,7 +119,7 @@ try_bind(const struct addrinfo *ai)
 
 /* A port in use is no failure: it may be a sidecar that this file is about to reload. */
 static int
-check_bind(const char *member, const struct config_address *a, struct found *found, struct err *err)
+check_bind(const char *member, const struct config_address *a, struct buf *found, struct err *err)
 {
 	struct addrinfo *ai;
 	int rc = 0;
@@ -216,10 +127,9 @@ check_bind(const char *member, const struct config_address *a, struct found *fou
 	if (resolve(member, a, AI_PASSIVE, &ai, err) == -1)
 		return -1;
 	if (try_bind(ai) == 0)
-		snprintf(found->text, sizeof(found->text), "%s port %u is free", a->host, a->port);
+		buf_printf(found, "  %s port %u is free\n", a->host, a->port);
 	else if (errno == EADDRINUSE)
-		snprintf(
-		    found->text, sizeof(found->text), "%s port %u is in use now", a->host, a->port);
+		buf_printf(found, "  %s port %u is in use now\n", a->host, a->port);
 	else
 		rc = err_set_errno(err, "%s: %s port %u", member, a->host, a->port);
 	freeaddrinfo(ai);
@@ -227,19 +137,19 @@ check_bind(const char *member, const struct config_address *a, struct found *fou
 }
 
 static int
-check_listen_address(const struct config *cfg, struct found *found, struct err *err)
+check_listen_address(const struct config *cfg, struct buf *found, struct err *err)
 {
 	return check_bind("listen.address", &cfg->listen.address, found, err);
 }
 
 static int
-check_metrics_address(const struct config *cfg, struct found *found, struct err *err)
+check_metrics_address(const struct config *cfg, struct buf *found, struct err *err)
 {
 	return cfg->metrics_enabled ? check_bind("metrics.address", &cfg->metrics, found, err) : 0;
 }
 
 static int
-check_admin_address(const struct config *cfg, struct found *found, struct err *err)
+check_admin_address(const struct config *cfg, struct buf *found, struct err *err)
 {
 	if (!cfg->admin.enabled || cfg->admin.address.host == NULL)
 		return 0;
@@ -247,7 +157,7 @@ check_admin_address(const struct config *cfg, struct found *found, struct err *e
 }
 
 static int
-check_upstream_names(const struct config *cfg, struct found *found, struct err *err)
+check_upstream_names(const struct config *cfg, struct buf *found, struct err *err)
 {
 	struct addrinfo *ai;
 
@@ -256,9 +166,8 @@ check_upstream_names(const struct config *cfg, struct found *found, struct err *
 			return -1;
 		freeaddrinfo(ai);
 	}
-	snprintf(found->text, sizeof(found->text),
-	    "%zu address%s of the key service can be resolved", cfg->upstream.naddresses,
-	    cfg->upstream.naddresses == 1 ? "" : "es");
+	buf_printf(found, "  %zu address%s of the key service can be resolved\n",
+	    cfg->upstream.naddresses, cfg->upstream.naddresses == 1 ? "" : "es");
 	return 0;
 }
 
@@ -289,7 +198,7 @@ check_writable_parent(const char *member, const char *path, struct err *err)
 }
 
 static int
-check_trail(const struct config *cfg, struct found *found, struct err *err)
+check_trail(const struct config *cfg, struct buf *found, struct err *err)
 {
 	const char *dir = cfg->audit.trail;
 	struct stat st;
@@ -297,25 +206,25 @@ check_trail(const struct config *cfg, struct found *found, struct err *err)
 	if (stat(dir, &st) == -1) {
 		if (errno != ENOENT || !cfg->audit.create)
 			return err_set_errno(err, "audit.trail: %s", dir);
-		snprintf(found->text, sizeof(found->text), "%s will be made", dir);
+		buf_printf(found, "  %s will be made\n", dir);
 		return check_writable_parent("audit.trail", dir, err);
 	}
 	if (!S_ISDIR(st.st_mode))
 		return err_set(err, "audit.trail: %s is no directory", dir);
 	if (access(dir, R_OK | W_OK | X_OK) == -1)
 		return err_set_errno(err, "audit.trail: %s is not writable", dir);
-	snprintf(found->text, sizeof(found->text), "%s is writable", dir);
+	buf_printf(found, "  %s is writable\n", dir);
 	return 0;
 }
 
 static int
-check_group(const struct config *cfg, struct found *found, struct err *err)
+check_group(const struct config *cfg, struct buf *found, struct err *err)
 {
 	if (cfg->audit.group == NULL)
 		return 0;
 	if (getgrnam(cfg->audit.group) == NULL)
 		return err_set(err, "audit.group: there is no group %s", cfg->audit.group);
-	snprintf(found->text, sizeof(found->text), "the group %s is there", cfg->audit.group);
+	buf_printf(found, "  the group %s is there\n", cfg->audit.group);
 	return 0;
 }
 
@@ -337,7 +246,7 @@ check_sink_file(const struct config_sink *s, struct err *err)
 }
 
 static int
-check_sink_files(const struct config *cfg, struct found *found, struct err *err)
+check_sink_files(const struct config *cfg, struct buf *found, struct err *err)
 {
 	size_t n = 0;
 
@@ -349,8 +258,7 @@ check_sink_files(const struct config *cfg, struct found *found, struct err *err)
 		n++;
 	}
 	if (n > 0)
-		snprintf(found->text, sizeof(found->text), "%zu sink file%s can be written", n,
-		    n == 1 ? "" : "s");
+		buf_printf(found, "  %zu sink file%s can be written\n", n, n == 1 ? "" : "s");
 	return 0;
 }
 
@@ -358,10 +266,8 @@ static const struct {
 	environment_fn check;
 	enum cli_status status;
 } environment_checks[] = {
-	{ check_listen_pair, CLI_CONFIG },
-	{ check_client_ca, CLI_CONFIG },
-	{ check_upstream_ca, CLI_CONFIG },
-	{ check_upstream_pair, CLI_CONFIG },
+	{ check_listen_tls, CLI_CONFIG },
+	{ check_upstream_tls, CLI_CONFIG },
 	{ check_listen_address, CLI_FAILED },
 	{ check_metrics_address, CLI_FAILED },
 	{ check_admin_address, CLI_FAILED },
@@ -380,16 +286,17 @@ check_environment(const struct config *cfg)
 	int status = CLI_OK;
 
 	for (size_t i = 0; i < CHECKS; i++) {
-		struct found found = { "" };
+		struct buf found = BUF_INIT;
 		struct err err;
 
 		if (environment_checks[i].check(cfg, &found, &err) == -1) {
 			cli_fail(environment_checks[i].status, &err);
 			if (status != CLI_CONFIG)
 				status = environment_checks[i].status;
-		} else if (found.text[0] != '\0') {
-			printf("  %s\n", found.text);
+		} else {
+			fwrite(buf_slice(&found).p, 1, buf_size(&found), stdout);
 		}
+		buf_fini(&found);
 	}
 	return status;
 }

@@ -59,6 +59,7 @@ server_record(struct server *s, const struct chronicle_entry *e)
 
 /* ---- reload ---- */
 
+/* who NULL: nobody asked, files were replaced. */
 static void
 record_reload(struct server *s, const struct signalfd_siginfo *who, bool ok, const char *changes,
     const char *restart)
@@ -67,9 +68,10 @@ record_reload(struct server *s, const struct signalfd_siginfo *who, bool ok, con
 		{ "changes", EVENT_DETAIL_STRING, changes, 0 },
 		{ "configDigest", EVENT_DETAIL_STRING, s->config->digest, 0 },
 		{ "needsRestart", EVENT_DETAIL_STRING, restart, 0 },
-		{ "signalPid", EVENT_DETAIL_NUMBER, NULL, who->ssi_pid },
-		{ "signalUid", EVENT_DETAIL_NUMBER, NULL, who->ssi_uid },
+		{ "signalPid", EVENT_DETAIL_NUMBER, NULL, who != NULL ? who->ssi_pid : 0 },
+		{ "signalUid", EVENT_DETAIL_NUMBER, NULL, who != NULL ? who->ssi_uid : 0 },
 	};
+	size_t of_signal = 2;
 	struct chronicle_entry e = { .action = "keytrail.reload",
 		.severity = ok ? SEVERITY_NORMAL : SEVERITY_WARNING,
 		.outcome = ok ? EVENT_SUCCESS : EVENT_FAILURE,
@@ -78,6 +80,8 @@ record_reload(struct server *s, const struct signalfd_siginfo *who, bool ok, con
 		.details = details,
 		.ndetails = sizeof(details) / sizeof(details[0]) };
 
+	if (who == NULL)
+		e.ndetails -= of_signal;
 	server_record(s, &e);
 	metrics_add(s->shard, METRIC_RELOADS, ok, 1);
 }
@@ -112,22 +116,45 @@ adopt_retention(struct server *s, const struct config_audit *a, char *restart, s
 }
 
 static void
+adopt_snapshot(struct server *s, struct snapshot *snapshot)
+{
+	for (unsigned i = 0; i < s->nworkers; i++)
+		worker_reload(s->workers[i], snapshot);
+	snapshot_unref(s->snapshot);
+	s->snapshot = snapshot;
+	s->files.looks = 0;
+	s->chronicle.observer = snapshot->observer;
+	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)clock_wall_ns() / CLOCK_NS_PER_S);
+}
+
+static void
 adopt(struct server *s, struct config *config, struct snapshot *snapshot)
 {
 	struct err err;
 
-	for (unsigned i = 0; i < s->nworkers; i++)
-		worker_reload(s->workers[i], snapshot);
+	adopt_snapshot(s, snapshot);
 	listener_set_limits(s->listener, &config->limits);
 	log_set_level(s->log, config->log_level);
 	if (publisher_reload(s->publisher, config, &err) == -1)
 		log_error(s->log, "reload_sinks_failed", "%s", err.msg);
-	snapshot_unref(s->snapshot);
 	config_unref(s->config);
-	s->snapshot = snapshot;
 	s->config = config;
-	s->chronicle.observer = snapshot->observer;
-	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)clock_wall_ns() / CLOCK_NS_PER_S);
+}
+
+void
+server_reload_files(struct server *s)
+{
+	struct snapshot *snapshot;
+	struct err err;
+
+	s->files.loaded = server_files_state(s->config);
+	if ((snapshot = snapshot_new(s->config, s->snapshot, s->metrics, &err)) == NULL) {
+		log_error(s->log, "reload_failed", "%s; the running certificates stay", err.msg);
+	} else {
+		adopt_snapshot(s, snapshot);
+		log_info(s->log, "reloaded", "changed: certificates");
+	}
+	record_reload(s, NULL, snapshot != NULL, "certificates", "");
 }
 
 static void
@@ -137,12 +164,15 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 	struct snapshot *snapshot;
 	struct err err;
 	char changes[256], restart[256] = "";
+	uint64_t files;
 
 	if (config_load(s->config->path, NULL, &next, &err) == -1) {
 		log_error(s->log, "reload_failed", "%s; the running configuration stays", err.msg);
 		record_reload(s, who, false, "", "");
 		return;
 	}
+	/* Before they are read: what changes meanwhile is read again. */
+	files = server_files_state(next);
 	if ((snapshot = snapshot_new(next, s->snapshot, s->metrics, &err)) == NULL) {
 		log_error(s->log, "reload_failed", "%s; the running configuration stays", err.msg);
 		config_unref(next);
@@ -158,6 +188,7 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 		log_warn(
 		    s->log, "reload_needs_restart", "%s: takes effect at the next start", restart);
 	adopt(s, next, snapshot);
+	s->files.loaded = files;
 	log_info(s->log, "reloaded", "changed: %s", changes[0] != '\0' ? changes : "nothing");
 	record_reload(s, who, true, changes, restart);
 }
@@ -336,6 +367,8 @@ tear_down(struct server *s)
 		event_del(&s->log_retry);
 		event_del(&s->chronicle_retry);
 		event_del(&s->degrade_timer);
+		if (event_initialized(&s->files.timer))
+			event_del(&s->files.timer);
 		if (event_initialized(&s->clock_timer))
 			event_del(&s->clock_timer);
 		event_del(&s->signal_event);

@@ -418,6 +418,7 @@ start(struct server *s, struct err *err)
 		return -1;
 	record_findings(s);
 	server_watch_clock(s);
+	server_watch_files(s);
 	if (start_ledger(s, err) == -1)
 		return -1;
 	for (; s->nstarted < s->nworkers; s->nstarted++)
@@ -444,6 +445,7 @@ server_build(struct server *s, struct err *err)
 	s->nworkers = s->config->workers != 0 ? s->config->workers : available_cpus();
 	if (s->nworkers > CONFIG_WORKERS_MAX)
 		s->nworkers = CONFIG_WORKERS_MAX;
+	s->files.loaded = server_files_state(s->config);
 	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL ||
 	    read_key(s, err) == -1)
 		return SERVER_MISCONFIGURED;

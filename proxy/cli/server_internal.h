@@ -3,7 +3,7 @@
  *
  * server.c is the life (signals, reload, stop), server_build.c the composition, server_status.c
  * what the admin listeners ask, server_operate.c what operators have it do, server_clock.c
- * jumps of the clock.  Main thread only.
+ * jumps of the clock, server_watch.c the files of TLS.  Main thread only.
  */
 #ifndef KEYTRAIL_PROXY_SERVER_INTERNAL_H
 #define KEYTRAIL_PROXY_SERVER_INTERNAL_H
@@ -14,6 +14,7 @@
 #include "data/degrade.h"
 #include "data/listener.h"
 #include "data/snapshot.h"
+#include "data/tls.h"
 #include "data/worker.h"
 #include "keytrail/journal.h"
 #include "keytrail/ledger.h"
@@ -25,6 +26,13 @@
 
 #include <event2/event_struct.h>
 
+/* What is known of the files of TLS. */
+struct server_files {
+	struct event timer;
+	uint64_t loaded, seen; /* their state when they were last read, and looked at */
+	unsigned looks;	       /* since then */
+};
+
 struct server {
 	struct config *config; /* the current one */
 	struct snapshot *snapshot;
@@ -34,6 +42,7 @@ struct server {
 	struct event_base *base;
 	struct event log_event, log_retry, signal_event, chronicle_retry, degrade_timer,
 	    clock_timer, heartbeat;
+	struct server_files files;
 	struct clock_watch clock_watch;
 	int64_t last_line_ns; /* when the last line before this start was numbered, or 0 */
 	int signal_fd;
@@ -84,6 +93,21 @@ void server_on_degrade_timer(evutil_socket_t fd, short what, void *arg);
  * meanwhile, and watch it. */
 void server_look_back(struct server *s);
 void server_watch_clock(struct server *s);
+/* Changes when one of the files of TLS that the configuration names was replaced. */
+uint64_t server_files_state(const struct config *c);
+
+/* Load them when they are, and tell of those that end.  As at HUP, a file that is of no use changes
+ * nothing, and is tried again when it is another. */
+void server_watch_files(struct server *s);
+void server_reload_files(struct server *s);
+
+#define SERVER_VALIDITIES_MAX (TLS_VALIDITIES_MAX + 1)
+
+/* Until when what is loaded is good; how many. */
+size_t server_validity(const struct server *s, struct tls_validity out[SERVER_VALIDITIES_MAX]);
+/* In 30 days or the last third of its time: what is renewed often is renewed late. */
+bool server_ends_soon(const struct tls_validity *v);
+
 const char *server_clock_state(void); /* "synchronized", "unsynchronized" or "unknown" */
 
 #endif

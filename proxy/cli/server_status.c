@@ -1,10 +1,10 @@
 #include "cli/server_internal.h"
 
-#include "data/tls.h"
 #include "keytrail/clock.h"
 #include "keytrail/event.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 
 /* JSON, or null. */
@@ -48,6 +48,21 @@ current_config(void *arg)
 	return s->config;
 }
 
+/* Files that are named no longer are left out. */
+static void
+set_expiries(struct server *s)
+{
+	struct tls_validity all[SERVER_VALIDITIES_MAX];
+	size_t n = server_validity(s, all);
+
+	for (unsigned i = 0; i <= METRICS_FILES_MAX; i++)
+		metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY, i, (double)NAN);
+	for (size_t i = 0; i < n; i++)
+		if (all[i].until != INT64_MAX)
+			metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY,
+			    metrics_file(s->metrics, all[i].path), (double)all[i].until);
+}
+
 static void
 refresh(void *arg)
 {
@@ -70,9 +85,7 @@ refresh(void *arg)
 	metrics_set(s->shard, METRIC_DEGRADED, 0, left > 0);
 	metrics_set(s->shard, METRIC_DEGRADED_REMAINING, 0, (double)left / CLOCK_NS_PER_S);
 	publisher_set_gauges(s->publisher);
-	if (s->snapshot->server != NULL)
-		metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY, 0,
-		    (double)tls_not_after(s->snapshot->server));
+	set_expiries(s);
 }
 
 /* Whether the trail is signed, by which key, or why it is not. */
@@ -105,6 +118,24 @@ check_trail(struct server *s, struct health_check *out)
 	    why[0] != '\0' ? why : "the trail takes events");
 }
 
+/* The one that ends first, if that is soon: told, but no reason to be unready. */
+static void
+check_certificates(struct server *s, struct health_check *out)
+{
+	struct tls_validity all[SERVER_VALIDITIES_MAX];
+	size_t n = server_validity(s, all), first = 0;
+	char until[TLS_TIME_SIZE];
+
+	*out = (struct health_check){ .name = "certificates", .ok = true };
+	for (size_t i = 1; i < n; i++)
+		if (all[i].until < all[first].until)
+			first = i;
+	if (n == 0 || !server_ends_soon(&all[first]))
+		return;
+	tls_time_text(all[first].until, until);
+	snprintf(out->detail, sizeof(out->detail), "valid until %s: %s", until, all[first].path);
+}
+
 static size_t
 checks(void *arg, struct health_check *out, size_t max)
 {
@@ -120,6 +151,8 @@ checks(void *arg, struct health_check *out, size_t max)
 		    out[n].ok ? "" : "not accepting connections");
 		n++;
 	}
+	if (n < max)
+		check_certificates(s, &out[n++]);
 	if (n < max) {
 		out[n].name = "signing";
 		out[n].ok = true; /* the trail comes before its proof */

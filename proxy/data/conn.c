@@ -262,11 +262,15 @@ failure_of(const struct stream *s, enum stream_result r)
 {
 	if (r != STREAM_ERROR)
 		return TLS_FAILURE_CLOSED;
+	if (SSL_get_verify_result(s->ssl) == X509_V_ERR_CERT_REVOKED)
+		return TLS_FAILURE_REVOKED;
 	if (SSL_get_verify_result(s->ssl) != X509_V_OK)
 		return TLS_FAILURE_CERTIFICATE;
 	switch (s->reason) {
 	case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
 		return TLS_FAILURE_NO_CERTIFICATE;
+	case SSL_R_CALLBACK_FAILED:
+		return TLS_FAILURE_UNKNOWN_NAME;
 	case SSL_R_NO_APPLICATION_PROTOCOL:
 		return TLS_FAILURE_ALPN;
 	case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
@@ -298,7 +302,7 @@ handshake(void *arg)
 	if (c->stream.ssl != NULL) {
 		metrics_add(m, METRIC_HANDSHAKES, SSL_session_reused(c->stream.ssl) ? 1 : 0, 1);
 		c->subject = (struct slice){ c->subject_text,
-			tls_peer_subject(c->stream.ssl, c->subject_text, sizeof(c->subject_text)) };
+			tls_peer_name(c->stream.ssl, c->subject_text, sizeof(c->subject_text)) };
 	}
 	c->state = CONN_IDLE;
 	read_head(c);
@@ -372,10 +376,11 @@ admit(struct conn *c)
 static void
 accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 {
+	const struct tls_server *server = w->lease->snapshot->server;
 	struct conn *c = calloc(1, sizeof(*c));
 	struct stream_opts opts = { .base = w->base,
 		.method = w->stream_method,
-		.ctx = w->lease->snapshot->server,
+		.ctx = server != NULL ? tls_server_context(server) : NULL,
 		.ready = on_ready,
 		.arg = c };
 	struct err err;

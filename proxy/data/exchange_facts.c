@@ -1,6 +1,7 @@
 #include "data/exchange_internal.h"
 
 #include "data/rewrite.h"
+#include "data/tls.h"
 #include "keytrail/fault.h"
 
 #include <assert.h>
@@ -61,6 +62,16 @@ guarantee_of(const struct exchange *ex, const struct route *route)
 	return GUARANTEE_ASYNC;
 }
 
+/* RFC 9110 section 7.4: the client trusts us for another name. */
+static bool
+is_misdirected(const struct exchange *ex, const struct http_head *head)
+{
+	const SSL *ssl = ex->client.stream->ssl;
+	const struct http_field *host = http_head_field(head, HTTP_F_HOST);
+
+	return ssl != NULL && host != NULL && !tls_serves(ssl, host->value);
+}
+
 static enum http_refusal
 classify(struct exchange *ex, const struct http_head *head)
 {
@@ -83,6 +94,8 @@ classify(struct exchange *ex, const struct http_head *head)
 	http_body_init(&ex->request_body, head->framing, head->length);
 	if (match.refusal != REFUSAL_NONE)
 		return match.refusal;
+	if (is_misdirected(ex, head))
+		return REFUSAL_MISDIRECTED;
 	if (!match.matched && c->audit.deny_unmatched)
 		return REFUSAL_DENIED;
 	if (head->framing == HTTP_LENGTH && head->length > c->limits.body)

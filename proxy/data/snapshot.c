@@ -90,7 +90,7 @@ snapshot_unref(struct snapshot *s)
 {
 	if (s == NULL || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
 		return;
-	SSL_CTX_free(s->server);
+	tls_server_free(s->server);
 	SSL_CTX_free(s->client);
 	free(s->action_metric);
 	config_unref(s->config);

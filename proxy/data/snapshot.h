@@ -18,9 +18,9 @@
 struct snapshot {
 	atomic_uint refs;
 	const struct config *config;
-	SSL_CTX *server;	 /* NULL: plain TCP */
-	SSL_CTX *client;	 /* NULL: plain TCP */
-	unsigned *action_metric; /* by a route's action_index: label of its metrics */
+	struct tls_server *server; /* NULL: plain TCP */
+	SSL_CTX *client;	   /* NULL: plain TCP */
+	unsigned *action_metric;   /* by a route's action_index: label of its metrics */
 	struct slice correlation_header;
 	struct http_limits limits;
 	struct event_profile profile;

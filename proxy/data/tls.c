@@ -1,4 +1,4 @@
-#include "data/tls.h"
+#include "tls_internal.h"
 
 #include "data/stream.h"
 
@@ -6,8 +6,8 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
-#include <assert.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,10 +20,10 @@
 
 static const unsigned char alpn_http11[] = { 8, 'h', 't', 't', 'p', '/', '1', '.', '1' };
 
-static int
-fail_openssl(struct err *err, const char *what, const char *path)
+int
+tls_fail(struct err *err, const char *what, const char *path)
 {
-	unsigned long code = ERR_peek_last_error();
+	unsigned long code = ERR_peek_error(); /* the first is the cause */
 	const char *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
 
 	ERR_clear_error();
@@ -31,9 +31,8 @@ fail_openssl(struct err *err, const char *what, const char *path)
 	    reason != NULL ? reason : "OpenSSL gives no reason");
 }
 
-/* OpenSSL's message for a missing file is hard to read; errno's is not. */
-static int
-check_readable(const char *what, const char *path, struct err *err)
+int
+tls_check_readable(const char *what, const char *path, struct err *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
@@ -53,15 +52,15 @@ no_passphrase(char *out, int size, int writing, void *arg)
 	return -1;
 }
 
-static int
-load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct err *err)
+int
+tls_load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct err *err)
 {
 	SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
-	if (check_readable("certificate", certificate, err) == -1 ||
-	    check_readable("private key", key, err) == -1)
+	if (tls_check_readable("certificate", certificate, err) == -1 ||
+	    tls_check_readable("private key", key, err) == -1)
 		return -1;
 	if (SSL_CTX_use_certificate_chain_file(ctx, certificate) != 1)
-		return fail_openssl(err, "a certificate chain in PEM", certificate);
+		return tls_fail(err, "a certificate chain in PEM", certificate);
 	/* The key of another certificate is told from a file that is no key. */
 	if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1) {
 		if (ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH) {
@@ -69,7 +68,7 @@ load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct err *er
 			return err_set(err, "%s: is not the private key of the certificate %s", key,
 			    certificate);
 		}
-		return fail_openssl(err, "an unencrypted private key in PEM", key);
+		return tls_fail(err, "an unencrypted private key in PEM", key);
 	}
 	if (SSL_CTX_check_private_key(ctx) != 1)
 		return err_set(
@@ -80,22 +79,22 @@ load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct err *er
 static int
 load_ca(SSL_CTX *ctx, const char *path, struct err *err)
 {
-	if (check_readable("CA certificates", path, err) == -1)
+	if (tls_check_readable("CA certificates", path, err) == -1)
 		return -1;
 	if (SSL_CTX_load_verify_file(ctx, path) != 1)
-		return fail_openssl(err, "CA certificates in PEM", path);
+		return tls_fail(err, "CA certificates in PEM", path);
 	return 0;
 }
 
-static SSL_CTX *
-context_new(const SSL_METHOD *method, struct err *err)
+SSL_CTX *
+tls_context_new(const SSL_METHOD *method, int min_version, struct err *err)
 {
 	SSL_CTX *ctx = SSL_CTX_new(method);
 
-	if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
+	if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, min_version) != 1 ||
 	    SSL_CTX_set_cipher_list(ctx, TLS12_CIPHERS) != 1 ||
 	    SSL_CTX_set_ciphersuites(ctx, TLS13_CIPHERS) != 1) {
-		fail_openssl(err, "a TLS context", "OpenSSL");
+		tls_fail(err, "a TLS context", "OpenSSL");
 		SSL_CTX_free(ctx);
 		return NULL;
 	}
@@ -106,97 +105,6 @@ context_new(const SSL_METHOD *method, struct err *err)
 	/* One recv takes a whole record and what follows it. */
 	SSL_CTX_set_read_ahead(ctx, 1);
 	return ctx;
-}
-
-/* RFC 7301 section 3.2: a client that offers protocols, but not ours, gets an alert. */
-static int
-select_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in,
-    unsigned inlen, void *arg)
-{
-	/* In order of preference; curl --http1.0 offers nothing but the second. */
-	static const unsigned char spoken[] = { 8, 'h', 't', 't', 'p', '/', '1', '.', '1', 8, 'h',
-		't', 't', 'p', '/', '1', '.', '0' };
-	unsigned char *chosen;
-
-	(void)ssl;
-	(void)arg;
-	if (SSL_select_next_proto(&chosen, outlen, spoken, sizeof(spoken), in, inlen) !=
-	    OPENSSL_NPN_NEGOTIATED)
-		return SSL_TLSEXT_ERR_ALERT_FATAL;
-	*out = chosen;
-	return SSL_TLSEXT_ERR_OK;
-}
-
-static int
-hand_on_ticket_keys(SSL_CTX *from, SSL_CTX *to)
-{
-	unsigned char keys[256];
-	long n = SSL_CTX_get_tlsext_ticket_keys(from, NULL, 0);
-	int rc;
-
-	assert(n > 0 && (size_t)n <= sizeof(keys));
-	rc = SSL_CTX_get_tlsext_ticket_keys(from, keys, n) == 1 &&
-	     SSL_CTX_set_tlsext_ticket_keys(to, keys, n) == 1;
-	OPENSSL_cleanse(keys, sizeof(keys));
-	return rc ? 0 : -1;
-}
-
-/*
- * A resumed session is not verified again, so one is resumed only where clients are still asked for
- * the same: the context of a session is the digest of all CA certificates that they may have.
- */
-static int
-set_session_context(SSL_CTX *ctx)
-{
-	STACK_OF(X509_OBJECT) *store = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
-	unsigned char id[EVP_MAX_MD_SIZE], one[EVP_MAX_MD_SIZE];
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
-	unsigned n;
-	bool ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
-
-	for (int i = 0; ok && i < sk_X509_OBJECT_num(store); i++) {
-		X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(store, i));
-
-		if (cert != NULL)
-			ok = X509_digest(cert, EVP_sha256(), one, &n) == 1 &&
-			     EVP_DigestUpdate(md, one, n) == 1;
-	}
-	ok = ok && EVP_DigestFinal_ex(md, id, &n) == 1 &&
-	     SSL_CTX_set_session_id_context(ctx, id, n) == 1;
-	EVP_MD_CTX_free(md);
-	return ok ? 0 : -1;
-}
-
-SSL_CTX *
-tls_server_new(const struct config_listen *cfg, SSL_CTX *previous, struct err *err)
-{
-	SSL_CTX *ctx = context_new(TLS_server_method(), err);
-
-	if (ctx == NULL)
-		return NULL;
-	if (load_pair(ctx, cfg->certificate, cfg->key, err) == -1)
-		goto fail;
-	if (cfg->client_ca != NULL) {
-		if (load_ca(ctx, cfg->client_ca, err) == -1)
-			goto fail;
-		SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(cfg->client_ca));
-		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-	}
-	if (set_session_context(ctx) == -1) {
-		fail_openssl(err, "a context of sessions", "OpenSSL");
-		goto fail;
-	}
-	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-	SSL_CTX_set_num_tickets(ctx, 1);
-	SSL_CTX_set_alpn_select_cb(ctx, select_alpn, NULL);
-	if (previous != NULL && hand_on_ticket_keys(previous, ctx) == -1) {
-		fail_openssl(err, "ticket keys", "OpenSSL");
-		goto fail;
-	}
-	return ctx;
-fail:
-	SSL_CTX_free(ctx);
-	return NULL;
 }
 
 /* Keep the newest session where stream was told to, for the next connection. */
@@ -216,7 +124,8 @@ keep_session(SSL *ssl, SSL_SESSION *session)
 SSL_CTX *
 tls_client_new(const struct config_upstream *cfg, struct err *err)
 {
-	SSL_CTX *ctx = context_new(TLS_client_method(), err);
+	int oldest = cfg->tls13 ? TLS1_3_VERSION : TLS1_2_VERSION;
+	SSL_CTX *ctx = tls_context_new(TLS_client_method(), oldest, err);
 
 	if (ctx == NULL)
 		return NULL;
@@ -224,13 +133,13 @@ tls_client_new(const struct config_upstream *cfg, struct err *err)
 	if (cfg->ca != NULL ? load_ca(ctx, cfg->ca, err) == -1
 			    : SSL_CTX_set_default_verify_paths(ctx) != 1) {
 		if (cfg->ca == NULL)
-			fail_openssl(err, "the store of CA certificates", "system");
+			tls_fail(err, "the store of CA certificates", "system");
 		goto fail;
 	}
-	if (cfg->certificate != NULL && load_pair(ctx, cfg->certificate, cfg->key, err) == -1)
+	if (cfg->certificate != NULL && tls_load_pair(ctx, cfg->certificate, cfg->key, err) == -1)
 		goto fail;
 	if (SSL_CTX_set_alpn_protos(ctx, alpn_http11, sizeof(alpn_http11)) != 0) {
-		fail_openssl(err, "ALPN", "OpenSSL");
+		tls_fail(err, "ALPN", "OpenSSL");
 		goto fail;
 	}
 	SSL_CTX_set_session_cache_mode(
@@ -243,34 +152,90 @@ fail:
 }
 
 int64_t
-tls_not_after(const SSL_CTX *ctx)
+tls_seconds_of(const ASN1_TIME *t)
 {
-	X509 *cert = SSL_CTX_get0_certificate(ctx);
 	struct tm tm;
 
-	if (cert == NULL || ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) != 1)
-		return 0;
-	return (int64_t)timegm(&tm);
+	return t != NULL && ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : INT64_MAX;
+}
+
+struct tls_validity
+tls_validity_of(const SSL_CTX *ctx, const char *path)
+{
+	const X509 *cert = SSL_CTX_get0_certificate(ctx);
+
+	if (cert == NULL)
+		return (struct tls_validity){ path, 0, INT64_MAX };
+	return (struct tls_validity){ path, tls_seconds_of(X509_get0_notBefore(cert)),
+		tls_seconds_of(X509_get0_notAfter(cert)) };
+}
+
+void
+tls_time_text(int64_t seconds, char out[TLS_TIME_SIZE])
+{
+	time_t t = seconds;
+	struct tm tm;
+
+	if (gmtime_r(&t, &tm) == NULL ||
+	    strftime(out, TLS_TIME_SIZE, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		snprintf(out, TLS_TIME_SIZE, "ever");
+}
+
+/* ---- who the peer is ---- */
+
+static size_t
+copy_text(BIO *bio, char *out, size_t cap)
+{
+	char *text;
+	long n = BIO_get_mem_data(bio, &text);
+	size_t len = n <= 0 ? 0 : (size_t)n < cap ? (size_t)n : cap;
+
+	memcpy(out, text, len);
+	return len;
+}
+
+/* GENERAL_NAME_print writes "URI:" and "DNS:" itself. */
+static int
+print_alternative(BIO *bio, const X509 *cert)
+{
+	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	int rc = -1;
+
+	for (int i = 0; rc == -1 && i < sk_GENERAL_NAME_num(names); i++) {
+		GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+
+		if (name->type == GEN_URI || name->type == GEN_DNS)
+			rc = GENERAL_NAME_print(bio, name) == 1 ? 0 : -1;
+	}
+	GENERAL_NAMES_free(names);
+	return rc;
+}
+
+static int
+print_name(BIO *bio, X509 *cert)
+{
+	const X509_NAME *subject = X509_get_subject_name(cert);
+
+	if (X509_NAME_entry_count(subject) == 0)
+		return print_alternative(bio, cert);
+	return X509_NAME_print_ex(
+		   bio, subject, 0, XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) >= 0
+		   ? 0
+		   : -1;
 }
 
 size_t
-tls_peer_subject(const SSL *ssl, char *out, size_t cap)
+tls_peer_name(const SSL *ssl, char *out, size_t cap)
 {
 	X509 *cert = SSL_get0_peer_certificate(ssl);
 	BIO *bio;
-	char *text;
-	long n;
 	size_t len = 0;
 
 	if (cert == NULL || SSL_get_verify_result(ssl) != X509_V_OK ||
 	    (bio = BIO_new(BIO_s_mem())) == NULL)
 		return 0;
-	if (X509_NAME_print_ex(bio, X509_get_subject_name(cert), 0,
-		XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) >= 0 &&
-	    (n = BIO_get_mem_data(bio, &text)) > 0) {
-		len = (size_t)n < cap ? (size_t)n : cap;
-		memcpy(out, text, len);
-	}
+	if (print_name(bio, cert) == 0)
+		len = copy_text(bio, out, cap);
 	BIO_free(bio);
 	return len;
 }

@@ -2,10 +2,15 @@
  * tls: OpenSSL contexts made from the configuration, for both sides.
  *
  * TLS 1.2 and 1.3 (RFC 5246, RFC 8446), AEAD suites with forward secrecy only, no renegotiation, no
- * early data, no compression; ALPN (RFC 7301) "http/1.1", from clients also "http/1.0".  A context
- * is shared by all workers: its tickets (RFC 5077) are sealed with one key, so that a session is
- * resumed on any of them.
- * Main thread; the contexts themselves may be used by any.
+ * early data, no compression; ALPN (RFC 7301) "http/1.1", from clients also "http/1.0".
+ *
+ * Clients are shown the certificate of the name that they ask for (SNI, RFC 6066 section 3), else
+ * the default one; an OCSP response (RFC 6960) is stapled until its nextUpdate.  Their own
+ * certificate is verified against client_ca and client_crl, at each full handshake; a session is
+ * resumed only while the certificate and the list it was verified by are still valid, and not
+ * across a change of any certificate or list.
+ *
+ * Made by the main thread; what is made never changes and may be used by any.
  */
 #ifndef KEYTRAIL_PROXY_TLS_H
 #define KEYTRAIL_PROXY_TLS_H
@@ -15,17 +20,52 @@
 
 #include <openssl/ssl.h>
 
-/* Certificates and keys are read and matched.  `previous` (or NULL) hands its ticket keys on, so
- * that sessions survive a reload, unless client_ca has become another.  Errors name the file. */
-SSL_CTX *tls_server_new(const struct config_listen *cfg, SSL_CTX *previous, struct err *err);
+#define TLS_VALIDITIES_MAX (2 * (1 + CONFIG_CERTIFICATES_MAX) + 2)
+
+struct tls_server; /* what clients are shown, and what they have to show */
+
+/* From when to when the content of a file is good, in seconds since 1970.  A file of many things is
+ * as good as the first of them that ends. */
+struct tls_validity {
+	const char *path;
+	int64_t from, until; /* until INT64_MAX: it has no end */
+};
+
+/*
+ * Certificates and keys are read and matched.  `previous` (or NULL) hands its ticket keys on, so
+ * that sessions survive a reload, unless clients are now asked for something else.  Errors name the
+ * file.  cfg is borrowed until the free, which comes after that of every SSL made of it.
+ */
+struct tls_server *tls_server_new(
+    const struct config_listen *cfg, const struct tls_server *previous, struct err *err);
+void tls_server_free(struct tls_server *s); /* NULL is allowed */
+
+/* For SSL_new; borrowed. */
+SSL_CTX *tls_server_context(const struct tls_server *s);
+
+/* Of all its files but the keys; n of them, at most TLS_VALIDITIES_MAX. */
+const struct tls_validity *tls_server_validity(const struct tls_server *s, size_t *n);
+
+/* Is this request's Host (with or without port) one that the connection's certificate is for?  The
+ * default certificate is for all, and every one for numeric addresses. */
+bool tls_serves(const SSL *ssl, struct slice host);
 
 /* Verifies the key service's chain (the host name is set a connection, by stream). */
 SSL_CTX *tls_client_new(const struct config_upstream *cfg, struct err *err);
 
-/* notAfter of the context's certificate in seconds since 1970; 0 when there is none. */
-int64_t tls_not_after(const SSL_CTX *ctx);
+#define TLS_TIME_SIZE 32
 
-/* Subject of the peer's verified certificate as RFC 2253 text in UTF-8: the length, 0 if none. */
-size_t tls_peer_subject(const SSL *ssl, char *out, size_t cap);
+/* "2026-11-22T21:00:00Z", or "ever" for INT64_MAX. */
+void tls_time_text(int64_t seconds, char out[TLS_TIME_SIZE]);
+
+/* Of the context's certificate, which was read from path; without one it has no end. */
+struct tls_validity tls_validity_of(const SSL_CTX *ctx, const char *path);
+
+/*
+ * Who the peer's verified certificate says it is: its subject as RFC 2253 text in UTF-8; where that
+ * is empty the first URI or DNS subject alternative name, as "URI:..." or "DNS:...".  The length, 0
+ * if there is none.
+ */
+size_t tls_peer_name(const SSL *ssl, char *out, size_t cap);
 
 #endif

@@ -138,8 +138,10 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    "reloads", LABELS_RESULT, "Loads of the configuration after the start, by result."),
 	[METRIC_RELOAD_TIME] = GAUGE("last_load_timestamp_seconds", "seconds", LABELS_NONE,
 	    "Time of the last successful load of the configuration, since 1970."),
-	[METRIC_CERTIFICATE_EXPIRY] = GAUGE_UNSET("certificate_expiry_timestamp_seconds", "seconds",
-	    LABELS_NONE, "Time when the server's certificate expires, since 1970."),
+	[METRIC_CERTIFICATE_EXPIRY] =
+	    GAUGE_UNSET("certificate_expiry_timestamp_seconds", "seconds", LABELS_FILE,
+		"Time when a file's certificate, revocation list or OCSP response expires, since "
+		"1970."),
 	[METRIC_LOG_SUPPRESSED] = COUNTER("log_lines_suppressed", LABELS_NONE,
 	    "Lines of the own log left out by its rate limit."),
 	[METRIC_LOG_DROPPED] = COUNTER(
@@ -214,6 +216,7 @@ const struct label_kind metric_label_kinds[LABELS_KINDS] = {
 	[LABELS_TRAIL_OP] = WORDS("operation", trail_op_words, true),
 	[LABELS_RESULT] = WORDS("result", result_words, true),
 	[LABELS_SINK] = { "sink", NULL, METRICS_SINKS_MAX + 1, true },
+	[LABELS_FILE] = { "file", NULL, METRICS_FILES_MAX + 1, true },
 	[LABELS_BUILD] = { NULL, NULL, 1, true },
 };
 
@@ -262,6 +265,8 @@ metrics_free(struct metrics *m)
 		free(m->actions[i]);
 	for (unsigned i = 0; i < m->nsinks; i++)
 		free(m->sinks[i]);
+	for (unsigned i = 0; i < m->nfiles; i++)
+		free(m->files[i]);
 	for (unsigned i = 0; i < 3; i++)
 		free(m->build[i]);
 	free(m);
@@ -335,6 +340,12 @@ unsigned
 metrics_sink(struct metrics *m, const char *sink)
 {
 	return register_name(m->sinks, &m->nsinks, METRICS_SINKS_MAX, sink);
+}
+
+unsigned
+metrics_file(struct metrics *m, const char *path)
+{
+	return register_name(m->files, &m->nfiles, METRICS_FILES_MAX, path);
 }
 
 void

@@ -26,6 +26,7 @@ enum metric_labels {
 	LABELS_TRAIL_OP,
 	LABELS_RESULT,
 	LABELS_SINK,
+	LABELS_FILE,
 	LABELS_BUILD,
 	LABELS_KINDS
 };
@@ -72,6 +73,8 @@ struct metrics {
 	unsigned nactions;
 	char *sinks[METRICS_SINKS_MAX + 1];
 	unsigned nsinks;
+	char *files[METRICS_FILES_MAX + 1];
+	unsigned nfiles;
 	char *build[3]; /* version, tls, http_parser */
 };
 

@@ -285,15 +285,17 @@ static const char *
 label_value(const struct page *page, const struct metric_row *row, unsigned i, union value v)
 {
 	const struct label_kind *kind = &metric_label_kinds[row->labels];
+	const struct metrics *m = page->m;
 	bool zero = row->type == METRIC_COUNTER && v.integer == 0;
+	bool files = row->labels == LABELS_FILE;
 
 	if (row->unset && isnan(v.real))
 		return NULL;
 	if (kind->words != NULL)
 		return zero && !kind->always ? NULL : kind->words[i];
-	if (i < page->m->nsinks)
-		return page->m->sinks[i];
-	return zero || i < METRICS_SINKS_MAX ? NULL : "other";
+	if (i < (files ? m->nfiles : m->nsinks))
+		return files ? m->files[i] : m->sinks[i];
+	return zero || i + 1 < kind->slots ? NULL : "other";
 }
 
 static void

@@ -192,8 +192,22 @@ check_sinks(const struct config_reader *r, const struct tree *root, struct confi
 	return 0;
 }
 
-static const cross_check_fn cross_checks[] = { check_upstream, check_admin, check_audit,
-	check_limits, check_sinks };
+static int
+check_listen(const struct config_reader *r, const struct tree *root, struct config *cfg)
+{
+	const struct tree *tls = tree_get(tree_get(root, "listen"), "tls");
+
+	if (cfg->listen.client_crl != NULL && cfg->listen.client_ca == NULL)
+		return tree_error(tree_get(tls, "client_crl"), r->err,
+		    "\"listen.tls.client_crl\" needs \"listen.tls.client_ca\"");
+	if (cfg->listen.client_optional && cfg->listen.client_ca == NULL)
+		return tree_error(tree_get(tls, "client_certificate"), r->err,
+		    "\"listen.tls.client_certificate\" needs \"listen.tls.client_ca\"");
+	return 0;
+}
+
+static const cross_check_fn cross_checks[] = { check_listen, check_upstream, check_admin,
+	check_audit, check_limits, check_sinks };
 
 static int
 read_root(struct holder *h, const struct tree *root, const char *routes_dir, struct err *err)

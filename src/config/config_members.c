@@ -75,6 +75,24 @@ static const struct member_word grammar_words[] = {
 	{ NULL, 0 },
 };
 
+static const struct member_word client_certificate_words[] = {
+	{ "require", false },
+	{ "optional", true },
+	{ NULL, 0 },
+};
+
+static const struct member_word unknown_name_words[] = {
+	{ "default", false },
+	{ "refuse", true },
+	{ NULL, 0 },
+};
+
+static const struct member_word version_words[] = {
+	{ "1.2", false },
+	{ "1.3", true },
+	{ NULL, 0 },
+};
+
 static const struct member_word sink_words[] = {
 	{ "stdout", CONFIG_SINK_STDOUT },
 	{ "file", CONFIG_SINK_FILE },
@@ -182,21 +200,49 @@ static const struct member file_members[] = {
 	    .flags = MEMBER_REQUIRED | MEMBER_NULLABLE | MEMBER_RESTART,
 	    IN(listen.tls),
 	    .help = "TLS towards clients; null: plain TCP. Whether there is TLS at all changes at "
-		    "a restart only, its files at HUP." },
+		    "a restart only, its files at HUP and when they are replaced." },
 	{ .name = "listen.tls.certificate",
 	    .type = MEMBER_PATH,
 	    .flags = MEMBER_REQUIRED,
-	    IN(listen.certificate),
+	    IN(listen.own.certificate),
 	    .max = 4096,
 	    .min = 1,
 	    .help = "PEM file of the certificate and the chain that follows it." },
 	{ .name = "listen.tls.key",
 	    .type = MEMBER_PATH,
 	    .flags = MEMBER_REQUIRED,
-	    IN(listen.key),
+	    IN(listen.own.key),
 	    .max = 4096,
 	    .min = 1,
 	    .help = "PEM file of its private key." },
+	{ .name = "listen.tls.ocsp",
+	    .type = MEMBER_PATH,
+	    .flags = MEMBER_NULLABLE,
+	    IN(listen.own.ocsp),
+	    .max = 4096,
+	    .min = 1,
+	    .fallback = "null",
+	    .help =
+		"DER file of the OCSP response that is stapled to it, until its nextUpdate; null: "
+		"none." },
+	{ .name = "listen.tls.certificates",
+	    .type = MEMBER_LIST,
+	    IN(listen.certificates),
+	    WITH(struct config, listen.ncertificates),
+	    .element = &config_certificate_table,
+	    .max = CONFIG_CERTIFICATES_MAX,
+	    .fallback = "[]",
+	    .help =
+		"More certificates, each for clients that ask for one of its DNS names (SNI). A "
+		"request on their connections whose Host is none of these names is answered 421." },
+	{ .name = "listen.tls.unknown_name",
+	    .type = MEMBER_WORD,
+	    IN(listen.refuse_unknown),
+	    .words = unknown_name_words,
+	    .fallback = "\"default\"",
+	    .help =
+		"What a client gets that asks for a name of no certificate: the default one, or an "
+		"alert." },
 	{ .name = "listen.tls.client_ca",
 	    .type = MEMBER_PATH,
 	    .flags = MEMBER_NULLABLE,
@@ -206,6 +252,25 @@ static const struct member file_members[] = {
 	    .fallback = "null",
 	    .help =
 		"PEM file of the authorities of client certificates; null: none are asked for." },
+	{ .name = "listen.tls.client_certificate",
+	    .type = MEMBER_WORD,
+	    IN(listen.client_optional),
+	    .words = client_certificate_words,
+	    .fallback = "\"require\"",
+	    .help =
+		"With client_ca: whether a client must have a certificate. One that comes must be "
+		"good in either case; it is the initiator of the calls." },
+	{ .name = "listen.tls.client_crl",
+	    .type = MEMBER_PATH,
+	    .flags = MEMBER_NULLABLE,
+	    IN(listen.client_crl),
+	    .max = 4096,
+	    .min = 1,
+	    .fallback = "null",
+	    .help =
+		"PEM file of the revocation lists of those authorities that issue to clients. "
+		"Where "
+		"none fits, or it is out of date, clients are refused. null: nothing is revoked." },
 
 	{ .name = "upstream",
 	    .type = MEMBER_OBJECT,
@@ -254,6 +319,12 @@ static const struct member file_members[] = {
 	    .check = check_server_name,
 	    .help = "The name the key service's certificate must have. Default: the host of its "
 		    "(first) address." },
+	{ .name = "upstream.tls.min_version",
+	    .type = MEMBER_WORD,
+	    IN(upstream.tls13),
+	    .words = version_words,
+	    .fallback = "\"1.2\"",
+	    .help = "The oldest version of TLS that is spoken with the key service." },
 	{ .name = "upstream.tls.certificate",
 	    .type = MEMBER_PATH,
 	    .flags = MEMBER_NULLABLE,
@@ -728,6 +799,40 @@ static const struct member file_members[] = {
 
 const struct member_table config_file_table = { "the file", file_members, COUNT(file_members),
 	sizeof(struct config) };
+
+/* ---- a certificate ---- */
+
+#define CERTIFICATE(member) AT(struct config_certificate, member)
+
+static const struct member certificate_members[] = {
+	{ .name = "certificate",
+	    .type = MEMBER_PATH,
+	    .flags = MEMBER_REQUIRED,
+	    CERTIFICATE(certificate),
+	    .max = 4096,
+	    .min = 1,
+	    .help =
+		"PEM file of the certificate and the chain that follows it. It has DNS names as "
+		"subject alternative names; \"*.\" stands for one label." },
+	{ .name = "key",
+	    .type = MEMBER_PATH,
+	    .flags = MEMBER_REQUIRED,
+	    CERTIFICATE(key),
+	    .max = 4096,
+	    .min = 1,
+	    .help = "PEM file of its private key." },
+	{ .name = "ocsp",
+	    .type = MEMBER_PATH,
+	    .flags = MEMBER_NULLABLE,
+	    CERTIFICATE(ocsp),
+	    .max = 4096,
+	    .min = 1,
+	    .fallback = "null",
+	    .help = "DER file of its OCSP response; null: none." },
+};
+
+const struct member_table config_certificate_table = { "the certificate", certificate_members,
+	COUNT(certificate_members), sizeof(struct config_certificate) };
 
 /* ---- a sink ---- */
 

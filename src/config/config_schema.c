@@ -62,13 +62,29 @@ put_array(const struct member *m, const char *items, struct buf *out)
 	    m->min, m->max, items);
 }
 
+static const struct {
+	const char *name, *title;
+	const struct member_table *table;
+} definitions[] = {
+	{ "sidecar", "The routes file", &config_file_table },
+	{ "set", "A route set", &config_set_table },
+	{ "route", "A route", &config_route_table },
+	{ "certificate", "A certificate", &config_certificate_table },
+	{ "sink", "A sink", &config_sink_table },
+};
+
+#define DEFINITIONS (sizeof(definitions) / sizeof(definitions[0]))
+
 static int
 put_list(const struct member *m, struct buf *out)
 {
-	return put_array(m,
-	    m->element == &config_sink_table ? "{ \"$ref\": \"#/$defs/sink\" }"
-					     : "{ \"$ref\": \"#/$defs/route\" }",
-	    out);
+	char items[64];
+	size_t i = 0;
+
+	while (definitions[i].table != m->element)
+		i++;
+	snprintf(items, sizeof(items), "{ \"$ref\": \"#/$defs/%s\" }", definitions[i].name);
+	return put_array(m, items, out);
 }
 
 static int
@@ -192,18 +208,6 @@ put_object(const struct member_table *t, const char *prefix, unsigned flags, uns
 	return buf_printf(out, "\n%*s}", (int)depth * 2, "");
 }
 
-static const struct {
-	const char *name;
-	const struct member_table *table;
-} definitions[] = {
-	{ "sidecar", &config_file_table },
-	{ "set", &config_set_table },
-	{ "route", &config_route_table },
-	{ "sink", &config_sink_table },
-};
-
-#define DEFINITIONS (sizeof(definitions) / sizeof(definitions[0]))
-
 int
 config_schema(struct buf *out)
 {
@@ -298,16 +302,13 @@ put_row(const struct member *m, bool live, struct buf *out)
 int
 config_reference(struct buf *out)
 {
-	static const char *const titles[] = { "The routes file", "A route set", "A route",
-		"A sink" };
-
 	for (size_t i = 0; i < DEFINITIONS; i++) {
 		bool live = definitions[i].table == &config_file_table;
 
 		if (buf_printf(out,
 			"%s## %s\n\n| member | type | default |%s what it says |\n"
 			"|---|---|---|%s---|\n",
-			i == 0 ? "" : "\n", titles[i], live ? " changes at |" : "",
+			i == 0 ? "" : "\n", definitions[i].title, live ? " changes at |" : "",
 			live ? "---|" : "") == -1)
 			return -1;
 		for (size_t j = 0; j < definitions[i].table->n; j++)

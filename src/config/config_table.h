@@ -75,10 +75,11 @@ struct member_table {
 	size_t size; /* of the struct */
 };
 
-extern const struct member_table config_file_table;  /* struct config */
-extern const struct member_table config_sink_table;  /* struct config_sink */
-extern const struct member_table config_set_table;   /* struct config_set */
-extern const struct member_table config_route_table; /* struct config_route */
+extern const struct member_table config_file_table;	   /* struct config */
+extern const struct member_table config_sink_table;	   /* struct config_sink */
+extern const struct member_table config_certificate_table; /* struct config_certificate */
+extern const struct member_table config_set_table;	   /* struct config_set */
+extern const struct member_table config_route_table;	   /* struct config_route */
 
 /* A set file, or the members of the file itself that say the same. */
 struct config_set {

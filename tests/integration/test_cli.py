@@ -183,28 +183,33 @@ def test_the_environment_of_a_good_file(file, pki, tmp_path):
     path = file(secured(pki, sinks=[{"name": "out", "type": "file", "path": "events.jsonl"}]))
     done = keytrail("check", path, "--environment")
     assert (done.returncode, done.stderr) == (0, "")
-    for found in (f"{pki['server.pem']} fits its key, valid until ",
-                  f"{pki['ca.pem']} holds certificates", "127.0.0.1 port 0 is free",
+    for found in (f"{pki['server.pem']}: valid until ",
+                  f"{pki['ca.pem']}: holds certificates", "127.0.0.1 port 0 is free",
                   "1 address of the key service can be resolved", f"{tmp_path}/trail will be made",
                   "1 sink file can be written"):
         assert f"\n  {found}" in done.stdout
 
 
 @pytest.mark.parametrize("listen, message", [
-    ({"certificate": "none.pem"}, "listen.tls.certificate: {folder}/none.pem: No such file or directory"),
-    ({"key": "none.key"}, "listen.tls.key: {folder}/none.key: No such file or directory"),
-    ({"certificate": "junk"}, "listen.tls.certificate: {folder}/junk holds no PEM certificate"),
-    ({"key": "junk"}, "listen.tls.key: {folder}/junk holds no PEM private key without a passphrase"),
-    ({"key": "kms.key"}, "listen.tls.key: {folder}/kms.key is not the key of {pki}/server.pem"),
-    ({"client_ca": "junk"}, "listen.tls.client_ca: {folder}/junk holds no PEM certificate"),
+    ({"certificate": "none.pem"}, "{folder}/none.pem: cannot read the certificate: No such file or directory"),
+    ({"key": "none.key"}, "{folder}/none.key: cannot read the private key: No such file or directory"),
+    ({"certificate": "junk"}, "{folder}/junk: cannot use as a certificate chain in PEM: no start line"),
+    ({"key": "junk"}, "{folder}/junk: cannot use as an unencrypted private key in PEM: unsupported"),
+    ({"key": "kms.key"}, "{folder}/kms.key: is not the private key of the certificate {pki}/server.pem"),
+    ({"client_ca": "junk"}, "{folder}/junk: cannot use as CA certificates in PEM: no certificate or crl found"),
+    ({"client_ca": "ca.pem", "client_crl": "junk"}, "{folder}/junk: cannot use as revocation lists in PEM: no start line"),
+    ({"ocsp": "junk"}, "{folder}/junk: cannot use as an OCSP response in DER: not enough data"),
+    ({"certificates": [{"certificate": "client.pem", "key": "client.key"}]},
+     "{folder}/client.pem: the certificate has no DNS name to be asked for by"),
 ])
 def test_certificates_and_keys_that_do_not_fit(file, pki, tmp_path, listen, message):
     (tmp_path / "junk").write_text("no PEM\n")
-    (tmp_path / "kms.key").write_bytes((pki.dir / "kms.key").read_bytes())
+    for name in ("kms.key", "client.key", "client.pem", "ca.pem"):
+        (tmp_path / name).write_bytes((pki.dir / name).read_bytes())
     done = keytrail("check", file(support.merge(secured(pki), {"listen": {"tls": listen}})),
                     "--environment")
     assert done.returncode == 78
-    assert done.stderr == message.format(folder=tmp_path, pki=pki.dir) + "\n"
+    assert done.stderr == "listen.tls: " + message.format(folder=tmp_path, pki=pki.dir) + "\n"
 
 
 def test_an_expired_certificate_is_told(file, pki):
@@ -212,7 +217,7 @@ def test_an_expired_certificate_is_told(file, pki):
     done = keytrail("check", "--environment", file(support.merge(secured(pki), {
         "listen": {"tls": {"certificate": pki[f"{name}.pem"], "key": pki[f"{name}.key"]}}})))
     assert done.returncode == 78
-    assert f"{pki[f'{name}.pem']}: the certificate was valid until " in done.stderr
+    assert f"{pki[f'{name}.pem']}: was valid until " in done.stderr
 
 
 @pytest.mark.parametrize("over, message", [

@@ -130,6 +130,15 @@ static const struct {
 	    "f.json:2:10: \"listen\" has no \"tls\"; it is required" },
 	{ WITH_LISTEN("{\"address\":\"127.0.0.1:1\",\"tls\":{\"key\":\"k\"}}"),
 	    "f.json:2:41: \"listen.tls\" has no \"certificate\"; it is required" },
+	{ WITH_LISTEN("{\"address\":\"a:1\",\"tls\":{\"certificate\":\"c\",\"key\":\"k\","
+		      "\"client_crl\":\"r\"}}"),
+	    "f.json:2:75: \"listen.tls.client_crl\" needs \"listen.tls.client_ca\"" },
+	{ WITH_LISTEN("{\"address\":\"a:1\",\"tls\":{\"certificate\":\"c\",\"key\":\"k\","
+		      "\"client_certificate\":\"optional\"}}"),
+	    "f.json:2:83: \"listen.tls.client_certificate\" needs \"listen.tls.client_ca\"" },
+	{ WITH_LISTEN("{\"address\":\"a:1\",\"tls\":{\"certificate\":\"c\",\"key\":\"k\","
+		      "\"certificates\":[{\"certificate\":\"d\"}]}}"),
+	    "f.json:2:78: the object here has no \"key\"; it is required" },
 	{ WITH_LISTEN("{\"address\":\"127.0.0.1:1\",\"tls\":true}"),
 	    "f.json:2:41: listen.tls is true or false; wanted an object" },
 	{ WITH_LISTEN("{\"address\":\"127.0.0.1\",\"tls\":null}"),
@@ -380,7 +389,7 @@ absent_members_have_their_defaults(void **state)
 	(void)state;
 	assert_string_equal(c->path, "f.json");
 	assert_false(c->listen.tls);
-	assert_null(c->listen.certificate);
+	assert_null(c->listen.own.certificate);
 	assert_string_equal(c->listen.address.host, "127.0.0.1");
 	assert_int_equal(c->listen.address.port, 8443);
 	assert_true(c->upstream.tls);
@@ -438,9 +447,12 @@ absent_members_have_their_defaults(void **state)
 static const char everything[] =
     "{\"$schema\":\"routes.schema.json\","
     "\"listen\":{\"address\":\"[::]:1\",\"tls\":{\"certificate\":\"a/c.pem\",\"key\":\"/k.pem\","
-    "\"client_ca\":\"ca.pem\"}},"
+    "\"client_ca\":\"ca.pem\",\"client_crl\":\"crl.pem\",\"client_certificate\":\"optional\","
+    "\"ocsp\":\"o.der\",\"unknown_name\":\"refuse\",\"certificates\":[{\"certificate\":\"b.pem\","
+    "\"key\":\"b.key\"}]}},"
     "\"upstream\":{\"addresses\":[\"a:8443\",\"[::1]:2\"],\"tls\":{\"ca\":\"ca.pem\","
-    "\"server_name\":\"kms\",\"certificate\":\"c\",\"key\":\"k\"},\"pool\":{\"idle\":1,\"max\":2}},"
+    "\"server_name\":\"kms\",\"min_version\":\"1.3\",\"certificate\":\"c\",\"key\":\"k\"},\"pool\":"
+    "{\"idle\":1,\"max\":2}},"
     "\"metrics\":{\"address\":\"0.0.0.0:3\"},"
     "\"admin\":{\"socket\":\"/run/admin\"},"
     "\"audit\":{\"trail\":\"/"
@@ -477,9 +489,18 @@ every_member_is_read(void **state)
 		fail_msg("%s", err.msg);
 	assert_true(c->listen.tls);
 	assert_string_equal(c->listen.address.host, "::");
-	assert_string_equal(c->listen.certificate, "/etc/kt/a/c.pem");
-	assert_string_equal(c->listen.key, "/k.pem");
+	assert_string_equal(c->listen.own.certificate, "/etc/kt/a/c.pem");
+	assert_string_equal(c->listen.own.key, "/k.pem");
+	assert_string_equal(c->listen.own.ocsp, "/etc/kt/o.der");
+	assert_int_equal(c->listen.ncertificates, 1);
+	assert_string_equal(c->listen.certificates[0].certificate, "/etc/kt/b.pem");
+	assert_string_equal(c->listen.certificates[0].key, "/etc/kt/b.key");
+	assert_null(c->listen.certificates[0].ocsp);
+	assert_true(c->listen.refuse_unknown);
 	assert_string_equal(c->listen.client_ca, "/etc/kt/ca.pem");
+	assert_string_equal(c->listen.client_crl, "/etc/kt/crl.pem");
+	assert_true(c->listen.client_optional);
+	assert_true(c->upstream.tls13);
 	assert_int_equal(c->upstream.naddresses, 2);
 	assert_string_equal(c->upstream.addresses[1].host, "::1");
 	assert_int_equal(c->upstream.addresses[1].port, 2);

@@ -209,12 +209,16 @@ test_what_is_shown_before_it_occurs(void **state)
 	assert_line(f->text.mem, "keytrail_refused_requests_total{reason=\"bad_host\"} 2");
 	assert_null(strstr(f->text.mem, "reason=\"bad_method\""));
 	/* When somebody has set it. */
-	assert_null(strstr(f->text.mem, "\nkeytrail_certificate_expiry_timestamp_seconds "));
+	assert_null(strstr(f->text.mem, "\nkeytrail_certificate_expiry_timestamp_seconds{"));
 	assert_null(strstr(f->text.mem, "\nkeytrail_sink_up{"));
-	metrics_set(f->a, METRIC_CERTIFICATE_EXPIRY, 0, 1796083200);
+	metrics_set(f->a, METRIC_CERTIFICATE_EXPIRY, metrics_file(f->m, "/a.pem"), 1796083200);
+	metrics_set(f->a, METRIC_CERTIFICATE_EXPIRY, metrics_file(f->m, "/b.pem"), 1796083201);
 	metrics_set(f->a, METRIC_SINK_UP, 0, 0);
 	render(f, METRICS_TEXT_0_0_4);
-	assert_line(f->text.mem, "keytrail_certificate_expiry_timestamp_seconds 1796083200");
+	assert_line(f->text.mem,
+	    "keytrail_certificate_expiry_timestamp_seconds{file=\"/a.pem\"} 1796083200");
+	assert_line(f->text.mem,
+	    "keytrail_certificate_expiry_timestamp_seconds{file=\"/b.pem\"} 1796083201");
 	assert_line(f->text.mem, "keytrail_sink_up{sink=\"out\"} 0");
 	metrics_set(f->a, METRIC_SINK_UP, 0, (double)NAN);
 	assert_null(strstr(render(f, METRICS_TEXT_0_0_4), "\nkeytrail_sink_up{"));
@@ -399,7 +403,7 @@ touch_all(struct metrics *m, struct metrics_shard *s)
 	metrics_set(s, METRIC_SINK_UP, sink, 1);
 	metrics_set(s, METRIC_SINK_LAG_EVENTS, sink, 3);
 	metrics_set(s, METRIC_SINK_LAG_SECONDS, sink, 0.123456789);
-	metrics_set(s, METRIC_CERTIFICATE_EXPIRY, 0, 1796083200);
+	metrics_set(s, METRIC_CERTIFICATE_EXPIRY, metrics_file(m, "/tls.pem"), 1796083200);
 	metrics_build_info(m, "1.0", "OpenSSL 3.0.22", "llhttp 8.1.0");
 }
 

@@ -26,7 +26,8 @@ static struct shared {
 	char dir[TEMPDIR_SIZE];
 	struct event_base *base;
 	struct stream_method *method;
-	SSL_CTX *server, *client;
+	struct tls_server *server;
+	SSL_CTX *client;
 } shared;
 
 static int
@@ -37,7 +38,7 @@ group_setup(void **state)
 	struct pki_id id =
 	    pki_make(&(struct pki_opts){ .name = "server", .san = "DNS:localhost", .issuer = &ca });
 	char certificate[TEMPDIR_SIZE + 16], key[TEMPDIR_SIZE + 16], ca_file[TEMPDIR_SIZE + 16];
-	struct config_listen listen = { .certificate = certificate, .key = key };
+	struct config_listen listen = { .own = { certificate, key, NULL } };
 	struct config_upstream upstream = { .ca = ca_file };
 	struct err err;
 
@@ -67,7 +68,7 @@ static int
 group_teardown(void **state)
 {
 	(void)state;
-	SSL_CTX_free(shared.server);
+	tls_server_free(shared.server);
 	SSL_CTX_free(shared.client);
 	stream_method_free(shared.method);
 	event_base_free(shared.base);
@@ -124,7 +125,7 @@ open_end(struct end *e, int fd, enum kind kind, bool client, stream_ready_fn rea
 		.method = shared.method,
 		.ctx = kind == PLAIN ? NULL
 		       : client	     ? shared.client
-				     : shared.server,
+				     : tls_server_context(shared.server),
 		.client = client,
 		.server_name = "localhost",
 		.ready = ready,

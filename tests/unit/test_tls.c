@@ -15,6 +15,9 @@
 #include <openssl/err.h>
 #include <time.h>
 
+#define SERVER_NAMES "DNS:kms.example,IP:127.0.0.1,IP:::1"
+#define DAY	     INT64_C(86400)
+
 static char dir[TEMPDIR_SIZE];
 
 /* Paths that stay good until as many more were asked for. */
@@ -51,6 +54,37 @@ issue(const struct pki_id *ca, const char *name, const char *san, long from, lon
 	pki_free(&id);
 }
 
+static void
+issue_nameless(const struct pki_id *ca, const char *file, const char *san)
+{
+	struct pki_id id = pki_make(&(struct pki_opts){ .san = san, .issuer = ca });
+
+	pki_write(&id, dir, file, NULL);
+	pki_free(&id);
+}
+
+/* Revocation lists and OCSP responses. */
+static void
+write_status(const struct pki_id *ca, const struct pki_id *other)
+{
+	struct pki_id revoked = pki_make(&(struct pki_opts){ .name = "revoked", .issuer = ca });
+	struct pki_id server =
+	    pki_make(&(struct pki_opts){ .name = "server", .san = SERVER_NAMES, .issuer = ca });
+
+	pki_write(&revoked, dir, "revoked", NULL);
+	pki_write(&server, dir, "server", NULL);
+	pki_write_crl(ca, &revoked, 3600, path("crl.pem"));
+	pki_write_crl(ca, NULL, 3600, path("empty-crl.pem"));
+	pki_write_crl(ca, &revoked, -1, path("old-crl.pem"));
+	pki_write_crl(other, NULL, 3600, path("other-crl.pem"));
+	pki_write_ocsp(ca, &server, 3600, path("good.ocsp"));
+	pki_write_ocsp(ca, &server, -1, path("old.ocsp"));
+	pki_write_ocsp(ca, &revoked, 3600, path("other.ocsp"));
+	pki_write_ocsp(NULL, NULL, 0, path("try-later.ocsp"));
+	pki_free(&revoked);
+	pki_free(&server);
+}
+
 static int
 group_setup(void **state)
 {
@@ -61,11 +95,16 @@ group_setup(void **state)
 	tempdir_make(dir);
 	pki_write(&ca, dir, "ca", NULL);
 	pki_write(&other, dir, "other-ca", NULL);
-	issue(&ca, "server", "DNS:kms.example,IP:127.0.0.1,IP:::1", 0, 0);
 	issue(&ca, "client", NULL, 0, 0);
 	issue(&ca, "expired", "DNS:kms.example", -7200, -3600);
 	issue(&ca, "future", "DNS:kms.example", 3600, 7200);
 	issue(&other, "foreign", "DNS:kms.example", 0, 0);
+	issue(&other, "stranger", NULL, 0, 0);
+	issue(&ca, "a", "DNS:a.example,DNS:exact.wild.example", 0, 0);
+	issue(&ca, "wild", "DNS:*.wild.example", 0, 0);
+	issue_nameless(&ca, "spiffe", "email:a@b,URI:spiffe://example/pay,DNS:x");
+	issue_nameless(&ca, "nameless", NULL);
+	write_status(&ca, &other);
 	pki_free(&ca);
 	pki_free(&other);
 	write_text("garbage", "-----BEGIN NONSENSE-----\n");
@@ -106,8 +145,8 @@ an_error_names_the_file_and_what_is_wrong(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < sizeof(bad_files) / sizeof(bad_files[0]); i++) {
-		struct config_listen cfg = { .certificate = path(bad_files[i].certificate),
-			.key = path(bad_files[i].key),
+		struct config_listen cfg = { .own = { path(bad_files[i].certificate),
+						 path(bad_files[i].key), NULL },
 			.client_ca =
 			    bad_files[i].client_ca != NULL ? path(bad_files[i].client_ca) : NULL };
 		struct err err = { "" };
@@ -140,21 +179,53 @@ the_client_s_files_are_named_too(void **state)
 
 /* ---- handshakes, in memory ---- */
 
-static SSL_CTX *
-server(const char *name, const char *client_ca, SSL_CTX *previous)
-{
-	char certificate[TEMPDIR_SIZE + 64], key[TEMPDIR_SIZE + 64];
-	struct config_listen cfg = { .certificate = certificate,
-		.key = key,
-		.client_ca = client_ca != NULL ? path(client_ca) : NULL };
-	struct err err;
-	SSL_CTX *ctx;
+struct server_opts {
+	const char *name, *ca, *crl, *ocsp;
+	bool optional, refuse_unknown;
+	const char *more[3]; /* certificates beside it */
+};
 
-	snprintf(certificate, sizeof(certificate), "%s/%s.pem", dir, name);
-	snprintf(key, sizeof(key), "%s/%s.key", dir, name);
-	if ((ctx = tls_server_new(&cfg, previous, &err)) == NULL)
+/* Paths in it live until the end, as the configuration's do. */
+static struct config_certificate
+certificate(const char *name, const char *ocsp)
+{
+	static char texts[64][TEMPDIR_SIZE + 64];
+	static unsigned n;
+	struct config_certificate c = { texts[n % 64], texts[(n + 1) % 64], texts[(n + 2) % 64] };
+
+	n += 3;
+	snprintf(c.certificate, sizeof(texts[0]), "%s/%s.pem", dir, name);
+	snprintf(c.key, sizeof(texts[0]), "%s/%s.key", dir, name);
+	snprintf(c.ocsp, sizeof(texts[0]), "%s/%s", dir, ocsp != NULL ? ocsp : "");
+	if (ocsp == NULL)
+		c.ocsp = NULL;
+	return c;
+}
+
+static struct tls_server *
+server_of(const struct server_opts *o, const struct tls_server *previous)
+{
+	struct config_certificate more[3];
+	struct config_listen cfg = { .own = certificate(o->name, o->ocsp),
+		.certificates = more,
+		.refuse_unknown = o->refuse_unknown,
+		.client_ca = o->ca != NULL ? path(o->ca) : NULL,
+		.client_crl = o->crl != NULL ? path(o->crl) : NULL,
+		.client_optional = o->optional };
+	struct tls_server *s;
+	struct err err;
+
+	for (; cfg.ncertificates < 3 && o->more[cfg.ncertificates] != NULL; cfg.ncertificates++)
+		more[cfg.ncertificates] = certificate(o->more[cfg.ncertificates], NULL);
+	if ((s = tls_server_new(&cfg, previous, &err)) == NULL)
 		fail_msg("%s", err.msg);
-	return ctx;
+	return s;
+}
+
+static struct tls_server *
+server(const char *name, const char *client_ca, const struct tls_server *previous)
+{
+	return server_of(&(struct server_opts){ .name = name, .ca = client_ca }, previous);
 }
 
 static SSL_CTX *
@@ -184,7 +255,10 @@ struct call {
 };
 
 struct call_opts {
-	SSL_CTX *client, *server;
+	SSL_CTX *client;
+	struct tls_server *server;
+	const char *sni;
+	bool ask_status;
 	struct stream_session *session; /* or NULL */
 	const char *host, *ip;
 	int version; /* at most this, 0: any */
@@ -213,7 +287,8 @@ run_call(struct call *call, const struct call_opts *o)
 	bool c_done = false, s_done = false;
 	char byte;
 
-	*call = (struct call){ .c = SSL_new(o->client), .s = SSL_new(o->server) };
+	*call =
+	    (struct call){ .c = SSL_new(o->client), .s = SSL_new(tls_server_context(o->server)) };
 	assert_int_equal(BIO_new_bio_pair(&a, 0, &b, 0), 1);
 	SSL_set_bio(call->c, a, a);
 	SSL_set_bio(call->s, b, b);
@@ -223,6 +298,10 @@ run_call(struct call *call, const struct call_opts *o)
 		assert_int_equal(SSL_set1_host(call->c, o->host), 1);
 	if (o->ip != NULL)
 		assert_int_equal(X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(call->c), o->ip), 1);
+	if (o->sni != NULL)
+		SSL_set_tlsext_host_name(call->c, (char *)(uintptr_t)o->sni);
+	if (o->ask_status)
+		SSL_set_tlsext_status_type(call->c, TLSEXT_STATUSTYPE_ocsp);
 	if (o->version != 0)
 		SSL_set_max_proto_version(call->c, o->version);
 	if (o->alpn != NULL)
@@ -239,7 +318,7 @@ run_call(struct call *call, const struct call_opts *o)
 	call->ok = c_done && s_done;
 	call->verify = SSL_get_verify_result(call->c);
 	call->resumed = call->ok && SSL_session_reused(call->s);
-	call->subject = tls_peer_subject(call->s, call->text, sizeof(call->text));
+	call->subject = tls_peer_name(call->s, call->text, sizeof(call->text));
 	/* Tickets of TLS 1.3 come with the first read. */
 	if (call->ok)
 		SSL_read(call->c, &byte, 1);
@@ -289,7 +368,7 @@ the_key_service_is_verified(void **state)
 			fail_msg("%s: %ld", trust[i].label, call.verify);
 		end_call(&call);
 		SSL_CTX_free(o.client);
-		SSL_CTX_free(o.server);
+		tls_server_free(o.server);
 	}
 }
 
@@ -320,7 +399,7 @@ only_our_protocol_is_agreed_on(void **state)
 	assert_true(call.ok);
 	end_call(&call);
 	SSL_CTX_free(o.client);
-	SSL_CTX_free(o.server);
+	tls_server_free(o.server);
 }
 
 static void
@@ -337,22 +416,48 @@ old_versions_are_refused(void **state)
 	assert_false(call.ok);
 	end_call(&call);
 	SSL_CTX_free(o.client);
-	SSL_CTX_free(o.server);
+	tls_server_free(o.server);
 }
 
 /* ---- sessions ---- */
 
 static const struct {
-	const char *label, *before, *after; /* client_ca of the two contexts */
+	const char *label;
+	struct server_opts before, after;
 	bool hand_on, resumed, ok;
+	const char *client; /* NULL: "client" */
 } reloads[] = {
-	{ "the same context's keys are handed on", NULL, NULL, true, true, true },
-	{ "without that the session is not known", NULL, NULL, false, false, true },
-	{ "the same CA for clients", "ca.pem", "ca.pem", true, true, true },
-	{ "who was not asked for a certificate is asked now", NULL, "ca.pem", true, false, true },
-	{ "who was trusted by a CA that is gone is not", "ca.pem", "other-ca.pem", true, false,
-	    false },
+	{ "the same context's keys are handed on", { .name = "server" }, { .name = "server" }, true,
+	    true, true, NULL },
+	{ "another certificate, no clients'", { .name = "server" }, { .name = "a" }, true, true,
+	    true, NULL },
+	{ "without that the session is not known", { .name = "server" }, { .name = "server" },
+	    false, false, true, NULL },
+	{ "the same CA for clients", { .name = "server", .ca = "ca.pem" },
+	    { .name = "server", .ca = "ca.pem" }, true, true, true, NULL },
+	{ "another certificate, and clients'", { .name = "server", .ca = "ca.pem" },
+	    { .name = "a", .ca = "ca.pem" }, true, false, true, NULL },
+	{ "who was not asked for a certificate is asked now", { .name = "server" },
+	    { .name = "server", .ca = "ca.pem" }, true, false, true, NULL },
+	{ "who need not have one has to now",
+	    { .name = "server", .ca = "ca.pem", .optional = true },
+	    { .name = "server", .ca = "ca.pem" }, true, false, false, "" },
+	{ "who was trusted by a CA that is gone is not", { .name = "server", .ca = "ca.pem" },
+	    { .name = "server", .ca = "other-ca.pem" }, true, false, false, NULL },
+	{ "who is revoked now", { .name = "server", .ca = "ca.pem", .crl = "empty-crl.pem" },
+	    { .name = "server", .ca = "ca.pem", .crl = "crl.pem" }, true, false, false, "revoked" },
+	{ "who is not revoked by the new list either",
+	    { .name = "server", .ca = "ca.pem", .crl = "empty-crl.pem" },
+	    { .name = "server", .ca = "ca.pem", .crl = "crl.pem" }, true, false, true, NULL },
 };
+
+static const char *
+client_of(size_t row)
+{
+	if (reloads[row].client == NULL)
+		return "client";
+	return reloads[row].client[0] != '\0' ? reloads[row].client : NULL;
+}
 
 static void
 sessions_survive_a_reload_as_far_as_trust_does(void **state)
@@ -362,11 +467,11 @@ sessions_survive_a_reload_as_far_as_trust_does(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(reloads) / sizeof(reloads[0]); i++)
 		for (size_t v = 0; v < 2; v++) {
-			SSL_CTX *before = server("server", reloads[i].before, NULL);
-			SSL_CTX *after =
-			    server("server", reloads[i].after, reloads[i].hand_on ? before : NULL);
+			struct tls_server *before = server_of(&reloads[i].before, NULL);
+			struct tls_server *after =
+			    server_of(&reloads[i].after, reloads[i].hand_on ? before : NULL);
 			struct stream_session session = { NULL, NULL };
-			struct call_opts o = { .client = client("ca.pem", "client"),
+			struct call_opts o = { .client = client("ca.pem", client_of(i)),
 				.server = before,
 				.session = &session,
 				.version = versions[v] };
@@ -385,8 +490,8 @@ sessions_survive_a_reload_as_far_as_trust_does(void **state)
 			end_call(&call);
 			SSL_SESSION_free(session.session);
 			SSL_CTX_free(o.client);
-			SSL_CTX_free(before);
-			SSL_CTX_free(after);
+			tls_server_free(before);
+			tls_server_free(after);
 		}
 }
 
@@ -407,7 +512,7 @@ a_session_of_an_older_context_is_not_kept(void **state)
 	assert_null(session.session);
 	end_call(&call);
 	SSL_CTX_free(o.client);
-	SSL_CTX_free(o.server);
+	tls_server_free(o.server);
 	SSL_CTX_free(newer);
 }
 
@@ -431,20 +536,321 @@ a_client_is_named_by_its_certificate(void **state)
 	assert_int_equal(call.subject, 0);
 	end_call(&call);
 	SSL_CTX_free(o.client);
-	SSL_CTX_free(o.server);
+	tls_server_free(o.server);
 }
 
 static void
-the_end_of_a_certificate_is_told(void **state)
+a_client_without_a_subject_is_named_by_an_alternative(void **state)
 {
-	SSL_CTX *ctx = server("expired", NULL, NULL), *none = client("ca.pem", NULL);
-	int64_t now = time(NULL);
+	static const struct {
+		const char *client, *want;
+	} rows[] = {
+		{ "spiffe", "URI:spiffe://example/pay" },
+		{ "nameless", "" },
+	};
 
 	(void)state;
-	assert_true(tls_not_after(ctx) > now - 3700 && tls_not_after(ctx) <= now - 3500);
-	assert_int_equal(tls_not_after(none), 0);
-	SSL_CTX_free(ctx);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct call_opts o = { .client = client("ca.pem", rows[i].client),
+			.server = server("server", "ca.pem", NULL) };
+		struct call call;
+
+		run_call(&call, &o);
+		assert_true(call.ok);
+		assert_int_equal(call.subject, strlen(rows[i].want));
+		assert_memory_equal(call.text, rows[i].want, call.subject);
+		end_call(&call);
+		SSL_CTX_free(o.client);
+		tls_server_free(o.server);
+	}
+}
+
+static void
+a_certificate_may_be_optional_but_not_bad(void **state)
+{
+	static const struct {
+		const char *client;
+		bool ok;
+	} rows[] = { { NULL, true }, { "client", true }, { "stranger", false } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct call_opts o = { .client = client("ca.pem", rows[i].client),
+			.server = server_of(
+			    &(struct server_opts){
+				.name = "server", .ca = "ca.pem", .optional = true },
+			    NULL) };
+		struct call call;
+
+		run_call(&call, &o);
+		if (call.ok != rows[i].ok)
+			fail_msg("%s", rows[i].client);
+		end_call(&call);
+		SSL_CTX_free(o.client);
+		tls_server_free(o.server);
+	}
+}
+
+static const struct {
+	const char *label, *client, *crl;
+	long verify; /* of the client */
+} revocations[] = {
+	{ "not on the list", "client", "crl.pem", X509_V_OK },
+	{ "revoked", "revoked", "crl.pem", X509_V_ERR_CERT_REVOKED },
+	{ "a list that is out of date", "client", "old-crl.pem", X509_V_ERR_CRL_HAS_EXPIRED },
+	{ "a list of somebody else", "client", "other-crl.pem", X509_V_ERR_UNABLE_TO_GET_CRL },
+};
+
+static void
+a_revocation_list_is_heeded(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(revocations) / sizeof(revocations[0]); i++) {
+		struct call_opts o = { .client = client("ca.pem", revocations[i].client),
+			.server = server_of(
+			    &(struct server_opts){
+				.name = "server", .ca = "ca.pem", .crl = revocations[i].crl },
+			    NULL) };
+		struct call call;
+		long verify;
+
+		run_call(&call, &o);
+		verify = SSL_get_verify_result(call.s);
+		if (verify != revocations[i].verify || call.ok != (verify == X509_V_OK))
+			fail_msg("%s: %ld", revocations[i].label, verify);
+		end_call(&call);
+		SSL_CTX_free(o.client);
+		tls_server_free(o.server);
+	}
+}
+
+/* ---- several certificates ---- */
+
+static const struct {
+	const char *label, *asked, *shown; /* NULL: the handshake fails */
+	bool refuse;
+} names[] = {
+	{ "none", NULL, "server", true },
+	{ "the default one's", "kms.example", "server", true },
+	{ "an exact one", "a.example", "a", true },
+	{ "in another case", "A.EXAMPLE", "a", true },
+	{ "by a wildcard", "x.wild.example", "wild", true },
+	{ "exact before a wildcard", "exact.wild.example", "a", true },
+	{ "a wildcard is not none", "wild.example", NULL, true },
+	{ "a wildcard is not two", "x.y.wild.example", NULL, true },
+	{ "an unknown one, refused", "b.example", NULL, true },
+	{ "an unknown one", "b.example", "server", false },
+};
+
+static void
+a_certificate_is_chosen_by_name(void **state)
+{
+	static const int versions[] = { TLS1_2_VERSION, TLS1_3_VERSION };
+
+	(void)state;
+	for (size_t i = 0; i < 2 * sizeof(names) / sizeof(names[0]); i++) {
+		size_t row = i / 2;
+		struct call_opts o = { .client = client("ca.pem", "client"),
+			.server = server_of(&(struct server_opts){ .name = "server",
+						.ca = "ca.pem",
+						.refuse_unknown = names[row].refuse,
+						.more = { "wild", "a" } },
+			    NULL),
+			.sni = names[row].asked,
+			.version = versions[i % 2] };
+		char subject[64] = "";
+		struct call call;
+
+		run_call(&call, &o);
+		if (call.ok)
+			X509_NAME_get_text_by_NID(
+			    X509_get_subject_name(SSL_get0_peer_certificate(call.c)),
+			    NID_commonName, subject, sizeof(subject));
+		if (call.ok != (names[row].shown != NULL) ||
+		    (call.ok && strcmp(subject, names[row].shown) != 0))
+			fail_msg("%s: %s", names[row].label, subject);
+		if (call.ok)
+			assert_int_equal(call.subject, strlen("CN=client"));
+		else
+			assert_int_equal(call.reason, SSL_R_CALLBACK_FAILED);
+		end_call(&call);
+		SSL_CTX_free(o.client);
+		tls_server_free(o.server);
+	}
+}
+
+static const struct {
+	const char *sni, *host;
+	bool served;
+} hosts[] = {
+	{ NULL, "anything.example", true },
+	{ "kms.example", "a.example", true },
+	{ "a.example", "a.example", true },
+	{ "a.example", "A.example:8443", true },
+	{ "a.example", "exact.wild.example", true },
+	{ "a.example", "kms.example", false },
+	{ "a.example", "kms.example:443", false },
+	{ "a.example", "sub.a.example", false },
+	{ "a.example", "127.0.0.1:1", true },
+	{ "a.example", "[::1]:1", true },
+	{ "a.example", "[::1]", true },
+	{ "x.wild.example", "y.wild.example", true },
+	{ "x.wild.example", "y.z.wild.example", false },
+	{ "x.wild.example", ".wild.example", false },
+};
+
+static void
+a_certificate_serves_its_own_names(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+		struct call_opts o = { .client = client("ca.pem", NULL),
+			.server = server_of(
+			    &(struct server_opts){ .name = "server", .more = { "a", "wild" } },
+			    NULL),
+			.sni = hosts[i].sni };
+		struct call call;
+
+		run_call(&call, &o);
+		assert_true(call.ok);
+		if (tls_serves(call.s, slice_of(hosts[i].host)) != hosts[i].served)
+			fail_msg("%s: %s", hosts[i].sni, hosts[i].host);
+		end_call(&call);
+		SSL_CTX_free(o.client);
+		tls_server_free(o.server);
+	}
+}
+
+static void
+a_certificate_that_nobody_can_ask_for_is_an_error(void **state)
+{
+	struct config_certificate more = certificate("client", NULL);
+	struct config_listen cfg = {
+		.own = certificate("server", NULL), .certificates = &more, .ncertificates = 1
+	};
+	struct err err;
+
+	(void)state;
+	assert_null(tls_server_new(&cfg, NULL, &err));
+	assert_non_null(strstr(err.msg, "client.pem"));
+	assert_non_null(strstr(err.msg, "no DNS name"));
+}
+
+/* ---- OCSP ---- */
+
+static const struct {
+	const char *file;
+	bool stapled;
+} responses[] = { { NULL, false }, { "good.ocsp", true }, { "old.ocsp", false } };
+
+static void
+a_response_is_stapled_while_it_is_good(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(responses) / sizeof(responses[0]); i++) {
+		struct call_opts o = { .client = client("ca.pem", NULL),
+			.server = server_of(
+			    &(struct server_opts){ .name = "server", .ocsp = responses[i].file },
+			    NULL),
+			.ask_status = true };
+		const unsigned char *response;
+		struct call call;
+
+		run_call(&call, &o);
+		assert_true(call.ok);
+		assert_int_equal(
+		    SSL_get_tlsext_status_ocsp_resp(call.c, &response) > 0, responses[i].stapled);
+		end_call(&call);
+		SSL_CTX_free(o.client);
+		tls_server_free(o.server);
+	}
+}
+
+static void
+a_response_for_another_certificate_is_an_error(void **state)
+{
+	static const struct {
+		const char *file, *reason;
+	} rows[] = {
+		{ "other.ocsp", "for another certificate" },
+		{ "garbage", "OCSP response in DER" },
+		{ "none.ocsp", "No such file" },
+		{ "try-later.ocsp", "not a successful one" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct config_listen cfg = { .own = certificate("server", rows[i].file) };
+		struct err err;
+
+		assert_null(tls_server_new(&cfg, NULL, &err));
+		if (strstr(err.msg, rows[i].file) == NULL ||
+		    strstr(err.msg, rows[i].reason) == NULL)
+			fail_msg("%s: %s", rows[i].file, err.msg);
+		assert_int_equal(ERR_peek_error(), 0);
+	}
+}
+
+/* ---- until when ---- */
+
+static void
+the_end_of_every_file_is_told(void **state)
+{
+	static const struct {
+		const char *file;
+		int64_t from, until; /* seconds from now */
+	} want[] = {
+		{ "/expired.pem", -7200, -3600 },
+		{ "/wild.pem", -DAY, DAY },
+		{ "/ca.pem", -DAY, DAY },
+		{ "/crl.pem", -60, 3600 },
+	};
+	struct tls_server *s = server_of(
+	    &(struct server_opts){
+		.name = "expired", .ca = "ca.pem", .crl = "crl.pem", .more = { "wild" } },
+	    NULL);
+	SSL_CTX *none = client("ca.pem", NULL);
+	int64_t now = time(NULL);
+	size_t n;
+	const struct tls_validity *v = tls_server_validity(s, &n);
+	char text[TLS_TIME_SIZE];
+
+	(void)state;
+	assert_int_equal(n, 4);
+	for (size_t i = 0; i < n; i++) {
+		assert_non_null(strstr(v[i].path, want[i].file));
+		assert_in_range(v[i].from - now - want[i].from + 100, 0, 110);
+		assert_in_range(v[i].until - now - want[i].until + 100, 0, 110);
+	}
+	assert_true(tls_validity_of(none, "x").until == INT64_MAX);
+	tls_time_text(0, text);
+	assert_string_equal(text, "1970-01-01T00:00:00Z");
+	tls_time_text(INT64_MAX, text);
+	assert_string_equal(text, "ever");
 	SSL_CTX_free(none);
+	tls_server_free(s);
+}
+
+static void
+the_key_service_may_have_to_speak_1_3(void **state)
+{
+	struct config_upstream cfg = { .ca = path("ca.pem"), .tls13 = true };
+	struct err err;
+	struct call_opts o = { .client = tls_client_new(&cfg, &err),
+		.server = server("server", NULL, NULL) };
+	struct call call;
+
+	(void)state;
+	run_call(&call, &o);
+	assert_true(call.ok);
+	assert_int_equal(SSL_version(call.c), TLS1_3_VERSION);
+	end_call(&call);
+	SSL_CTX_set_max_proto_version(tls_server_context(o.server), TLS1_2_VERSION);
+	run_call(&call, &o);
+	assert_false(call.ok);
+	end_call(&call);
+	SSL_CTX_free(o.client);
+	tls_server_free(o.server);
 }
 
 int
@@ -459,7 +865,16 @@ main(void)
 		cmocka_unit_test(sessions_survive_a_reload_as_far_as_trust_does),
 		cmocka_unit_test(a_session_of_an_older_context_is_not_kept),
 		cmocka_unit_test(a_client_is_named_by_its_certificate),
-		cmocka_unit_test(the_end_of_a_certificate_is_told),
+		cmocka_unit_test(a_client_without_a_subject_is_named_by_an_alternative),
+		cmocka_unit_test(a_certificate_may_be_optional_but_not_bad),
+		cmocka_unit_test(a_revocation_list_is_heeded),
+		cmocka_unit_test(a_certificate_is_chosen_by_name),
+		cmocka_unit_test(a_certificate_serves_its_own_names),
+		cmocka_unit_test(a_certificate_that_nobody_can_ask_for_is_an_error),
+		cmocka_unit_test(a_response_is_stapled_while_it_is_good),
+		cmocka_unit_test(a_response_for_another_certificate_is_an_error),
+		cmocka_unit_test(the_end_of_every_file_is_told),
+		cmocka_unit_test(the_key_service_may_have_to_speak_1_3),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);

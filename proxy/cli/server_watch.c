@@ -1,0 +1,135 @@
+/*
+ * The files of TLS: those that were replaced are loaded, and their ends are told of in time.
+ *
+ * They are looked at, not watched: a volume of Kubernetes changes by a link that is swapped
+ * (..data), which notifications for the file itself do not tell of.
+ */
+#include "cli/server_internal.h"
+
+#include <event2/event.h>
+
+#include <sys/stat.h>
+#include <time.h>
+
+#define LOOK_S 1
+#define WARN_S (30 * INT64_C(86400))
+#define TELL_S 86400
+
+/* ---- which content they have ---- */
+
+/* FNV-1a. */
+static void
+mix(uint64_t *state, uint64_t value)
+{
+	for (int i = 0; i < 64; i += 8)
+		*state = (*state ^ ((value >> i) & 0xff)) * UINT64_C(0x100000001b3);
+}
+
+static void
+mix_file(uint64_t *state, const char *path)
+{
+	struct stat st = { 0 };
+
+	if (path == NULL)
+		return;
+	(void)stat(path, &st); /* one that is missing is a state, too */
+	mix(state, st.st_dev);
+	mix(state, st.st_ino);
+	mix(state, (uint64_t)st.st_size);
+	mix(state, (uint64_t)st.st_mtim.tv_sec);
+	mix(state, (uint64_t)st.st_mtim.tv_nsec);
+	mix(state, (uint64_t)st.st_ctim.tv_sec);
+	mix(state, (uint64_t)st.st_ctim.tv_nsec);
+}
+
+static void
+mix_certificate(uint64_t *state, const struct config_certificate *c)
+{
+	mix_file(state, c->certificate);
+	mix_file(state, c->key);
+	mix_file(state, c->ocsp);
+}
+
+uint64_t
+server_files_state(const struct config *c)
+{
+	uint64_t state = UINT64_C(0xcbf29ce484222325);
+
+	mix_certificate(&state, &c->listen.own);
+	for (size_t i = 0; i < c->listen.ncertificates; i++)
+		mix_certificate(&state, &c->listen.certificates[i]);
+	mix_file(&state, c->listen.client_ca);
+	mix_file(&state, c->listen.client_crl);
+	mix_file(&state, c->upstream.ca);
+	mix_file(&state, c->upstream.certificate);
+	mix_file(&state, c->upstream.key);
+	return state;
+}
+
+/* ---- until when they are good ---- */
+
+size_t
+server_validity(const struct server *s, struct tls_validity out[SERVER_VALIDITIES_MAX])
+{
+	const struct snapshot *snap = s->snapshot;
+	const struct tls_validity *of_server;
+	size_t n = 0;
+
+	if (snap->server != NULL) {
+		of_server = tls_server_validity(snap->server, &n);
+		memcpy(out, of_server, n * sizeof(*out));
+	}
+	if (snap->client != NULL && s->config->upstream.certificate != NULL)
+		out[n++] = tls_validity_of(snap->client, s->config->upstream.certificate);
+	return n;
+}
+
+bool
+server_ends_soon(const struct tls_validity *v)
+{
+	int64_t third = (v->until - v->from) / 3;
+
+	return v->until < time(NULL) + (third < WARN_S ? third : WARN_S);
+}
+
+static void
+tell_ends(struct server *s)
+{
+	struct tls_validity all[SERVER_VALIDITIES_MAX];
+	size_t n = server_validity(s, all);
+	char until[TLS_TIME_SIZE];
+
+	for (size_t i = 0; i < n; i++)
+		if (server_ends_soon(&all[i])) {
+			tls_time_text(all[i].until, until);
+			log_warn(
+			    s->log, "certificate_ends", "%s: valid until %s", all[i].path, until);
+		}
+}
+
+/* ---- the timer ---- */
+
+/* Whoever replaces several files is given the time to: their state has to stay for one look. */
+static void
+on_look(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *s = arg;
+	struct server_files *f = &s->files;
+	uint64_t state = server_files_state(s->config);
+	uint64_t before = f->seen;
+
+	(void)fd;
+	(void)what;
+	f->seen = state;
+	if (state != f->loaded && state == before)
+		server_reload_files(s);
+	if (f->looks++ % (TELL_S / LOOK_S) == 0)
+		tell_ends(s);
+}
+
+void
+server_watch_files(struct server *s)
+{
+	event_assign(&s->files.timer, s->base, -1, EV_PERSIST, on_look, s);
+	event_add(&s->files.timer, &(struct timeval){ LOOK_S, 0 });
+}

@@ -1,0 +1,30 @@
+/* tls_internal: what the files of tls share: tls.c makes contexts and the client's, tls_server.c the
+ * server's, tls_ocsp.c reads a stapled response. */
+#ifndef KEYTRAIL_PROXY_TLS_INTERNAL_H
+#define KEYTRAIL_PROXY_TLS_INTERNAL_H
+
+#include "data/tls.h"
+
+/* -1; err tells OpenSSL's reason why the file cannot be used as what it should be. */
+int tls_fail(struct err *err, const char *what, const char *path);
+
+/* OpenSSL's message for a missing file is hard to read; errno's is not. */
+int tls_check_readable(const char *what, const char *path, struct err *err);
+
+SSL_CTX *tls_context_new(const SSL_METHOD *method, int min_version, struct err *err);
+int tls_load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct err *err);
+
+/* Seconds since 1970; INT64_MAX for NULL. */
+int64_t tls_seconds_of(const ASN1_TIME *t);
+
+/* An OCSP response in DER.  bytes NULL: none. */
+struct tls_ocsp {
+	unsigned char *bytes;
+	int len;
+	int64_t from, until;
+};
+
+/* Read the response and check that it speaks of this certificate.  bytes are the caller's to free. */
+int tls_ocsp_read(const char *path, X509 *certificate, struct tls_ocsp *out, struct err *err);
+
+#endif
