@@ -118,22 +118,22 @@ check_trail(struct server *s, struct health_check *out)
 	    why[0] != '\0' ? why : "the trail takes events");
 }
 
-/* The one that ends first, if that is soon: told, but no reason to be unready. */
+/* The first one to end soon is told, but no reason to be unready. */
 static void
 check_certificates(struct server *s, struct health_check *out)
 {
-	struct tls_validity all[SERVER_VALIDITIES_MAX];
-	size_t n = server_validity(s, all), first = 0;
+	struct tls_validity all[SERVER_VALIDITIES_MAX], *first = NULL;
+	size_t n = server_validity(s, all);
 	char until[TLS_TIME_SIZE];
 
 	*out = (struct health_check){ .name = "certificates", .ok = true };
-	for (size_t i = 1; i < n; i++)
-		if (all[i].until < all[first].until)
-			first = i;
-	if (n == 0 || !server_ends_soon(&all[first]))
+	for (size_t i = 0; i < n; i++)
+		if (server_ends_soon(&all[i]) && (first == NULL || all[i].until < first->until))
+			first = &all[i];
+	if (first == NULL)
 		return;
-	tls_time_text(all[first].until, until);
-	snprintf(out->detail, sizeof(out->detail), "valid until %s: %s", until, all[first].path);
+	tls_time_text(first->until, until);
+	snprintf(out->detail, sizeof(out->detail), "valid until %s: %s", until, first->path);
 }
 
 static size_t

@@ -73,6 +73,13 @@ def merge(base, over):
     return out
 
 
+def replace(path, content):
+    """Whoever looks sees the old file or the new one."""
+    temporary = Path(f"{path}.new")
+    temporary.write_bytes(content)
+    temporary.rename(path)
+
+
 class Pki:
     """The certificates of certs/make-certs, and odd ones made on demand."""
 
@@ -101,16 +108,65 @@ class Pki:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    def authority(self):
+        from cryptography.hazmat.primitives import serialization
+
+        return (self.certificate("ca"),
+                serialization.load_pem_private_key(Path(self["ca.key"]).read_bytes(), None))
+
+    def certificate(self, name):
+        from cryptography import x509
+
+        return x509.load_pem_x509_certificate(Path(self[f"{name}.pem"]).read_bytes())
+
+    def revoke(self, file, *names, hours_to=1):
+        """A revocation list of the trusted CA."""
+        import datetime
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+
+        ca, ca_key = self.authority()
+        now = datetime.datetime.utcnow()
+        builder = (x509.CertificateRevocationListBuilder().issuer_name(ca.subject)
+                   .last_update(now - datetime.timedelta(hours=2))
+                   .next_update(now + datetime.timedelta(hours=hours_to)))
+        for name in names:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(self.certificate(name).serial_number)
+                .revocation_date(now - datetime.timedelta(hours=2)).build())
+        replace(file, builder.sign(ca_key, hashes.SHA256())
+                .public_bytes(serialization.Encoding.PEM))
+        return str(file)
+
+    def respond(self, file, name, hours_to=1):
+        """An OCSP response of the trusted CA: good."""
+        import datetime
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.x509 import ocsp
+
+        ca, ca_key = self.authority()
+        now = datetime.datetime.utcnow()
+        response = (ocsp.OCSPResponseBuilder()
+                    .add_response(cert=self.certificate(name), issuer=ca,
+                                  algorithm=hashes.SHA1(), cert_status=ocsp.OCSPCertStatus.GOOD,
+                                  this_update=now - datetime.timedelta(hours=2),
+                                  next_update=now + datetime.timedelta(hours=hours_to),
+                                  revocation_time=None, revocation_reason=None)
+                    .responder_id(ocsp.OCSPResponderEncoding.HASH, ca)
+                    .sign(ca_key, hashes.SHA256()))
+        replace(file, response.public_bytes(serialization.Encoding.DER))
+        return str(file)
+
     def issue(self, name, *, dns="localhost", days_from=-1, days_to=30):
-        """A server certificate of the trusted CA with chosen names and dates."""
+        """A certificate of the trusted CA with chosen names and dates."""
         import datetime
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-        ca = x509.load_pem_x509_certificate(Path(self["ca.pem"]).read_bytes())
-        ca_key = serialization.load_pem_private_key(Path(self["ca.key"]).read_bytes(), None)
+        ca, ca_key = self.authority()
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.utcnow()
         cert = (x509.CertificateBuilder()
@@ -121,7 +177,8 @@ class Pki:
                 .not_valid_after(now + datetime.timedelta(days=days_to))
                 .add_extension(x509.SubjectAlternativeName([x509.DNSName(dns)]), False)
                 .add_extension(x509.BasicConstraints(False, None), True)
-                .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
+                .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH,
+                                                      ExtendedKeyUsageOID.CLIENT_AUTH]), False)
                 .sign(ca_key, hashes.SHA256()))
         Path(self[f"{name}.pem"]).write_bytes(cert.public_bytes(serialization.Encoding.PEM))
         Path(self[f"{name}.key"]).write_bytes(key.private_bytes(
