@@ -401,6 +401,7 @@ touch_all(struct metrics *m, struct metrics_shard *s)
 	}
 	metrics_add(s, METRIC_SINK_DELIVERED, sink, 1);
 	metrics_set(s, METRIC_SINK_UP, sink, 1);
+	metrics_set(s, METRIC_SINK_DUE, sink, 4);
 	metrics_set(s, METRIC_SINK_LAG_EVENTS, sink, 3);
 	metrics_set(s, METRIC_SINK_LAG_SECONDS, sink, 0.123456789);
 	metrics_set(s, METRIC_CERTIFICATE_EXPIRY, metrics_file(m, "/tls.pem"), 1796083200);
