@@ -73,7 +73,7 @@ void journal_health(const struct journal *j, char *out, size_t n);
 void journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last);
 
 /* A checkpoint of so many events was signed: record keytrail.checkpoint with its note, as base64; of
- * several that come at once, the last.  Any thread. */
+ * more than four that come at once, the last four.  Any thread. */
 void journal_report_checkpoint(struct journal *j, uint64_t size, struct slice note);
 
 /* Live changes of a reload. */

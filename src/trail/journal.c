@@ -443,6 +443,8 @@ run(void *arg)
 		work(j);
 		rest(j);
 	}
+	if (j->failures == 0)
+		journal_record_reports(j);
 	j->result = finish(j);
 	return NULL;
 }
@@ -626,14 +628,16 @@ journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
 void
 journal_report_checkpoint(struct journal *j, uint64_t size, struct slice note)
 {
-	size_t n;
+	struct journal_note *to;
 
-	if (BASE64_SIZE(note.n) >= sizeof(j->signed_note))
+	if (BASE64_SIZE(note.n) >= sizeof(to->text))
 		return;
 	pthread_mutex_lock(&j->lock);
-	n = base64_encode(note.p, note.n, j->signed_note);
-	j->signed_note[n] = '\0';
-	j->signed_size = size;
+	if (j->nnotes == NOTES_MAX)
+		memmove(j->notes, j->notes + 1, --j->nnotes * sizeof(j->notes[0]));
+	to = &j->notes[j->nnotes++];
+	to->size = size;
+	to->text[base64_encode(note.p, note.n, to->text)] = '\0';
 	pthread_mutex_unlock(&j->lock);
 	atomic_store(&j->reported, true);
 	journal_kick(j);

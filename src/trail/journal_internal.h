@@ -25,7 +25,8 @@ struct member {
 	bool waits;		       /* a durable entry is not synced yet */
 };
 
-#define TOLD_MAX 64
+#define TOLD_MAX  64
+#define NOTES_MAX 4
 
 struct range {
 	uint64_t first, last;
@@ -58,8 +59,11 @@ struct journal {
 	pthread_mutex_t lock; /* of what follows */
 	char health[ERR_MSG_MAX];
 	uint64_t corrupt_first, corrupt_last;
-	uint64_t signed_size; /* of a checkpoint that is to be recorded, or 0 */
-	char signed_note[EVENT_DETAIL_MAX];
+	struct journal_note {
+		uint64_t size;
+		char text[EVENT_DETAIL_MAX];
+	} notes[NOTES_MAX]; /* of checkpoints that are to be recorded */
+	size_t nnotes;
 	struct range told[TOLD_MAX]; /* by readers, the latest; each of them is told once */
 	size_t ntold;
 

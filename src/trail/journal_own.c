@@ -270,8 +270,9 @@ record_checkpoint(struct journal *j, uint64_t size, const char *note)
 void
 journal_record_reports(struct journal *j)
 {
-	uint64_t first, last, size;
-	char note[sizeof(j->signed_note)];
+	struct journal_note notes[NOTES_MAX];
+	uint64_t first, last;
+	size_t n;
 
 	if (!atomic_exchange(&j->reported, false))
 		return;
@@ -279,15 +280,15 @@ journal_record_reports(struct journal *j)
 	first = j->corrupt_first;
 	last = j->corrupt_last;
 	j->corrupt_first = j->corrupt_last = 0;
-	size = j->signed_size;
-	j->signed_size = 0;
-	memcpy(note, j->signed_note, sizeof(note));
+	n = j->nnotes;
+	memcpy(notes, j->notes, n * sizeof(notes[0]));
+	j->nnotes = 0;
 	pthread_mutex_unlock(&j->lock);
 	if (last > 0)
 		record_range(j, "keytrail.corrupt", SEVERITY_CRITICAL,
 		    "keytrail: a reader met corrupt lines in the trail", first, last);
-	if (size > 0)
-		record_checkpoint(j, size, note);
+	for (size_t i = 0; i < n; i++)
+		record_checkpoint(j, notes[i].size, notes[i].text);
 }
 
 /* The time before which a line has expired; 0 while nobody knows that the clock is right: one that

@@ -771,6 +771,23 @@ expired_segments_are_recorded_and_go(void **state)
 	assert_true(count_lines(f, "\"id\":\"x\"") < 400);
 }
 
+/* One that was found at the start, and the first that is signed. */
+static void
+checkpoints_that_come_at_once_are_all_recorded(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+
+	f->j = journal_new(&opts, &f->err);
+	assert_non_null(f->j);
+	journal_report_checkpoint(f->j, 7, SLICE("one"));
+	journal_report_checkpoint(f->j, 9, SLICE("two"));
+	check(f, journal_start(f->j, &f->err));
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(count_lines(f, "\"events\":7,\"note\":\"b25l\""), 1);
+	assert_int_equal(count_lines(f, "\"events\":9,\"note\":\"dHdv\""), 1);
+}
+
 /* The trail's last line is two hours old: is it the sidecar that was down, or the clock that is
  * ahead? */
 static void
@@ -1054,6 +1071,7 @@ main(void)
 		TEST(own_events_survive_a_failed_sync),
 		TEST(damage_that_several_readers_meet_is_recorded_once),
 		TEST(expired_segments_are_recorded_and_go),
+		TEST(checkpoints_that_come_at_once_are_all_recorded),
 		TEST(a_clock_that_is_not_trusted_expires_nothing),
 		TEST(a_segment_that_goes_is_noticed_and_what_was_not_durable_written_again),
 		TEST(a_line_that_is_too_long_is_counted_once_and_recorded),
