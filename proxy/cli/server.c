@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -158,6 +159,14 @@ server_reload_files(struct server *s)
 }
 
 static void
+add_change(char *changes, size_t size, const char *name)
+{
+	size_t n = strlen(changes);
+
+	snprintf(changes + n, size - n, "%s%s", n == 0 ? "" : ", ", name);
+}
+
+static void
 reload(struct server *s, const struct signalfd_siginfo *who)
 {
 	struct config *next;
@@ -180,6 +189,8 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 		return;
 	}
 	config_changes(s->config, next, changes, sizeof(changes));
+	if (files != s->files.loaded)
+		add_change(changes, sizeof(changes), "certificates");
 	config_needs_restart(s->config, next, restart, sizeof(restart));
 	adopt_retention(s, &next->audit, restart, sizeof(restart));
 	if (!server_has_slots(s, next->limits.connections))

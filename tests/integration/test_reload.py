@@ -51,7 +51,8 @@ def test_certificates_are_swapped(keytrail, raw_backend, pki, tmp_path):
         name = pki.issue("renewed-" + tmp_path.name)
         shutil.copy(pki[f"{name}.pem"], cert)
         shutil.copy(pki[f"{name}.key"], key)
-        assert sidecar.reload()["outcome"] == "success"
+        event = sidecar.reload()
+        assert event["outcome"] == "success" and event["details"]["changes"] == "certificates"
         assert serial(sidecar) != before
         assert c.request("GET", "/api/v2/keys").status == 200
 

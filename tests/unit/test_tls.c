@@ -259,6 +259,7 @@ struct call_opts {
 	struct tls_server *server;
 	const char *sni;
 	bool ask_status;
+	int64_t verified_at;		/* for the server it is then, 0: now */
 	struct stream_session *session; /* or NULL */
 	const char *host, *ip;
 	int version; /* at most this, 0: any */
@@ -300,6 +301,8 @@ run_call(struct call *call, const struct call_opts *o)
 		assert_int_equal(X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(call->c), o->ip), 1);
 	if (o->sni != NULL)
 		SSL_set_tlsext_host_name(call->c, (char *)(uintptr_t)o->sni);
+	if (o->verified_at != 0)
+		X509_VERIFY_PARAM_set_time(SSL_get0_param(call->s), o->verified_at);
 	if (o->ask_status)
 		SSL_set_tlsext_status_type(call->c, TLSEXT_STATUSTYPE_ocsp);
 	if (o->version != 0)
@@ -493,6 +496,48 @@ sessions_survive_a_reload_as_far_as_trust_does(void **state)
 			tls_server_free(before);
 			tls_server_free(after);
 		}
+}
+
+static const struct {
+	const char *label, *client, *crl;
+	int64_t verified_at; /* seconds from now */
+} ended[] = {
+	{ "the certificate", "expired", NULL, -5400 },
+	{ "the list", "client", "old-crl.pem", -30 },
+};
+
+static void
+a_session_ends_with_what_it_was_verified_by(void **state)
+{
+	static const int versions[] = { TLS1_2_VERSION, TLS1_3_VERSION };
+
+	(void)state;
+	for (size_t i = 0; i < 2 * sizeof(ended) / sizeof(ended[0]); i++) {
+		struct stream_session session = { NULL, NULL };
+		struct call_opts o = { .client = client("ca.pem", ended[i / 2].client),
+			.server = server_of(
+			    &(struct server_opts){
+				.name = "server", .ca = "ca.pem", .crl = ended[i / 2].crl },
+			    NULL),
+			.session = &session,
+			.version = versions[i % 2],
+			.verified_at = time(NULL) + ended[i / 2].verified_at };
+		struct call call;
+
+		session.ctx = o.client;
+		run_call(&call, &o);
+		if (!call.ok || session.session == NULL)
+			fail_msg("%s: %ld", ended[i / 2].label, SSL_get_verify_result(call.s));
+		end_call(&call);
+		o.verified_at = 0;
+		run_call(&call, &o);
+		if (call.ok)
+			fail_msg("%s: %sresumed", ended[i / 2].label, call.resumed ? "" : "not ");
+		end_call(&call);
+		SSL_SESSION_free(session.session);
+		SSL_CTX_free(o.client);
+		tls_server_free(o.server);
+	}
 }
 
 static void
@@ -863,6 +908,7 @@ main(void)
 		cmocka_unit_test(only_our_protocol_is_agreed_on),
 		cmocka_unit_test(old_versions_are_refused),
 		cmocka_unit_test(sessions_survive_a_reload_as_far_as_trust_does),
+		cmocka_unit_test(a_session_ends_with_what_it_was_verified_by),
 		cmocka_unit_test(a_session_of_an_older_context_is_not_kept),
 		cmocka_unit_test(a_client_is_named_by_its_certificate),
 		cmocka_unit_test(a_client_without_a_subject_is_named_by_an_alternative),
