@@ -79,6 +79,7 @@ struct config_limits {
 	/* Of one source (an IPv4 address or an IPv6 /64); 0: no limit. */
 	unsigned connections_per_address; /* default 2000 */
 	unsigned rate;			  /* requests a second, default 0 */
+	unsigned refusals;		  /* recorded each for itself a second, default 100 */
 	uint64_t body_rate; /* bytes a second that a body moves at least, default 100 */
 	uint64_t memory;    /* bytes resident, from which nobody new is let in; default 0: none */
 };

@@ -268,12 +268,13 @@ events_new(struct event_base *base, const char *trail_dir, struct log *log, stru
 void
 events_free(struct events *e)
 {
-	struct call *c;
+	struct call *c, *next;
 
 	if (e == NULL)
 		return;
 	reader_stop(e->reader);
-	while ((c = LIST_FIRST(&e->calls)) != NULL) {
+	for (c = LIST_FIRST(&e->calls); c != NULL; c = next) {
+		next = LIST_NEXT(c, link);
 		if (connection_of(c) != NULL)
 			evhttp_connection_set_closecb(connection_of(c), NULL, NULL);
 		else

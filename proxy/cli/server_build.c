@@ -56,13 +56,14 @@ slots_for(const struct server *s, unsigned limit)
 
 	if (share > limit)
 		share = limit;
-	return share < RING_SLOTS_MAX - LOSS_SLOTS ? (unsigned)share : RING_SLOTS_MAX - LOSS_SLOTS;
+	return share < RING_SLOTS_MAX - WORKER_SLOTS ? (unsigned)share
+						     : RING_SLOTS_MAX - WORKER_SLOTS;
 }
 
 bool
 server_has_slots(const struct server *s, unsigned connections)
 {
-	return slots_for(s, connections) + LOSS_SLOTS <= ring_slots(s->rings[0]);
+	return slots_for(s, connections) + WORKER_SLOTS <= ring_slots(s->rings[0]);
 }
 
 static void
@@ -159,8 +160,8 @@ open_trail(struct server *s, struct err *err)
 	for (unsigned i = 0; i <= s->nworkers; i++) {
 		bool mine = i == s->nworkers;
 		struct ring_opts room = { .size = mine ? SELF_RING : a->ring_size,
-			.slots = LOSS_SLOTS + (mine ? CHRONICLE_SLOTS
-						    : slots_for(s, s->config->limits.connections)),
+			.slots = mine ? CHRONICLE_SLOTS
+				      : WORKER_SLOTS + slots_for(s, s->config->limits.connections),
 			.slot_size = EVENT_LINE_MAX };
 
 		trail_durable_mark(s->trail, &room.segment, &room.offset);
@@ -231,7 +232,8 @@ open_journal(struct server *s, struct err *err)
 	    journal_add_ring(s->journal, s->rings[s->nworkers], NULL, NULL, err) == -1)
 		return -1;
 	s->chronicle.observer = s->snapshot->observer;
-	loss_init(&s->chronicle.loss, s->rings[s->nworkers], s->journal, s->shard);
+	tally_init(
+	    &s->chronicle.losses, &tally_losses, s->rings[s->nworkers], s->journal, s->shard);
 	return 0;
 }
 

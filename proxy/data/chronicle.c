@@ -14,24 +14,24 @@ _Static_assert(EVENT_HARD_MAX == TRAIL_LINE_MAX && EVENT_TRAIL_MAX == TRAIL_MEMB
 static uint64_t
 commit(struct chronicle *c, struct slice line)
 {
-	struct ring *ring = c->loss.ring;
+	struct ring *ring = c->losses.ring;
 	uint64_t position;
 
 	if (!ring_claim(ring, line.n))
 		return 0;
 	memcpy(ring_line(ring, line.n), line.p, line.n);
 	position = ring_commit(ring, line.n, line.n, RING_DURABLE | RING_SELF);
-	journal_kick(c->loss.journal);
+	journal_kick(c->losses.journal);
 	return position;
 }
 
 static bool
 set_aside(struct chronicle *c, struct slice line)
 {
-	struct ring *ring = c->loss.ring;
+	struct ring *ring = c->losses.ring;
 	unsigned slot;
 
-	if (c->nwaiting == CHRONICLE_SLOTS || line.n > EVENT_LINE_MAX ||
+	if (c->nwaiting == CHRONICLE_WAITING || line.n > EVENT_LINE_MAX ||
 	    (slot = ring_slot_take(ring)) == RING_NO_SLOT)
 		return false;
 	memcpy(ring_slot_line(ring, slot), line.p, line.n);
@@ -44,7 +44,7 @@ set_aside(struct chronicle *c, struct slice line)
 bool
 chronicle_flush(struct chronicle *c)
 {
-	struct ring *ring = c->loss.ring;
+	struct ring *ring = c->losses.ring;
 
 	while (c->nwaiting > 0) {
 		unsigned slot = c->waiting[0].slot;
@@ -54,7 +54,7 @@ chronicle_flush(struct chronicle *c)
 		ring_slot_close(ring, slot);
 		memmove(c->waiting, c->waiting + 1, --c->nwaiting * sizeof(c->waiting[0]));
 	}
-	return loss_flush(&c->loss, c->observer);
+	return tally_flush(&c->losses, c->observer);
 }
 
 uint64_t
@@ -76,11 +76,11 @@ chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
 		continue;
 	clock_uuid7(ev.time_ns, random, ev.id);
 	line.n = event_render_self(c->observer, &ev, text);
-	metrics_add(c->loss.metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
+	metrics_add(c->losses.metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	if (chronicle_flush(c))
 		position = commit(c, line);
 	if (position == 0 && !set_aside(c, line))
-		loss_add(&c->loss, c->observer, e->action, "", ev.time_ns);
+		tally_add(&c->losses, c->observer, e->action, "", ev.time_ns);
 	return position;
 }
 
@@ -90,7 +90,7 @@ chronicle_wait(const struct chronicle *c, uint64_t position, unsigned ms)
 	int64_t deadline = clock_mono_ns() + ms * CLOCK_NS_PER_MS;
 	struct timespec pause = { 0, 200 * CLOCK_NS_PER_US };
 
-	while (ring_durable(c->loss.ring) < position) {
+	while (ring_durable(c->losses.ring) < position) {
 		if (clock_mono_ns() > deadline)
 			return false;
 		nanosleep(&pause, NULL);

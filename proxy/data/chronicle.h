@@ -8,22 +8,23 @@
 #ifndef KEYTRAIL_PROXY_CHRONICLE_H
 #define KEYTRAIL_PROXY_CHRONICLE_H
 
-#include "data/loss.h"
+#include "data/tally.h"
 #include "keytrail/event.h"
 #include "keytrail/journal.h"
 #include "keytrail/metrics.h"
 #include "keytrail/ring.h"
 
-#define CHRONICLE_SLOTS 8 /* of the ring, beside LOSS_SLOTS */
+#define CHRONICLE_WAITING 8 /* events that a slot each is kept for */
+#define CHRONICLE_SLOTS	  (CHRONICLE_WAITING + TALLY_SLOTS) /* of the ring */
 
 struct chronicle {
-	struct loss loss;     /* knows "ring.main", the journal and main's metrics */
+	struct tally losses;  /* knows "ring.main", the journal and main's metrics */
 	const char *observer; /* "keytrail/<log id>" */
 	unsigned nwaiting;
 	struct {
 		unsigned slot;
-		size_t n;	    /* bytes of the line */
-	} waiting[CHRONICLE_SLOTS]; /* oldest first */
+		size_t n;	      /* bytes of the line */
+	} waiting[CHRONICLE_WAITING]; /* oldest first */
 };
 
 struct chronicle_entry {

@@ -283,6 +283,19 @@ failure_of(const struct stream *s, enum stream_result r)
 	}
 }
 
+/* Who came without the certificate that is asked for, or with a bad one, is recorded: see tally. */
+static void
+handshake_failed(struct conn *c, enum tls_failure why)
+{
+	char source[PEERS_TEXT_SIZE];
+
+	metrics_add(c->worker->metrics, METRIC_HANDSHAKE_FAILURES, why, 1);
+	if (why != TLS_FAILURE_CERTIFICATE && why != TLS_FAILURE_NO_CERTIFICATE)
+		return;
+	peers_source_text(c->peer.address, source);
+	worker_count_refusal(c->worker, "client_certificate", source);
+}
+
 static void
 handshake(void *arg)
 {
@@ -294,7 +307,7 @@ handshake(void *arg)
 	if ((r = stream_handshake(&c->stream, &err)) == STREAM_AGAIN)
 		return;
 	if (r != STREAM_OK) {
-		metrics_add(m, METRIC_HANDSHAKE_FAILURES, failure_of(&c->stream, r), 1);
+		handshake_failed(c, failure_of(&c->stream, r));
 		log_debug(c->worker->log, "handshake_failed", "%s: %s", c->peer.text, err.msg);
 		close_conn(c);
 		return;
@@ -359,7 +372,7 @@ admit(struct conn *c)
 	struct worker *w = c->worker;
 	const struct config *config = w->lease->snapshot->config;
 
-	if (w->nconns >= ring_slots(w->ring) - LOSS_SLOTS)
+	if (w->nconns >= ring_slots(w->ring) - WORKER_SLOTS)
 		return false;
 	if (config_network_contains(
 		config->trusted_networks, config->ntrusted_networks, c->peer.address))

@@ -254,6 +254,30 @@ lose(struct exchange *ex)
 						       : "unauthenticated");
 }
 
+/* Junk shall neither fill the trail nor bury what it is kept for: what was refused before it was
+ * forwarded is counted when its source sends too much of it. */
+static bool
+is_junk(const struct exchange *ex)
+{
+	unsigned rate = exchange_config(ex)->limits.refusals;
+
+	return ex->refusal != REFUSAL_NONE && !ex->forwarded && rate != 0 &&
+	       !ask_source(ex, peer_may_record, rate);
+}
+
+static void
+count_junk(struct exchange *ex)
+{
+	char source[PEERS_TEXT_SIZE];
+
+	if (ex->claimed)
+		ring_unclaim(ex->worker->ring, EVENT_LINE_MAX);
+	ex->claimed = false;
+	peers_source_text(ex->origin.address, source);
+	worker_count_refusal(ex->worker, refusal_info(ex->refusal)->label, source);
+	retire(ex);
+}
+
 /* The event is in the ring from here on, or counted as lost. */
 uint64_t
 exchange_record(struct exchange *ex)
@@ -265,11 +289,15 @@ exchange_record(struct exchange *ex)
 	size_t n;
 
 	count(ex);
-	/* Before the journal can count it as recorded. */
-	metrics_add(w->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	if (ex->claimed && ex->intend)
 		ring_unclaim(w->ring, EVENT_LINE_MAX);
 	ex->intend = false;
+	if (is_junk(ex)) {
+		count_junk(ex);
+		return 0;
+	}
+	/* Before the journal can count it as recorded. */
+	metrics_add(w->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	if (!exchange_claim(ex)) {
 		lose(ex);
 		retire(ex);

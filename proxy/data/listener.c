@@ -55,8 +55,8 @@ turn_away(struct listener *l)
 static bool
 memory_is_full(const struct listener *l)
 {
-	unsigned long total, resident;
-	char text[128];
+	unsigned long resident;
+	char text[128], *rest;
 	ssize_t n;
 
 	if (l->limits.memory == 0)
@@ -64,8 +64,9 @@ memory_is_full(const struct listener *l)
 	if ((n = pread(l->statm, text, sizeof(text) - 1, 0)) <= 0)
 		return false;
 	text[n] = '\0';
-	return sscanf(text, "%lu %lu", &total, &resident) == 2 &&
-	       (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE) >= l->limits.memory;
+	strtoul(text, &rest, 10);
+	resident = strtoul(rest, NULL, 10);
+	return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE) >= l->limits.memory;
 }
 
 static void

@@ -2,6 +2,7 @@
 
 #include "keytrail/clock.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -30,15 +31,30 @@ struct peers {
 	struct peer_list buckets[BUCKETS];
 };
 
-/* An IPv6 host has a whole /64 to come from. */
-static void
+/* An IPv6 host has a whole /64 to come from.  True: it is IPv4. */
+static bool
 source_of(const unsigned char address[16], unsigned char out[16])
 {
 	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
 
 	memcpy(out, address, 16);
-	if (memcmp(address, mapped, sizeof(mapped)) != 0)
-		memset(out + 8, 0, 8);
+	if (memcmp(address, mapped, sizeof(mapped)) == 0)
+		return true;
+	memset(out + 8, 0, 8);
+	return false;
+}
+
+void
+peers_source_text(const unsigned char address[16], char out[PEERS_TEXT_SIZE])
+{
+	unsigned char source[16];
+
+	if (source_of(address, source)) {
+		inet_ntop(AF_INET, source + 12, out, PEERS_TEXT_SIZE);
+		return;
+	}
+	inet_ntop(AF_INET6, source, out, PEERS_TEXT_SIZE);
+	strcat(out, "/64");
 }
 
 static struct peer_list *

@@ -39,6 +39,10 @@ void peer_disconnect(struct peer *peer);
 bool peer_may_request(struct peer *peer, unsigned rate, int64_t now);
 bool peer_may_record(struct peer *peer, unsigned rate, int64_t now);
 
+/* The source of an address as text: "192.0.2.1", "2001:db8::/64". */
+#define PEERS_TEXT_SIZE 50
+void peers_source_text(const unsigned char address[16], char out[PEERS_TEXT_SIZE]);
+
 /* How many are remembered. */
 unsigned peers_count(struct peers *p);
 

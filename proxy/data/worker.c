@@ -13,9 +13,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define RANDOM_POOL	2048
-#define LOSS_RETRY_MS	100
-#define LOSS_SPACING_MS 1000
+#define RANDOM_POOL	 2048
+#define TALLY_RETRY_MS	 100
+#define TALLY_SPACING_MS 1000
 
 STAILQ_HEAD(reap_list, worker_reap);
 
@@ -33,8 +33,8 @@ struct worker_thread {
 	struct worker_turns turns;
 	bool turning;
 	struct event drain_timer;
-	struct wtimer loss_timer;
-	int64_t loss_told;	/* when the last keytrail.loss was written */
+	struct wtimer tally_timer;
+	int64_t tallied;	/* when they were written */
 	struct mail drain_mail; /* part of this struct, so that a stop needs no memory */
 	int64_t drain_deadline;
 	unsigned char random[RANDOM_POOL];
@@ -299,30 +299,50 @@ wtimer_fini(struct wtimer *t)
 	t->deadline = t->pending = 0;
 }
 
-/* ---- losses ---- */
+/* ---- tallies ---- */
+
+static bool
+flush_tallies(struct worker *w)
+{
+	const char *observer = w->lease->snapshot->observer;
+	bool losses = tally_flush(&w->losses, observer);
+
+	return tally_flush(&w->refusals, observer) && losses;
+}
 
 static void
-on_loss_timer(void *arg)
+on_tally_timer(void *arg)
 {
 	struct worker *w = arg;
 
-	if (loss_flush(&w->loss, w->lease->snapshot->observer))
-		w->thread->loss_told = clock_mono_ns();
+	if (flush_tallies(w))
+		w->thread->tallied = clock_mono_ns();
 	else
-		wtimer_set(&w->thread->loss_timer, LOSS_RETRY_MS);
+		wtimer_set(&w->thread->tally_timer, TALLY_RETRY_MS);
+}
+
+static void
+count(struct worker *w, struct tally *t, const char *word, const char *name)
+{
+	int64_t since = (clock_mono_ns() - w->thread->tallied) / CLOCK_NS_PER_MS;
+
+	tally_add(t, w->lease->snapshot->observer, word, name, clock_wall_ns());
+	if (w->losses.count + w->refusals.count == 1)
+		wtimer_set(&w->thread->tally_timer, since < TALLY_SPACING_MS - TALLY_RETRY_MS
+							? (unsigned)(TALLY_SPACING_MS - since)
+							: TALLY_RETRY_MS);
 }
 
 void
 worker_lose(struct worker *w, const char *action, const char *initiator)
 {
-	bool first = w->loss.count == 0;
-	int64_t since = (clock_mono_ns() - w->thread->loss_told) / CLOCK_NS_PER_MS;
+	count(w, &w->losses, action, initiator);
+}
 
-	loss_add(&w->loss, w->lease->snapshot->observer, action, initiator, clock_wall_ns());
-	if (first)
-		wtimer_set(&w->thread->loss_timer, since < LOSS_SPACING_MS - LOSS_RETRY_MS
-						       ? (unsigned)(LOSS_SPACING_MS - since)
-						       : LOSS_RETRY_MS);
+void
+worker_count_refusal(struct worker *w, const char *reason, const char *source)
+{
+	count(w, &w->refusals, reason, source);
 }
 
 /* ---- draining ---- */
@@ -506,14 +526,15 @@ worker_new(const struct worker_opts *o, struct err *err)
 	event_assign(&t->reap_event, w->base, -1, 0, on_reap, w);
 	event_assign(&t->turn_event, w->base, -1, 0, on_turn, w);
 	evtimer_assign(&t->drain_timer, w->base, on_drain_deadline, w);
-	wtimer_init(&t->loss_timer, w, on_loss_timer, w);
+	wtimer_init(&t->tally_timer, w, on_tally_timer, w);
 	w->index = o->index;
 	w->hooks = o->hooks;
 	w->log = o->log;
 	w->metrics = o->metrics;
 	w->ring = o->ring;
 	w->journal = o->journal;
-	loss_init(&w->loss, w->ring, w->journal, w->metrics);
+	tally_init(&w->losses, &tally_losses, w->ring, w->journal, w->metrics);
+	tally_init(&w->refusals, &tally_refusals, w->ring, w->journal, w->metrics);
 	w->open_connections = o->open_connections;
 	w->degrade = o->degrade;
 	w->peers = o->peers;
@@ -551,7 +572,7 @@ worker_join(struct worker *w)
 	w->thread->running = false;
 	reap_all(w);
 	/* What finds no room now is found by recovery. */
-	loss_flush(&w->loss, w->lease->snapshot->observer);
+	flush_tallies(w);
 }
 
 void
@@ -567,7 +588,7 @@ worker_free(struct worker *w)
 		event_del(&w->thread->reap_event);
 		event_del(&w->thread->turn_event);
 		event_del(&w->thread->drain_timer);
-		wtimer_fini(&w->thread->loss_timer);
+		wtimer_fini(&w->thread->tally_timer);
 		explicit_bzero(w->thread->random, sizeof(w->thread->random));
 		free(w->thread);
 	}

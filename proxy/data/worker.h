@@ -8,11 +8,11 @@
 #define KEYTRAIL_PROXY_WORKER_H
 
 #include "data/degrade.h"
-#include "data/loss.h"
 #include "data/mailbox.h"
 #include "data/peers.h"
 #include "data/snapshot.h"
 #include "data/stream.h"
+#include "data/tally.h"
 #include "keytrail/journal.h"
 #include "keytrail/log.h"
 #include "keytrail/metrics.h"
@@ -63,6 +63,9 @@ TAILQ_HEAD(worker_turns, worker_turn);
 struct conn;
 TAILQ_HEAD(conn_list, conn);
 
+/* Slots of the ring that are not for calls. */
+#define WORKER_SLOTS (2 * TALLY_SLOTS)
+
 struct worker {
 	/* what it was made of */
 	unsigned index;
@@ -84,7 +87,7 @@ struct worker {
 	unsigned nconns;
 	bool draining;
 	struct worker_waiters durable_waiters, room_waiters;
-	struct loss loss;
+	struct tally losses, refusals;
 	struct http_head head; /* scratch: a head is used up before the next is parsed */
 	/* its own */
 	struct worker_thread *thread;
@@ -136,6 +139,9 @@ void worker_turn_cancel(struct worker *w, struct worker_turn *turn);
 /* An event found no room: it is counted, and recorded as keytrail.loss when there is room again, at
  * most once a second.  `initiator`: scrubbed, or "". */
 void worker_lose(struct worker *w, const char *action, const char *initiator);
+
+/* A refusal that is not recorded by itself: as keytrail.refused, in the same way. */
+void worker_count_refusal(struct worker *w, const char *reason, const char *source);
 
 /* n random bytes (getrandom, drawn in bulk). */
 void worker_random(struct worker *w, unsigned char *out, size_t n);

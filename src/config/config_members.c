@@ -659,6 +659,13 @@ static const struct member file_members[] = {
 	    .fallback = "0",
 	    .help = "Requests a second of one source, the same number at once; beyond it: 429. 0: "
 		    "no limit." },
+	{ .name = "limits.refusals",
+	    .type = MEMBER_COUNT,
+	    IN(limits.refusals),
+	    .max = 1000000,
+	    .fallback = "100",
+	    .help = "Refused requests a second of one source that have an event each; more are "
+		    "counted in `keytrail.refused`. 0: no limit." },
 	{ .name = "limits.body_rate",
 	    .type = MEMBER_BYTES,
 	    IN(limits.body_rate),

@@ -56,12 +56,12 @@ take_out(struct join *j, struct node *n)
 void
 join_free(struct join *j)
 {
-	struct node *n;
+	struct node *n, *next;
 
 	if (j == NULL)
 		return;
-	while ((n = TAILQ_FIRST(&j->all)) != NULL) {
-		take_out(j, n);
+	for (n = TAILQ_FIRST(&j->all); n != NULL; n = next) {
+		next = TAILQ_NEXT(n, all);
 		free(n);
 	}
 	free(j->handed);

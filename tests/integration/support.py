@@ -265,7 +265,7 @@ class Keytrail:
             "audit": {"trail": str(self.folder / "trail"), "sign": None, "ring_size": 1048576,
                       "segment_size": 4194304},
             "workers": 2,
-            "limits": {"connections": 500},
+            "limits": {"connections": 500, "refusals": 0},
             "service": {"region": "us-south"},
             "include": [str(ROUTES)],
         }

@@ -24,6 +24,7 @@ def rejected(sidecar):
 def test_connections_of_one_address(keytrail, raw_backend):
     sidecar = keytrail(raw_backend(ok()), {"limits": {"connections_per_address": 2}})
     with connect(sidecar), connect(sidecar):
+        wait_for(lambda: sidecar.metric("keytrail_connections_open") == 2, "two connections")
         with connect(sidecar) as third:
             assert third.recv(1) == b""
         assert rejected(sidecar) == 1
@@ -153,6 +154,55 @@ def test_no_descriptor_is_left_and_then_there_are_some(keytrail, raw_backend):
             s.close()
     assert sidecar.call("GET", "/api/v2/keys").status == 200
     assert rejected(sidecar) >= 1
+
+
+def junk(sidecar, n):
+    for _ in range(n):
+        r = sidecar.call("GET", "/api/v2/keys//x")
+        assert r.status == 400
+
+
+def test_refusals_beyond_their_rate_are_counted_together(keytrail, raw_backend):
+    """Junk neither fills the trail nor buries the evidence; none of it is forgotten."""
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, {"limits": {"refusals": 2}})
+    begin = time.monotonic()
+    junk(sidecar, 60)
+    took = time.monotonic() - begin
+    assert sidecar.call("GET", "/api/v2/keys").status == 200
+
+    def apart():
+        return [e for e in sidecar.calls() if e["reason"].get("reasonCode") == 400]
+
+    def together():
+        return sidecar.own("keytrail.refused")
+
+    wait_for(lambda: len(apart()) + sum(e["details"]["count"] for e in together()) == 60,
+             "all sixty")
+    assert 2 <= len(apart()) <= 3 + 2 * took
+    assert {e["details"]["sources"] for e in together()} == {"127.0.0.1"}
+    assert {e["details"]["reasons"].split()[0] for e in together()} == {"ambiguous_path"}
+    assert sidecar.metric("keytrail_refused_requests_total", reason="ambiguous_path") == 60
+    assert len(backend.requests) == 1
+
+
+def test_refusals_that_were_counted_survive_a_kill(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"limits": {"refusals": 1}})
+    junk(sidecar, 10)
+    sidecar.kill()
+    sidecar.start()
+    apart = [e for e in sidecar.calls() if e["reason"].get("reasonCode") == 400]
+    counted = sum(e["details"]["count"] for e in sidecar.own("keytrail.refused"))
+    assert counted > 0 and len(apart) + counted == 10
+
+
+def test_a_client_without_its_certificate_is_recorded(keytrail, raw_backend, pki):
+    sidecar = keytrail(raw_backend(ok()), {"listen": {"tls": {"client_ca": pki["ca.pem"]}}})
+    with pytest.raises((OSError, http1.Closed)):
+        sidecar.call("GET", "/api/v2/keys")
+    event = sidecar.wait_own("keytrail.refused")[0]
+    assert event["details"]["reasons"] == "client_certificate 1"
+    assert event["details"]["sources"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize("name, value", [("rate", -1), ("body_rate", "2GiB"), ("memory", "much")])

@@ -69,6 +69,20 @@ a_source_is_what_one_host_is_given(void **state)
 }
 
 static void
+a_source_is_named_as_what_it_is(void **state)
+{
+	const unsigned char v4[16] = { [10] = 0xff, 0xff, 192, 0, 2, 1 };
+	const unsigned char v6[16] = { 0x20, 0x01, 0x0d, 0xb8, 0xff, 0xff, 0xff, 0xff, 1 };
+	char text[PEERS_TEXT_SIZE];
+
+	(void)state;
+	peers_source_text(v4, text);
+	assert_string_equal(text, "192.0.2.1");
+	peers_source_text(v6, text);
+	assert_string_equal(text, "2001:db8:ffff:ffff::/64");
+}
+
+static void
 connections_are_limited_for_each_source(void **state)
 {
 	struct peer *a = hold(*state, "2001:db8::1", START),
@@ -210,6 +224,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(
 		    a_source_is_what_one_host_is_given, setup, teardown),
+		cmocka_unit_test(a_source_is_named_as_what_it_is),
 		cmocka_unit_test_setup_teardown(
 		    connections_are_limited_for_each_source, setup, teardown),
 		cmocka_unit_test_setup_teardown(

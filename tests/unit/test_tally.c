@@ -1,4 +1,4 @@
-#include "data/loss.h"
+#include "data/tally.h"
 
 #include "keytrail/clock.h"
 #include "tempdir.h"
@@ -23,7 +23,7 @@ struct fixture {
 	struct journal *journal; /* never started: only kicked */
 	struct metrics *metrics;
 	struct log *log;
-	struct loss loss;
+	struct tally tally;
 	uint64_t pos; /* read so far */
 	struct err err;
 };
@@ -31,7 +31,9 @@ struct fixture {
 static int
 setup(void **state)
 {
-	struct ring_opts opts = { .size = 65536, .slots = LOSS_SLOTS, .slot_size = EVENT_LINE_MAX };
+	struct ring_opts opts = {
+		.size = 65536, .slots = TALLY_SLOTS, .slot_size = EVENT_LINE_MAX
+	};
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct trail_recovery rec;
 	struct trail_opts trail = { .dir = f->dir, .create = true, .segment_size = 65536 };
@@ -48,7 +50,7 @@ setup(void **state)
 	journal.metrics = metrics_shard_new(f->metrics);
 	f->journal = journal_new(&journal, &f->err);
 	assert_non_null(f->journal);
-	loss_init(&f->loss, f->ring, f->journal, metrics_shard_new(f->metrics));
+	tally_init(&f->tally, &tally_losses, f->ring, f->journal, metrics_shard_new(f->metrics));
 	f->pos = ring_tail(f->ring);
 	*state = f;
 	return 0;
@@ -95,11 +97,11 @@ losses_become_one_event_that_counts_them(void **state)
 	struct fixture *f = *state;
 	char text[EVENT_HARD_MAX];
 
-	loss_add(&f->loss, OBSERVER, "kms.secrets.wrap", "IBMid-1", NOW);
-	loss_add(&f->loss, OBSERVER, "kms.secrets.list", "", NOW + CLOCK_NS_PER_S);
-	loss_add(&f->loss, OBSERVER, "kms.secrets.wrap", "IBMid-2", NOW + 2 * CLOCK_NS_PER_S);
-	loss_add(&f->loss, OBSERVER, "kms.secrets.wrap", "IBMid-1", NOW + 3 * CLOCK_NS_PER_S);
-	assert_true(loss_flush(&f->loss, OBSERVER));
+	tally_add(&f->tally, OBSERVER, "kms.secrets.wrap", "IBMid-1", NOW);
+	tally_add(&f->tally, OBSERVER, "kms.secrets.list", "", NOW + CLOCK_NS_PER_S);
+	tally_add(&f->tally, OBSERVER, "kms.secrets.wrap", "IBMid-2", NOW + 2 * CLOCK_NS_PER_S);
+	tally_add(&f->tally, OBSERVER, "kms.secrets.wrap", "IBMid-1", NOW + 3 * CLOCK_NS_PER_S);
+	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, text));
 	expect(text, "\"action\":\"keytrail.loss\"");
 	expect(text, "\"severity\":\"critical\"");
@@ -108,11 +110,30 @@ losses_become_one_event_that_counts_them(void **state)
 	    "\"first\":\"2023-11-14T22:13:20.00+0000\",\"initiators\":\"IBMid-1, IBMid-2\","
 	    "\"initiatorsCut\":false,\"last\":\"2023-11-14T22:13:23.00+0000\","
 	    "\"reason\":\"ring_full\"}");
-	assert_true(loss_flush(&f->loss, OBSERVER));
+	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_false(read_line(f, text));
 	/* The one that tells of them. */
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_ACCEPTED, 0), 1);
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_FULL), 4);
+}
+
+static void
+refusals_are_told_by_reason_and_source(void **state)
+{
+	struct fixture *f = *state;
+	char text[EVENT_HARD_MAX];
+
+	tally_init(&f->tally, &tally_refusals, f->ring, f->journal, metrics_shard_new(f->metrics));
+	tally_add(&f->tally, OBSERVER, "bad_host", "192.0.2.1", NOW);
+	tally_add(&f->tally, OBSERVER, "obs_fold", "2001:db8::/64", NOW);
+	tally_add(&f->tally, OBSERVER, "bad_host", "192.0.2.1", NOW);
+	assert_true(tally_flush(&f->tally, OBSERVER));
+	assert_true(read_line(f, text));
+	expect(text, "\"action\":\"keytrail.refused\"");
+	expect(text, "\"severity\":\"warning\"");
+	expect(text, "\"details\":{\"count\":3,\"first\":\"2023-11-14T22:13:20.00+0000\",\"last\":"
+		     "\"2023-11-14T22:13:20.00+0000\",\"reasons\":\"bad_host 2, obs_fold 1\","
+		     "\"sources\":\"192.0.2.1, 2001:db8::/64\",\"sourcesCut\":false}");
 }
 
 /* What stands in the way is the disk, not the ring's size. */
@@ -123,11 +144,11 @@ the_reason_is_what_the_journal_says_of_the_trail(void **state)
 	char text[EVENT_HARD_MAX];
 
 	ring_set_state(f->ring, RING_NO_ROOM);
-	loss_add(&f->loss, OBSERVER, "a.b", "x", NOW);
+	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
 	ring_set_state(f->ring, RING_FAILED);
-	loss_add(&f->loss, OBSERVER, "a.b", "x", NOW);
+	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
 	ring_set_state(f->ring, RING_OK);
-	assert_true(loss_flush(&f->loss, OBSERVER));
+	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, text));
 	expect(text, "\"reason\":\"trail_full, trail_failed\"}");
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TRAIL_FULL), 1);
@@ -142,10 +163,10 @@ each_event_tells_of_its_own_losses_only(void **state)
 	struct fixture *f = *state;
 	char first[EVENT_HARD_MAX], second[EVENT_HARD_MAX];
 
-	loss_add(&f->loss, OBSERVER, "a.b", "x", NOW);
-	assert_true(loss_flush(&f->loss, OBSERVER));
-	loss_add(&f->loss, OBSERVER, "c.d", "y", NOW + CLOCK_NS_PER_S);
-	assert_true(loss_flush(&f->loss, OBSERVER));
+	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
+	assert_true(tally_flush(&f->tally, OBSERVER));
+	tally_add(&f->tally, OBSERVER, "c.d", "y", NOW + CLOCK_NS_PER_S);
+	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, first) && read_line(f, second));
 	expect(
 	    second, "\"actions\":\"c.d 1\",\"count\":1,\"first\":\"2023-11-14T22:13:21.00+0000\"");
@@ -162,12 +183,12 @@ what_finds_no_room_is_written_when_there_is_some(void **state)
 
 	while (ring_claim(f->ring, EVENT_LINE_MAX))
 		continue;
-	loss_add(&f->loss, OBSERVER, "a.b", "x", NOW);
-	assert_false(loss_flush(&f->loss, OBSERVER));
-	loss_add(&f->loss, OBSERVER, "a.b", "x", NOW);
+	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
+	assert_false(tally_flush(&f->tally, OBSERVER));
+	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
 	for (unsigned i = 0; i < 5; i++)
 		ring_unclaim(f->ring, EVENT_LINE_MAX);
-	assert_true(loss_flush(&f->loss, OBSERVER));
+	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, text));
 	expect(text, "\"actions\":\"a.b 2\",\"count\":2");
 }
@@ -199,14 +220,14 @@ a_kill_loses_no_loss(void **state)
 	struct fixture *f = *state;
 	struct found found = { 0 };
 
-	loss_add(&f->loss, OBSERVER, "a.b", "x", NOW);
-	loss_add(&f->loss, OBSERVER, "a.b", "y", NOW);
-	loss_add(&f->loss, OBSERVER, "a.b", "z", NOW);
+	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
+	tally_add(&f->tally, OBSERVER, "a.b", "y", NOW);
+	tally_add(&f->tally, OBSERVER, "a.b", "z", NOW);
 	assert_int_equal(ring_recover(f->fd, "ring.0", collect, &found, &f->err), 0);
 	assert_int_equal(found.n, 1);
 	assert_int_equal(found.slots, 1);
 	expect(found.text, "\"actions\":\"a.b 3\",\"count\":3");
-	assert_true(loss_flush(&f->loss, OBSERVER));
+	assert_true(tally_flush(&f->tally, OBSERVER));
 	found = (struct found){ 0 };
 	assert_int_equal(ring_recover(f->fd, "ring.0", collect, &found, &f->err), 0);
 	assert_int_equal(found.n, 1);
@@ -226,7 +247,7 @@ the_longest_event_fits_into_a_slot(void **state)
 		memset(initiator, '"', sizeof(initiator) - 1);
 		initiator[sizeof(initiator) - 1] = '\0';
 		initiator[0] = (char)('A' + i);
-		loss_add(&f->loss, OBSERVER, action, initiator, NOW);
+		tally_add(&f->tally, OBSERVER, action, initiator, NOW);
 	}
 	assert_int_equal(ring_recover(f->fd, "ring.0", collect, &found, &f->err), 0);
 	assert_int_equal(found.slots, 1);
@@ -244,9 +265,9 @@ at_most_so_many_initiators_and_actions_are_named(void **state)
 	for (unsigned i = 0; i < 40; i++) {
 		snprintf(action, sizeof(action), "k.a%u", i);
 		snprintf(initiator, sizeof(initiator), "u%u", i);
-		loss_add(&f->loss, OBSERVER, action, initiator, NOW);
+		tally_add(&f->tally, OBSERVER, action, initiator, NOW);
 	}
-	assert_true(loss_flush(&f->loss, OBSERVER));
+	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, text));
 	expect(text, "k.a15 1, other 24\",\"count\":40");
 	expect(text, "u30, u31\",\"initiatorsCut\":true");
@@ -260,6 +281,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(losses_become_one_event_that_counts_them),
 		TEST(the_reason_is_what_the_journal_says_of_the_trail),
+		TEST(refusals_are_told_by_reason_and_source),
 		TEST(each_event_tells_of_its_own_losses_only),
 		TEST(what_finds_no_room_is_written_when_there_is_some),
 		TEST(a_kill_loses_no_loss),

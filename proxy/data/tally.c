@@ -1,0 +1,237 @@
+#include "data/tally.h"
+
+#include "keytrail/clock.h"
+
+#include <stdio.h>
+#include <sys/random.h>
+
+#define TEXT_MAX 1000 /* of the words, and of the names: all of it fits into a slot */
+
+const struct tally_kind tally_losses = { .action = "keytrail.loss",
+	.severity = SEVERITY_CRITICAL,
+	.message = "keytrail: events were lost",
+	.words = "actions",
+	.names = "initiators",
+	.names_cut = "initiatorsCut",
+	.lost = true };
+
+const struct tally_kind tally_refusals = { .action = "keytrail.refused",
+	.severity = SEVERITY_WARNING,
+	.message = "keytrail: requests were refused",
+	.words = "reasons",
+	.names = "sources",
+	.names_cut = "sourcesCut" };
+
+void
+tally_init(struct tally *t, const struct tally_kind *kind, struct ring *ring,
+    struct journal *journal, struct metrics_shard *metrics)
+{
+	*t = (struct tally){ .kind = kind,
+		.ring = ring,
+		.journal = journal,
+		.metrics = metrics,
+		.slot = RING_NO_SLOT };
+}
+
+static void
+begin(struct tally *t, int64_t wall_ns)
+{
+	unsigned char random[10];
+
+	tally_init(t, t->kind, t->ring, t->journal, t->metrics);
+	while (getrandom(random, sizeof(random), 0) != sizeof(random))
+		continue;
+	clock_uuid7(wall_ns, random, t->id);
+	t->first_ns = wall_ns;
+}
+
+static void
+count_word(struct tally *t, const char *word)
+{
+	unsigned i = 0;
+
+	while (i < t->nwords && strcmp(t->words[i].name, word) != 0)
+		i++;
+	if (i == TALLY_WORDS) {
+		t->other_words++;
+		return;
+	}
+	if (i == t->nwords)
+		snprintf(t->words[t->nwords++].name, EVENT_ACTION_MAX, "%s", word);
+	t->words[i].count++;
+}
+
+static void
+add_name(struct tally *t, const char *name)
+{
+	char cut[TALLY_NAME_SIZE];
+
+	if (name[0] == '\0')
+		return;
+	snprintf(cut, sizeof(cut), "%s", name);
+	for (unsigned i = 0; i < t->nnames; i++)
+		if (strcmp(t->names[i], cut) == 0)
+			return;
+	if (t->nnames == TALLY_NAMES)
+		t->more_names = true;
+	else
+		memcpy(t->names[t->nnames++], cut, sizeof(cut));
+}
+
+/* ---- the event ---- */
+
+/* Add a word to a list, or say that it has no room. */
+static bool
+append(char out[TEXT_MAX], const char *word)
+{
+	size_t n = strlen(out);
+
+	if (n + 2 + strlen(word) >= TEXT_MAX)
+		return false;
+	snprintf(out + n, TEXT_MAX - n, "%s%s", n > 0 ? ", " : "", word);
+	return true;
+}
+
+static void
+list_words(const struct tally *t, char out[TEXT_MAX])
+{
+	char word[EVENT_ACTION_MAX + 32];
+	uint64_t other = t->other_words;
+
+	out[0] = '\0';
+	for (unsigned i = 0; i < t->nwords; i++) {
+		snprintf(word, sizeof(word), "%s %llu", t->words[i].name,
+		    (unsigned long long)t->words[i].count);
+		/* Room is kept for the others. */
+		if (strlen(out) + strlen(word) + 40 >= TEXT_MAX || !append(out, word))
+			other += t->words[i].count;
+	}
+	snprintf(word, sizeof(word), "other %llu", (unsigned long long)other);
+	if (other > 0)
+		append(out, word);
+}
+
+/* All of them are named, or the list is cut. */
+static bool
+list_names(const struct tally *t, char out[TEXT_MAX])
+{
+	bool all = !t->more_names;
+
+	out[0] = '\0';
+	for (unsigned i = 0; i < t->nnames; i++)
+		all &= append(out, t->names[i]);
+	return all;
+}
+
+static enum metric_loss
+reason_of(const struct ring *r)
+{
+	switch (ring_state(r)) {
+	case RING_NO_ROOM:
+		return METRIC_LOSS_TRAIL_FULL;
+	case RING_FAILED:
+		return METRIC_LOSS_TRAIL_FAILED;
+	default:
+		return METRIC_LOSS_RING_FULL;
+	}
+}
+
+static void
+list_reasons(const struct tally *t, char out[TEXT_MAX])
+{
+	out[0] = '\0';
+	for (unsigned i = 0; i < METRIC_LOSSES; i++)
+		if (t->reasons[i])
+			append(out, metrics_loss_word((enum metric_loss)i));
+}
+
+static size_t
+render(const struct tally *t, const char *observer, char out[EVENT_HARD_MAX])
+{
+	char words[TEXT_MAX], names[TEXT_MAX], reasons[TEXT_MAX];
+	char first[CLOCK_EVENT_TIME_SIZE], last[CLOCK_EVENT_TIME_SIZE];
+	const struct tally_kind *k = t->kind;
+	bool all = list_names(t, names);
+	const struct event_detail details[] = {
+		{ k->words, EVENT_DETAIL_STRING, words, 0 },
+		{ "count", EVENT_DETAIL_NUMBER, NULL, t->count },
+		{ "first", EVENT_DETAIL_STRING, first, 0 },
+		{ k->names, EVENT_DETAIL_STRING, names, 0 },
+		{ k->names_cut, EVENT_DETAIL_BOOL, NULL, !all },
+		{ "last", EVENT_DETAIL_STRING, last, 0 },
+		{ "reason", EVENT_DETAIL_STRING, reasons, 0 },
+	};
+	struct event_self ev = { .action = k->action,
+		.severity = k->severity,
+		.outcome = EVENT_FAILURE,
+		.message = k->message,
+		.time_ns = t->last_ns,
+		.details = details,
+		.ndetails = sizeof(details) / sizeof(details[0]) - !k->lost };
+
+	list_words(t, words);
+	list_reasons(t, reasons);
+	clock_event_time(t->first_ns, first);
+	clock_event_time(t->last_ns, last);
+	memcpy(ev.id, t->id, sizeof(ev.id));
+	return event_render_self(observer, &ev, out);
+}
+
+/* The new text stands before the old one goes. */
+static void
+publish(struct tally *t, const char *line, size_t n)
+{
+	unsigned old = t->slot, slot = ring_slot_take(t->ring);
+
+	if (slot == RING_NO_SLOT)
+		return;
+	memcpy(ring_slot_line(t->ring, slot), line, n);
+	ring_slot_publish(t->ring, slot, n);
+	if (old != RING_NO_SLOT)
+		ring_slot_close(t->ring, old);
+	t->slot = slot;
+}
+
+void
+tally_add(
+    struct tally *t, const char *observer, const char *word, const char *name, int64_t wall_ns)
+{
+	enum metric_loss reason = reason_of(t->ring);
+	char line[EVENT_HARD_MAX];
+	size_t n;
+
+	if (t->count == 0)
+		begin(t, wall_ns);
+	t->count++;
+	t->last_ns = wall_ns;
+	if (t->kind->lost) {
+		t->reasons[reason] = true;
+		metrics_add(t->metrics, METRIC_EVENTS_LOST, reason, 1);
+	}
+	count_word(t, word);
+	add_name(t, name);
+	n = render(t, observer, line);
+	if (n <= EVENT_LINE_MAX)
+		publish(t, line, n);
+}
+
+bool
+tally_flush(struct tally *t, const char *observer)
+{
+	const size_t max = EVENT_HARD_MAX - EVENT_TRAIL_MAX;
+	size_t n;
+
+	if (t->count == 0)
+		return true;
+	if (!ring_claim(t->ring, max))
+		return false;
+	n = render(t, observer, ring_line(t->ring, max));
+	metrics_add(t->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
+	ring_commit(t->ring, max, n, RING_DURABLE | RING_SELF);
+	if (t->slot != RING_NO_SLOT)
+		ring_slot_close(t->ring, t->slot);
+	t->slot = RING_NO_SLOT;
+	t->count = 0;
+	journal_kick(t->journal);
+	return true;
+}
