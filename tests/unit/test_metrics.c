@@ -403,6 +403,7 @@ touch_all(struct metrics *m, struct metrics_shard *s)
 	metrics_set(s, METRIC_SINK_UP, sink, 1);
 	metrics_set(s, METRIC_SINK_DUE, sink, 4);
 	metrics_set(s, METRIC_SINK_LAG_EVENTS, sink, 3);
+	metrics_set(s, METRIC_SINK_DUE, sink, 5);
 	metrics_set(s, METRIC_SINK_LAG_SECONDS, sink, 0.123456789);
 	metrics_set(s, METRIC_CERTIFICATE_EXPIRY, metrics_file(m, "/tls.pem"), 1796083200);
 	metrics_build_info(m, "1.0", "OpenSSL 3.0.22", "llhttp 8.1.0");
