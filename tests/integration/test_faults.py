@@ -96,7 +96,7 @@ def test_a_disk_that_stays_broken(keytrail, raw_backend, disk, rules):
         assert r.status == 503 and b"TRAIL_FAILED" in r.body
     assert len(backend.requests) == seen
     assert call(sidecar, *ASYNC)[1].status == 200
-    assert lost(sidecar, reason="ring_full") == 3
+    assert lost(sidecar, reason="trail_failed") == 3
     disk.clear()
     wait_for(lambda: unready(sidecar) is None, "it to be ready again")
     assert call(sidecar, *DURABLE)[1].status == 200
@@ -214,7 +214,7 @@ def test_a_full_disk(small_disk, keytrail, raw_backend):
     wait_for(lambda: unready(sidecar) is None, "it to be ready again")
     last, r = call(sidecar, *INTENT)
     assert r.status == 200
-    n = lost(sidecar, reason="ring_full")
+    n = lost(sidecar, reason="trail_full")
     wait_for(lambda: sum(e["details"]["count"] for e in sidecar.own("keytrail.loss")) == n,
              "the record of the loss")
     assert len(sidecar.calls()) + n == len(recorded) + 3 and sidecar.event(last)
