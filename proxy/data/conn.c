@@ -287,13 +287,18 @@ failure_of(const struct stream *s, enum stream_result r)
 static void
 handshake_failed(struct conn *c, enum tls_failure why)
 {
+	static const char *const refusals[TLS_FAILURE_COUNT] = {
+		[TLS_FAILURE_CERTIFICATE] = "client_certificate",
+		[TLS_FAILURE_NO_CERTIFICATE] = "client_certificate",
+		[TLS_FAILURE_REVOKED] = "client_revoked",
+	};
 	char source[PEERS_TEXT_SIZE];
 
 	metrics_add(c->worker->metrics, METRIC_HANDSHAKE_FAILURES, why, 1);
-	if (why != TLS_FAILURE_CERTIFICATE && why != TLS_FAILURE_NO_CERTIFICATE)
+	if (refusals[why] == NULL)
 		return;
 	peers_source_text(c->peer.address, source);
-	worker_count_refusal(c->worker, "client_certificate", source);
+	worker_count_refusal(c->worker, refusals[why], source);
 }
 
 static void

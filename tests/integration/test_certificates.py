@@ -123,6 +123,7 @@ def test_a_revoked_client_is_refused_anew_and_on_its_old_session(keytrail, raw_b
     refused(sidecar, contexts[bad])
     refused(sidecar, contexts[bad], session=sessions[bad])
     wait_for(lambda: failures(sidecar) == {"revoked": 2}, "both refusals")
+    assert "client_revoked" in str(sidecar.wait_own("keytrail.refused")[0]["details"])
     with sidecar.client(contexts[good], session=sessions[good]) as c:
         assert c.request("GET", "/api/v2/keys").status == 200
         assert not c.sock.session_reused
