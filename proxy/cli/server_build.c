@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define START_WAIT_MS 10000
 #define SELF_RING     (1024 * 1024) /* bytes of main's ring */
@@ -135,6 +136,18 @@ open_ledger(struct server *s, struct err *err)
 	return s->findings.unfit[0] != '\0' ? begin_log(s, err) : 0;
 }
 
+/* Those of a run that had more workers; recovery has emptied them. */
+static void
+remove_other_rings(const struct server *s)
+{
+	char name[32];
+
+	for (unsigned i = s->nworkers; i < CONFIG_WORKERS_MAX; i++) {
+		snprintf(name, sizeof(name), "ring.%u", i);
+		unlinkat(trail_dirfd(s->trail), name, 0);
+	}
+}
+
 static int
 open_trail(struct server *s, struct err *err)
 {
@@ -157,6 +170,7 @@ open_trail(struct server *s, struct err *err)
 	if (trail_holds(s->trail)->damage.msg[0] != '\0')
 		log_error(s->log, "holds_damaged", "%s", trail_holds(s->trail)->damage.msg);
 	snapshot_set_log(s->snapshot, trail_log_id(s->trail));
+	remove_other_rings(s);
 	for (unsigned i = 0; i <= s->nworkers; i++) {
 		bool mine = i == s->nworkers;
 		struct ring_opts room = { .size = mine ? SELF_RING : a->ring_size,

@@ -88,7 +88,7 @@ read_log_file(struct trail *t)
 	ssize_t n;
 	int fd;
 
-	if ((fd = openat(t->dirfd, "log", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
+	if ((fd = openat(t->dirfd, "log", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) == -1)
 		return false;
 	n = pread(fd, text, sizeof(text), 0);
 	close(fd);

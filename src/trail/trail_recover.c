@@ -261,7 +261,7 @@ continue_segment(struct scan *s, struct err *err)
 
 	if ((fd = openat(t->dirfd, name.s, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) == -1)
 		return err_set_errno(err, "%s: open %s", t->path, name.s);
-	if (ftruncate(fd, (off_t)s->line_end) == -1 || fsync(fd) == -1) {
+	if (t->io.truncate(t->io.arg, fd, (off_t)s->line_end) == -1 || fsync(fd) == -1) {
 		err_set_errno(err, "%s: cut %s", t->path, name.s);
 		close(fd);
 		return -1;
@@ -271,8 +271,8 @@ continue_segment(struct scan *s, struct err *err)
 	return 0;
 }
 
-/* Damage is left behind in a segment that is not written any more: the next start does not find it
- * again. */
+/* Damage, and what cannot be cut, is left behind in a segment that is not written any more: the next
+ * start does not find it again. */
 static int
 choose_segment(struct scan *s, bool any, struct err *err)
 {
@@ -281,12 +281,11 @@ choose_segment(struct scan *s, bool any, struct err *err)
 	int fd;
 
 	t->last_seq = t->written_seq = s->expect - 1;
-	if (any && (own_name || (!s->damaged && !s->keep))) {
-		if (own_name)
-			s->line_end = 0;
+	if (own_name) {
+		s->line_end = 0;
 		if (continue_segment(s, err) == -1)
 			return -1;
-	} else {
+	} else if (!any || s->damaged || s->keep || continue_segment(s, err) == -1) {
 		if (trail_segment_create(t, s->expect, &fd, err) == -1)
 			return -1;
 		trail_segment_use(t, fd, s->expect, 0);

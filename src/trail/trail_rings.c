@@ -291,6 +291,19 @@ compare_names(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* "ring.main" and "ring.<n>"; what else bears such a name is left alone. */
+static bool
+is_ring(int dirfd, const char *name)
+{
+	struct stat st;
+	uint64_t n;
+
+	if (strncmp(name, "ring.", 5) != 0 ||
+	    (strcmp(name + 5, "main") != 0 && slice_to_u64(slice_of(name + 5), &n) == -1))
+		return false;
+	return fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+}
+
 static int
 list_rings(struct rings *r, struct err *err)
 {
@@ -306,7 +319,7 @@ list_rings(struct rings *r, struct err *err)
 		return err_set_errno(err, "%s: list rings", r->t->path);
 	}
 	while (errno = 0, (d = readdir(dir)) != NULL) {
-		if (strncmp(d->d_name, "ring.", 5) != 0)
+		if (!is_ring(r->t->dirfd, d->d_name))
 			continue;
 		if ((more = grow(r->names, r->nnames, sizeof(*more))) == NULL)
 			break;

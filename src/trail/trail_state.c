@@ -145,7 +145,7 @@ trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
 	int fd;
 
 	*out = (struct trail_state_info){ 0 };
-	if ((fd = openat(dirfd, "state", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
+	if ((fd = openat(dirfd, "state", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) == -1)
 		return errno == ENOENT ? 0 : err_set_errno(err, "open state");
 	if (pread(fd, file.bytes, PAGE, 0) == -1) {
 		close(fd);

@@ -325,3 +325,22 @@ def test_a_segment_that_is_deleted_is_noticed(keytrail, raw_backend):
     assert tamper["severity"] == "critical"
     assert tamper["details"] == {"first": 1, "last": lost, "segment": 1}
     assert sidecar.event(correlation)["trail"]["seq"] > lost
+
+
+def test_fewer_workers_recover_every_ring_and_keep_their_own_alone(keytrail, raw_backend):
+    oracle = Oracle()
+    sidecar = keytrail(raw_backend(oracle.script), {**CONFIG, "workers": 4})
+    clients = [threading.Thread(target=call_until_gone, args=(sidecar, oracle, i))
+               for i in range(8)]
+    for t in clients:
+        t.start()
+    wait_for(lambda: len(oracle.answered) > 50, "calls")
+    sidecar.kill()
+    for t in clients:
+        t.join()
+    sidecar.write_config(workers=1, audit={"ring_size": 131072})
+    sidecar.start()
+    sidecar.wait_own("keytrail.start", 2)
+    assert sorted(p.name for p in sidecar.trail_dir.glob("ring.*")) == ["ring.0", "ring.main"]
+    sidecar.stop()
+    oracle.check(sidecar.events())

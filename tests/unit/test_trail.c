@@ -915,6 +915,10 @@ foreign_files_are_left_alone(void **state)
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		write_file(path_of(f, names[i]), "hello\n", 6);
 	mkdir(path_of(f, "00000000000000000777.jsonl"), 0700);
+	mkdir(path_of(f, "ring.0"), 0700);
+	mkdir(path_of(f, "ring.old"), 0700);
+	mkfifo(path_of(f, "ring.1"), 0600);
+	mkfifo(path_of(f, "ring.x"), 0600);
 	open_trail(f);
 	assert_int_equal(trail_durable_seq(f->t), 3);
 	append_durable(f, 1);
@@ -1427,6 +1431,30 @@ a_failed_segment_is_sealed_and_followed_by_another(void **state)
 }
 
 static void
+a_torn_tail_that_cannot_be_cut_is_left_behind(void **state)
+{
+	struct fixture *f = *state;
+	struct faults x = { .fail_truncates = 1, .error = EIO };
+	struct trail_io io = faulty_io(&x);
+
+	open_trail(f);
+	append_durable(f, 3);
+	close_trail(f, false);
+	append_file(segment_path(f, 1), "{\"torn", 6);
+	if (try_open(f, &io) == -1)
+		fail_msg("%s", f->err.msg);
+	trail_recovery_recorded(f->t);
+	assert_int_equal(x.fail_truncates, 0);
+	assert_int_equal(f->rec.torn_bytes, 6);
+	append_durable(f, 1);
+	assert_true(file_size(segment_path(f, 4)) > 0);
+	close_trail(f, false);
+	open_trail(f);
+	assert_int_equal(f->rec.corrupt_lines + f->rec.missing_last, 0);
+	assert_int_equal(read_all(f, 0).n, 4);
+}
+
+static void
 a_roll_that_fails_lets_the_segment_grow(void **state)
 {
 	struct fixture *f = *state;
@@ -1631,6 +1659,7 @@ main(void)
 		TEST(the_retention_of_the_run_before_is_known),
 		TEST(readers_without_a_trail_are_told),
 		TEST(a_failed_segment_is_sealed_and_followed_by_another),
+		TEST(a_torn_tail_that_cannot_be_cut_is_left_behind),
 		TEST(a_roll_that_fails_lets_the_segment_grow),
 		TEST(a_roll_without_room_lets_the_segment_grow),
 		TEST(room_that_is_short_is_told_and_found_again),
