@@ -3,12 +3,15 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import urllib.error
 
 import pytest
 
 from backend import ok
+from faults import STALL
+from http1 import Closed
 from oracle import CONFIG, KEY
 from support import KEYTRAIL, PATIENCE, merge, new_id, segments, wait_for
 
@@ -104,6 +107,19 @@ def test_a_disk_that_stays_broken(keytrail, raw_backend, disk, rules):
              "the record of the loss")
     wait_for(lambda: is_balanced(sidecar), "accepted = durable + lost")
     assert len(sidecar.calls()) == 2
+
+
+def test_an_answer_whose_event_does_not_become_durable_is_withheld(keytrail, raw_backend, disk):
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, merge(CONFIG, {"timeouts": {"answer": "500ms"}}),
+                       environment=disk.environment)
+    disk.set(STALL)
+    correlation = new_id()
+    with pytest.raises(Closed) as cut:
+        sidecar.call(*DURABLE, {"Correlation-Id": correlation})
+    assert cut.value.args == (b"",) and len(backend.requests) == 1
+    disk.clear()
+    assert sidecar.event(correlation)["outcome"] == "success"
 
 
 def test_a_sink_that_cannot_read_the_trail_goes_on_later(keytrail, raw_backend, disk, tmp_path):
@@ -323,3 +339,34 @@ def test_a_state_page_that_is_cut_is_mended_and_recorded(keytrail, raw_backend, 
     sidecar.start()
     assert [e["trail"]["seq"] for e in sidecar.events()][:number] == list(range(1, number + 1))
     assert len(sidecar.own("keytrail.tamper")) == 1
+
+
+# ---- a directory that goes ----
+
+def test_a_trail_that_is_moved_goes_on_where_it_is(keytrail, raw_backend, tmp_path):
+    sink = tmp_path / "out.jsonl"
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "sinks": [{"name": "out", "type": "file", "path": str(sink)}]}))
+    there, elsewhere = sidecar.trail_dir, tmp_path / "moved"
+    sent = [call(sidecar, *INTENT)[0]]
+    there.rename(elsewhere)
+    sent += [call(sidecar, *INTENT)[0] for _ in range(3)]
+    wait_for(lambda: sent[-1] in sink.read_text(), "the sink")
+    assert unready(sidecar) is None and not there.exists()
+    sidecar.stop()
+    elsewhere.rename(there)
+    assert [e["correlationId"] for e in sidecar.calls()] == sent
+
+
+def test_without_its_directory_a_trail_takes_nothing(keytrail, raw_backend):
+    """One call is at the key service before that is seen; its answer is withheld."""
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, merge(CONFIG, {"timeouts": {"answer": "500ms"}}))
+    shutil.rmtree(sidecar.trail_dir)
+    with pytest.raises(Closed):
+        call(sidecar, *DURABLE)
+    r = call(sidecar, *DURABLE)[1]
+    assert r.status == 503 and b"TRAIL_FAILED" in r.body
+    assert str(sidecar.trail_dir) in unready(sidecar) and len(backend.requests) == 1
+    sidecar.kill()
+    sidecar.process = None  # there is no trail

@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 import support
+import test_cheats
 
 README = support.ROOT / "README.md"
 PORTS = ("8443", "8444", "9480", "9481")
@@ -43,6 +44,33 @@ def test_the_readme_lists_the_targets_of_make():
                             check=True, text=True, stdout=subprocess.PIPE).stdout
     text = README.read_text()
     assert [line for line in listed.splitlines() if f"\n{line.strip()}\n" not in text] == []
+
+
+def rows(chapter, header):
+    """The cells of the table with this first column."""
+    part = README.read_text().split(f"\n## {chapter}\n")[1].split("\n## ")[0]
+    table = part.split(f"\n| {header} |")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")]
+            for line in table.splitlines()[2:]]
+
+
+def test_each_row_of_what_can_be_lost_names_tests_that_exist():
+    found = {name for path in (support.ROOT / "tests" / "integration").glob("test_*.py")
+             for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)}
+    found |= {name for path in (support.ROOT / "tests" / "unit").glob("test_*.c")
+              for name in re.findall(r"^(\w+)\(void \*\*state\)", path.read_text(), re.M)}
+    table = rows("What can be lost, and when", "fault")
+    named = [(row[0], re.findall(r"`(\w+)`", row[-1])) for row in table]
+    assert len(named) > 20
+    assert [(fault, names) for fault, names in named if not names or set(names) - found] == []
+
+
+def test_the_table_of_cheats_says_what_is_tried_and_told():
+    said = {row[0]: (int(row[1]), row[2]) for row in rows("Proof", "cheat")}
+    tried = {name.replace("`", ""): told for name, (_, *told) in test_cheats.CHEATS.items()}
+    assert said.keys() == tried.keys()
+    assert [name for name, (status, words) in tried.items()
+            if said[name][0] != status or not re.search(words, said[name][1])] == []
 
 
 # ---- the tour ----
