@@ -85,6 +85,8 @@ struct http_body {
 };
 
 void http_body_init(struct http_body *b, enum http_framing framing, uint64_t length);
+/* Wipe what it keeps of the message. */
+void http_body_fini(struct http_body *b);
 
 enum http_body_result {
 	HTTP_BODY_MORE, /* all of *in was framing and is consumed; needs more bytes */

@@ -265,7 +265,9 @@ free_exchange(void *arg)
 
 	buf_fini(&ex->to_up);
 	buf_fini(&ex->to_client);
-	explicit_bzero(&ex->event, sizeof(ex->event));
+	http_body_fini(&ex->request_body);
+	http_body_fini(&ex->answer_body);
+	explicit_bzero(ex, offsetof(struct exchange, request_body));
 	free(ex);
 }
 
@@ -437,6 +439,7 @@ exchange_start(const struct exchange_client *client, const struct http_head *hea
 	wtimer_init(&ex->timer, ex->worker, on_timeout, ex);
 	ex->waiter = (struct worker_waiter){ .ready = on_room, .arg = ex };
 	http_body_init(&ex->request_body, HTTP_NO_BODY, 0);
+	http_body_init(&ex->answer_body, HTTP_NO_BODY, 0);
 	if (head != NULL)
 		refusal = exchange_prepare(ex, head);
 	exchange_identify(ex, head);

@@ -37,6 +37,14 @@ http_body_init(struct http_body *b, enum http_framing framing, uint64_t length)
 	b->trailers_len = 0;
 }
 
+void
+http_body_fini(struct http_body *b)
+{
+	/* All of it: an open line and a trimmed one lie beyond trailers_len. */
+	if (b->framing == HTTP_CHUNKED)
+		explicit_bzero(b->trailers, sizeof(b->trailers));
+}
+
 bool
 http_body_done(const struct http_body *b)
 {

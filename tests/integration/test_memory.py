@@ -1,0 +1,180 @@
+"""What a live process still holds of a call when the call is over: nothing that was in it."""
+
+import collections
+import json
+import os
+import re
+import signal
+import ssl
+import subprocess
+
+import pytest
+
+import http1
+from backend import ok
+from support import KEYTRAIL, SANITIZED, make_token, wait_for
+
+pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer keeps freed memory as it was")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="root alone may read the process")
+
+CANARY = re.compile(rb"cnry[0-9a-f]{16}q")
+BODY_SIZES = (1, 100, 5000)  # canaries: within a record, a buffer, and over many of both
+
+
+def canary():
+    return "cnry" + os.urandom(8).hex() + "q"
+
+
+def writable(pid):
+    """(name, bytes) of every mapping that the process can write to."""
+    with open(f"/proc/{pid}/maps", encoding="ascii") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
+        for line in maps:
+            span, access, _, _, _, *name = line.split(maxsplit=5)
+            if "w" not in access or "r" not in access:
+                continue
+            low, high = (int(x, 16) for x in span.split("-"))
+            mem.seek(low)
+            yield (name[0].strip() if name else f"anonymous {span}"), mem.read(high - low)
+
+
+def remains(sidecar, planted):
+    """{(label, mapping): copies}, looked at while nothing moves."""
+    found = collections.Counter()
+    sidecar.signal(signal.SIGSTOP)
+    try:
+        for name, data in writable(sidecar.process.pid):
+            for hit in CANARY.findall(data):
+                if label := planted.get(hit.decode()):
+                    found[label, name] += 1
+    finally:
+        sidecar.signal(signal.SIGCONT)
+    return found
+
+
+class Traffic:
+    """Calls that hold a canary wherever one can be, in both directions."""
+
+    def __init__(self, keytrail, raw_backend, **config):
+        self.planted = {}
+        self.backend = raw_backend(self.script, tls="upstream" not in config)
+        self.sidecar = keytrail(self.backend, {"log": {"level": "trace"}, **config})
+
+    def plant(self, label):
+        text = canary()
+        self.planted[text] = label
+        return text
+
+    def body(self, label, n):
+        return json.dumps({"payload": [self.plant(label) for _ in range(n)]}).encode()
+
+    def script(self, connection):
+        while (request := connection.read_request()) is not None:
+            n = int(request.get("X-Size"))
+            body = self.body("answer's body", n)
+            extra = (f"X-Answer: {self.plant('answer header')}\r\n"
+                     f"Set-Cookie: {self.plant('Set-Cookie')}\r\n")
+            if "chunked" not in request.target:
+                connection.send(ok(body, extra, f"200 {self.plant('status text')}"))
+                continue
+            connection.send(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{extra}\r\n"
+                            f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\nX-T: "
+                            + self.plant("answer's trailer").encode() + b"\r\n\r\n")
+
+    def fields(self, n):
+        return {"Authorization": "Bearer " + make_token(b"secret of nobody",
+                                                       scope=self.plant("claim")),
+                "X-Any": self.plant("header"), "Cookie": self.plant("Cookie"), "X-Size": str(n)}
+
+    def call(self, client, n, chunked):
+        target = f"/api/v2/keys?search={self.plant('query')}" + ("&chunked" if chunked else "")
+        fields = self.fields(n)
+        if not chunked:
+            client.request("POST", target, fields, self.body("body", n))
+            return
+        head = "".join(f"{k}: {v}\r\n" for k, v in fields.items())
+        body = self.body("body", n)
+        client.send(f"POST {target} HTTP/1.1\r\nHost: localhost\r\n"
+                    f"Transfer-Encoding: chunked\r\n{head}\r\n{len(body):x}\r\n".encode() + body
+                    + f"\r\n0\r\nX-T: {self.plant('trailer')}\r\n\r\n".encode())
+        client.read_body(client.read_head(), "POST")
+
+    def opaque(self, client):
+        client.request("GET", "/api/v2/keys", {
+            "Authorization": f"Bearer {self.plant('token')}", "X-Size": "1"})
+
+    def run(self, client):
+        for n in BODY_SIZES:
+            for chunked in (False, True):
+                self.call(client, n, chunked)
+        self.opaque(client)
+
+
+def settle(sidecar):
+    wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 0, "the end of the calls")
+
+
+PLAIN = {"upstream": {"tls": None}, "listen": {"tls": None}}
+TRANSPORTS = {"TLS 1.3": ssl.TLSVersion.TLSv1_3, "TLS 1.2": ssl.TLSVersion.TLSv1_2, "plain": None}
+
+
+@as_root
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_nothing_of_a_call_stays_in_memory(keytrail, raw_backend, pki, transport):
+    """Idle connections on both sides stay open meanwhile, others have been closed."""
+    version = TRANSPORTS[transport]
+    traffic = Traffic(keytrail, raw_backend, **({} if version else PLAIN))
+    sidecar = traffic.sidecar
+    context = pki.client(version=version) if version else None
+    clients = [http1.Client(sidecar.port, context) for _ in range(6)]
+    for client in clients:
+        traffic.run(client)
+    for client in clients[::2]:
+        client.close()
+    settle(sidecar)
+    found = remains(sidecar, traffic.planted)
+    for client in clients[1::2]:
+        client.close()
+    assert len(traffic.planted) > 1000
+    assert not found
+
+
+@as_root
+def test_the_search_finds_what_the_process_holds(keytrail, raw_backend):
+    """A request that waits for its answer is in memory."""
+    traffic = Traffic(keytrail, raw_backend)
+    with traffic.sidecar.client() as client:
+        client.send(f"GET /api/v2/keys HTTP/1.1\r\nX-Any: {traffic.plant('open head')}")
+        wait_for(lambda: remains(traffic.sidecar, traffic.planted), "the open head")
+
+
+# ---- what keeps others from looking ----
+
+# Root without a capability is any user.
+UNPRIVILEGED = (["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else [])
+
+
+def may_look(pid):
+    return subprocess.run([*UNPRIVILEGED, "head", "-c1", f"/proc/{pid}/environ"],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          check=False).returncode == 0
+
+
+def test_its_own_user_cannot_look_into_the_process(keytrail, tmp_path):
+    sidecar = keytrail(start=False)
+    sidecar.program = tmp_path / "unprivileged"
+    sidecar.program.write_text(f'#!/bin/sh\nexec {" ".join(UNPRIVILEGED)} {KEYTRAIL} "$@"\n')
+    sidecar.program.chmod(0o755)
+    sidecar.start()
+    assert not may_look(sidecar.process.pid)
+    with subprocess.Popen([*UNPRIVILEGED, "sleep", "60"]) as other:
+        wait_for(lambda: may_look(other.pid), "another process of that user")
+        other.kill()
+
+
+def test_a_crash_leaves_no_core_and_privileges_are_not_gained(keytrail):
+    pid = keytrail().process.pid
+    with open(f"/proc/{pid}/limits", encoding="ascii") as f:
+        core, = (line for line in f if line.startswith("Max core file size"))
+    assert core.split()[4:6] == ["0", "0"]
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        assert "NoNewPrivs:\t1\n" in f.readlines()
