@@ -66,8 +66,9 @@ struct config_upstream {
 	bool tls13;	   /* "min_version": "1.3" */
 	char *certificate; /* client certificate, or NULL */
 	char *key;
-	unsigned pool_idle; /* idle connections kept a worker, default 64 */
-	unsigned pool_max;  /* connections a worker, default 1024 */
+	unsigned pool_idle;    /* idle connections kept a worker, default 64 */
+	unsigned pool_max;     /* connections a worker, default 1024 */
+	unsigned pool_timeout; /* ms that one may be idle, default 60000 */
 };
 
 struct config_limits {

@@ -1,5 +1,7 @@
 #include "data/upstream.h"
 
+#include "keytrail/clock.h"
+
 #include <event2/event.h>
 
 #include <assert.h>
@@ -23,6 +25,7 @@ struct upstream {
 	struct conn_queue idle; /* newest first */
 	struct request_queue waiting;
 	struct event serve_event;
+	struct wtimer idle_timer; /* for the oldest idle one */
 	unsigned nopen;
 	unsigned nidle;
 	unsigned generation;
@@ -108,6 +111,22 @@ first_idle(struct upstream *u)
 			break;
 	}
 	return c;
+}
+
+static void
+close_old(void *arg)
+{
+	struct upstream *u = arg;
+	struct upstream_conn *c;
+	int64_t limit = config_of(u)->pool_timeout * CLOCK_NS_PER_MS, left;
+
+	while ((c = TAILQ_LAST(&u->idle, conn_queue)) != NULL) {
+		if ((left = c->idle_since + limit - clock_mono_ns()) > 0) {
+			wtimer_set(&u->idle_timer, (unsigned)(left / CLOCK_NS_PER_MS) + 1);
+			return;
+		}
+		close_conn(c);
+	}
 }
 
 /* ---- requests ---- */
@@ -399,6 +418,9 @@ upstream_release(struct upstream_conn *c, bool reuse)
 	buf_fini(&c->in);
 	c->stream.unsure = false; /* a write will tell */
 	c->idle = true;
+	c->idle_since = clock_mono_ns();
+	if (TAILQ_EMPTY(&u->idle))
+		wtimer_set(&u->idle_timer, config_of(u)->pool_timeout);
 	TAILQ_INSERT_HEAD(&u->idle, c, link);
 	u->nidle++;
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_IDLE, 0, 1);
@@ -438,6 +460,7 @@ upstream_new(struct worker *w, struct err *err)
 	TAILQ_INIT(&u->idle);
 	TAILQ_INIT(&u->waiting);
 	event_assign(&u->serve_event, w->base, -1, 0, on_serve, u);
+	wtimer_init(&u->idle_timer, w, close_old, u);
 	if ((u->resolver = resolver_new(w, on_resolved, u, err)) == NULL) {
 		free(u);
 		return NULL;
@@ -455,6 +478,7 @@ upstream_free(struct upstream *u)
 	upstream_close_idle(u);
 	resolver_free(u->resolver);
 	event_del(&u->serve_event);
+	wtimer_fini(&u->idle_timer);
 	SSL_SESSION_free(u->session.session);
 	free(u);
 }

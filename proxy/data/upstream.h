@@ -3,7 +3,8 @@
  *
  * An address is a name or a number; names are resolved without blocking and again every 30
  * seconds.  An address that fails is set aside for 10 seconds and the next one tried, within the
- * connect timeout.  An idle connection on which anything arrives is closed.  Worker's thread.
+ * connect timeout.  An idle connection is closed when anything arrives on it, or after
+ * upstream.pool.timeout.  Worker's thread.
  */
 #ifndef KEYTRAIL_PROXY_UPSTREAM_H
 #define KEYTRAIL_PROXY_UPSTREAM_H
@@ -29,6 +30,7 @@ struct upstream_conn {
 	TAILQ_ENTRY(upstream_conn) link;
 	unsigned generation;
 	bool idle;
+	int64_t idle_since; /* monotonic ns */
 	struct resolver_target target;
 	struct upstream_request *request; /* whom it is being made for; NULL once it is made */
 };

@@ -355,6 +355,13 @@ static const struct member file_members[] = {
 	    .max = 65536,
 	    .fallback = "1024",
 	    .help = "Connections of a worker." },
+	{ .name = "upstream.pool.timeout",
+	    .type = MEMBER_MS,
+	    IN(upstream.pool_timeout),
+	    .min = 1,
+	    .max = DAY_MS,
+	    .fallback = "\"60s\"",
+	    .help = "How long a connection may be idle." },
 
 	{ .name = "metrics",
 	    .type = MEMBER_OBJECT,

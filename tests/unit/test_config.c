@@ -399,6 +399,7 @@ absent_members_have_their_defaults(void **state)
 	assert_false(c->upstream.pass_host);
 	assert_int_equal(c->upstream.pool_idle, 64);
 	assert_int_equal(c->upstream.pool_max, 1024);
+	assert_int_equal(c->upstream.pool_timeout, 60000);
 	assert_false(c->metrics_enabled);
 	assert_false(c->admin.enabled);
 	assert_int_equal(c->limits.head, 32768);

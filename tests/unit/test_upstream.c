@@ -9,6 +9,7 @@
 
 #include "bench_worker.h"
 #include "data/upstream.h"
+#include "keytrail/clock.h"
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -68,6 +69,7 @@ setup(void **state)
 	f->bench.config.upstream.addresses = f->addresses;
 	f->bench.config.upstream.pool_idle = 4;
 	f->bench.config.upstream.pool_max = 4;
+	f->bench.config.upstream.pool_timeout = 60000;
 	f->bench.config.timeouts.connect = 20000;
 	*state = f;
 	return 0;
@@ -360,6 +362,30 @@ who_waits_too_long_is_told_that_all_are_busy(void **state)
 		upstream_release(holders[i].conn, false);
 }
 
+/* ---- idle connections ---- */
+
+static void
+who_is_idle_too_long_is_closed_and_no_other(void **state)
+{
+	struct fixture *f = *state;
+	struct asker old, young;
+
+	f->bench.config.upstream.pool_timeout = 10;
+	start(f, f->ports[0], 0);
+	for (int round = 0; round < 2; round++) {
+		ask_and_wait(f, &old, true);
+		ask_and_wait(f, &young, true);
+		upstream_release(old.conn, true);
+		upstream_release(young.conn, true);
+		young.conn->idle_since += 3600 * CLOCK_NS_PER_S;
+		while (gauge(f, METRIC_UPSTREAM_IDLE) == 2)
+			bench_wait(&f->bench);
+		assert_true(young.conn->idle);
+		assert_int_equal(gauge(f, METRIC_UPSTREAM_OPEN), 1);
+		upstream_close_idle(f->bench.worker->upstream);
+	}
+}
+
 /* ---- giving up ---- */
 
 static void
@@ -400,6 +426,7 @@ main(void)
 		TEST(what_arrived_before_the_loop_told_of_it_is_seen),
 		TEST(who_waits_gets_what_becomes_free_in_order),
 		TEST(who_waits_too_long_is_told_that_all_are_busy),
+		TEST(who_is_idle_too_long_is_closed_and_no_other),
 		TEST(a_request_can_be_cancelled_at_every_stage),
 	};
 
