@@ -28,6 +28,7 @@ PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest pytho
                   python3-prometheus-client python3-jsonschema python3-cryptography prometheus git \
                   jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
+PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest
 PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client util-linux
 
 # $(call again,PACKAGES,TARGETS): install what is missing, then make the targets.
@@ -108,7 +109,7 @@ FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
-.PHONY: all demo test check model format tsan fuzz bench bench-quick soak wire hostile docs install image clean \
+.PHONY: all demo test check model format tsan fuzz bench bench-quick soak slow wire hostile docs install image clean \
         help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash \
         check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
@@ -234,7 +235,7 @@ unit: $(UNIT) ## unit tests (SAN=address|thread, CC=clang)
 
 CRASH := $B/crash/record.so $B/crash/life
 
-integration: programs $(CRASH) $B/keytrail-faults $B/faults/shim.so $B/faults/clock.so $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
+integration: programs $(CRASH) $B/keytrail-faults $B/faults/shim.so $B/faults/clock.so $B/faults/turns.so $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) tests/integration
 
@@ -270,6 +271,10 @@ soak: ## DURATION (600) seconds of mixed traffic at full speed, one event an ans
 	$(call again,$(PACKAGES_DEMO),SAN= programs build/load)
 	$(call again,$(PACKAGES_DEMO),programs)
 	@$(PYTHON) tests/soak/soak --build $B --load build/load --duration $(DURATION)
+
+slow: ## a good client's delay among slow ones and a flood of handshakes; memory of 10,000 idle ones
+	$(call again,$(PACKAGES_SLOW),programs)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/slow/slow
 
 CASES ?= 20000
 SEED  ?= keytrail

@@ -171,6 +171,26 @@ on_upstream(void *arg)
 		exchange_pump_answer(ex);
 }
 
+/* Queued before the exchange's own end can be, and so called before it is freed. */
+static void
+on_go_on(void *arg)
+{
+	struct exchange *ex = arg;
+
+	ex->goes_on = false;
+	on_upstream(ex);
+}
+
+void
+exchange_go_on_later(struct exchange *ex)
+{
+	if (ex->goes_on)
+		return;
+	ex->goes_on = true;
+	ex->go_on = (struct worker_reap){ .reap = on_go_on, .arg = ex };
+	worker_reap_later(ex->worker, &ex->go_on);
+}
+
 static void
 on_forward(struct exchange *ex)
 {

@@ -208,10 +208,15 @@ fill_answer(struct exchange *ex)
 static void
 pump_body(struct exchange *ex)
 {
+	unsigned rounds = PUMP_ROUNDS;
 	bool more;
 
 	/* Filled first, so that the head and what came with it go out in one record. */
 	do {
+		if (rounds-- == 0) {
+			exchange_go_on_later(ex);
+			return;
+		}
 		more = ex->answer_read || buf_size(&ex->to_client) >= PUMP_MAX || fill_answer(ex);
 		if (ex->state != EX_RELAY)
 			return;

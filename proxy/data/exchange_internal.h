@@ -27,7 +27,8 @@ struct exchange {
 	char host[256]; /* the client's Host; "" when there is none or it is longer */
 	struct wtimer timer;
 	struct worker_waiter waiter;
-	struct worker_reap reap;
+	struct worker_reap reap, go_on;
+	bool goes_on;			 /* go_on is queued */
 	int64_t started, sent, answered; /* monotonic ns */
 
 	/* the request */
@@ -82,6 +83,8 @@ void exchange_answered(struct exchange *ex);
 void exchange_retry(struct exchange *ex);
 /* After RECORD nothing changes the event any more: the answer is cut, and a metric says so. */
 void exchange_cut(struct exchange *ex, enum metric_id who);
+/* A pump has had its PUMP_ROUNDS: both go on after what else is ready. */
+void exchange_go_on_later(struct exchange *ex);
 /* The answer is relayed to its end. */
 void exchange_finish(struct exchange *ex);
 /* May the client's connection carry another request after this answer? */

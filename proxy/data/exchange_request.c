@@ -106,12 +106,17 @@ flush_request(struct exchange *ex)
 void
 exchange_pump_request(struct exchange *ex)
 {
+	unsigned rounds = PUMP_ROUNDS;
 	bool more;
 
 	if (ex->state < EX_FORWARD || ex->up == NULL || ex->stopped || ex->all_sent)
 		return;
 	/* Filled first, so that the head and what came with it go out in one record. */
 	do {
+		if (rounds-- == 0) {
+			exchange_go_on_later(ex);
+			return;
+		}
 		more = buf_size(&ex->to_up) >= PUMP_MAX || http_body_done(&ex->request_body) ||
 		       fill_request(ex);
 		if (ex->stopped || !flush_request(ex))

@@ -12,7 +12,8 @@
 #include "keytrail/buf.h"
 #include "keytrail/parse.h"
 
-#define PUMP_MAX 32768 /* bytes that wait for one side before the other is paused */
+#define PUMP_MAX    32768 /* bytes that wait for one side before the other is paused */
+#define PUMP_ROUNDS 16	  /* reads of one body in a turn of the loop: then others are served */
 
 enum pump_result {
 	PUMP_SOME, /* content was moved; there may be more */

@@ -10,7 +10,7 @@ import pytest
 
 import http1
 from backend import ok
-from support import new_id, wait_for
+from support import BUILD, new_id, wait_for
 
 
 def connect(sidecar, source="127.0.0.1"):
@@ -236,3 +236,21 @@ def test_a_flood_of_handshakes_leaves_room_for_others(keytrail, raw_backend):
         for t in threads:
             t.join()
     assert answers == [200] * 50 and made
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_long_body_takes_one_turn_of_the_loop_among_others(keytrail, raw_backend, tmp_path,
+                                                            method):
+    """However fast both sides are: after 16 reads whoever else is ready is served."""
+    body = b"x" * (8 << 20)
+    environment = {"LD_PRELOAD": str(BUILD / "faults" / "turns.so"),
+                   "KEYTRAIL_TURNS": str(tmp_path / "turns"),
+                   "ASAN_OPTIONS": "verify_asan_link_order=0"}
+    sidecar = keytrail(raw_backend(ok(body) if method == "GET" else ok(), tls=False),
+                       {"workers": 1, "upstream": {"tls": None}, "listen": {"tls": None}},
+                       environment=environment)
+    with http1.Client(sidecar.port) as c:
+        r = c.request(method, "/api/v2/keys", {}, None if method == "GET" else body)
+    assert r.status == 200 and len(r.body) == (len(body) if method == "GET" else 2)
+    sidecar.stop()
+    assert int((tmp_path / "turns").read_text()) <= 16 + 1  # of the head

@@ -1,0 +1,336 @@
+"""Peers that cut, reset, stall and dribble at every byte, in both roles: one event or none, as it must
+be, and nothing is left behind."""
+
+import asyncio
+import collections
+import contextlib
+import itertools
+import socket
+import ssl
+import uuid
+from pathlib import Path
+
+import pytest
+
+from support import PATIENCE, SANITIZED, wait_for
+
+AT_ONCE = 100  # exchanges
+GROWTH_KB = 6 * 1024  # of anonymous memory from one round to the next
+RESET = b"\1\0\0\0\0\0\0\0"
+HEAD = "{} HTTP/1.1\r\nHost: a\r\nCorrelation-Id: {}\r\n{}\r\n"
+
+REQUESTS = {  # first line, fields, body
+    "length": ("POST /api/v2/keys", "Content-Length: 8\r\n", b"12345678"),
+    "chunked": ("POST /api/v2/keys", "Transfer-Encoding: chunked\r\n",
+                b"3;a=b\r\nabc\r\n5\r\nfghij\r\n0\r\nX-T: 1\r\n\r\n"),
+    "bare": ("GET /api/v2/keys", "", b""),
+    "head": ("HEAD /api/v2/keys", "", b""),
+    "intent": ("DELETE /api/v2/keys/" + "a" * 8, "", b""),
+    "expect": ("POST /api/v2/keys", "Expect: 100-continue\r\nContent-Length: 3\r\n", b"abc"),
+}
+ANSWERS = {  # the request that it is for, the answer
+    "length": ("length", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
+    "chunked": ("bare", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                        b"3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-T: 1\r\n\r\n"),
+    "until close": ("bare", b"HTTP/1.1 200 OK\r\n\r\nhello"),
+    "head": ("head", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+    "interim": ("chunked", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\n"
+                           b"HTTP/1.1 204 No Content\r\n\r\n"),
+    "intent": ("intent", b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n{}"),
+    "early": ("large", b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}"),
+}
+REQUESTS["large"] = ("POST /api/v2/keys", "Content-Length: 99999\r\n", b"x" * 2000)
+ENDS = ("reset", "close", "half-close", "stall", "dribble")
+
+
+class Case:
+    """What both peers do in one exchange."""
+
+    def __init__(self, request, answer=None, *, client=None, client_end="", service=None,
+                 service_end="", leave=None, leave_end=""):
+        self.id = str(uuid.uuid4())
+        line, fields, body = REQUESTS[request]
+        self.head = HEAD.format(line, self.id, fields).encode()
+        self.request = self.head + body
+        self.answer = answer or b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        self.is_head = request == "head"
+        self.client, self.client_end = client, client_end  # the request is cut there, and how
+        self.service, self.service_end = service, service_end  # likewise the answer
+        self.leave, self.leave_end = leave, leave_end  # the client goes at this byte of the answer
+        self.gone = asyncio.Event()  # the client has done so
+        self.reached = asyncio.Event()  # that byte was sent
+        self.got = b""
+
+    def __repr__(self):
+        return (f"{self.request!r} client {self.client} {self.client_end}, service {self.service} "
+                f"{self.service_end}, leave {self.leave} {self.leave_end}: {self.got!r}")
+
+    @property
+    def stalls_in_head(self):
+        """It is refused, and recorded without what the rest of the head would say."""
+        return self.client_end == "stall" and 0 < self.client < len(self.head)
+
+
+def cuts(messages, **where):
+    """Every byte of a message with every end."""
+    (cut, end), = where.items()
+    for name, how in itertools.product(messages, ENDS):
+        request, answer = ANSWERS[name] if messages is ANSWERS else (name, None)
+        length = len(answer if messages is ANSWERS else Case(name).request)
+        for i in [length] if how == "dribble" else range(length + (cut != "client")):
+            if (how in ("stall", "dribble") and cut == "leave") or name == "large":
+                continue
+            yield Case(request, answer, **{cut: i, end: how})
+
+
+# ---- what ends a side ----
+
+def reset(writer):
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    writer.transport.abort()
+
+
+async def finish(writer, how, reader):
+    """End this side; after a half-close, and after a stall, what the other side does is awaited."""
+    if how == "reset":
+        reset(writer)
+    elif how == "half-close" and writer.can_write_eof():
+        writer.write_eof()
+    if how in ("half-close", "stall", ""):
+        return await reader.read()
+    writer.close()
+    return b""
+
+
+async def send(writer, data, how):
+    for piece in (data[i:i + 1] for i in range(len(data))) if how == "dribble" else (data,):
+        writer.write(piece)
+        await writer.drain()
+        if how == "dribble":
+            await asyncio.sleep(0)
+
+
+# ---- the key service ----
+
+class Service:
+    """Answers each request as its case says."""
+
+    def __init__(self):
+        self.cases = {}
+        self.errors = []
+        self.tasks = set()
+
+    async def serve(self, reader, writer):
+        self.tasks.add(asyncio.current_task())
+        try:
+            while await self.answer(reader, writer):
+                pass
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        except Exception as e:  # pylint: disable=broad-except
+            self.errors.append(e)
+        finally:
+            writer.close()
+
+    async def answer(self, reader, writer):
+        """False: the connection is at its end."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:-2])
+        case = self.cases[fields["correlation-id"]]
+        if not case.answer.startswith(b"HTTP/1.1 401"):
+            if "transfer-encoding" in fields:
+                await reader.readuntil(b"0\r\nx-t: 1\r\n\r\n" if b"X-T" not in case.request
+                                       else b"0\r\nX-T: 1\r\n\r\n")
+            else:
+                await reader.readexactly(int(fields.get("content-length", 0)))
+        if case.leave is not None:
+            await send(writer, case.answer[:case.leave], "")
+            case.reached.set()
+            await case.gone.wait()
+            await send(writer, case.answer[case.leave:], "")
+            return b"\r\n\r\nhello" not in case.answer or b"Content-Length" in case.answer
+        await send(writer, case.answer[:case.service], case.service_end)
+        if case.service is None and case.answer.startswith(b"HTTP/1.1 200") \
+                and b"\r\n\r\n{}" in case.answer:
+            return True
+        await finish(writer, case.service_end if case.service_end != "dribble" else "close", reader)
+        return False
+
+
+# ---- the client ----
+
+async def leave(case, reader, writer):
+    """Go away when the service has sent its part and what comes of it has come."""
+    await case.reached.wait()
+    with contextlib.suppress(asyncio.TimeoutError):
+        case.got += await asyncio.wait_for(reader.read(65536), 0.02)
+    rest = asyncio.ensure_future(finish(writer, case.leave_end, reader))
+    await asyncio.sleep(0)
+    case.gone.set()
+    case.got += await rest
+
+
+async def play(case, port, context):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context,
+                                                   server_hostname=context and "localhost")
+    try:
+        await send(writer, case.request[:case.client], case.client_end)
+        if case.leave is not None:
+            await leave(case, reader, writer)
+        elif case.client_end in ("reset", "close"):
+            await finish(writer, case.client_end, reader)
+        elif case.client_end in ("half-close", "stall"):
+            case.got = await finish(writer, case.client_end, reader)
+        else:
+            case.got = await one_answer(reader, case)
+    except (OSError, ssl.SSLError):
+        pass
+    finally:
+        writer.close()
+
+
+async def one_answer(reader, case):
+    """Up to its end, or the connection's."""
+    got = b""
+    try:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            got += head
+            if not head.startswith(b"HTTP/1.1 1"):
+                break
+        if case.is_head:
+            return got
+        fields = head.decode().lower()
+        if "content-length: " in fields:
+            length = int(fields.split("content-length: ")[1].split("\r\n")[0])
+            got += await reader.readexactly(length)
+        elif "chunked" in fields:
+            while not got.endswith(b"0\r\n\r\n") and not got.endswith(b"0\r\nX-T: 1\r\n\r\n"):
+                piece = await reader.read(4096)
+                if not piece:
+                    break
+                got += piece
+    except asyncio.IncompleteReadError as e:
+        got += e.partial
+    except ConnectionResetError:
+        pass
+    return got
+
+
+# ---- the rounds ----
+
+async def run(cases, service, port, context):
+    service.cases.update((c.id, c) for c in cases)
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(case):
+        # Whoever stalls waits for a timeout, and takes nobody's turn.
+        async with contextlib.AsyncExitStack() as stack:
+            if "stall" not in (case.client_end, case.service_end):
+                await stack.enter_async_context(gate)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(play(case, port, context), PATIENCE / 2)
+                return None
+            return case
+
+    stuck = [c for c in await asyncio.gather(*map(one, cases)) if c]
+    assert not stuck, f"{len(stuck)} do not end: {stuck[:20]}"
+
+
+def figures(sidecar):
+    wanted = ("keytrail_connections_open", "keytrail_requests_in_flight",
+              "keytrail_upstream_connections_open", "keytrail_upstream_connections_idle")
+    found = sidecar.metrics()
+    return {n: found[(n, ())] for n in wanted}
+
+
+def descriptors(sidecar):
+    return len(list(Path(f"/proc/{sidecar.process.pid}/fd").iterdir()))
+
+
+def anonymous_kb(sidecar):
+    text = Path(f"/proc/{sidecar.process.pid}/status").read_text()
+    return int(text.split("RssAnon:")[1].split()[0])
+
+
+def settle(sidecar, before):
+    """All that the exchanges took is given back."""
+    wait_for(lambda: not any(figures(sidecar).values()), f"the counters: {figures(sidecar)}")
+    wait_for(lambda: descriptors(sidecar) <= before, "the descriptors")
+
+
+def check_events(sidecar, cases):
+    events = sidecar.events()
+    found = collections.Counter(e.get("correlationId") for e in events if "kind" not in e)
+    for case in cases:
+        # What has no whole head has no correlation ID of the client's.
+        if case.client is None or case.client >= len(case.head):
+            assert found[case.id] == 1, f"{found[case.id]} events of {case}"
+        else:
+            assert found[case.id] == 0, case
+    stalled = [c for c in cases if c.stalls_in_head]
+    refused = [e for e in events if e.get("reason", {}).get("reasonForFailure") == "request_timeout"]
+    assert len(stalled) == len(refused), refused[:3]
+
+
+def check_answers(cases):
+    """An answer that was cut never looks whole, and nothing comes after one."""
+    for case in cases:
+        if case.service is None or case.service_end == "dribble":
+            continue
+        finals = case.got.split(b"HTTP/1.1 ")
+        assert len([f for f in finals[1:] if not f.startswith(b"1")]) <= 1, case
+        whole = case.service >= len(case.answer)
+        if b"Content-Length: 5\r\n\r\nhello" in case.answer and not whole:
+            assert not case.got.endswith(b"hello"), case
+
+
+SHORT = {"head": "700ms", "body": "700ms", "answer": "700ms", "idle": "700ms", "handshake": "10s",
+         "connect": "10s"}
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_nothing_is_left_behind_whatever_a_peer_does(keytrail, pki, tls):
+    service = Service()
+
+    async def campaign():
+        context = pki.server() if tls else None
+        server = await asyncio.start_server(service.serve, "127.0.0.1", 0, ssl=context, backlog=512)
+        backend = type("Backend", (), {"port": server.sockets[0].getsockname()[1]})
+        config = {"timeouts": SHORT, "limits": {"connections": 8000},
+                  "upstream": {"pool": {"timeout": "500ms", "max": 4000}}}
+        if not tls:
+            config["listen"] = {"tls": None}
+            config["upstream"]["tls"] = None
+        loop = asyncio.get_running_loop()
+        sidecar = await loop.run_in_executor(None, lambda: keytrail(backend, config))
+        before = descriptors(sidecar)
+        rounds = [list(cuts(REQUESTS, client="client_end")),
+                  list(cuts(ANSWERS, service="service_end")),
+                  list(cuts(ANSWERS, leave="leave_end"))]
+        if tls or SANITIZED:
+            rounds = [r[::17] for r in rounds]
+        if tls:  # which asyncio cannot close halfway
+            rounds = [[c for c in r if "half-close" not in (c.client_end, c.service_end,
+                                                            c.leave_end)] for r in rounds]
+        # Apart: with hundreds of others a byte a time would take longer than the timeouts.
+        dribbles = [c for r in rounds for c in r if "dribble" in (c.client_end, c.service_end)]
+        rounds = [[c for c in r if c not in dribbles] for r in rounds]
+        rounds += [dribbles, [Case("bare") for _ in range(100)]]
+        memory = []
+        for cases in rounds:
+            await run(cases, service, sidecar.port, pki.client() if tls else None)
+            await loop.run_in_executor(None, settle, sidecar, before)
+            memory.append(anonymous_kb(sidecar))
+        server.close()
+        for task in service.tasks:
+            task.cancel()
+        return sidecar, list(itertools.chain(*rounds)), memory
+
+    sidecar, cases, memory = asyncio.run(campaign())
+    assert not service.errors
+    sidecar.stop()
+    check_events(sidecar, cases)
+    check_answers(cases)
+    assert memory[-1] - memory[0] < GROWTH_KB or SANITIZED, memory
