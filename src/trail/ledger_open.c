@@ -454,12 +454,16 @@ ledger_open(struct ledger *l, const struct trail *t, const struct trail_recovery
 
 /* ---- a new log ---- */
 
+/* Under a name that is free: what was put aside before is evidence too. */
 static int
 put_aside(struct ledger *l, const char *name, const char *log, struct err *err)
 {
-	char aside[TRAIL_ID_SIZE + 16];
+	char aside[TRAIL_ID_SIZE + 32];
+	unsigned n = 1;
 
 	snprintf(aside, sizeof(aside), "%s.%s", name, log);
+	while (faccessat(l->files.dirfd, aside, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		snprintf(aside, sizeof(aside), "%s.%s.%u", name, log, ++n);
 	if (renameat(l->files.dirfd, name, l->files.dirfd, aside) == -1 && errno != ENOENT)
 		return err_set_errno(err, "%s: put %s aside", l->dir, name);
 	return 0;

@@ -2,6 +2,7 @@
 again, no intent left open."""
 
 import os
+import shutil
 import threading
 
 import pytest
@@ -106,3 +107,61 @@ def test_a_ring_that_is_gone_is_told_and_leaves_no_intent_open(keytrail, raw_bac
     sidecar.kill()
     sidecar.start()
     assert len(sidecar.own("keytrail.tamper")) == 1 and len(sidecar.calls()) == 1
+
+
+def sign(signer):
+    return {"workers": 1, "audit": {"sign": {"file": str(signer[0])}, "checkpoint_interval": "1s"}}
+
+
+def foreign_checkpoint(own, other):
+    shutil.copy(other / "checkpoint", own / "checkpoint")
+
+
+def foreign_tiles(own, other):
+    shutil.rmtree(own / "tile")
+    shutil.copytree(other / "tile", own / "tile")
+
+
+def foreign_tree(own, other):
+    foreign_checkpoint(own, other)
+    foreign_tiles(own, other)
+
+
+def foreign_log(own, other):
+    shutil.copy(other / "log", own / "log")
+
+
+def foreign_state(own, other):
+    shutil.copy(other / "state", own / "state")
+
+
+def foreign_identity(own, other):
+    foreign_log(own, other)
+    foreign_state(own, other)
+
+
+def foreign_all_but_lines(own, other):
+    foreign_identity(own, other)
+    foreign_tree(own, other)
+
+
+@pytest.mark.parametrize("harm", [foreign_checkpoint, foreign_tiles, foreign_tree, foreign_log,
+                                  foreign_state, foreign_identity, foreign_all_but_lines])
+def test_files_of_another_log_are_told_and_do_not_end_the_start(keytrail, raw_backend, signer,
+                                                                harm):
+    """Twice: what was put aside the first time is there already."""
+    own, other = (keytrail(raw_backend(ok()), sign(signer)) for _ in range(2))
+    for sidecar, n in (own, 5), (other, 300):
+        for _ in range(n):
+            assert sidecar.call("GET", "/api/v2/keys").status == 200
+        sidecar.wait_own("keytrail.checkpoint")
+        sidecar.stop()
+    for _ in range(2):
+        harm(own.trail_dir, other.trail_dir)
+        told = len(own.own("keytrail.tamper"))
+        own.start()
+        assert own.call("GET", "/api/v2/keys").status == 200
+        if harm != foreign_tiles:
+            own.wait_own("keytrail.tamper", told + 1)
+        own.stop()
+    own.process = None  # a trail with a hole
