@@ -3,7 +3,9 @@
  * found no room (keytrail.loss), refusals beyond their rate (keytrail.refused).
  *
  * Belongs to the ring's producer.  What is gathered stands in a slot of the ring too (ring.h), so
- * that a killed process loses none of it: recovery writes the event.  It is counted by a word, at
+ * that a killed process loses none of it: recovery writes the event.  Killed after that slot is
+ * published and before the lost call's own one is closed, the call is both counted and recovered: one
+ * too many, never one too few.  It is counted by a word, at
  * most TALLY_WORDS of them apart, and at most TALLY_NAMES of those who caused it are named.
  */
 #ifndef KEYTRAIL_PROXY_TALLY_H
