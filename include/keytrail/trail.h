@@ -204,6 +204,10 @@ void trail_reader_close(struct trail_reader *r);
  */
 int trail_reader_next(struct trail_reader *r, struct slice *line, uint64_t *seq, struct err *err);
 
+/* Whether a block that the disk fails to give (EIO) is damage that is stepped over; else it is an
+ * error, and the next call may do better. */
+void trail_reader_step_over(struct trail_reader *r, bool unreadable);
+
 /* Pieces of damage stepped over so far: newline-terminated, or what is left at a segment's end. */
 uint64_t trail_reader_corrupt(const struct trail_reader *r);
 

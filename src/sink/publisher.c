@@ -62,7 +62,8 @@ begin_new(struct place *s, const struct config_sink *cfg, struct err *err)
 	struct line_id id = { 0 };
 	uint64_t durable = atomic_load(&s->p->durable);
 
-	if (!cfg->earliest && durable > 0 && publisher_look(s->p->dir, durable, &id, err) == -1)
+	if (!cfg->earliest && durable > 0 &&
+	    publisher_look(s->p->dir, durable, true, &id, err) == -1)
 		return -1;
 	id.seq = cfg->earliest ? 0 : durable;
 	if (cursor_write(&s->cursor, &id) == -1 || cursor_sync(&s->cursor) == -1)

@@ -84,6 +84,7 @@ struct place {
 	uint64_t seen;	    /* durable number before the last look into the trail */
 	int64_t missing_ns; /* since when lines up to it cannot be read; 0: none */
 	unsigned failures;  /* in a row */
+	unsigned unread;    /* times in a row that the trail could not be read */
 	uint64_t random;
 };
 
@@ -109,8 +110,9 @@ void *publisher_run(void *place);
 
 /* ---- reading the trail (publisher_read.c) ---- */
 
-/* The first line at or after `seq`: 1, 0 when there is none, -1. */
-int publisher_look(const char *dir, uint64_t seq, struct line_id *out, struct err *err);
+/* The first line at or after `seq`: 1, 0 when there is none, -1.  `step_over` as for the reader. */
+int publisher_look(
+    const char *dir, uint64_t seq, bool step_over, struct line_id *out, struct err *err);
 
 /* Open the reader at pos, and compare the cursor's line the first time. */
 int publisher_open_reader(struct place *s, struct err *err);

@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define READ_TRIES 10
+
 static void
 copy_id(char out[TRAIL_ID_SIZE], struct slice id)
 {
@@ -25,7 +27,7 @@ copy_id(char out[TRAIL_ID_SIZE], struct slice id)
 
 /* The first line at or after `seq`: 1, 0 when there is none, -1. */
 int
-publisher_look(const char *dir, uint64_t seq, struct line_id *out, struct err *err)
+publisher_look(const char *dir, uint64_t seq, bool step_over, struct line_id *out, struct err *err)
 {
 	struct trail_reader *r;
 	struct trail_member member;
@@ -34,6 +36,7 @@ publisher_look(const char *dir, uint64_t seq, struct line_id *out, struct err *e
 
 	if (trail_reader_open(dir, seq, &r, err) == -1)
 		return -1;
+	trail_reader_step_over(r, step_over);
 	rc = trail_reader_next(r, &line, &out->seq, err);
 	if (rc == 1 && trail_parse_line(line, &member) == -1)
 		rc = err_set(err, "event %" PRIu64 " is damaged", out->seq);
@@ -42,6 +45,23 @@ publisher_look(const char *dir, uint64_t seq, struct line_id *out, struct err *e
 		copy_id(out->boot, member.boot);
 	}
 	trail_reader_close(r);
+	return rc;
+}
+
+/* A disk may recover; what it has not given in so many tries, with the pauses between them most of a
+ * minute, is lost: the sink must not wait for it for ever. */
+static bool
+gives_up(const struct place *s)
+{
+	return s->unread >= READ_TRIES;
+}
+
+static int
+look(struct place *s, uint64_t seq, struct line_id *out, struct err *err)
+{
+	int rc = publisher_look(s->p->dir, seq, gives_up(s), out, err);
+
+	s->unread = rc == -1 ? s->unread + 1 : 0;
 	return rc;
 }
 
@@ -78,7 +98,7 @@ static int
 settle_rolled_back(struct place *s, uint64_t durable, struct err *err)
 {
 	struct line_id id;
-	int rc = durable == 0 ? 0 : publisher_look(s->p->dir, durable, &id, err);
+	int rc = durable == 0 ? 0 : look(s, durable, &id, err);
 
 	if (rc == -1)
 		return -1;
@@ -106,7 +126,7 @@ verify_cursor(struct place *s, struct err *err)
 		return 0;
 	if (s->pos.seq > durable)
 		return settle_rolled_back(s, durable, err);
-	if ((rc = publisher_look(s->p->dir, s->pos.seq, &id, err)) == -1)
+	if ((rc = look(s, s->pos.seq, &id, err)) == -1)
 		return -1;
 	/* A line that has expired since cannot be compared. */
 	if (rc == 1 && id.seq == s->pos.seq &&
@@ -256,12 +276,14 @@ publisher_fill(struct place *s, struct err *err)
 	int got = 1;
 
 	publisher_clear(s);
+	trail_reader_step_over(s->reader, gives_up(s));
 	s->seen = atomic_load(&s->p->durable);
 	while (got == 1 && !publisher_batch_full(b))
 		if ((got = trail_reader_next(s->reader, &line, &seq, err)) == 1)
 			got = add_line(s, line, seq, err) == -1 ? -1 : 1;
 	for (size_t i = 0; i < b->n; i++)
 		b->lines[i].p = b->text.mem + b->text.off + b->offsets[i];
+	s->unread = got == -1 ? s->unread + 1 : 0;
 	if (got != -1)
 		return 0;
 	/* The line that failed was taken from the reader: it is read again, after what came before

@@ -79,6 +79,8 @@ struct trail_cursor {
 	char *mem;
 	size_t start, end; /* read ahead, in mem */
 	bool in_long;	   /* inside a piece that is longer than any line */
+	bool
+	    step_over; /* a block that cannot be read is damage, not an error; set it after _init */
 };
 
 struct trail_piece {
@@ -87,6 +89,7 @@ struct trail_piece {
 	bool whole; /* ended by a newline, and not too long for a line */
 };
 
+#define TRAIL_BLOCK 4096 /* what a disk loses at once */
 int trail_cursor_init(struct trail_cursor *c, struct err *err);
 void trail_cursor_fini(struct trail_cursor *c);
 void trail_cursor_set(struct trail_cursor *c, int fd, uint64_t at, uint64_t limit);

@@ -62,6 +62,12 @@ trail_reader_close(struct trail_reader *r)
 	free(r);
 }
 
+void
+trail_reader_step_over(struct trail_reader *r, bool unreadable)
+{
+	r->c.step_over = unreadable;
+}
+
 uint64_t
 trail_reader_durable(const struct trail_reader *r)
 {

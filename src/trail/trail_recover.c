@@ -169,7 +169,8 @@ scan_lines(struct scan *s, int fd, uint64_t first, uint64_t end, struct bad *bad
 }
 
 /* After a sync that failed, the kernel takes pages for written that the disk never got: the next sync
- * succeeds without them.  So what no good sync has covered is made dirty once more. */
+ * succeeds without them.  So what no good sync has covered is made dirty once more; what cannot be read
+ * is damage, which the scan tells of. */
 static int
 write_again(int fd, uint64_t at, uint64_t end)
 {
@@ -179,6 +180,10 @@ write_again(int fd, uint64_t at, uint64_t end)
 		size_t want = end - at < sizeof(mem) ? (size_t)(end - at) : sizeof(mem);
 		ssize_t n = pread(fd, mem, want, (off_t)at);
 
+		if (n == -1 && errno == EIO) {
+			at += TRAIL_BLOCK - at % TRAIL_BLOCK;
+			continue;
+		}
 		if (n <= 0 || pwrite(fd, mem, (size_t)n, (off_t)at) != n)
 			return -1;
 		at += (uint64_t)n;
@@ -306,9 +311,12 @@ trail_recover(struct trail *t, const struct trail_state_info *before, struct err
 		s.before = before->mark;
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return -1;
-	if (trail_cursor_init(&s.c, err) == 0 && scan_segments(&s, &l, err) == 0 &&
-	    choose_segment(&s, l.n > 0, err) == 0)
+	if (trail_cursor_init(&s.c, err) == -1)
+		goto out;
+	s.c.step_over = true;
+	if (scan_segments(&s, &l, err) == 0 && choose_segment(&s, l.n > 0, err) == 0)
 		rc = 0;
+out:
 	trail_cursor_fini(&s.c);
 	trail_list_free(&l);
 	return rc;

@@ -265,6 +265,7 @@ mark_all_known(struct rings *r, struct err *err)
 
 	if (trail_cursor_init(&c, err) == -1)
 		return -1;
+	c.step_over = true;
 	if (trail_list_segments(r->t->dirfd, &l, err) == -1)
 		goto out;
 	rc = 0;

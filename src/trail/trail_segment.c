@@ -142,6 +142,23 @@ trail_cursor_set(struct trail_cursor *c, int fd, uint64_t at, uint64_t limit)
 	c->in_long = false;
 }
 
+/* A block that is stepped over reads as zeros, which are in no line. */
+static ssize_t
+read_at(const struct trail_cursor *c, char *p, size_t n, uint64_t at)
+{
+	size_t block = TRAIL_BLOCK - (size_t)(at % TRAIL_BLOCK);
+	ssize_t got;
+
+	while ((got = pread(c->fd, p, n, (off_t)at)) == -1 && errno == EINTR)
+		continue;
+	if (got != -1 || errno != EIO || !c->step_over)
+		return got;
+	if (n > block)
+		n = block;
+	memset(p, 0, n);
+	return (ssize_t)n;
+}
+
 static int
 fill(struct trail_cursor *c, struct err *err)
 {
@@ -154,9 +171,8 @@ fill(struct trail_cursor *c, struct err *err)
 	room = READ_AT - have;
 	if (room > c->limit - c->at - have)
 		room = (size_t)(c->limit - c->at - have);
-	while ((n = pread(c->fd, c->mem + c->end, room, (off_t)(c->at + have))) == -1)
-		if (errno != EINTR)
-			return err_set_errno(err, "read the trail");
+	if ((n = read_at(c, c->mem + c->end, room, c->at + have)) == -1)
+		return err_set_errno(err, "read the trail");
 	if (n == 0) /* shorter than it was: what is gone cannot be read */
 		c->limit = c->at + have;
 	c->end += (size_t)n;

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import urllib.error
 
@@ -139,6 +140,45 @@ def test_a_sink_that_cannot_read_the_trail_goes_on_later(keytrail, raw_backend, 
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_a_sink_steps_over_what_it_could_not_read_for_long(keytrail, raw_backend, disk, tmp_path):
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {"audit": {"segment_size": 65536}}),
+                       environment=disk.environment)
+    while len(segments(sidecar.trail_dir)) < 3:
+        assert call(sidecar, *DURABLE)[1].status == 200
+    sidecar.stop()
+    second = int(segments(sidecar.trail_dir)[1].name.split(".")[0])
+    sink = tmp_path / "out.jsonl"
+    sidecar.write_config(sinks=[{"name": "out", "type": "file", "path": str(sink)}])
+    disk.set("read *0000001.jsonl EIO")
+    sidecar.start()
+
+    def is_done():
+        sidecar.signal(signal.SIGUSR1)  # ends the pause before the next try
+        return sidecar.metric("keytrail_sink_lag_events", sink="out") == 0
+
+    wait_for(is_done, "the sink")
+    assert json.loads(sink.read_text().splitlines()[0])["trail"]["seq"] == second
+    told, = sidecar.wait_own("keytrail.corrupt")
+    assert (told["details"]["first"], told["details"]["last"]) == (1, second - 1)
+    assert "sink out works again after 10 failures" in sidecar.stderr()
+
+
+def test_what_cannot_be_read_at_the_start_is_damage(keytrail, raw_backend, disk):
+    sidecar = keytrail(raw_backend(ok()), CONFIG, environment=disk.environment)
+    call(sidecar, *DURABLE)
+    disk.set("sync *.jsonl stall")
+    correlation, r = call(sidecar, *ASYNC)
+    assert r.status == 200
+    wait_for(lambda: correlation in segments(sidecar.trail_dir)[0].read_text(), "the write")
+    sidecar.kill()
+    disk.set("read *0000001.jsonl EIO")
+    sidecar.start()
+    told, = sidecar.wait_own("keytrail.corrupt")
+    assert told["details"]["first"] == 1
+    assert sidecar.event(correlation)
+    assert call(sidecar, *DURABLE)[1].status == 200
+
+
 def test_verify_says_that_it_cannot_read(keytrail, raw_backend, disk, signer):
     sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
         "audit": {"sign": {"file": str(signer[0])}}}))
@@ -266,8 +306,7 @@ def test_a_damaged_line_is_put_aside_and_all_else_goes_on(keytrail, raw_backend,
     segment, = segments(sidecar.trail_dir)
     whole = segment.read_bytes()
     segment.write_bytes(whole.replace(sent[2].encode(), b"x" * len(sent[2])))
-    sidecar.write_config(sinks=[{"name": "out", "type": "file", "path": str(sink),
-                                 "start": "earliest"}])
+    sidecar.write_config(sinks=[{"name": "out", "type": "file", "path": str(sink)}])
     sidecar.start()
     corrupt, = sidecar.wait_own("keytrail.corrupt")
     assert corrupt["severity"] == "critical"
