@@ -39,6 +39,9 @@ struct journal_opts {
 	int64_t last_line_ns;
 	/* Lowest number that every sink has acknowledged + 1; called on the journal thread. */
 	uint64_t (*keep_seq)(void *arg);
+	/* Up to which number these may go now; asked again for the others.  NULL: all.  Called on the
+	 * journal thread. */
+	uint64_t (*settled)(void *arg, uint64_t first, uint64_t last);
 	void *keep_arg;
 	/* The durable number has moved: wake the sinks.  Called on the journal thread. */
 	void (*durable)(void *arg, uint64_t seq);

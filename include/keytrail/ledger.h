@@ -48,8 +48,12 @@ struct slice ledger_signed_note(const struct ledger *l); /* until the first sign
 struct slice ledger_rotation(const struct ledger *l);
 /* Highest number that the last checkpoint covers (any thread). */
 uint64_t ledger_covered(const struct ledger *l);
-/* Lines from here on are not signed yet and must not expire (any thread). */
+/* Lines from here on must not expire: they are not signed yet, or their tile is not full (any
+ * thread). */
 uint64_t ledger_keep_seq(struct ledger *l);
+/* Lines below that, first to last, are to expire.  The highest whose tile is durable, so that the tree
+ * can be made without the line; the thread sees to the others: ask again (one thread). */
+uint64_t ledger_settled(struct ledger *l, uint64_t first, uint64_t last);
 /* "signed by <name>+<id>". */
 void ledger_key_name(const struct ledger *l, char *out, size_t n);
 /* The verifier key. */
@@ -72,7 +76,8 @@ int ledger_begin(struct ledger *l, const struct trail *t, struct err *err);
 /* Why nothing is signed, or "" (any thread). */
 void ledger_refusal(struct ledger *l, char *out, size_t n);
 
-/* The thread's work in steps, for tests: take in what is durable; sign it. */
+/* The thread's work in steps, for tests: sync what is to expire; take in what is durable; sign it. */
+int ledger_settle(struct ledger *l, struct err *err);
 int ledger_advance(struct ledger *l, struct err *err);
 int ledger_sign(struct ledger *l, struct err *err);
 

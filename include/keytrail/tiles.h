@@ -1,9 +1,9 @@
 /*
  * tiles: the files of a tree's hashes, <dir>/tile/<level>/<index>[.p/<width>] (C2SP tlog-tiles).
  *
- * A file is written under another name and renamed, so that no reader meets half of one.  Nothing is
- * synced here: what a power cut takes is made again from the segments.  One writer a directory; any
- * reader.
+ * A file is written under another name and renamed, so that no reader meets half of one.  Only full
+ * tiles of level 0 are ever synced, by tiles_sync: what a power cut takes of the others is made again
+ * from those and from the segments.  One writer a directory; any reader.
  */
 #ifndef KEYTRAIL_TILES_H
 #define KEYTRAIL_TILES_H
@@ -26,6 +26,9 @@ int tiles_read(void *arg, unsigned level, uint64_t index, unsigned width, struct
 /* The partial ones go once the full one is there. */
 int tiles_write(const struct tiles *t, unsigned level, uint64_t index, unsigned width,
     const struct merkle_hash *hashes, struct err *err);
+
+/* Make durable, names included, the full tiles of level 0 that a tree of size `since` did not have. */
+int tiles_sync(const struct tiles *t, uint64_t since, uint64_t size, struct err *err);
 
 /* ---- a tree that grows, and its files with it ---- */
 

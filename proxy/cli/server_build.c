@@ -196,6 +196,14 @@ keep_seq(void *arg)
 	return sinks < unsigned_ ? sinks : unsigned_;
 }
 
+static uint64_t
+settled(void *arg, uint64_t first, uint64_t last)
+{
+	struct server *s = arg;
+
+	return s->ledger != NULL ? ledger_settled(s->ledger, first, last) : last;
+}
+
 static void
 on_durable(void *arg, uint64_t seq)
 {
@@ -233,6 +241,7 @@ open_journal(struct server *s, struct err *err)
 		.max_size = a->max_size,
 		.last_line_ns = s->last_line_ns,
 		.keep_seq = keep_seq,
+		.settled = settled,
 		.keep_arg = s,
 		.durable = on_durable,
 		.durable_arg = s,

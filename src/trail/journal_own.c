@@ -306,6 +306,22 @@ expired_before(struct journal *j)
 	return now - (int64_t)age * CLOCK_NS_PER_S;
 }
 
+static int
+find_expirable(struct journal *j, int64_t before, uint64_t max_size, uint64_t *first,
+    uint64_t *last, struct err *err)
+{
+	const struct journal_opts *o = &j->opts;
+	uint64_t keep =
+	    o->keep_seq != NULL ? o->keep_seq(o->keep_arg) : trail_durable_seq(o->trail) + 1;
+
+	if (trail_expirable(o->trail, before, max_size, keep, first, last, err) == -1)
+		return -1;
+	if (*last == 0 || o->settled == NULL)
+		return 0;
+	return trail_expirable(o->trail, before, max_size,
+	    o->settled(o->keep_arg, *first, *last) + 1, first, last, err);
+}
+
 /* Recorded before it is done, and no more is removed than was recorded. */
 int
 journal_expire(struct journal *j)
@@ -313,12 +329,10 @@ journal_expire(struct journal *j)
 	struct trail *t = j->opts.trail;
 	uint64_t max_size = atomic_load_explicit(&j->max_size, memory_order_relaxed);
 	int64_t before = expired_before(j);
-	uint64_t keep, first, last;
+	uint64_t first, last;
 	struct err err;
 
-	keep = j->opts.keep_seq != NULL ? j->opts.keep_seq(j->opts.keep_arg)
-					: trail_durable_seq(t) + 1;
-	if (trail_expirable(t, before, max_size, keep, &first, &last, &err) == -1)
+	if (find_expirable(j, before, max_size, &first, &last, &err) == -1)
 		goto fail;
 	if (last == 0)
 		return 0;

@@ -150,6 +150,56 @@ ledger_sign(struct ledger *l, struct err *err)
 	return rc;
 }
 
+/* ---- what is to expire ---- */
+
+uint64_t
+ledger_keep_seq(struct ledger *l)
+{
+	uint64_t covered = ledger_covered(l);
+
+	if (ledger_is_refused(l))
+		return UINT64_MAX;
+	return covered <= l->base ? covered + 1
+				  : covered - (covered - l->base) % MERKLE_TILE_WIDTH + 1;
+}
+
+uint64_t
+ledger_settled(struct ledger *l, uint64_t first, uint64_t last)
+{
+	uint64_t settled;
+
+	if (ledger_is_refused(l))
+		return last;
+	pthread_mutex_lock(&l->lock);
+	settled = l->settled;
+	l->expiring_first = first;
+	l->expiring_last = last;
+	pthread_mutex_unlock(&l->lock);
+	return settled;
+}
+
+/* Lines of an earlier log have no tiles that count. */
+int
+ledger_settle(struct ledger *l, struct err *err)
+{
+	uint64_t first, last, since, size;
+
+	pthread_mutex_lock(&l->lock);
+	first = l->expiring_first > l->settled ? l->expiring_first : l->settled + 1;
+	last = l->expiring_last;
+	pthread_mutex_unlock(&l->lock);
+	if (last < first)
+		return 0;
+	since = first > l->base ? first - 1 - l->base : 0;
+	size = last > l->base ? last - l->base + MERKLE_TILE_WIDTH - 1 : 0;
+	if (tiles_sync(&l->files, since, size, err) == -1)
+		return -1;
+	pthread_mutex_lock(&l->lock);
+	l->settled = last;
+	pthread_mutex_unlock(&l->lock);
+	return 0;
+}
+
 /* ---- the thread ---- */
 
 static bool
@@ -177,6 +227,17 @@ ledger_is_refused(struct ledger *l)
 	return refused;
 }
 
+static int
+sign_what_is_due(struct ledger *l, int64_t now, bool last, struct err *err)
+{
+	if (ledger_advance(l, err) == -1)
+		return -1;
+	if (last ? l->tree.size == l->last.size : !is_due(l, now))
+		return 0;
+	l->signed_ns = now;
+	return ledger_sign(l, err);
+}
+
 static void
 work(struct ledger *l, bool last)
 {
@@ -185,15 +246,13 @@ work(struct ledger *l, bool last)
 
 	if (ledger_is_refused(l) || (!last && now < l->retry_ns))
 		return;
-	if (ledger_advance(l, &err) == 0) {
-		if (last ? l->tree.size == l->last.size : !is_due(l, now))
-			return;
-		l->signed_ns = now;
-		if (ledger_sign(l, &err) == 0)
-			return;
-	}
+	if (sign_what_is_due(l, now, last, &err) == -1)
+		log_error(l->opts.log, "not_signed", "%s", err.msg);
+	else if (ledger_settle(l, &err) == -1)
+		log_error(l->opts.log, "nothing_expires", "%s", err.msg);
+	else
+		return;
 	l->retry_ns = now + RETRY_NS;
-	log_error(l->opts.log, "not_signed", "%s", err.msg);
 }
 
 /* True when it is time to stop. */
@@ -258,12 +317,6 @@ ledger_stop(struct ledger *l)
 	pthread_mutex_unlock(&l->lock);
 	pthread_join(l->thread, NULL);
 	l->running = false;
-}
-
-uint64_t
-ledger_keep_seq(struct ledger *l)
-{
-	return ledger_is_refused(l) ? UINT64_MAX : ledger_covered(l) + 1;
 }
 
 void

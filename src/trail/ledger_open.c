@@ -189,34 +189,63 @@ is_signed(const struct ledger *l)
 	return l->tree.size == l->last.size && merkle_equal(&root, &l->last.root);
 }
 
-/* From all tiles of level 0; those above are made good. */
 static int
-load_leaves(struct ledger *l, struct err *err)
+load_tile(struct ledger *l, unsigned width, struct err *err)
 {
 	struct merkle_hash row[MERKLE_TILE_WIDTH];
-	uint64_t size = l->last.size;
 
+	if (tiles_read(&l->files, 0, l->tree.size / MERKLE_TILE_WIDTH, width, row, err) == -1)
+		return -1;
+	for (unsigned i = 0; i < width; i++)
+		if (tiles_tree_append(&l->tree, &l->files, TILES_REPAIR, &row[i], err) == -1)
+			return -1;
+	return 0;
+}
+
+/* So many leaves from the tiles of level 0; those above are made good. */
+static int
+load_leaves(struct ledger *l, uint64_t size, struct err *err)
+{
 	l->tree.size = 0;
 	while (l->tree.size < size) {
 		uint64_t left = size - l->tree.size;
-		unsigned width = left < MERKLE_TILE_WIDTH ? (unsigned)left : MERKLE_TILE_WIDTH;
 
-		if (tiles_read(&l->files, 0, l->tree.size / MERKLE_TILE_WIDTH, width, row, err) ==
-		    -1)
+		if (load_tile(l, left < MERKLE_TILE_WIDTH ? (unsigned)left : MERKLE_TILE_WIDTH,
+			err) == -1)
 			return -1;
-		for (unsigned i = 0; i < width; i++)
-			if (tiles_tree_append(&l->tree, &l->files, TILES_REPAIR, &row[i], err) ==
-			    -1)
-				return -1;
 	}
 	return 0;
 }
 
+/* How many leaves, whole tiles of them, only the tiles have: the lines have expired. */
+static int
+count_expired(struct ledger *l, uint64_t *n, struct err *err)
+{
+	struct trail_reader *r;
+	struct slice line;
+	uint64_t seq;
+	int rc;
+
+	*n = 0;
+	if (trail_reader_open(l->dir, l->base + 1, &r, err) == -1)
+		return -1;
+	if ((rc = trail_reader_next(r, &line, &seq, err)) == 1 && seq <= l->base + l->last.size)
+		*n = (seq - 1 - l->base + MERKLE_TILE_WIDTH - 1) / MERKLE_TILE_WIDTH *
+		     MERKLE_TILE_WIDTH;
+	trail_reader_close(r);
+	return rc == -1 ? -1 : 0;
+}
+
+/* As it can be after a power cut: only the tiles of what has expired are certain to be there. */
 static int
 load_lines(struct ledger *l, enum tiles_policy policy, struct err *err)
 {
-	l->tree.size = 0;
+	uint64_t expired;
+
 	ledger_drop_reader(l);
+	if (count_expired(l, &expired, err) == -1 ||
+	    load_leaves(l, expired < l->last.size ? expired : l->last.size, err) == -1)
+		return -1;
 	return ledger_take_lines(l, policy, l->last.size, err);
 }
 
@@ -226,7 +255,7 @@ load_signed(struct ledger *l, bool clean, struct err *err)
 {
 	if (clean && tiles_tree_load(&l->tree, &l->files, l->last.size, err) == 0 && is_signed(l))
 		return 0;
-	if (load_leaves(l, err) == 0 && is_signed(l))
+	if (load_leaves(l, l->last.size, err) == 0 && is_signed(l))
 		return tiles_tree_write_edge(&l->tree, &l->files, 0, err);
 	if (load_lines(l, TILES_NONE, err) == -1)
 		return -1;

@@ -126,6 +126,52 @@ tiles_write(const struct tiles *t, unsigned level, uint64_t index, unsigned widt
 	return 0;
 }
 
+static int
+sync_path(int dirfd, const char *path, struct err *err)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int rc = fd == -1 ? -1 : fsync(fd);
+
+	if (rc == -1)
+		err_set_errno(err, "sync %s", path);
+	if (fd != -1)
+		close(fd);
+	return rc;
+}
+
+/* The folder, and those above it. */
+static int
+sync_folders(int dirfd, char *path, struct err *err)
+{
+	char *slash;
+
+	while (sync_path(dirfd, path, err) == 0) {
+		if ((slash = strrchr(path, '/')) == NULL)
+			return sync_path(dirfd, ".", err);
+		*slash = '\0';
+	}
+	return -1;
+}
+
+int
+tiles_sync(const struct tiles *t, uint64_t since, uint64_t size, struct err *err)
+{
+	uint64_t end = size / MERKLE_TILE_WIDTH;
+	char path[TILES_PATH_MAX];
+
+	for (uint64_t i = since / MERKLE_TILE_WIDTH; i < end; i++) {
+		tiles_path(0, i, MERKLE_TILE_WIDTH, path);
+		if (sync_path(t->dirfd, path, err) == -1)
+			return -1;
+		if ((i + 1) % 1000 != 0 && i + 1 != end) /* the next one is in the same folder */
+			continue;
+		*strrchr(path, '/') = '\0';
+		if (sync_folders(t->dirfd, path, err) == -1)
+			return -1;
+	}
+	return 0;
+}
+
 /* ---- a tree that grows ---- */
 
 static unsigned

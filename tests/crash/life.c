@@ -234,12 +234,19 @@ keep_seq(void *arg)
 	return ledger_keep_seq(((struct life *)arg)->ledger);
 }
 
+static uint64_t
+settled(void *arg, uint64_t first, uint64_t last)
+{
+	return ledger_settled(((struct life *)arg)->ledger, first, last);
+}
+
 /* The ledger's thread signs once a second at most: too seldom for so short a life. */
 static void
 sign(struct life *l, unsigned each)
 {
 	struct err err;
 
+	need(ledger_settle(l->ledger, &err) == 0, &err);
 	if (trail_durable_seq(l->trail) < ledger_covered(l->ledger) + each)
 		return;
 	need(ledger_advance(l->ledger, &err) == 0 && ledger_sign(l->ledger, &err) == 0, &err);
@@ -262,6 +269,7 @@ open_all(struct life *l, const char *dir, struct slice key, size_t ring_size, ui
 		.retention_s = 1000000,
 		.max_size = max_size,
 		.keep_seq = keep_seq,
+		.settled = settled,
 		.keep_arg = l,
 		.durable = on_durable,
 		.durable_arg = l,

@@ -598,6 +598,38 @@ the_thread_signs_when_it_is_time_and_at_the_stop(void **state)
 	assert_true(atomic_load(&f->told) <= 8);
 }
 
+/* Of the tiles those that were not synced are gone: of their lines none has expired. */
+static void
+lines_expire_when_their_tiles_are_durable(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first, last;
+
+	open_well(f);
+	for (unsigned i = 0; i < 20; i++)
+		append(f, 50, "test");
+	assert_int_equal(ledger_keep_seq(f->l), 1);
+	sign(f);
+	assert_int_equal(ledger_keep_seq(f->l), 769);
+	assert_int_equal(trail_expirable(f->t, INT64_MAX, 0, 512, &first, &last, &f->err), 0);
+	assert_in_range(last, 257, 511);
+	assert_int_equal(ledger_settled(f->l, first, last), 0);
+	assert_int_equal(ledger_settle(f->l, &f->err), 0);
+	assert_int_equal(ledger_settled(f->l, first, last), last);
+	assert_int_equal(trail_expire(f->t, INT64_MAX, 0, last + 1, &first, &last, &f->err), 0);
+	close_all(f, false);
+	assert_int_equal(unlink(path_of(f, "tile/0/002")), 0);
+	assert_int_equal(unlink(path_of(f, "tile/0/003.p/232")), 0);
+	assert_int_equal(unlink(path_of(f, "tile/1/000.p/3")), 0);
+	open_well(f);
+	append(f, 1, "test");
+	sign(f);
+	assert_int_equal(access(path_of(f, "tile/0/002"), F_OK), 0);
+	close_all(f, false);
+	assert_int_equal(unlink(path_of(f, "tile/0/001")), 0);
+	assert_int_equal(open_all(f), -1);
+}
+
 static double
 cpu_ns(void)
 {
@@ -665,6 +697,7 @@ main(void)
 		TEST(nothing_is_signed_for_another_log),
 		TEST(nothing_is_signed_anew_where_a_checkpoint_is_gone),
 		TEST(the_thread_signs_when_it_is_time_and_at_the_stop),
+		TEST(lines_expire_when_their_tiles_are_durable),
 		TEST(cost_of_a_line),
 	};
 
