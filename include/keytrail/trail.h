@@ -56,7 +56,8 @@ struct trail_recovery {
 	bool clean;	 /* the previous run ended by TERM */
 	bool state_lost; /* the state page was gone or damaged: a new log was begun */
 	char previous_boot[TRAIL_ID_SIZE]; /* "" when new */
-	uint64_t torn_bytes;		   /* cut from the end, kept in <segment>.torn */
+	uint64_t torn_bytes;		   /* never promised; kept in <segment>.torn */
+	uint64_t torn_first, torn_last;	   /* numbers among them that valid lines follow; or 0 */
 	uint64_t from_rings;		   /* events that only the rings held */
 	uint64_t from_slots;		   /* calls in flight whose outcome nobody knows */
 	uint64_t intents_closed;	   /* the same, known from their intents only */

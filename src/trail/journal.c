@@ -599,7 +599,8 @@ was_told(const struct journal *j, uint64_t first, uint64_t last)
 {
 	const struct trail_recovery *r = &j->recovery;
 
-	if (first >= r->corrupt_first && last <= r->corrupt_last)
+	if ((first >= r->corrupt_first && last <= r->corrupt_last) ||
+	    (first >= r->torn_first && last <= r->torn_last))
 		return true;
 	for (size_t i = 0; i < TOLD_MAX; i++)
 		if (j->told[i].first == first && j->told[i].last == last)

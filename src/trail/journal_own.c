@@ -138,6 +138,8 @@ journal_record_recovery(struct journal *j)
 			NUMBER("intentsClosed", r->intents_closed),
 			STRING("previousBoot", r->previous_boot),
 			NUMBER("tornBytes", r->torn_bytes),
+			NUMBER("tornFirst", r->torn_first),
+			NUMBER("tornLast", r->torn_last),
 		};
 		struct event_self ev = {
 			.action = "keytrail.recover",
@@ -145,7 +147,7 @@ journal_record_recovery(struct journal *j)
 			.outcome = EVENT_SUCCESS,
 			.message = "keytrail: recovered after an unclean stop",
 			.details = details,
-			.ndetails = COUNT(details),
+			.ndetails = COUNT(details) - (r->torn_last > 0 ? 0 : 2),
 		};
 
 		record(j, &ev);

@@ -1,6 +1,6 @@
 /*
- * Recovery.  First the segments from the durable one on are read whole, and what is torn is cut;
- * then what only the rings held is appended.
+ * Recovery.  First the segments from the durable one on are read whole, and what is torn is cut, or
+ * stepped over where lines follow; then what only the rings held is appended.
  */
 #include "keytrail/fault.h"
 #include "trail_internal.h"
@@ -21,10 +21,12 @@ struct bad {
 struct scan {
 	struct trail *t;
 	struct trail_mark before; /* the durable mark as found */
+	bool cut;		  /* the run before did not end well */
 	struct trail_recovery *rec;
 	struct trail_cursor c;
 	uint64_t expect;   /* the next number */
 	uint64_t line_end; /* of the last good line in this segment */
+	uint64_t promised; /* end of what was, in this segment */
 	bool damaged;
 	/* of the last segment, when all else is done */
 	uint64_t first;
@@ -75,17 +77,33 @@ out:
 	return rc;
 }
 
+/* Numbers from `from` on.  A power cut can tear the middle of what was being written, and leave lines
+ * behind it; what was synced, or given on, it leaves alone. */
+static bool
+is_torn(const struct scan *s, const struct bad *bad, uint64_t from)
+{
+	return s->cut && bad->at >= s->promised && from > s->t->used;
+}
+
 /* The bytes stay in the segment too, so that a copy that fails loses nothing. */
 static void
-note_corrupt(
+note_damage(
     struct scan *s, int fd, uint64_t first, const struct bad *bad, uint64_t from, uint64_t to)
 {
+	bool torn = is_torn(s, bad, from);
 	struct err err;
 
-	widen(&s->rec->corrupt_first, &s->rec->corrupt_last, from, to < from ? from : to);
-	s->rec->corrupt_lines += bad->lines > 0 ? bad->lines : 1;
+	if (to < from)
+		to = from;
 	s->damaged = true;
-	copy_aside(s, fd, first, ".corrupt", bad->at, bad->end, &err);
+	copy_aside(s, fd, first, torn ? ".torn" : ".corrupt", bad->at, bad->end, &err);
+	if (torn) {
+		widen(&s->rec->torn_first, &s->rec->torn_last, from, to);
+		s->rec->torn_bytes += bad->end - bad->at;
+	} else {
+		widen(&s->rec->corrupt_first, &s->rec->corrupt_last, from, to);
+		s->rec->corrupt_lines += bad->lines > 0 ? bad->lines : 1;
+	}
 }
 
 static void
@@ -115,7 +133,7 @@ end_sealed(struct scan *s, int fd, uint64_t first, uint64_t end, const struct ba
 	if (s->expect >= end)
 		return;
 	if (bad->at < bad->end)
-		note_corrupt(s, fd, first, bad, s->expect, end - 1);
+		note_damage(s, fd, first, bad, s->expect, end - 1);
 	else
 		note_missing(s, s->expect, end - 1);
 	s->expect = end;
@@ -125,14 +143,14 @@ end_sealed(struct scan *s, int fd, uint64_t first, uint64_t end, const struct ba
 static void
 end_last(struct scan *s, int fd, uint64_t first, struct bad *bad)
 {
-	uint64_t mark = first == s->before.segment ? s->before.offset : 0;
+	uint64_t mark = s->promised;
 	struct err err;
 
 	s->first = first;
 	if (bad->at < bad->end && bad->at < mark) {
 		struct bad old = { bad->at, bad->end < mark ? bad->end : mark, bad->lines };
 
-		note_corrupt(s, fd, first, &old, s->expect, s->before.seq);
+		note_damage(s, fd, first, &old, s->expect, s->before.seq);
 		if (s->before.seq >= s->expect)
 			s->expect = s->before.seq + 1;
 		bad->at = s->line_end = old.end;
@@ -158,7 +176,7 @@ scan_lines(struct scan *s, int fd, uint64_t first, uint64_t end, struct bad *bad
 			continue;
 		}
 		if (bad->at < bad->end)
-			note_corrupt(s, fd, first, bad, s->expect, m.seq - 1);
+			note_damage(s, fd, first, bad, s->expect, m.seq - 1);
 		else if (m.seq > s->expect)
 			note_missing(s, s->expect, m.seq - 1);
 		*bad = (struct bad){ 0 };
@@ -212,6 +230,7 @@ scan_segment(struct scan *s, uint64_t first, uint64_t end, struct err *err)
 		note_missing(s, s->expect, first - 1);
 	s->expect = first;
 	s->line_end = 0;
+	s->promised = end == TRAIL_SEQ_END ? durable : (uint64_t)st.st_size;
 	trail_cursor_set(&s->c, fd, 0, (uint64_t)st.st_size);
 	if (scan_lines(s, fd, first, end, &bad, err) == -1)
 		goto out;
@@ -309,6 +328,7 @@ trail_recover(struct trail *t, const struct trail_state_info *before, struct err
 
 	if (before->valid && before->mark.seq < TRAIL_NAME_END)
 		s.before = before->mark;
+	s.cut = before->valid && !before->clean;
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return -1;
 	if (trail_cursor_init(&s.c, err) == -1)

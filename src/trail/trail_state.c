@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define MAGIC	  "KTSTATE\n"
-#define VERSION	  3
+#define VERSION	  4
 #define PAGE	  4096
 #define SECTOR	  512
 #define TRIES_MAX 1000

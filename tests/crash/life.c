@@ -337,9 +337,10 @@ tell(const char *dir, const struct life *l)
 	int rc;
 
 	printf("{\"new\":%d,\"clean\":%d,\"rings\":%" PRIu64 ",\"cut\":%" PRIu64
-	       ",\"corrupt\":[%" PRIu64 ",%" PRIu64 "],\"missing\":[%" PRIu64 ",%" PRIu64 "]}\n",
+	       ",\"corrupt\":[%" PRIu64 ",%" PRIu64 "],\"torn\":[%" PRIu64 ",%" PRIu64
+	       "],\"missing\":[%" PRIu64 ",%" PRIu64 "]}\n",
 	    r->new_log, r->clean, r->from_rings, r->rings_cut, r->corrupt_first, r->corrupt_last,
-	    r->missing_first, r->missing_last);
+	    r->torn_first, r->torn_last, r->missing_first, r->missing_last);
 	need(trail_reader_open(dir, 0, &reader, &err) == 0, &err);
 	while ((rc = trail_reader_next(reader, &line, &seq, &err)) == 1)
 		printf("%.*s\n", (int)line.n, line.p);

@@ -157,12 +157,11 @@ class World:
         own = [e for e in map(json.loads, lines) if e["action"].startswith("keytrail.")]
         said = [e for e in own if e["trail"]["boot"] == own[-1]["trail"]["boot"]] if own else []
         said = [e["action"] for e in said if e["action"] != "keytrail.checkpoint"]
-        corrupt = found["corrupt"][1] > 0
-        assert found["new"] or found["clean"] or \
-            said == ["keytrail.recover"] + corrupt * ["keytrail.corrupt"], said
-        assert found["missing"] == [0, 0] and found["cut"] == 0, f"no tampering: {found}"
-        assert not corrupt or found["corrupt"][0] > self.durable
-        tally["torn in the middle"] += corrupt
+        assert found["new"] or found["clean"] or said == ["keytrail.recover"], said
+        assert found["missing"] == found["corrupt"] == [0, 0] and found["cut"] == 0, found
+        torn = found["torn"][1] > 0
+        assert not torn or found["torn"][0] > self.durable
+        tally["torn in the middle"] += torn
 
 
 class Study:

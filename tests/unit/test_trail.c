@@ -25,6 +25,8 @@ struct fixture {
 	struct trail *t;
 	struct trail_recovery rec;
 	struct err err;
+	const char *signed_log; /* or NULL */
+	uint64_t signed_size;
 };
 
 static int
@@ -52,9 +54,13 @@ teardown(void **state)
 static int
 try_open(struct fixture *f, const struct trail_io *io)
 {
-	struct trail_opts opts = {
-		.dir = f->dir, .create = true, .segment_size = SEGMENT, .room = 0, .io = io
-	};
+	struct trail_opts opts = { .dir = f->dir,
+		.create = true,
+		.segment_size = SEGMENT,
+		.room = 0,
+		.io = io,
+		.signed_log = f->signed_log,
+		.signed_size = f->signed_size };
 
 	f->t = NULL;
 	return trail_open(&opts, &f->t, &f->rec, &f->err);
@@ -714,6 +720,73 @@ a_corrupt_line_costs_no_other(void **state)
 		write_file(segment_path(f, 1), whole, n);
 		write_file(path_of(f, "state"), state_page, sizeof(state_page));
 	}
+}
+
+/* Of five durable lines the third is damaged, and the state page is the one after the second. */
+static void
+damage_beyond_the_mark(struct fixture *f, bool clean)
+{
+	char page[4096];
+	long line;
+
+	open_trail(f);
+	append_durable(f, 2);
+	close_trail(f, clean);
+	read_file(path_of(f, "state"), page, sizeof(page));
+	line = file_size(segment_path(f, 1));
+	open_trail(f);
+	append_durable(f, 3);
+	close_trail(f, false);
+	flip_byte(segment_path(f, 1), line + 20);
+	write_file(path_of(f, "state"), page, sizeof(page));
+}
+
+static void
+a_batch_torn_in_the_middle_costs_no_other(void **state)
+{
+	struct fixture *f = *state;
+	char aside[512];
+
+	damage_beyond_the_mark(f, false);
+	open_trail(f);
+	assert_int_equal(f->rec.corrupt_lines + f->rec.missing_last, 0);
+	assert_int_equal(f->rec.torn_first, 3);
+	assert_int_equal(f->rec.torn_last, 3);
+	assert_int_equal(
+	    read_file(path_of(f, "00000000000000000001.jsonl.torn"), aside, sizeof(aside)),
+	    f->rec.torn_bytes);
+	append_durable(f, 1);
+	assert_int_equal(trail_last_seq(f->t), 6);
+	assert_int_equal(read_all(f, 0).n, 5);
+	close_trail(f, false);
+	open_trail(f);
+	assert_int_equal(f->rec.torn_last, 0);
+}
+
+static void
+a_clean_stop_leaves_nothing_torn(void **state)
+{
+	struct fixture *f = *state;
+
+	damage_beyond_the_mark(f, true);
+	open_trail(f);
+	assert_int_equal(f->rec.corrupt_first, 3);
+	assert_int_equal(f->rec.torn_last, 0);
+}
+
+static void
+what_was_signed_is_not_torn(void **state)
+{
+	struct fixture *f = *state;
+	char log[TRAIL_ID_SIZE];
+
+	damage_beyond_the_mark(f, false);
+	log[read_file(path_of(f, "log"), log, TRAIL_ID_SIZE - 1)] = '\0';
+	f->signed_log = log;
+	f->signed_size = 3;
+	open_trail(f);
+	assert_int_equal(f->rec.corrupt_first, 3);
+	assert_int_equal(f->rec.torn_last, 0);
 }
 
 static void
@@ -1637,6 +1710,9 @@ main(void)
 		TEST(the_log_file_is_made_again_from_the_state),
 		TEST(a_torn_tail_is_kept_aside_and_cut),
 		TEST(a_corrupt_line_costs_no_other),
+		TEST(a_batch_torn_in_the_middle_costs_no_other),
+		TEST(a_clean_stop_leaves_nothing_torn),
+		TEST(what_was_signed_is_not_torn),
 		TEST(the_last_durable_line_is_corrupt_and_not_torn),
 		TEST(durable_lines_that_are_gone_are_missed),
 		TEST(findings_stay_until_they_are_recorded),
