@@ -314,7 +314,7 @@ bench-quick: ## the same in under two minutes
 
 C_FILES = $(sort $(wildcard include/keytrail/*.h src/*/*.[ch] proxy/*.[ch] proxy/*/*.[ch] \
           tests/*/*.[ch]))
-CHECKED := $(LIB_SRC) $(PROXY_SRC) $(KMS_SRC) $(LOAD_SRC) $(WIRE_SRC)
+CHECKED := $(LIB_SRC) $(PROXY_SRC) $(KMS_SRC) $(LOAD_SRC) $(WIRE_SRC) $(wildcard tests/crash/*.c)
 
 run-check: check-format check-tree check-lint tidy analyze cppcheck
 	+@$(CLANG_ADDRESS) unit
