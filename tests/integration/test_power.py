@@ -7,6 +7,7 @@ with what the world outside knew at the cut.  KEYTRAIL_POWER_STATES says how man
 """
 
 import collections
+import functools
 import itertools
 import json
 import os
@@ -19,7 +20,7 @@ import time
 
 import pytest
 
-from support import BUILD, KEYTRAIL, PATIENCE, ROOT, SANITIZED
+from support import BUILD, KEYTRAIL, PATIENCE, ROOT, SANITIZED, crc32c
 
 sys.path.insert(0, str(ROOT / "tests" / "crash"))
 import disk  # noqa: E402
@@ -28,7 +29,8 @@ STATES = int(os.environ.get("KEYTRAIL_POWER_STATES", "120"))
 SEED = int(os.environ.get("KEYTRAIL_POWER_SEED", time.time_ns() % 10**6))
 LIFE, RECORDER = BUILD / "crash" / "life", BUILD / "crash" / "record.so"
 SEGMENT = re.compile(r"\d{20}\.jsonl")
-NUMBER = re.compile(rb'"seq":(\d+),"sum":"[0-9a-f]{8}"}}$')
+NUMBER = re.compile(rb',"seq":(\d+),"sum":"[0-9a-f]{8}"}}$')
+SUM = re.compile(rb'(.*),"sum":"([0-9a-f]{8})"}}')
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="the recorder stands where the sanitizer does")
 
@@ -75,10 +77,17 @@ def closings_and_intents(lines):
     return closings, intents
 
 
+@functools.lru_cache(maxsize=10000)
+def number_of(line):
+    """None: it is no line of the log, or a torn one."""
+    m, s = NUMBER.search(line), SUM.fullmatch(line)
+    return int(m[1]) if m and s and crc32c(s[1]) == int(s[2], 16) else None
+
+
 def numbered(data):
     """The lines of a segment by number."""
-    found = ((NUMBER.search(line), line) for line in data.split(b"\n"))
-    return {int(m[1]): line for m, line in found if m}
+    found = ((number_of(line), line) for line in data.split(b"\n"))
+    return {n: line for n, line in found if n is not None}
 
 
 class World:
