@@ -34,10 +34,10 @@ struct conn {
 	size_t lingered;
 	bool ended; /* lingering: close_notify and FIN are sent */
 	struct origin peer;
-	struct peer *source;  /* NULL: a trusted network's */
-	int64_t born;	      /* monotonic ns */
-	struct slice subject; /* of the client's certificate */
-	char subject_text[SUBJECT_MAX];
+	struct peer *source; /* NULL: a trusted network's */
+	int64_t born;	     /* monotonic ns */
+	char *subject_text;  /* owned; NULL without a client certificate, as most are */
+	struct slice subject;
 	struct worker_reap resume, reap;
 	bool resuming;
 	struct worker_turn turn; /* CONN_HANDSHAKE */
@@ -59,6 +59,7 @@ free_conn(void *arg)
 	struct conn *c = arg;
 
 	buf_fini(&c->in);
+	free(c->subject_text);
 	free(c);
 }
 
@@ -301,6 +302,22 @@ handshake_failed(struct conn *c, enum tls_failure why)
 	worker_count_refusal(c->worker, refusals[why], source);
 }
 
+/* -1 when memory is short: whoever was identified may not go on as nobody. */
+static int
+remember_subject(struct conn *c)
+{
+	char text[SUBJECT_MAX];
+	size_t n = tls_peer_name(c->stream.ssl, text, sizeof(text));
+
+	if (n == 0)
+		return 0;
+	if ((c->subject_text = malloc(n)) == NULL)
+		return -1;
+	memcpy(c->subject_text, text, n);
+	c->subject = (struct slice){ c->subject_text, n };
+	return 0;
+}
+
 static void
 handshake(void *arg)
 {
@@ -319,8 +336,10 @@ handshake(void *arg)
 	}
 	if (c->stream.ssl != NULL) {
 		metrics_add(m, METRIC_HANDSHAKES, SSL_session_reused(c->stream.ssl) ? 1 : 0, 1);
-		c->subject = (struct slice){ c->subject_text,
-			tls_peer_name(c->stream.ssl, c->subject_text, sizeof(c->subject_text)) };
+		if (remember_subject(c) == -1) {
+			close_conn(c);
+			return;
+		}
 	}
 	c->state = CONN_IDLE;
 	read_head(c);

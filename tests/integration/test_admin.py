@@ -1,5 +1,6 @@
 """The metrics and admin listeners of a running sidecar, read by other people's parsers."""
 
+import contextlib
 import json
 import subprocess
 import urllib.error
@@ -7,6 +8,7 @@ import urllib.error
 import prometheus_client.openmetrics.parser as openmetrics
 import pytest
 
+import http1
 from backend import ok
 from support import new_id, wait_for
 
@@ -89,3 +91,15 @@ def test_details_are_not_on_the_metrics_listener(busy):
     with pytest.raises(urllib.error.HTTPError) as refused:
         busy.fetch("metrics", "/status")
     assert refused.value.code == 404
+
+
+def test_who_asks_nothing_is_sent_away(keytrail, raw_backend):
+    """After 5 seconds, on either listener; others are answered meanwhile."""
+    sidecar = keytrail(raw_backend(ok()))
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(http1.Client(sidecar.ports[listener]))
+                  for listener in ("metrics", "admin") for _ in range(50)]
+        for c in silent[::2]:
+            c.send(b"GET /livez HTTP/1.1\r\nHo")
+        assert sidecar.fetch("metrics", "/livez") and sidecar.fetch("admin", "/livez")
+        assert not any(b" 200 " in c.rest() for c in silent)
