@@ -286,7 +286,8 @@ def check_answers(cases):
             assert not case.got.endswith(b"hello"), case
 
 
-SHORT = {"head": "700ms", "body": "700ms", "answer": "700ms", "idle": "700ms", "handshake": "10s",
+# Well above what a loaded machine needs for the next step of hundreds of peers.
+SHORT = {"head": "2s", "body": "2s", "answer": "2s", "idle": "4s", "handshake": "10s",
          "connect": "10s"}
 
 
