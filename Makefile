@@ -145,7 +145,7 @@ $B/faults/%.o: %.c $B/flags
 	$(call say,CC,$@)
 	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) -c -o $@ $<
 
-# To be preloaded: a disk that fails as a test wants it.
+# To be preloaded: a disk, a clock, an allocator that fail as a test wants it.
 $B/faults/%.so: tests/faults/%.c $B/flags
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
@@ -234,8 +234,9 @@ unit: $(UNIT) ## unit tests (SAN=address|thread, CC=clang)
 	@$(PYTHON) tests/run-unit $(UNIT)
 
 CRASH := $B/crash/record.so $B/crash/life
+PRELOADED := $(patsubst tests/faults/%.c,$B/faults/%.so,$(wildcard tests/faults/*.c))
 
-integration: programs $(CRASH) $B/keytrail-faults $B/faults/shim.so $B/faults/clock.so $B/faults/turns.so $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
+integration: programs $(CRASH) $B/keytrail-faults $(PRELOADED) $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) tests/integration
 

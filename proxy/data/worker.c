@@ -177,8 +177,8 @@ on_reap(evutil_socket_t fd, short what, void *arg)
 		r->reap(r->arg);
 	}
 	t->reaping = false;
-	if (!STAILQ_EMPTY(&t->reaps))
-		evtimer_add(&t->reap_event, &at_once);
+	if (!STAILQ_EMPTY(&t->reaps) && evtimer_add(&t->reap_event, &at_once) == -1)
+		event_active(&t->reap_event, EV_TIMEOUT, 0);
 }
 
 static void
@@ -351,7 +351,7 @@ void
 worker_connection_gone(struct worker *w)
 {
 	if (w->draining && w->nconns == 0)
-		event_base_loopexit(w->base, NULL);
+		event_base_loopbreak(w->base); /* loopexit allocates; what is left is reaped */
 }
 
 static void
@@ -374,7 +374,8 @@ drain(struct worker *w)
 		tv = (struct timeval){ left / CLOCK_NS_PER_S, left % CLOCK_NS_PER_S / 1000 };
 	w->draining = true;
 	w->hooks->drain(w);
-	evtimer_add(&w->thread->drain_timer, &tv);
+	if (evtimer_add(&w->thread->drain_timer, &tv) == -1)
+		w->hooks->abort(w);
 	worker_connection_gone(w);
 }
 
