@@ -37,6 +37,20 @@ flush_log(evutil_socket_t fd, short what, void *arg)
 
 static const struct timeval chronicle_retry = { 0, 100000 };
 
+/* After a start that the trail could not take. */
+static bool
+follow_start(struct server *s)
+{
+	struct err err;
+
+	if (!chronicle_wait(&s->chronicle, s->chronicle.last, 0))
+		return false;
+	s->start_waits = server_follow_start(s, &err) == -1;
+	if (s->start_waits)
+		log_error(s->log, "start_failed", "%s", err.msg);
+	return !s->start_waits;
+}
+
 static void
 flush_chronicle(evutil_socket_t fd, short what, void *arg)
 {
@@ -44,7 +58,7 @@ flush_chronicle(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (!chronicle_flush(&s->chronicle))
+	if (!chronicle_flush(&s->chronicle) || (s->start_waits && !follow_start(s)))
 		evtimer_add(&s->chronicle_retry, &chronicle_retry);
 }
 

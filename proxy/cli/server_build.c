@@ -4,6 +4,8 @@
 #include "keytrail/base64.h"
 #include "keytrail/clock.h"
 
+#include <event2/event.h>
+
 #include <limits.h>
 #include <llhttp.h>
 #include <openssl/crypto.h>
@@ -422,30 +424,44 @@ announce(struct server *s)
 	    s->nworkers, s->config->audit.trail);
 }
 
+int
+server_follow_start(struct server *s, struct err *err)
+{
+	if (trail_save_retention(s->trail, &s->retention, err) == -1)
+		return -1;
+	record_findings(s);
+	return start_ledger(s, err);
+}
+
+/* Where the trail cannot take it, all else goes on and it waits in main's ring (server.c). */
+static int
+await_start(struct server *s, uint64_t position, struct err *err)
+{
+	char why[128];
+
+	if (chronicle_wait(&s->chronicle, position, START_WAIT_MS))
+		return server_follow_start(s, err);
+	journal_health(s->journal, why, sizeof(why));
+	log_error(s->log, "start_waits", "%s: keytrail.start is not durable yet: %s",
+	    s->config->audit.trail, why[0] != '\0' ? why : "the disk is slow");
+	s->start_waits = true;
+	event_active(&s->chronicle_retry, 0, 0);
+	return 0;
+}
+
 static int
 start(struct server *s, struct err *err)
 {
-	char why[128];
 	uint64_t position;
 
 	if (open_listeners(s, err) == -1)
 		return -1;
 	/* Before the journal: what it removes at once is removed under what this start says. */
 	position = record_start(s);
-	if (journal_start(s->journal, err) == -1)
+	if (journal_start(s->journal, err) == -1 || await_start(s, position, err) == -1)
 		return -1;
-	if (!chronicle_wait(&s->chronicle, position, START_WAIT_MS)) {
-		journal_health(s->journal, why, sizeof(why));
-		return err_set(err, "%s: keytrail.start did not become durable: %s",
-		    s->config->audit.trail, why[0] != '\0' ? why : "the disk is too slow");
-	}
-	if (trail_save_retention(s->trail, &s->retention, err) == -1)
-		return -1;
-	record_findings(s);
 	server_watch_clock(s);
 	server_watch_files(s);
-	if (start_ledger(s, err) == -1)
-		return -1;
 	for (; s->nstarted < s->nworkers; s->nstarted++)
 		if (worker_start(s->workers[s->nstarted], err) == -1)
 			return -1;

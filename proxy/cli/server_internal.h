@@ -67,6 +67,7 @@ struct server {
 	struct degrade degrade;
 	double degraded_before; /* requests that were counted so before it began */
 	int64_t degraded_until; /* wall clock ns */
+	bool start_waits;	/* keytrail.start is not durable yet */
 	bool stopping;
 	bool drained; /* everything that was accepted is durable */
 };
@@ -74,6 +75,9 @@ struct server {
 /* Build every part in order and start the threads; on failure what was built is torn down by the
  * caller all the same.  SERVER_STOPPED means that it runs. */
 enum server_result server_build(struct server *s, struct err *err);
+
+/* What is done when keytrail.start is durable. */
+int server_follow_start(struct server *s, struct err *err);
 
 /* The workers' rings have a slot for each of so many connections. */
 bool server_has_slots(const struct server *s, unsigned connections);

@@ -15,14 +15,13 @@ static uint64_t
 commit(struct chronicle *c, struct slice line)
 {
 	struct ring *ring = c->losses.ring;
-	uint64_t position;
 
 	if (!ring_claim(ring, line.n))
 		return 0;
 	memcpy(ring_line(ring, line.n), line.p, line.n);
-	position = ring_commit(ring, line.n, line.n, RING_DURABLE | RING_SELF);
+	c->last = ring_commit(ring, line.n, line.n, RING_DURABLE | RING_SELF);
 	journal_kick(c->losses.journal);
-	return position;
+	return c->last;
 }
 
 static bool
@@ -91,7 +90,7 @@ chronicle_wait(const struct chronicle *c, uint64_t position, unsigned ms)
 	struct timespec pause = { 0, 200 * CLOCK_NS_PER_US };
 
 	while (ring_durable(c->losses.ring) < position) {
-		if (clock_mono_ns() > deadline)
+		if (clock_mono_ns() > deadline || ring_state(c->losses.ring) != RING_OK)
 			return false;
 		nanosleep(&pause, NULL);
 	}

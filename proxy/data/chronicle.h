@@ -20,6 +20,7 @@
 struct chronicle {
 	struct tally losses;  /* knows "ring.main", the journal and main's metrics */
 	const char *observer; /* "keytrail/<log id>" */
+	uint64_t last;	      /* position of the last event in the ring, 0: none */
 	unsigned nwaiting;
 	struct {
 		unsigned slot;
@@ -42,8 +43,8 @@ uint64_t chronicle_record(struct chronicle *c, const struct chronicle_entry *e);
 /* Write what found no room, if there is room now.  True: nothing is left. */
 bool chronicle_flush(struct chronicle *c);
 
-/* Wait until that position is durable, at most ms milliseconds: for a start, which no request may
- * precede in the trail. */
+/* Wait until that position is durable, at most ms milliseconds, and while the trail can be written: for
+ * a start, which no request may precede in the trail. */
 bool chronicle_wait(const struct chronicle *c, uint64_t position, unsigned ms);
 
 #endif

@@ -38,13 +38,6 @@ tell(const struct member *m)
 }
 
 static void
-tell_all(struct journal *j)
-{
-	for (size_t i = 0; i < j->nmembers; i++)
-		tell(&j->members[i]);
-}
-
-static void
 set_health(struct journal *j, const char *text)
 {
 	pthread_mutex_lock(&j->lock);
@@ -52,7 +45,24 @@ set_health(struct journal *j, const char *text)
 	pthread_mutex_unlock(&j->lock);
 }
 
-/* Producers see the state in their rings; those that wait for room or for an answer are woken. */
+/* Producers see the state in their rings; those that wait for room or for an answer are woken.  After
+ * a start without room the first ring has it first: its start stands before all else in the trail. */
+static void
+hand_down(struct journal *j)
+{
+	bool first_only = j->state == RING_OK && (j->unrecorded || j->untold);
+
+	for (size_t i = 0; i < (first_only ? 1 : j->nmembers); i++) {
+		struct member *m = &j->members[i];
+
+		if (ring_state(m->ring) == j->state)
+			continue;
+		ring_set_state(m->ring, j->state);
+		if (j->running)
+			tell(m);
+	}
+}
+
 static void
 set_state(struct journal *j, enum ring_state state, const char *why)
 {
@@ -64,10 +74,7 @@ set_state(struct journal *j, enum ring_state state, const char *why)
 	else
 		log_error(j->opts.log, "trail_not_writable", "%s", why);
 	j->state = state;
-	for (size_t i = 0; i < j->nmembers; i++)
-		ring_set_state(j->members[i].ring, state);
-	if (j->running)
-		tell_all(j);
+	hand_down(j);
 }
 
 /* Nothing since the last good sync counts; it is all still in the rings, or in j->own. */
@@ -176,9 +183,11 @@ journal_commit(struct journal *j)
 	j->pending = j->recorded = j->waiting = 0;
 	j->failures = 0;
 	buf_consume(&j->own, buf_size(&j->own));
-	if (j->untold)
+	if (j->untold) {
 		trail_recovery_recorded(j->opts.trail);
-	j->untold = false;
+		j->untold = false;
+		hand_down(j);
+	}
 	check_room(j, clock_mono_ns());
 	FAULT_POINT("journal.before_release");
 	release(j);
@@ -260,15 +269,6 @@ drain_ring(struct journal *j, struct member *m)
 	return 0;
 }
 
-static int
-drain(struct journal *j)
-{
-	for (size_t i = 0; i < j->nmembers; i++)
-		if (drain_ring(j, &j->members[i]) == -1)
-			return -1;
-	return journal_record_losses(j);
-}
-
 static bool
 rings_hold_more(struct journal *j)
 {
@@ -282,6 +282,17 @@ rings_hold_more(struct journal *j)
 			return true;
 	}
 	return false;
+}
+
+static int
+drain(struct journal *j)
+{
+	if (j->unrecorded && rings_hold_more(j))
+		journal_record_recovery(j);
+	for (size_t i = 0; i < j->nmembers; i++)
+		if (drain_ring(j, &j->members[i]) == -1)
+			return -1;
+	return journal_record_losses(j);
 }
 
 /* After a failure: a new segment, and all that is not durable once more. */
@@ -376,7 +387,7 @@ static bool
 called(struct journal *j)
 {
 	return atomic_load(&j->stop) || atomic_load(&j->retention_changed) ||
-	       atomic_load(&j->reported) || rings_hold_more(j);
+	       (atomic_load(&j->reported) && !j->unrecorded) || rings_hold_more(j);
 }
 
 static int64_t
@@ -438,7 +449,8 @@ run(void *arg)
 {
 	struct journal *j = arg;
 
-	journal_record_recovery(j);
+	if (j->state != RING_NO_ROOM)
+		journal_record_recovery(j);
 	while (!atomic_load(&j->stop)) {
 		work(j);
 		rest(j);
@@ -462,7 +474,7 @@ journal_new(const struct journal_opts *opts, struct err *err)
 		return NULL;
 	}
 	j->opts = *opts;
-	j->untold = true;
+	j->unrecorded = true;
 	if (opts->recovery != NULL)
 		j->recovery = *opts->recovery;
 	j->opts.recovery = opts->recovery != NULL ? &j->recovery : NULL;
@@ -472,6 +484,8 @@ journal_new(const struct journal_opts *opts, struct err *err)
 	atomic_init(&j->retention_s, opts->retention_s);
 	atomic_init(&j->max_size, opts->max_size);
 	pthread_mutex_init(&j->lock, NULL);
+	if (trail_reserve(j->opts.trail, err) == -1)
+		set_state(j, RING_NO_ROOM, err->msg);
 	return j;
 }
 
@@ -492,6 +506,7 @@ journal_add_ring(
 		.pos = ring_tail(r),
 		.taken = ring_committed(r),
 		.taken_durable = ring_committed(r) };
+	ring_set_state(r, j->state);
 	/* Recovery need not look for this ring's lines before here. */
 	trail_durable_mark(j->opts.trail, &segment, &offset);
 	ring_release(r, ring_tail(r), segment, offset);
@@ -504,8 +519,6 @@ journal_start(struct journal *j, struct err *err)
 	sigset_t all, before;
 	int rc;
 
-	if (trail_reserve(j->opts.trail, err) == -1)
-		set_state(j, RING_NO_ROOM, err->msg);
 	if (trail_cannot_reserve(j->opts.trail))
 		log_warn(j->opts.log, "trail_cannot_reserve",
 		    "the trail's file system cannot reserve room: free space is watched instead");

@@ -68,7 +68,8 @@ struct journal {
 	size_t ntold;
 
 	/* the thread's own */
-	bool untold; /* what opening the trail found is not durable yet */
+	bool unrecorded; /* what opening the trail found is not recorded yet, */
+	bool untold;	 /* or not durable */
 	enum ring_state state;
 	unsigned failures;	    /* since the last good commit */
 	uint64_t pending, recorded; /* numbered and not durable; of these, counted */

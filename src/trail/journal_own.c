@@ -127,6 +127,8 @@ journal_record_recovery(struct journal *j)
 {
 	const struct trail_recovery *r = j->opts.recovery;
 
+	j->unrecorded = false;
+	j->untold = true;
 	if (j->opts.renewal != NULL)
 		record_renewal(j, j->opts.renewal);
 	if (r == NULL)
@@ -276,7 +278,7 @@ journal_record_reports(struct journal *j)
 	uint64_t first, last;
 	size_t n;
 
-	if (!atomic_exchange(&j->reported, false))
+	if (j->unrecorded || !atomic_exchange(&j->reported, false))
 		return;
 	pthread_mutex_lock(&j->lock);
 	first = j->corrupt_first;

@@ -72,7 +72,8 @@ lock_directory(struct trail *t, struct err *err)
 		return errno == EWOULDBLOCK ? refuse_second(t, err)
 					    : err_set_errno(err, "%s: lock", t->path);
 	n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-	if (ftruncate(t->lockfd, 0) == -1 || pwrite(t->lockfd, text, (size_t)n, 0) != n)
+	/* In this order a full disk has room for it: the old one's. */
+	if (pwrite(t->lockfd, text, (size_t)n, 0) != n || ftruncate(t->lockfd, n) == -1)
 		return err_set_errno(err, "%s: write lock", t->path);
 	return 0;
 }
@@ -377,7 +378,9 @@ trail_close(struct trail *t, bool clean)
 
 	if (clean && t->recorded && t->open.fd != -1 && trail_write(t, &err) == 0 &&
 	    trail_sync(t, &err) == 0) {
-		t->io.truncate(t->io.arg, t->open.fd, (off_t)t->open.offset);
+		/* On a full disk it is kept for what stands in slots. */
+		if (trail_reserve(t, &err) == 0)
+			t->io.truncate(t->io.arg, t->open.fd, (off_t)t->open.offset);
 		trail_identify(t, true, &err);
 	}
 	trail_free(t);

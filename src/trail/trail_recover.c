@@ -234,10 +234,13 @@ scan_segment(struct scan *s, uint64_t first, uint64_t end, struct err *err)
 	trail_cursor_set(&s->c, fd, 0, (uint64_t)st.st_size);
 	if (scan_lines(s, fd, first, end, &bad, err) == -1)
 		goto out;
-	if (end != TRAIL_SEQ_END)
-		end_sealed(s, fd, first, end, &bad);
-	else
+	if (end == TRAIL_SEQ_END) {
 		end_last(s, fd, first, &bad);
+	} else {
+		end_sealed(s, fd, first, end, &bad);
+		/* Killed before its seal, it keeps the room that its successor needs. */
+		s->t->io.truncate(s->t->io.arg, fd, st.st_size);
+	}
 	rc = 0;
 out:
 	close(fd);
@@ -275,24 +278,62 @@ scan_segments(struct scan *s, const struct trail_list *l, struct err *err)
 	return 0;
 }
 
-/* Go on in the last segment, cut behind its last line. */
+static int
+open_last(struct scan *s, struct stat *st, struct err *err)
+{
+	struct trail_name name = trail_segment_name(s->first, "");
+	int fd;
+
+	if ((fd = openat(s->t->dirfd, name.s, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) == -1)
+		return err_set_errno(err, "%s: open %s", s->t->path, name.s);
+	if (fstat(fd, st) == -1) {
+		close(fd);
+		return err_set_errno(err, "%s: %s", s->t->path, name.s);
+	}
+	return fd;
+}
+
+/* Go on in the last segment, cut behind its last line.  A cut, even to the same length, gives back the
+ * room behind the end, which on a full disk is all that there is for what the rings held: it is made
+ * only where something is torn, and the room is taken again at once. */
 static int
 continue_segment(struct scan *s, struct err *err)
 {
 	struct trail *t = s->t;
-	struct trail_name name = trail_segment_name(s->first, "");
+	struct stat st;
 	int fd;
 
-	if ((fd = openat(t->dirfd, name.s, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) == -1)
-		return err_set_errno(err, "%s: open %s", t->path, name.s);
-	if (t->io.truncate(t->io.arg, fd, (off_t)s->line_end) == -1 || fsync(fd) == -1) {
-		err_set_errno(err, "%s: cut %s", t->path, name.s);
+	if ((fd = open_last(s, &st, err)) == -1)
+		return -1;
+	if ((uint64_t)st.st_size > s->line_end &&
+	    t->io.truncate(t->io.arg, fd, (off_t)s->line_end) == -1) {
+		err_set_errno(err, "%s: cut %s", t->path, trail_segment_name(s->first, "").s);
 		close(fd);
 		return -1;
 	}
-	FAULT_POINT("recover.after_cut");
 	trail_segment_use(t, fd, s->first, s->line_end);
+	if (fsync(fd) == -1) {
+		err_set_errno(err, "%s: sync %s", t->path, trail_segment_name(s->first, "").s);
+		close(fd);
+		t->open.fd = -1;
+		return -1;
+	}
+	FAULT_POINT("recover.after_cut");
 	return 0;
+}
+
+/* The room that was kept behind the end of what is left as it is, for its successor. */
+static void
+give_back_room(struct scan *s)
+{
+	struct stat st;
+	struct err err;
+	int fd;
+
+	if ((fd = open_last(s, &st, &err)) == -1)
+		return;
+	s->t->io.truncate(s->t->io.arg, fd, st.st_size);
+	close(fd);
 }
 
 /* Damage, and what cannot be cut, is left behind in a segment that is not written any more: the next
@@ -310,6 +351,8 @@ choose_segment(struct scan *s, bool any, struct err *err)
 		if (continue_segment(s, err) == -1)
 			return -1;
 	} else if (!any || s->damaged || s->keep || continue_segment(s, err) == -1) {
+		if (any)
+			give_back_room(s);
 		if (trail_segment_create(t, s->expect, &fd, err) == -1)
 			return -1;
 		trail_segment_use(t, fd, s->expect, 0);

@@ -286,10 +286,11 @@ out:
 
 /* ---- the rings and what becomes of them ---- */
 
+/* "ring.main" first: a life's start comes before what its workers had. */
 static int
 compare_names(const void *a, const void *b)
 {
-	return strcmp(*(char *const *)a, *(char *const *)b);
+	return strcmp(*(char *const *)b, *(char *const *)a);
 }
 
 /* "ring.main" and "ring.<n>"; what else bears such a name is left alone. */

@@ -277,6 +277,74 @@ def test_a_full_disk(small_disk, keytrail, raw_backend):
     wait_for(lambda: scrape(sidecar) == 0, "accepted = durable + lost")
 
 
+def boots(sidecar):
+    """The events of each life that the trail tells of, by the numbers of their lines."""
+    lives = {}
+    for e in sidecar.events():
+        if not e.get("recovered"):
+            lives.setdefault(e["trail"]["boot"], []).append(e["action"])
+    return lives
+
+
+def test_restarts_on_a_full_disk(small_disk, keytrail, raw_backend):
+    """Killed under traffic, it starts and says why it is not ready; what it held is recovered into the
+    room that was kept, and all resumes by itself."""
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "audit": {"trail": str(small_disk / "trail"), "ring_size": 65536, "segment_size": 65536},
+        "limits": {"connections": 50}}))
+    filler = fill(small_disk)
+    sent, told = [], 0
+    with sidecar.client() as c:
+        while not lost(sidecar):
+            sent.append(new_id())
+            assert c.request(*ASYNC, {"Correlation-Id": sent[-1]}).status == 200
+    told += lost(sidecar)
+    for how in (sidecar.kill, sidecar.kill, sidecar.stop, sidecar.kill):
+        how()
+        sidecar.start()
+        why = unready(sidecar)
+        assert "no room" in why or "No space left on device" in why
+        for refused in (DURABLE, INTENT):
+            r = call(sidecar, *refused)[1]
+            assert r.status == 503 and b"TRAIL_FULL" in r.body
+        assert call(sidecar, *ASYNC)[1].status == 200
+        assert lost(sidecar, reason="trail_full") == 3
+        told += 3
+    filler.unlink()
+    wait_for(lambda: unready(sidecar) is None, "it to be ready again")
+    last = wait_for(lambda: [c for c, r in [call(sidecar, *INTENT)] if r.status == 200],
+                    "it to serve again")
+    wait_for(lambda: sum(e["details"]["count"] for e in sidecar.own("keytrail.loss")) >= told,
+             "the record of the loss")
+    wait_for(lambda: is_balanced(sidecar), "accepted = durable + lost")
+    assert sidecar.event(last[0])
+    assert len(sidecar.calls()) - len(last) + told == len(sent) + 4 * 3
+    assert len(sidecar.own("keytrail.start")) == 5
+    life = boots(sidecar)[sidecar.events()[-1]["trail"]["boot"]]
+    assert life[:2] == ["keytrail.recover", "keytrail.start"]
+
+
+@pytest.mark.parametrize("rule, word", [
+    ("allocate *.jsonl ENOSPC", b"TRAIL_FULL"), ("write *.jsonl ENOSPC", b"TRAIL_FAILED")])
+def test_a_start_that_the_trail_cannot_take(keytrail, raw_backend, disk, rule, word):
+    sidecar = keytrail(raw_backend(ok()), CONFIG, environment=disk.environment)
+    sent, _ = call(sidecar, *DURABLE)
+    sidecar.kill()
+    disk.set(rule)
+    sidecar.start()
+    assert str(sidecar.trail_dir) in unready(sidecar)
+    for how in (DURABLE, INTENT):
+        r = call(sidecar, *how)[1]
+        assert r.status == 503 and word in r.body
+    assert call(sidecar, *ASYNC)[1].status == 200 and lost(sidecar) == 3
+    disk.clear()
+    wait_for(lambda: call(sidecar, *DURABLE)[1].status == 200, "it to serve again")
+    wait_for(lambda: is_balanced(sidecar), "accepted = durable + lost")
+    assert unready(sidecar) is None and sidecar.event(sent)
+    life = boots(sidecar)[sidecar.events()[-1]["trail"]["boot"]]
+    assert life[:2] == ["keytrail.recover", "keytrail.start"]
+
+
 def test_a_start_on_a_full_disk_loses_nothing(small_disk, keytrail, raw_backend):
     """Killed with events in its ring; at the next start the room that was kept is gone."""
     sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
