@@ -68,6 +68,7 @@
 #define NO_MARK_AT_OPEN		 13
 #define NO_WRITE_AGAIN		 14
 #define HORIZON_TOO_EARLY	 15
+#define GIVE_BACK_ROOM		 16
 #ifndef MUTANT
 #define MUTANT 0
 #endif
@@ -102,6 +103,7 @@ typedef segment_file {
 	byte line[LINES]; /* 0: no line */
 	byte disk;	  /* a bit for each line: the disk has it */
 	byte dirty;	  /* the next sync will write it */
+	byte allocated;	  /* lines that have room on the disk, whatever its length */
 };
 segment_file seg[SEGMENTS]; /* from 1 on, in the order of their names */
 byte nseg = 1;
@@ -141,7 +143,7 @@ byte ring_state; /* one for all rings */
 #define RING_NO_ROOM 1
 #define RING_FAILED  2
 byte queue[ENTRIES * RINGS], nqueue;
-byte fd, offset, allocated, last_seq, mark; /* of struct trail */
+byte fd, offset, last_seq, mark; /* of struct trail */
 byte failures;
 byte running; /* exchanges */
 bool stopped;
@@ -376,7 +378,7 @@ inline env_die()
 			queue[i] = 0
 		}
 		i = 0; s = 0; c = 0; k = 0; nqueue = 0; ring_state = RING_OK;
-		fd = 0; offset = 0; allocated = 0; last_seq = 0; mark = 0;
+		fd = 0; offset = 0; last_seq = 0; mark = 0;
 		failures = 0; running = 0; stopped = false; down = true
 	}
 }
@@ -526,6 +528,7 @@ inline trail_segment_create(first_number)
 		assert(nseg < SEGMENTS);
 		seg[nseg].first = first_number;
 		seg[nseg].n = 0; seg[nseg].disk = 0; seg[nseg].dirty = 0;
+		seg[nseg].allocated = 0;
 		for (i : 0 .. LINES - 1) {
 			seg[nseg].line[i] = 0
 		}
@@ -539,7 +542,10 @@ inline trail_segment_use(at)
 	d_step {
 		fd = nseg - 1;
 		offset = at;
-		allocated = at
+		if
+		:: seg[fd].allocated < at || MUTATED(GIVE_BACK_ROOM) -> seg[fd].allocated = at
+		:: else
+		fi
 	}
 }
 
@@ -548,9 +554,9 @@ inline trail_reserve(ok)
 	d_step {
 		ok = true;
 		if
-		:: allocated >= offset + nqueue + RINGS * CAPACITY
-		:: allocated < offset + nqueue + RINGS * CAPACITY && !disk_full ->
-			allocated = offset + nqueue + RINGS * CAPACITY
+		:: seg[fd].allocated >= offset + nqueue + RINGS * CAPACITY
+		:: seg[fd].allocated < offset + nqueue + RINGS * CAPACITY && !disk_full ->
+			seg[fd].allocated = offset + nqueue + RINGS * CAPACITY
 		:: else -> ok = false
 		fi
 	}
@@ -567,9 +573,10 @@ inline trail_write(ok)
 {
 	ok = true;
 	if
-	:: disk_full && offset + nqueue > allocated ->
-		/* Only behind a failed sync: then the segment is a new one. */
-		assert(sync_failures > 0);
+	:: disk_full && offset + nqueue > seg[fd].allocated ->
+		/* Only behind a failed sync: then the segment is a new one; and at a start, with what
+		 * was served without room. */
+		assert(sync_failures > 0 || (GUARANTEE == ASYNC && kills > 0));
 		ok = false
 	:: else ->
 		do
@@ -1209,6 +1216,13 @@ inline trail_recover_rings(ok)
 		x = 0; marked = false; from = 0
 	};
 	trail_write(ok);
+	if
+	:: !ok ->
+		/* The start fails, and nothing is cleared; a later one does the same. */
+		!disk_full;
+		trail_write(ok)
+	:: else
+	fi;
 	trail_sync(ok);
 	for (x : 0 .. RINGS - 1) {
 		ring_clear(x)
