@@ -53,7 +53,8 @@ struct journal_opts {
 };
 
 /* Add all rings between journal_new and journal_start.  The rings stay the caller's and must
- * outlive the journal; `notify` may be NULL. */
+ * outlive the journal; `notify` may be NULL.  Where journal_new finds no room they are closed; once
+ * there is some, the first one opens, and the others when a line of it is durable. */
 struct journal *journal_new(const struct journal_opts *opts, struct err *err);
 int journal_add_ring(
     struct journal *j, struct ring *r, journal_notify_fn notify, void *arg, struct err *err);

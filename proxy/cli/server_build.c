@@ -427,26 +427,34 @@ announce(struct server *s)
 int
 server_follow_start(struct server *s, struct err *err)
 {
-	if (trail_save_retention(s->trail, &s->retention, err) == -1)
+	struct trail_retention saved;
+
+	if ((!trail_load_retention(s->trail, &saved) || saved.age_s != s->retention.age_s ||
+		saved.max_size != s->retention.max_size) &&
+	    trail_save_retention(s->trail, &s->retention, err) == -1)
 		return -1;
 	record_findings(s);
 	return start_ledger(s, err);
 }
 
 /* Where the trail cannot take it, all else goes on and it waits in main's ring (server.c). */
-static int
-await_start(struct server *s, uint64_t position, struct err *err)
+static void
+await_start(struct server *s, uint64_t position)
 {
+	struct err err;
 	char why[128];
 
-	if (chronicle_wait(&s->chronicle, position, START_WAIT_MS))
-		return server_follow_start(s, err);
-	journal_health(s->journal, why, sizeof(why));
-	log_error(s->log, "start_waits", "%s: keytrail.start is not durable yet: %s",
-	    s->config->audit.trail, why[0] != '\0' ? why : "the disk is slow");
+	if (chronicle_wait(&s->chronicle, position, START_WAIT_MS)) {
+		if (server_follow_start(s, &err) == 0)
+			return;
+	} else {
+		journal_health(s->journal, why, sizeof(why));
+		err_set(&err, "%s: keytrail.start is not durable yet: %s", s->config->audit.trail,
+		    why[0] != '\0' ? why : "the disk is slow");
+	}
+	log_error(s->log, "start_waits", "%s", err.msg);
 	s->start_waits = true;
 	event_active(&s->chronicle_retry, 0, 0);
-	return 0;
 }
 
 static int
@@ -458,8 +466,9 @@ start(struct server *s, struct err *err)
 		return -1;
 	/* Before the journal: what it removes at once is removed under what this start says. */
 	position = record_start(s);
-	if (journal_start(s->journal, err) == -1 || await_start(s, position, err) == -1)
+	if (journal_start(s->journal, err) == -1)
 		return -1;
+	await_start(s, position);
 	server_watch_clock(s);
 	server_watch_files(s);
 	for (; s->nstarted < s->nworkers; s->nstarted++)
