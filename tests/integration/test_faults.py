@@ -270,7 +270,7 @@ def test_a_full_disk(small_disk, keytrail, raw_backend):
     wait_for(lambda: unready(sidecar) is None, "it to be ready again")
     last, r = call(sidecar, *INTENT)
     assert r.status == 200
-    n = lost(sidecar, reason="trail_full")
+    n = lost(sidecar)  # of a small ring, some may be lost for want of its own room
     wait_for(lambda: sum(e["details"]["count"] for e in sidecar.own("keytrail.loss")) == n,
              "the record of the loss")
     assert len(sidecar.calls()) + n == len(recorded) + 3 and sidecar.event(last)
