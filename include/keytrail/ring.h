@@ -100,6 +100,9 @@ bool ring_was_starved(struct ring *r);
 /* The file was found cut since this was last asked (keytrail/mapguard.h); it is whole again, but what
  * was in it may be gone. */
 bool ring_was_cut(struct ring *r);
+/* The file's name, if it was deleted, renamed or replaced in its directory since this was last asked;
+ * else NULL.  *mended: it has its name again, and the next start will read it. */
+const char *ring_was_unlinked(struct ring *r, int dirfd, bool *mended);
 void ring_set_state(struct ring *r, enum ring_state state);
 
 /* ---- recovery ---- */

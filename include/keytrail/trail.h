@@ -118,6 +118,17 @@ bool trail_state_was_cut(struct trail *t);
 /* The open segment was found gone since this was last asked: which one, and which durable numbers
  * went with it (0 when none). */
 bool trail_tampered(struct trail *t, uint64_t *segment, uint64_t *first, uint64_t *last);
+/* Is the open segment there under its name?  trail_sync asks the same; -1 is its failure. */
+int trail_check(struct trail *t, struct err *err);
+
+/* A file of the directory, or "." for itself, that was deleted, renamed or replaced. */
+struct trail_harm {
+	const char *file;
+	bool mended; /* it is there again, as it was */
+};
+#define TRAIL_HARM_MAX 3
+/* Those that were not so when this was last asked; how many. */
+size_t trail_find_harm(struct trail *t, struct trail_harm out[TRAIL_HARM_MAX]);
 /* Keep the room of struct trail_opts reserved beyond what is queued.  -1: there is none now. */
 int trail_reserve(struct trail *t, struct err *err);
 /* The file system cannot reserve: room is what statvfs says. */
@@ -135,6 +146,13 @@ int trail_expirable(struct trail *t, int64_t before_ns, uint64_t max_size, uint6
  * wholly below `keep_seq`.  Fills the removed range (0 when none). */
 int trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err);
+
+/* Numbers without a line, because a whole segment or a segment's end is gone, that have not expired
+ * and of which nobody was told: 1, 0: there are none, -1.  What was looked at is looked at once, but
+ * for segments that go. */
+int trail_find_untold(struct trail *t, uint64_t *first, uint64_t *last, struct err *err);
+/* The event that tells of them is appended: kept from the next trail_recovery_recorded on. */
+void trail_told(struct trail *t, uint64_t first, uint64_t last);
 
 /* The first numbers above `from` that have no line because a whole segment or a segment's end is
  * gone; 0 when none. */

@@ -17,6 +17,7 @@
 
 #define RETRY_NS     (100 * CLOCK_NS_PER_MS) /* while the trail cannot be written */
 #define RETENTION_NS (60 * CLOCK_NS_PER_S)
+#define WATCH_NS     CLOCK_NS_PER_S
 #define CPU_PERCENT  6 /* of the time between two syncs that a sync may cost */
 
 /* ---- the commit ---- */
@@ -338,8 +339,25 @@ static void
 apply_retention(struct journal *j, int64_t now)
 {
 	j->retention_ns = now + RETENTION_NS;
+	journal_record_gaps(j);
 	if (journal_expire(j) == -1)
 		j->retention_ns = now + RETRY_NS;
+}
+
+/* What is to be told is durable first: a page made anew says that it was told. */
+static void
+watch(struct journal *j, int64_t now)
+{
+	struct err err;
+
+	if (now < j->watch_ns)
+		return;
+	j->watch_ns = now + WATCH_NS;
+	if (j->untold)
+		return;
+	journal_record_harm(j);
+	if (trail_check(j->opts.trail, &err) == -1)
+		fail(j, METRIC_TRAIL_OPEN, &err);
 }
 
 /* Everything that is due now. */
@@ -363,8 +381,10 @@ work(struct journal *j)
 		return;
 	if (atomic_exchange(&j->retention_changed, false) || now >= j->retention_ns)
 		apply_retention(j, now);
-	if (j->failures == 0)
-		journal_record_cuts(j); /* met by now, if it stood in the way */
+	if (j->failures > 0)
+		return;
+	journal_record_cuts(j); /* met by now, if it stood in the way */
+	watch(j, now);
 }
 
 /* ---- sleeping ---- */
@@ -415,7 +435,7 @@ sleep_until_kicked(struct journal *j, enum sleep how, int64_t when)
 static void
 rest(struct journal *j)
 {
-	int64_t when = j->retention_ns;
+	int64_t when = earlier(j->retention_ns, j->watch_ns);
 
 	if (j->state == RING_NO_ROOM)
 		when = earlier(when, j->room_ns);

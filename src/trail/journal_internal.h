@@ -69,7 +69,7 @@ struct journal {
 
 	/* the thread's own */
 	bool unrecorded; /* what opening the trail found is not recorded yet, */
-	bool untold;	 /* or not durable */
+	bool untold;	 /* or what was found of the trail since is not durable */
 	enum ring_state state;
 	unsigned failures;	    /* since the last good commit */
 	uint64_t pending, recorded; /* numbered and not durable; of these, counted */
@@ -77,8 +77,8 @@ struct journal {
 	uint64_t last_waiting;	    /* the same at the last commit */
 	int64_t pending_since_ns;
 	int64_t last_sync_ns, spacing_ns, sync_cost_ns;
-	int64_t retry_ns, room_ns, retention_ns; /* when due */
-	uint64_t segment;			 /* of the durable mark */
+	int64_t retry_ns, room_ns, retention_ns, watch_ns; /* when due */
+	uint64_t segment;				   /* of the durable mark */
 	struct clock_watch clock;
 	int64_t trusted_ns; /* from then on, by the clock that never steps, ages count */
 	struct journal_loss lost[JOURNAL_LOSSES];
@@ -101,6 +101,10 @@ int journal_record_losses(struct journal *j);
 void journal_record_cuts(struct journal *j);
 /* The open segment was deleted, renamed or replaced. */
 void journal_record_tampering(struct journal *j);
+/* So were other files. */
+void journal_record_harm(struct journal *j);
+/* Lines are gone with a segment, or a segment's end. */
+void journal_record_gaps(struct journal *j);
 /* Record what will be removed, make that durable, remove it.  -1: not done, try again. */
 int journal_expire(struct journal *j);
 int journal_commit(struct journal *j);

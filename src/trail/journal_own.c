@@ -251,8 +251,66 @@ journal_record_tampering(struct journal *j)
 {
 	uint64_t segment, first, last;
 
-	if (trail_tampered(j->opts.trail, &segment, &first, &last))
-		record_gone(j, segment, first, last);
+	if (!trail_tampered(j->opts.trail, &segment, &first, &last))
+		return;
+	record_gone(j, segment, first, last);
+	trail_told(j->opts.trail, first, last);
+	j->untold = true;
+}
+
+void
+journal_record_gaps(struct journal *j)
+{
+	uint64_t first, last;
+	struct err err;
+	int rc;
+
+	while ((rc = trail_find_untold(j->opts.trail, &first, &last, &err)) == 1) {
+		record_range(j, "keytrail.tamper", SEVERITY_CRITICAL,
+		    "keytrail: lines are gone with a segment, or a segment's end", first, last);
+		trail_told(j->opts.trail, first, last);
+		j->untold = true;
+	}
+	if (rc == -1)
+		log_error(j->opts.log, "trail_not_searched", "%s", err.msg);
+}
+
+static void
+record_file(struct journal *j, const char *file, bool mended)
+{
+	const struct event_detail details[] = {
+		STRING("file", file),
+		{ .key = "mended", .type = EVENT_DETAIL_BOOL, .number = mended },
+	};
+	struct event_self ev = {
+		.action = "keytrail.tamper",
+		.severity = SEVERITY_CRITICAL,
+		.outcome = EVENT_SUCCESS,
+		.message = strcmp(file, ".") == 0
+			       ? "keytrail: the trail's directory was deleted, renamed or replaced"
+			       : "keytrail: a file of the trail was deleted, renamed or replaced",
+		.details = details,
+		.ndetails = COUNT(details),
+	};
+
+	record(j, &ev);
+}
+
+void
+journal_record_harm(struct journal *j)
+{
+	struct trail_harm harm[TRAIL_HARM_MAX];
+	size_t n = trail_find_harm(j->opts.trail, harm);
+	const char *ring;
+	bool mended;
+
+	for (size_t i = 0; i < n; i++)
+		record_file(j, harm[i].file, harm[i].mended);
+	for (size_t i = 0; i < j->nmembers; i++) {
+		ring = ring_was_unlinked(j->members[i].ring, trail_dirfd(j->opts.trail), &mended);
+		if (ring != NULL)
+			record_file(j, ring, mended);
+	}
 }
 
 static void

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -178,11 +179,14 @@ ring_open(
 
 	if (check_opts(opts, name, err) == -1)
 		return -1;
+	if (strlen(name) >= sizeof(r->name))
+		return err_set(err, "%s: too long a name for a ring", name);
 	if ((r = aligned_alloc(RING_LINE, sizeof(*r))) == NULL)
 		return err_set_errno(err, "%s", name);
 	*r = (struct ring){
 		.size = opts->size, .fd = -1, .guards = { MAPGUARD_NONE, MAPGUARD_NONE }
 	};
+	strcpy(r->name, name);
 	if ((r->fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1) {
 		err_set_errno(err, "open %s", name);
 		goto fail;
@@ -374,6 +378,43 @@ ring_was_cut(struct ring *r)
 	put_identity(r->h, &opts, r->epoch);
 	atomic_store(&r->h->tail, r->released);
 	return true;
+}
+
+static bool
+is_named(const struct ring *r, int dirfd)
+{
+	struct stat own, named;
+
+	return fstat(r->fd, &own) == -1 ||
+	       (fstatat(dirfd, r->name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+		   named.st_ino == own.st_ino && named.st_dev == own.st_dev);
+}
+
+/* A file without any name gets none again.  What has taken the name must not be read as this ring:
+ * the next start had better miss it. */
+static int
+link_again(const struct ring *r, int dirfd)
+{
+	char self[32], aside[sizeof(r->name) + 16];
+
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", r->fd);
+	snprintf(aside, sizeof(aside), "replaced.%s", r->name);
+	if (renameat(dirfd, r->name, dirfd, aside) == -1 && errno != ENOENT)
+		return -1;
+	FAULT_POINT("mend.before_link");
+	if (linkat(AT_FDCWD, self, dirfd, r->name, AT_SYMLINK_FOLLOW) == -1)
+		return -1;
+	return fsync(dirfd);
+}
+
+const char *
+ring_was_unlinked(struct ring *r, int dirfd, bool *mended)
+{
+	bool told = r->unlinked, there = is_named(r, dirfd);
+
+	*mended = !there && link_again(r, dirfd) == 0;
+	r->unlinked = !there && !*mended;
+	return there || told ? NULL : r->name;
 }
 
 bool

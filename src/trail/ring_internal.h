@@ -64,6 +64,8 @@ struct ring {
 	uint32_t epoch;
 	int fd;
 	int guards[2]; /* of the queue's memory and the slots' */
+	char name[32];
+	bool unlinked; /* and told of */
 	/* producer's own */
 	_Alignas(RING_LINE) uint64_t head;
 	uint64_t claimed;

@@ -82,14 +82,14 @@ lock_directory(struct trail *t, struct err *err)
 
 /* "<id> <base>", in decimal, and a newline. */
 static bool
-read_log_file(struct trail *t)
+read_log_file(int dirfd, struct trail_log *out)
 {
 	char text[TRAIL_ID_SIZE + 24] = "";
 	struct slice base;
 	ssize_t n;
 	int fd;
 
-	if ((fd = openat(t->dirfd, "log", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) == -1)
+	if ((fd = openat(dirfd, "log", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) == -1)
 		return false;
 	n = pread(fd, text, sizeof(text), 0);
 	close(fd);
@@ -97,14 +97,23 @@ read_log_file(struct trail *t)
 		return false;
 	text[TRAIL_ID_SIZE - 1] = '\0';
 	base = (struct slice){ text + TRAIL_ID_SIZE, (size_t)n - TRAIL_ID_SIZE - 1 };
-	if (!trail_is_id(text) || slice_to_u64(base, &t->base) == -1)
+	if (!trail_is_id(text) || slice_to_u64(base, &out->base) == -1)
 		return false;
-	memcpy(t->log, text, TRAIL_ID_SIZE);
+	memcpy(out->id, text, TRAIL_ID_SIZE);
 	return true;
 }
 
-static int
-write_log_file(struct trail *t, struct err *err)
+bool
+trail_log_is_there(const struct trail *t)
+{
+	struct trail_log there;
+
+	return read_log_file(t->dirfd, &there) && strcmp(there.id, t->log) == 0 &&
+	       there.base == t->base;
+}
+
+int
+trail_write_log(struct trail *t, struct err *err)
 {
 	char text[TRAIL_ID_SIZE + 24];
 	int n = snprintf(text, sizeof(text), "%s %" PRIu64 "\n", t->log, t->base);
@@ -125,15 +134,20 @@ static int
 identify(struct trail *t, const struct trail_opts *opts, const struct trail_state_info *before,
     bool *new_log, struct err *err)
 {
+	struct trail_log there;
+
 	*new_log = false;
 	if (make_id(t->boot, err) == -1)
 		return -1;
-	if (read_log_file(t))
+	if (read_log_file(t->dirfd, &there)) {
+		memcpy(t->log, there.id, TRAIL_ID_SIZE);
+		t->base = there.base;
 		return 0;
+	}
 	if (before->valid && trail_is_id(before->log)) {
 		memcpy(t->log, before->log, TRAIL_ID_SIZE);
 		t->base = before->base;
-		return write_log_file(t, err);
+		return trail_write_log(t, err);
 	}
 	if (!opts->create)
 		return err_set(err, "%s: holds no trail, and \"create\" is false", t->path);
@@ -164,6 +178,7 @@ trail_free(struct trail *t)
 	trail_state_unmap(t->state);
 	pthread_mutex_destroy(&t->holds_lock);
 	buf_fini(&t->queue);
+	trail_list_free(&t->seen);
 	for (size_t i = 0; i < 3; i++) {
 		int fd = (int[]){ t->open.fd, t->lockfd, t->dirfd }[i];
 
@@ -191,8 +206,8 @@ count_segments(struct trail *t, struct err *err)
 	return 0;
 }
 
-static struct trail_state_info
-state_info(const struct trail *t)
+struct trail_state_info
+trail_info(const struct trail *t)
 {
 	struct trail_state_info info = {
 		.mark = t->mark,
@@ -200,6 +215,7 @@ state_info(const struct trail *t)
 		.unrecorded = !t->recorded,
 		.found = t->found,
 		.rings = t->rings,
+		.gone = t->gone,
 	};
 
 	memcpy(info.log, t->log, TRAIL_ID_SIZE);
@@ -210,7 +226,7 @@ state_info(const struct trail *t)
 int
 trail_identify(struct trail *t, bool clean, struct err *err)
 {
-	struct trail_state_info info = state_info(t);
+	struct trail_state_info info = trail_info(t);
 
 	info.clean = clean;
 	return trail_state_identify(t->state, &info, err);
@@ -233,10 +249,30 @@ inherit(struct trail *t, const struct trail_state_info *before, bool new_log)
 static int
 create_state(struct trail *t, struct err *err)
 {
-	struct trail_state_info now = state_info(t);
+	struct trail_state_info now = trail_info(t);
 
 	if (trail_state_create(t->dirfd, &now, &t->state, err) == -1)
 		return err_prefix(err, "%s", t->path);
+	return 0;
+}
+
+/* A page that is new does not know what expired: what is before the first segment. */
+static int
+remember_gone(struct trail *t, const struct trail_state_info *before, struct err *err)
+{
+	struct trail_list l;
+
+	if (before->valid) {
+		t->gone = before->gone;
+	} else {
+		if (trail_list_segments(t->dirfd, &l, err) == -1)
+			return -1;
+		t->gone.expired = l.n > 0 ? l.first[0] - 1 : 0;
+		trail_list_free(&l);
+	}
+	trail_gone_add(&t->gone, t->found.missing_first, t->found.missing_last);
+	trail_gone_add(&t->gone, t->found.corrupt_first, t->found.corrupt_last);
+	trail_gone_add(&t->gone, t->found.torn_first, t->found.torn_last);
 	return 0;
 }
 
@@ -294,7 +330,9 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 	if (trail_recover(t, &before, err) == -1 || (lost && replace_log(t, err) == -1))
 		return -1;
 	FAULT_POINT("recover.after_segments");
-	if (create_state(t, err) == -1 || ((fresh || lost) && write_log_file(t, err) == -1))
+	if (remember_gone(t, &before, err) == -1)
+		return -1;
+	if (create_state(t, err) == -1 || ((fresh || lost) && trail_write_log(t, err) == -1))
 		return -1;
 	return count_segments(t, err) == -1 ? -1 : trail_recover_rings(t, t->rings, err);
 }
@@ -350,7 +388,7 @@ trail_renew(struct trail *t, struct err *err)
 		return -1;
 	t->base = t->last_seq;
 	write_member(t);
-	if (write_log_file(t, err) == -1)
+	if (trail_write_log(t, err) == -1)
 		return -1;
 	trail_state_unmap(t->state);
 	t->state = NULL;
@@ -422,7 +460,7 @@ trail_dirfd(const struct trail *t)
 bool
 trail_state_was_cut(struct trail *t)
 {
-	struct trail_state_info info = state_info(t);
+	struct trail_state_info info = trail_info(t);
 
 	return trail_state_mend(t->state, &info);
 }

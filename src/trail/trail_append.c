@@ -229,6 +229,8 @@ trail_reopen(struct trail *t, struct err *err)
 	uint64_t first = t->mark.seq + 1;
 	int fd;
 
+	if (trail_check_directory(t, err) == -1)
+		return -1;
 	buf_consume(&t->queue, buf_size(&t->queue));
 	t->last_seq = t->written_seq = t->mark.seq;
 	if (t->open.fd != -1) {
@@ -360,8 +362,8 @@ trail_write(struct trail *t, struct err *err)
 }
 
 /* What was synced to a file without its name, no reader will find. */
-static int
-check_name(struct trail *t, struct err *err)
+int
+trail_check(struct trail *t, struct err *err)
 {
 	struct trail_name name = trail_segment_name(t->open.first, "");
 	struct stat st;
@@ -378,6 +380,8 @@ check_name(struct trail *t, struct err *err)
 		t->tampered_first = t->open.first;
 		t->tampered_last = t->mark.seq;
 	}
+	if (trail_check_directory(t, err) == -1)
+		return -1;
 	return err_set(err, "%s: %s was deleted, renamed or replaced", t->path, name.s);
 }
 
@@ -401,7 +405,7 @@ trail_sync(struct trail *t, struct err *err)
 		return err_set_errno(
 		    err, "%s: sync %s", t->path, trail_segment_name(t->open.first, "").s);
 	FAULT_POINT("trail.after_sync");
-	if (check_name(t, err) == -1)
+	if (trail_check(t, err) == -1)
 		return -1;
 	t->mark = (struct trail_mark){ t->written_seq, t->open.first, t->open.offset };
 	trail_state_publish(t->state, &t->mark);

@@ -24,6 +24,16 @@ struct trail_mark {
 
 struct trail_state;
 
+/* Numbers without a line that nobody need be told of any more. */
+#define TRAIL_TOLD_MAX 8
+struct trail_gone {
+	uint64_t expired; /* up to this one they were removed for their age or size */
+	uint32_t n;
+	struct trail_range {
+		uint64_t first, last;
+	} told[TRAIL_TOLD_MAX]; /* ascending, apart */
+};
+
 /* What the page says, whoever wrote it. */
 struct trail_state_info {
 	bool valid;
@@ -32,6 +42,7 @@ struct trail_state_info {
 	uint64_t base;	 /* the number before the log's first line */
 	bool unrecorded; /* what recovery found is in no event yet: */
 	struct trail_recovery found;
+	struct trail_gone gone;
 	char log[TRAIL_ID_SIZE];
 	char boot[TRAIL_ID_SIZE];
 	struct trail_mark mark;
@@ -42,6 +53,10 @@ int trail_state_load(int dirfd, struct trail_state_info *out, struct err *err);
 int trail_state_create(
     int dirfd, const struct trail_state_info *info, struct trail_state **out, struct err *err);
 int trail_state_map(int dirfd, struct trail_state **out, struct err *err);
+/* Its name is another file's, or nobody's: another page of this name in its place. */
+int trail_state_replace(
+    int dirfd, const struct trail_state_info *info, struct trail_state **s, struct err *err);
+bool trail_state_is_named(const struct trail_state *s, int dirfd);
 void trail_state_unmap(struct trail_state *s); /* NULL is allowed */
 /* When its file was cut: the page anew.  True when it was. */
 bool trail_state_mend(struct trail_state *s, const struct trail_state_info *info);
@@ -125,6 +140,9 @@ struct trail {
 	struct trail_state *state;
 	struct trail_recovery found;
 	bool recorded; /* it is in events */
+	struct trail_gone gone;
+	struct trail_list seen; /* segments between which nothing was missing */
+	unsigned harmed;	/* files that were told of and are not mended; bits */
 	unsigned rings;
 	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
 	char member[128]; /* of every line: from boot to seq */
@@ -150,6 +168,18 @@ int trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *e
 /* Make fd the open segment, written and durable up to `offset`. */
 void trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset);
 uint64_t trail_step(const struct trail *t);
+
+/* What the state page is to say. */
+struct trail_state_info trail_info(const struct trail *t);
+/* Does the file `log` say what it should; write it. */
+bool trail_log_is_there(const struct trail *t);
+int trail_write_log(struct trail *t, struct err *err);
+/* -1: the directory was deleted, and nothing can be put into it. */
+int trail_check_directory(const struct trail *t, struct err *err);
+
+/* ---- trail_gaps ---- */
+
+void trail_gone_add(struct trail_gone *g, uint64_t first, uint64_t last);
 
 /* ---- trail_keep ---- */
 

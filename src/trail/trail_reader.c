@@ -82,9 +82,8 @@ trail_reader_corrupt(const struct trail_reader *r)
 	return r->corrupt;
 }
 
-/* True when the mark has moved. */
 static bool
-refresh_mark(struct trail_reader *r)
+read_mark(struct trail_reader *r)
 {
 	struct trail_mark m;
 
@@ -92,6 +91,23 @@ refresh_mark(struct trail_reader *r)
 		return false;
 	r->mark = m;
 	return true;
+}
+
+/* True when the mark has moved.  A page that was deleted has a successor, if not at once. */
+static bool
+refresh_mark(struct trail_reader *r)
+{
+	struct trail_state *next;
+	struct err err;
+
+	if (read_mark(r))
+		return true;
+	if (trail_state_is_named(r->state, r->dirfd) ||
+	    trail_state_map(r->dirfd, &next, &err) == -1)
+		return false;
+	trail_state_unmap(r->state);
+	r->state = next;
+	return read_mark(r);
 }
 
 static bool

@@ -1,4 +1,4 @@
-/* Retention: which sealed segments may go, their going, and which have gone without it. */
+/* Retention: which sealed segments may go, and their going. */
 #include "keytrail/clock.h"
 #include "keytrail/fault.h"
 #include "trail_internal.h"
@@ -50,6 +50,17 @@ count_expired(
 	return 0;
 }
 
+/* Before they go: what is missing without this was taken away. */
+static int
+remember(struct trail *t, uint64_t last, struct err *err)
+{
+	t->gone.expired = last;
+	if (trail_identify(t, false, err) == -1)
+		return err_prefix(err, "%s", t->path);
+	FAULT_POINT("expire.after_page");
+	return 0;
+}
+
 static int
 expire(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64_t *last,
     struct err *err)
@@ -63,6 +74,8 @@ expire(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return -1;
 	rc = count_expired(t, &l, r, &n, err);
+	if (rc == 0 && removing && n > 0)
+		rc = remember(t, trail_list_end(&l, n - 1) - 1, err);
 	for (size_t i = 0; i < n && rc == 0; i++) {
 		struct trail_name name = trail_segment_name(l.first[i], "");
 
@@ -113,52 +126,4 @@ trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t kee
 	struct retain r = { before_ns, max_size, keep_seq, 0 };
 
 	return expire_locked(t, &r, true, first, last, err);
-}
-
-/* The number of the last line in a sealed segment; 0 when damage hides it. */
-static uint64_t
-last_number(const struct trail *t, uint64_t first)
-{
-	char mem[2 * TRAIL_LINE_MAX], *line = mem, *end;
-	struct trail_member m;
-	uint64_t last = 0;
-	struct stat st;
-	ssize_t n = -1;
-	int fd;
-
-	fd = openat(t->dirfd, trail_segment_name(first, "").s, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd == -1)
-		return 0;
-	if (fstat(fd, &st) == 0)
-		n = pread(fd, mem, sizeof(mem),
-		    st.st_size > (off_t)sizeof(mem) ? st.st_size - (off_t)sizeof(mem) : 0);
-	close(fd);
-	for (; n > 0 && (end = memchr(line, '\n', (size_t)(mem + n - line))) != NULL;
-	     line = end + 1)
-		last = trail_parse_line((struct slice){ line, (size_t)(end - line) }, &m) == 0
-			   ? m.seq
-			   : last;
-	return last;
-}
-
-int
-trail_find_gap(
-    const struct trail *t, uint64_t from, uint64_t *first, uint64_t *last, struct err *err)
-{
-	struct trail_list l;
-
-	*first = *last = 0;
-	if (trail_list_segments(t->dirfd, &l, err) == -1)
-		return -1;
-	for (size_t i = 0; i + 1 < l.n && *first == 0; i++) {
-		uint64_t next = l.first[i + 1], there;
-
-		if (next <= from + 1 || (there = last_number(t, l.first[i])) == 0 ||
-		    there + 1 >= next)
-			continue;
-		*first = there >= from ? there + 1 : from + 1;
-		*last = next - 1;
-	}
-	trail_list_free(&l);
-	return 0;
 }

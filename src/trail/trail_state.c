@@ -5,12 +5,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAGIC	  "KTSTATE\n"
-#define VERSION	  4
+#define VERSION	  5
 #define PAGE	  4096
 #define SECTOR	  512
 #define TRIES_MAX 1000
@@ -29,6 +31,7 @@ struct identity {
 	bool clean, unrecorded;
 	uint32_t rings;
 	struct trail_recovery found;
+	struct trail_gone gone;
 	_Atomic uint64_t sum; /* of all before */
 };
 
@@ -50,6 +53,8 @@ struct trail_state {
 	struct page *page;
 	int fd; /* of the writer, else -1 */
 	int guard;
+	dev_t dev;
+	ino_t ino;
 };
 
 static uint64_t
@@ -91,7 +96,8 @@ store_identity(struct page *p, const struct trail_state_info *info)
 		.clean = info->clean,
 		.unrecorded = info->unrecorded,
 		.rings = info->rings,
-		.found = info->found };
+		.found = info->found,
+		.gone = info->gone };
 	struct identity *to = &p->identities[next.generation & 1].of;
 
 	memcpy(next.log, info->log, sizeof(next.log));
@@ -168,22 +174,25 @@ trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
 	out->rings = id->rings;
 	out->unrecorded = id->unrecorded;
 	out->found = id->found;
+	out->gone = id->gone;
 	return 0;
 }
 
 static int
-map_page(int dirfd, int flags, int prot, struct trail_state **out, struct err *err)
+map_page(int dirfd, const char *name, int flags, struct trail_state **out, struct err *err)
 {
+	int prot = (flags & O_ACCMODE) == O_RDWR ? PROT_READ | PROT_WRITE : PROT_READ;
 	struct trail_state *s = NULL;
+	struct stat st;
 	int fd;
 
-	if ((fd = openat(dirfd, "state", flags | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1)
-		return err_set_errno(err, "open state");
+	if ((fd = openat(dirfd, name, flags | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1)
+		return err_set_errno(err, "open %s", name);
 	if ((flags & O_ACCMODE) == O_RDWR && (errno = posix_fallocate(fd, 0, PAGE)) != 0) {
 		err_set_errno(err, "reserve state");
 		goto fail;
 	}
-	if (lseek(fd, 0, SEEK_END) < PAGE) {
+	if (fstat(fd, &st) == -1 || st.st_size < PAGE) {
 		err_set(err, "state: not a page");
 		goto fail;
 	}
@@ -193,6 +202,8 @@ map_page(int dirfd, int flags, int prot, struct trail_state **out, struct err *e
 		goto fail;
 	}
 	s->fd = (flags & O_ACCMODE) == O_RDWR ? fd : -1;
+	s->dev = st.st_dev;
+	s->ino = st.st_ino;
 	s->guard = mapguard_add(s->page, PAGE, s->fd, PAGE);
 	if (s->fd == -1)
 		close(fd);
@@ -242,7 +253,7 @@ int
 trail_state_create(
     int dirfd, const struct trail_state_info *info, struct trail_state **out, struct err *err)
 {
-	if (map_page(dirfd, O_RDWR | O_CREAT, PROT_READ | PROT_WRITE, out, err) == -1)
+	if (map_page(dirfd, "state", O_RDWR | O_CREAT, out, err) == -1)
 		return -1;
 	if (fill_page(*out, info, err) == -1)
 		goto fail;
@@ -257,12 +268,47 @@ fail:
 	return -1;
 }
 
+/* Under its name there is never half a page. */
+int
+trail_state_replace(
+    int dirfd, const struct trail_state_info *info, struct trail_state **s, struct err *err)
+{
+	struct trail_state *new;
+
+	unlinkat(dirfd, "state.new", 0);
+	if (map_page(dirfd, "state.new", O_RDWR | O_CREAT | O_EXCL, &new, err) == -1)
+		return -1;
+	if (fill_page(new, info, err) == -1)
+		goto fail;
+	FAULT_POINT("mend.before_rename");
+	if (renameat(dirfd, "state.new", dirfd, "state") == -1 || fsync(dirfd) == -1) {
+		err_set_errno(err, "put state in its place");
+		goto fail;
+	}
+	FAULT_POINT("mend.after_rename");
+	trail_state_unmap(*s);
+	*s = new;
+	return 0;
+fail:
+	trail_state_unmap(new);
+	return -1;
+}
+
+bool
+trail_state_is_named(const struct trail_state *s, int dirfd)
+{
+	struct stat st;
+
+	return fstatat(dirfd, "state", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == s->ino &&
+	       st.st_dev == s->dev;
+}
+
 int
 trail_state_map(int dirfd, struct trail_state **out, struct err *err)
 {
 	if (faccessat(dirfd, "state", F_OK, 0) == -1 && errno == ENOENT)
 		return err_set(err, "no trail here: there is no file \"state\"");
-	if (map_page(dirfd, O_RDONLY, PROT_READ, out, err) == -1)
+	if (map_page(dirfd, "state", O_RDONLY, out, err) == -1)
 		return -1;
 	if (!page_valid((*out)->page)) {
 		trail_state_unmap(*out);

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import urllib.error
@@ -463,17 +462,3 @@ def test_a_trail_that_is_moved_goes_on_where_it_is(keytrail, raw_backend, tmp_pa
     sidecar.stop()
     elsewhere.rename(there)
     assert [e["correlationId"] for e in sidecar.calls()] == sent
-
-
-def test_without_its_directory_a_trail_takes_nothing(keytrail, raw_backend):
-    """One call is at the key service before that is seen; its answer is withheld."""
-    backend = raw_backend(ok())
-    sidecar = keytrail(backend, merge(CONFIG, {"timeouts": {"answer": "500ms"}}))
-    shutil.rmtree(sidecar.trail_dir)
-    with pytest.raises(Closed):
-        call(sidecar, *DURABLE)
-    r = call(sidecar, *DURABLE)[1]
-    assert r.status == 503 and b"TRAIL_FAILED" in r.body
-    assert str(sidecar.trail_dir) in unready(sidecar) and len(backend.requests) == 1
-    sidecar.kill()
-    sidecar.process = None  # there is no trail

@@ -1,15 +1,19 @@
-"""Files of the trail that somebody deleted or overwrote while the sidecar was down: told, no number used
-again, no intent left open."""
+"""Files of the trail that somebody deleted or overwrote while the sidecar was down or up: told, no number
+used again, no intent left open."""
 
 import os
 import shutil
+import signal
 import threading
 
 import pytest
 
 from backend import ok
-from support import new_id, segments, wait_for
+from faults import KEYTRAIL_FAULTS
+from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
+from test_fault_points import MENDING
 from test_kill import KEY
+from test_proof import calls
 
 SINKS = [{"name": "file", "type": "file", "path": "out.jsonl"}]
 
@@ -165,3 +169,213 @@ def test_files_of_another_log_are_told_and_do_not_end_the_start(keytrail, raw_ba
             own.wait_own("keytrail.tamper", told + 1)
         own.stop()
     own.process = None  # a trail with a hole
+
+
+# ---- while the sidecar runs ----
+
+def unlinked(path):
+    path.unlink()
+
+
+def renamed(path):
+    path.rename(path.with_name(f"{path.name}.elsewhere"))
+
+
+def replaced(path):
+    path.unlink()
+    path.write_bytes(bytes(4096))
+
+
+def call(sidecar):
+    correlation = new_id()
+    assert sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": correlation}).status == 200
+    return correlation
+
+
+@pytest.mark.parametrize("harm", [unlinked, renamed, replaced])
+@pytest.mark.parametrize("file", ["state", "log"])
+def test_a_file_that_is_gone_under_the_sidecar_is_told_and_made_again(keytrail, raw_backend, file,
+                                                                      harm):
+    sidecar = keytrail(raw_backend(ok()), {"sinks": SINKS})
+    before = call(sidecar)
+    harm(sidecar.trail_dir / file)
+    told, = sidecar.wait_own("keytrail.tamper")
+    assert told["severity"] == "critical" and told["details"] == {"file": file, "mended": True}
+    after = call(sidecar)
+    out = sidecar.folder / "out.jsonl"
+    wait_for(lambda: after in out.read_text(), "the sink, which goes on")
+    number = sidecar.events()[-1]["trail"]["seq"]
+    sidecar.kill()
+    sidecar.start()
+    assert len(sidecar.own("keytrail.tamper")) == 1
+    events = sidecar.events()
+    assert [e["trail"]["seq"] for e in events[:number]] == list(range(1, number + 1))
+    assert len({e["trail"]["log"] for e in events}) == 1
+    assert sidecar.event(before) and sidecar.event(after)
+
+
+@pytest.mark.parametrize("point", MENDING)
+def test_dying_while_a_file_is_made_again(keytrail, raw_backend, point):
+    """The file is there, or the next start says that it is not."""
+    sidecar = keytrail(raw_backend(ok()), start=False,
+                       environment={"KEYTRAIL_FAULT": f"{point}:1"})
+    sidecar.program = KEYTRAIL_FAULTS
+    sidecar.start()
+    calls = [call(sidecar) for _ in range(3)]
+    renamed(sidecar.trail_dir / ("ring.0" if "link" in point else "state"))
+    assert sidecar.process.wait(PATIENCE) == -signal.SIGKILL
+    sidecar.program = KEYTRAIL
+    sidecar.start()
+    there = point == "mend.after_rename"
+    wait_for(lambda: there or sidecar.own("keytrail.tamper"), "the record")
+    assert all(sidecar.event(c) for c in calls)
+    assert len({e["trail"]["log"] for e in sidecar.events()}) == (2 if "before_rename" in point
+                                                                 else 1)
+    call(sidecar)
+    sidecar.stop()
+
+
+@pytest.mark.parametrize("harm", [unlinked, renamed, replaced])
+def test_a_ring_that_is_gone_under_the_sidecar_is_told(keytrail, raw_backend, harm):
+    """With its name it is read at the next start; without it, missed."""
+    sidecar = keytrail(raw_backend(ok()), {"workers": 1})
+    calls = [call(sidecar)]
+    harm(sidecar.trail_dir / "ring.0")
+    told, = sidecar.wait_own("keytrail.tamper")
+    linked = harm is renamed
+    assert told["severity"] == "critical"
+    assert told["details"] == {"file": "ring.0", "mended": linked}
+    calls.append(call(sidecar))
+    assert (sidecar.trail_dir / "ring.0").exists() == linked
+    sidecar.kill()
+    sidecar.start()
+    assert all(sidecar.event(c) for c in calls)
+    more = sidecar.own("keytrail.tamper")[1:]
+    assert [e["details"] for e in more] == ([] if linked else [{"rings": 1}])
+
+
+def test_a_directory_that_is_renamed_is_told_once(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    elsewhere = sidecar.trail_dir.with_name("elsewhere")
+    sidecar.trail_dir.rename(elsewhere)
+    wait_for(lambda: b"keytrail.tamper" in segments(elsewhere)[-1].read_bytes(), "the record")
+    call(sidecar)
+    elsewhere.rename(sidecar.trail_dir)
+    call(sidecar)
+    told, = sidecar.own("keytrail.tamper")
+    assert told["severity"] == "critical" and told["details"] == {"file": ".", "mended": False}
+
+
+def test_without_its_directory_a_trail_takes_nothing(keytrail, raw_backend):
+    forwarded = []
+
+    def script(connection):
+        connection.read_request()
+        forwarded.append(connection)
+        connection.send(ok())
+
+    sidecar = keytrail(raw_backend(script))
+    shutil.rmtree(sidecar.trail_dir)
+    why = f"{sidecar.trail_dir}: the trail's directory was deleted"
+    wait_for(lambda: any(e["event"] == "trail_not_writable" and why in e["message"]
+                         for e in sidecar.log_lines()), "the trail to be given up")
+    for method, target in (("GET", "/api/v2/keys"), ("DELETE", f"/api/v2/keys/{KEY}")):
+        r = sidecar.call(method, target)
+        assert r.status == 503 and b"trail" in r.body, r.body
+    assert not forwarded
+    sidecar.kill()
+    sidecar.process = None  # no trail is left to look at
+
+
+# ---- sealed segments ----
+
+SMALL = {"audit": {"segment_size": 65536}, "workers": 1}
+
+
+def numbers(path):
+    first = int(path.name.removesuffix(".jsonl"))
+    return first, first + path.read_bytes().count(b"\n") - 1
+
+
+def first_removed(files):
+    files[0].unlink()
+    return 1, numbers(files[1])[0] - 1
+
+
+def two_removed(files):
+    first = numbers(files[1])[0]
+    files[1].unlink()
+    files[2].unlink()
+    return first, numbers(files[3])[0] - 1
+
+
+def end_removed(files):
+    lines = files[1].read_bytes().splitlines(keepends=True)
+    last = numbers(files[1])[1]
+    files[1].write_bytes(b"".join(lines[:-3]))
+    return last - 2, last
+
+
+def segment_emptied(files):
+    first, last = numbers(files[1])
+    files[1].write_bytes(b"")
+    return first, last
+
+
+def holes(sidecar):
+    return [(e["details"]["first"], e["details"]["last"]) for e in sidecar.own("keytrail.tamper")]
+
+
+@pytest.fixture
+def long(keytrail):
+    sidecar = keytrail(None, SMALL)
+    calls(sidecar, 300)
+    assert len(segments(sidecar.trail_dir)) > 4
+    yield sidecar
+    sidecar.kill()
+    sidecar.process = None  # a trail with a hole
+
+
+@pytest.mark.parametrize("harm", [first_removed, two_removed, end_removed,
+                                  segment_emptied])
+def test_lines_that_vanish_with_a_segment_are_told_at_the_next_start(long, harm):
+    long.stop()
+    hole = harm(segments(long.trail_dir))
+    long.start()
+    assert all(e["severity"] == "critical" for e in long.wait_own("keytrail.tamper"))
+    assert holes(long) == [hole]
+    for end in (long.kill, long.stop):
+        end()
+        long.start()
+        assert long.own("keytrail.start")
+        long.stop()
+        assert holes(long) == [hole]
+        long.start()
+
+
+@pytest.mark.parametrize("harm", [first_removed, two_removed])
+def test_a_segment_that_vanishes_under_the_sidecar_is_told_when_the_next_one_begins(long, harm):
+    hole = harm(segments(long.trail_dir))
+    calls(long, 70)
+    long.wait_own("keytrail.tamper")
+    files = segments(long.trail_dir)
+    more = first_removed([p for p in files if numbers(p)[0] > hole[1]])
+    calls(long, 70)
+    wait_for(lambda: len(holes(long)) > 1, "the second record")
+    long.kill()
+    long.start()
+    long.stop()
+    assert holes(long) == [hole, (hole[1] + 1, more[1])]
+    long.start()
+
+
+def test_what_expires_is_not_missed(keytrail):
+    sidecar = keytrail(None, {**SMALL, "audit": {**SMALL["audit"], "max_size": 131072}})
+    for end in (sidecar.stop, sidecar.kill):
+        calls(sidecar, 200)
+        sidecar.wait_own("keytrail.expire")
+        end()
+        sidecar.start()
+    assert numbers(segments(sidecar.trail_dir)[0])[0] > 1
+    sidecar.stop()
+    assert not sidecar.own("keytrail.tamper")

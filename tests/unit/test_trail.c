@@ -1183,6 +1183,46 @@ retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged(void **sta
 	assert_int_equal(read_all(f, 0).last, 201);
 }
 
+/* Every second segment goes. */
+static unsigned
+make_holes(struct fixture *f)
+{
+	unsigned n = 0, holes = 0;
+	char name[64];
+
+	for (unsigned first = 2; first < 400; first++) {
+		snprintf(name, sizeof(name), "%020u.jsonl", first);
+		if (faccessat(trail_dirfd(f->t), name, F_OK, 0) == 0 && n++ % 2 == 0)
+			holes += unlinkat(trail_dirfd(f->t), name, 0) == 0;
+	}
+	return holes;
+}
+
+static void
+more_holes_than_are_remembered_are_told_once_each(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first, last, previous = 0;
+	unsigned told = 0, holes;
+
+	open_trail(f);
+	append_durable(f, 500);
+	assert_int_equal(trail_find_untold(f->t, &first, &last, &f->err), 0);
+	holes = make_holes(f);
+	assert_true(holes > 8);
+	while (trail_find_untold(f->t, &first, &last, &f->err) == 1) {
+		assert_true(previous < first && first <= last);
+		previous = last;
+		trail_told(f->t, first, last);
+		told++;
+	}
+	assert_int_equal(told, holes);
+	trail_recovery_recorded(f->t);
+	close_trail(f, false);
+	open_trail(f);
+	assert_int_equal(trail_find_untold(f->t, &first, &last, &f->err), 0);
+}
+
 static void
 what_is_held_stays_until_the_hold_is_removed(void **state)
 {
@@ -1727,6 +1767,7 @@ main(void)
 		TEST(a_reader_waits_at_the_mark_and_goes_on_behind_it),
 		TEST(a_reader_begins_at_any_number),
 		TEST(a_reader_copes_with_segments_that_expire_under_it),
+		TEST(more_holes_than_are_remembered_are_told_once_each),
 		TEST(retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged),
 		TEST(what_is_held_stays_until_the_hold_is_removed),
 		TEST(holds_have_a_name_and_a_range),

@@ -1,0 +1,154 @@
+/* Which numbers have no line: whole segments that are gone, and the ends of segments. */
+#include "trail_internal.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- what is known ---- */
+
+/* Of more than can be kept, the lowest two are taken for one. */
+void
+trail_gone_add(struct trail_gone *g, uint64_t first, uint64_t last)
+{
+	struct trail_range all[TRAIL_TOLD_MAX + 1], add = { first, last };
+	size_t n = 0, i = 0, drop;
+
+	if (last <= g->expired)
+		return;
+	for (; i < g->n && g->told[i].last + 1 < first; i++)
+		if (g->told[i].last > g->expired)
+			all[n++] = g->told[i];
+	for (; i < g->n && g->told[i].first <= last + 1; i++) {
+		add.first = g->told[i].first < add.first ? g->told[i].first : add.first;
+		add.last = g->told[i].last > add.last ? g->told[i].last : add.last;
+	}
+	all[n++] = add;
+	while (i < g->n)
+		all[n++] = g->told[i++];
+	drop = n > TRAIL_TOLD_MAX;
+	if (drop)
+		all[1].first = all[0].first;
+	g->n = (uint32_t)(n - drop);
+	memcpy(g->told, all + drop, g->n * sizeof(all[0]));
+}
+
+/* What of these numbers is not known; false: nothing. */
+static bool
+cut_known(const struct trail_gone *g, uint64_t *first, uint64_t *last)
+{
+	if (*first <= g->expired)
+		*first = g->expired + 1;
+	for (size_t i = 0; i < g->n; i++) {
+		const struct trail_range *r = &g->told[i];
+
+		if (r->first <= *first && *first <= r->last)
+			*first = r->last + 1;
+		if (r->first <= *last && *last <= r->last)
+			*last = r->first - 1;
+	}
+	return *first <= *last;
+}
+
+/* ---- what is there ---- */
+
+static uint64_t
+last_line(const char *mem, size_t n)
+{
+	const char *line = mem, *end;
+	struct trail_member m;
+	uint64_t last = 0;
+
+	for (; (end = memchr(line, '\n', (size_t)(mem + n - line))) != NULL; line = end + 1)
+		if (trail_parse_line((struct slice){ line, (size_t)(end - line) }, &m) == 0)
+			last = m.seq;
+	return last;
+}
+
+/* The number of the last line in a sealed segment; 0 when damage hides it. */
+static uint64_t
+last_number(const struct trail *t, uint64_t first)
+{
+	char mem[2 * TRAIL_LINE_MAX];
+	struct stat st;
+	ssize_t n = -1;
+	int fd;
+
+	fd = openat(t->dirfd, trail_segment_name(first, "").s, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd == -1)
+		return 0;
+	if (fstat(fd, &st) == 0)
+		n = pread(fd, mem, sizeof(mem),
+		    st.st_size > (off_t)sizeof(mem) ? st.st_size - (off_t)sizeof(mem) : 0);
+	close(fd);
+	if (n == 0) /* emptied */
+		return first - 1;
+	return n > 0 ? last_line(mem, (size_t)n) : 0;
+}
+
+/* Did `b` follow `a` in the list? */
+static bool
+was_next(const struct trail_list *l, uint64_t a, uint64_t b)
+{
+	size_t i = trail_list_find(l, a);
+
+	return i + 1 < l->n && l->first[i] == a && l->first[i + 1] == b;
+}
+
+/* The number before which segment i's predecessor ends; its own first when nothing is missing. */
+static uint64_t
+end_before(const struct trail *t, const struct trail_list *l, size_t i)
+{
+	uint64_t there = last_number(t, l->first[i - 1]);
+
+	return there == 0 ? l->first[i] : there + 1;
+}
+
+int
+trail_find_untold(struct trail *t, uint64_t *first, uint64_t *last, struct err *err)
+{
+	struct trail_list l;
+
+	if (trail_list_segments(t->dirfd, &l, err) == -1)
+		return err_prefix(err, "%s", t->path);
+	for (size_t i = 0; i < l.n; i++) {
+		if (i > 0 && was_next(&t->seen, l.first[i - 1], l.first[i]))
+			continue;
+		*first = i > 0 ? end_before(t, &l, i) : 1;
+		*last = l.first[i] - 1;
+		if (*first <= *last && cut_known(&t->gone, first, last)) {
+			trail_list_free(&l);
+			return 1;
+		}
+	}
+	trail_list_free(&t->seen);
+	t->seen = l;
+	return 0;
+}
+
+void
+trail_told(struct trail *t, uint64_t first, uint64_t last)
+{
+	trail_gone_add(&t->gone, first, last);
+}
+
+int
+trail_find_gap(
+    const struct trail *t, uint64_t from, uint64_t *first, uint64_t *last, struct err *err)
+{
+	struct trail_list l;
+
+	*first = *last = 0;
+	if (trail_list_segments(t->dirfd, &l, err) == -1)
+		return -1;
+	for (size_t i = 1; i < l.n && *last == 0; i++) {
+		uint64_t begin = l.first[i] > from + 1 ? end_before(t, &l, i) : l.first[i];
+
+		if (begin == l.first[i])
+			continue;
+		*first = begin > from ? begin : from + 1;
+		*last = l.first[i] - 1;
+	}
+	trail_list_free(&l);
+	return 0;
+}
