@@ -35,7 +35,8 @@ SUM = re.compile(rb'(.*),"sum":"([0-9a-f]{8})"}}')
 pytestmark = pytest.mark.skipif(SANITIZED, reason="the recorder stands where the sanitizer does")
 
 Plan = collections.namedtuple("Plan", "calls ring_size max_size")
-PLANS = [Plan(40, 32768, 0), Plan(60, 16384, 0), Plan(15, 65536, 0), Plan(60, 32768, 50000)]
+PLANS = [Plan(40, 32768, 0), Plan(60, 16384, 0), Plan(15, 65536, 0), Plan(60, 32768, 50000),
+         Plan(150, 32768, 50000)]
 
 
 class Lives:
