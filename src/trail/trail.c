@@ -327,6 +327,8 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 		    t->path);
 	write_member(t);
 	find_used(t, opts);
+	if (before.valid && trail_finish_expiry(t, before.gone.expired, err) == -1)
+		return -1;
 	if (trail_recover(t, &before, err) == -1 || (lost && replace_log(t, err) == -1))
 		return -1;
 	FAULT_POINT("recover.after_segments");

@@ -189,6 +189,12 @@ void trail_load_holds(struct trail *t);
 /* With holds_lock. */
 bool trail_is_held(const struct trail *t, uint64_t first, uint64_t last);
 
+/* ---- trail_retain ---- */
+
+/* Remove what is left of the segments up to this number: a power cut may have undone some of an
+ * expiry that is recorded, and in any order. */
+int trail_finish_expiry(struct trail *t, uint64_t expired, struct err *err);
+
 /* ---- trail_recover ---- */
 
 /* Make segments and rings one whole, and the trail ready to append; t->found. */

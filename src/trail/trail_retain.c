@@ -111,6 +111,25 @@ expire_locked(struct trail *t, struct retain *r, bool removing, uint64_t *first,
 }
 
 int
+trail_finish_expiry(struct trail *t, uint64_t expired, struct err *err)
+{
+	struct trail_list l;
+	bool removed = false;
+	int rc = 0;
+
+	if (trail_list_segments(t->dirfd, &l, err) == -1)
+		return -1;
+	for (size_t i = 0; i + 1 < l.n && l.first[i + 1] <= expired + 1 && rc == 0; i++) {
+		rc = unlinkat(t->dirfd, trail_segment_name(l.first[i], "").s, 0);
+		removed = true;
+	}
+	if (rc == 0 && removed)
+		rc = fsync(t->dirfd);
+	trail_list_free(&l);
+	return rc == 0 ? 0 : err_set_errno(err, "%s: remove expired segments", t->path);
+}
+
+int
 trail_expirable(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err)
 {
