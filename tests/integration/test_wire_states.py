@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import signal
+import socket
 import threading
 import time
 
@@ -26,8 +27,11 @@ def test_a_second_record_after_an_answer_does_not_answer_the_next_request(keytra
     def script(connection):
         while (request := connection.read_request()) is not None:
             if connection.number == 1:
+                # Two records in one segment: what comes later answers the next request, rightly.
+                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
                 connection.sock.sendall(ok("first"))
                 connection.sock.sendall(ok("smuggled"))
+                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
             else:
                 connection.send(ok("second"))
 
