@@ -85,22 +85,30 @@ record_range(struct journal *j, const char *action, enum severity severity, cons
 	record(j, &ev);
 }
 
+static void
+record_tamper(struct journal *j, const char *message, const struct event_detail *details, size_t n)
+{
+	struct event_self ev = {
+		.action = "keytrail.tamper",
+		.severity = SEVERITY_CRITICAL,
+		.outcome = EVENT_SUCCESS,
+		.message = message,
+		.details = details,
+		.ndetails = n,
+	};
+
+	record(j, &ev);
+}
+
 /* Events may be gone with it; nobody can say how many. */
 static void
 record_cut_rings(struct journal *j, uint64_t n)
 {
 	const struct event_detail details[] = { NUMBER("rings", n) };
-	struct event_self ev = {
-		.action = "keytrail.tamper",
-		.severity = SEVERITY_CRITICAL,
-		.outcome = EVENT_SUCCESS,
-		.message =
-		    "keytrail: rings were shortened, deleted or overwritten; events may be gone",
-		.details = details,
-		.ndetails = COUNT(details),
-	};
 
-	record(j, &ev);
+	record_tamper(j,
+	    "keytrail: rings were shortened, deleted or overwritten; events may be gone", details,
+	    COUNT(details));
 }
 
 static void
@@ -108,18 +116,11 @@ record_renewal(struct journal *j, const struct journal_renewal *r)
 {
 	char note[EVENT_DETAIL_MAX] = "";
 	const struct event_detail details[] = { STRING("note", note), STRING("reason", r->reason) };
-	struct event_self ev = {
-		.action = "keytrail.tamper",
-		.severity = SEVERITY_CRITICAL,
-		.outcome = EVENT_SUCCESS,
-		.message = "keytrail: the trail is not what it was; it goes on as a new log",
-		.details = details,
-		.ndetails = COUNT(details),
-	};
 
 	if (BASE64_SIZE(r->note.n) < sizeof(note))
 		note[base64_encode(r->note.p, r->note.n, note)] = '\0';
-	record(j, &ev);
+	record_tamper(j, "keytrail: the trail is not what it was; it goes on as a new log", details,
+	    COUNT(details));
 }
 
 void
@@ -208,29 +209,15 @@ record_gone(struct journal *j, uint64_t segment, uint64_t first, uint64_t last)
 		NUMBER("last", last),
 		NUMBER("segment", segment),
 	};
-	struct event_self ev = {
-		.action = "keytrail.tamper",
-		.severity = SEVERITY_CRITICAL,
-		.outcome = EVENT_SUCCESS,
-		.message = "keytrail: the open segment was deleted, renamed or replaced",
-		.details = details,
-		.ndetails = COUNT(details),
-	};
 
-	record(j, &ev);
+	record_tamper(j, "keytrail: the open segment was deleted, renamed or replaced", details,
+	    COUNT(details));
 }
 
 static void
 record_cut_state(struct journal *j)
 {
-	struct event_self ev = {
-		.action = "keytrail.tamper",
-		.severity = SEVERITY_CRITICAL,
-		.outcome = EVENT_SUCCESS,
-		.message = "keytrail: the state page was shortened",
-	};
-
-	record(j, &ev);
+	record_tamper(j, "keytrail: the state page was shortened", NULL, 0);
 }
 
 void
@@ -282,18 +269,12 @@ record_file(struct journal *j, const char *file, bool mended)
 		STRING("file", file),
 		{ .key = "mended", .type = EVENT_DETAIL_BOOL, .number = mended },
 	};
-	struct event_self ev = {
-		.action = "keytrail.tamper",
-		.severity = SEVERITY_CRITICAL,
-		.outcome = EVENT_SUCCESS,
-		.message = strcmp(file, ".") == 0
-			       ? "keytrail: the trail's directory was deleted, renamed or replaced"
-			       : "keytrail: a file of the trail was deleted, renamed or replaced",
-		.details = details,
-		.ndetails = COUNT(details),
-	};
 
-	record(j, &ev);
+	record_tamper(j,
+	    strcmp(file, ".") == 0
+		? "keytrail: the trail's directory was deleted, renamed or replaced"
+		: "keytrail: a file of the trail was deleted, renamed or replaced",
+	    details, COUNT(details));
 }
 
 void
