@@ -127,12 +127,13 @@ start_linger(struct conn *c)
 
 /* ---- exchanges ---- */
 
-static bool
-is_old(const struct conn *c)
+/* When an answer is to end the connection, INT64_MAX: never. */
+static int64_t
+old_at(const struct conn *c)
 {
 	int64_t lifetime = timeouts_of(c)->lifetime * CLOCK_NS_PER_MS;
 
-	return lifetime > 0 && clock_mono_ns() - c->born >= lifetime;
+	return lifetime > 0 ? c->born + lifetime : INT64_MAX;
 }
 
 static void
@@ -176,7 +177,7 @@ start_exchange(struct conn *c, const struct http_head *head, size_t used, enum h
 		.in = &c->in,
 		.peer = &c->peer,
 		.source = c->source,
-		.last = is_old(c),
+		.last_ns = old_at(c),
 		.subject = c->subject.n > 0 ? &c->subject : NULL,
 		.done = on_exchange_done,
 		.arg = c };

@@ -235,7 +235,7 @@ on_record(struct exchange *ex)
 bool
 exchange_may_keep(const struct exchange *ex)
 {
-	if (!ex->client_keeps || ex->client.last || ex->worker->draining)
+	if (!ex->client_keeps || ex->started >= ex->client.last_ns || ex->worker->draining)
 		return false;
 	if (ex->refusal == REFUSAL_NONE)
 		return true;

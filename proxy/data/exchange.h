@@ -25,8 +25,8 @@ struct exchange_client {
 	struct stream *stream;
 	struct buf *in; /* bytes read and not used yet */
 	const struct origin *peer;
-	struct peer *source;	     /* or NULL: the address of each request decides */
-	bool last;		     /* the connection is to end with this answer */
+	struct peer *source; /* or NULL: the address of each request decides */
+	int64_t last_ns; /* monotonic: the answer to what begins from then on ends the connection */
 	const struct slice *subject; /* of the verified client certificate, or NULL */
 	/* The exchange is over and forgets the client: keep_alive when the next request may follow.
 	 * May be called from within any function of this header. */
