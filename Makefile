@@ -360,16 +360,19 @@ cppcheck:
 	    -j2 --enable=warning,performance,portability --suppressions-list=tests/lint/cppcheck.txt \
 	    -Iinclude -Iproxy -Itests -D_GNU_SOURCE -DKEYTRAIL_VERSION='""' -DKEYTRAIL_ROUTES='""' $(CHECKED)
 
-DOCS := docs/routes-file.md docs/metrics.md docs/refusals.md
+DOCS := docs/routes-file.md docs/metrics.md
 
-docs: $(DOCS) proxy/routes/routes.schema.json ## what is made from the program's tables: chapters of the manual, schema
+docs: $(DOCS) README.md proxy/routes/routes.schema.json ## what is made from the program's tables: chapters of the manual, schema
 
 docs/routes-file.md: CHAPTER = routes
 docs/metrics.md:     CHAPTER = metrics
-docs/refusals.md:    CHAPTER = refusals
 $(DOCS): $B/keytrail FORCE
 	$(call say,DOCS,$@)
 	$Qmkdir -p $(@D) && $B/keytrail reference $(CHAPTER) >$@
+README.md: $B/keytrail FORCE
+	$(call say,DOCS,$@)
+	$Q$B/keytrail reference refusals | tail -n +5 >$B/refusals.md
+	$Qsed -i -e '/^<!-- made by /,/^<!-- end/{//!d}' -e '/^<!-- made by /r $B/refusals.md' $@
 proxy/routes/routes.schema.json: $B/keytrail FORCE
 	$(call say,DOCS,$@)
 	$Q$B/keytrail routes --schema >$@
