@@ -29,6 +29,7 @@ PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest pytho
                   jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest
+PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
 PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client util-linux
 
 # $(call again,PACKAGES,TARGETS): install what is missing, then make the targets.
@@ -109,7 +110,7 @@ FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
-.PHONY: all demo test check model format tsan fuzz bench bench-quick soak slow wire hostile docs install image clean \
+.PHONY: all demo test check model format tsan fuzz bench bench-quick soak slow testssl wire hostile docs install image clean \
         help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash \
         check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
@@ -276,6 +277,10 @@ soak: ## DURATION (600) seconds of mixed traffic at full speed, one event an ans
 slow: ## a good client's delay among slow ones and a flood of handshakes; memory of 10,000 idle ones
 	$(call again,$(PACKAGES_SLOW),programs)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/slow/slow
+
+testssl: ## what testssl.sh finds in the TLS of a listener
+	$(call again,$(PACKAGES_TESTSSL),programs)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/testssl
 
 CASES ?= 20000
 SEED  ?= keytrail
