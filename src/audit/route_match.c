@@ -35,6 +35,7 @@ static const enum http_field_id override_fields[] = {
 	HTTP_F_X_ORIGINAL_URL,
 	HTTP_F_X_REWRITE_URL,
 };
+static const struct slice override_parameter = SLICE_INIT("_method");
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -161,12 +162,25 @@ path_is_disguised(const struct walk *w, uint32_t at, unsigned depth)
 	       (node->parameter != ROUTE_NONE && path_is_disguised(w, node->parameter, depth + 1));
 }
 
+/* An override that no route names, however it is written.  One that a route names is a
+ * discriminator like any other. */
+static bool
+is_override(const struct route_table *t, struct slice name)
+{
+	for (unsigned i = 0; i < t->nquery_names; i++)
+		if (slice_equal(t->query_names[i], override_parameter))
+			return false;
+	return slice_equal(name, override_parameter) || uri_is_disguised(name, override_parameter);
+}
+
 static enum http_refusal
 check_parameter(const struct walk *w, const struct route_entry *e, struct slice name,
     struct slice value, unsigned *seen)
 {
 	const struct route_table *t = w->table;
 
+	if (is_override(t, name))
+		return REFUSAL_METHOD_OVERRIDE;
 	for (unsigned i = 0; i < t->nquery_names; i++) {
 		if (uri_is_disguised(name, t->query_names[i]))
 			return REFUSAL_AMBIGUOUS_QUERY;
@@ -313,11 +327,21 @@ check_header_discriminators(const struct walk *w, const struct route_entry *e)
 	return REFUSAL_NONE;
 }
 
+static bool
+is_discriminator(const struct route_table *t, enum http_field_id id)
+{
+	for (size_t i = 0; i < t->nheader_names; i++)
+		if (http_field_id(t->header_names[i]) == id)
+			return true;
+	return false;
+}
+
 static enum http_refusal
 check_overrides(const struct walk *w)
 {
 	for (size_t i = 0; i < COUNT(override_fields); i++)
-		if (http_head_field(w->head, override_fields[i]) != NULL)
+		if (http_head_field(w->head, override_fields[i]) != NULL &&
+		    !is_discriminator(w->table, override_fields[i]))
 			return REFUSAL_METHOD_OVERRIDE;
 	return REFUSAL_NONE;
 }

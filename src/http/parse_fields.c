@@ -3,11 +3,6 @@
 #include "keytrail/chars.h"
 #include "parse_internal.h"
 
-#define OVERRIDES                                                                                  \
-	(ID_SET(HTTP_F_X_HTTP_METHOD) | ID_SET(HTTP_F_X_HTTP_METHOD_OVERRIDE) |                    \
-	    ID_SET(HTTP_F_X_HTTP_REQUEST) | ID_SET(HTTP_F_X_METHOD_OVERRIDE) |                     \
-	    ID_SET(HTTP_F_X_ORIGINAL_URL) | ID_SET(HTTP_F_X_REWRITE_URL))
-
 #define UPGRADES (ID_SET(HTTP_F_UPGRADE) | ID_SET(HTTP_F_HTTP2_SETTINGS))
 
 /* We might read the first and the service the last: at most one of each. */
@@ -369,8 +364,6 @@ parse_check_request(struct http_head *h, const struct parse_names *names)
 		return refusal;
 	if ((names->present & UPGRADES) != 0)
 		return REFUSAL_UPGRADE;
-	if ((names->present & OVERRIDES) != 0)
-		return REFUSAL_METHOD_OVERRIDE;
 	if ((refusal = check_connection(h, true)) != REFUSAL_NONE ||
 	    (refusal = check_expect(h, names)) != REFUSAL_NONE)
 		return refusal;

@@ -11,7 +11,7 @@
 #include "data/pump.h"
 #include "data/rewrite.h"
 #include "keytrail/parse.h"
-#include "keytrail/uri.h"
+#include "keytrail/route.h"
 #include "wire/strict.h"
 
 #define CHECK(property)                                                                            \
@@ -223,15 +223,18 @@ struct relay {
 	struct written messages[STREAM_MESSAGES];
 };
 
-/* What route_match refuses whatever the routes are. */
+/* Is it passed where there are no routes, which could forbid more? */
 static bool
-is_target_legal(const struct http_head *h)
+is_passed(const struct http_head *h)
 {
-	static struct uri_path path;
+	static const struct route_options options = { .default_action = "x.default" };
+	static struct route_table *routes;
+	static struct route_match match;
+	struct err err;
 
-	return slice_equal(h->path, SLICE("*")) ||
-	       (uri_split_path(h->path, &path) == REFUSAL_NONE &&
-		   uri_check_query(h->query) == REFUSAL_NONE);
+	CHECK(routes != NULL || route_compile(NULL, 0, &options, &routes, &err) == 0);
+	route_match(routes, h, &match);
+	return match.refusal == REFUSAL_NONE;
 }
 
 /* False: refused. */
@@ -252,7 +255,7 @@ write_message_head(struct relay *r, const struct http_head *h, enum http_framing
 
 	*framing = h->framing == HTTP_UNTIL_CLOSE ? HTTP_CHUNKED : h->framing;
 	answer.framing = *framing;
-	if (r->kind == KIND_REQUEST ? !is_target_legal(h) : !rewrite_may_relay(&answer))
+	if (r->kind == KIND_REQUEST ? !is_passed(h) : !rewrite_may_relay(&answer))
 		return false;
 	if (r->kind == KIND_REQUEST)
 		CHECK(rewrite_request(&r->out, &request) == 0);

@@ -83,6 +83,8 @@ REFUSED = {
     "two instances": (get("Bluemix-Instance: a", "Bluemix-Instance: b"), 400, "REPEATED_HEADER"),
     "a list of correlation IDs": (get("Correlation-Id: a, b"), 400, "REPEATED_HEADER"),
     "an overridden method": (get("X-HTTP-Method-Override: DELETE"), 400, "METHOD_OVERRIDE"),
+    "a method in the query": (post("Content-Length: 0", target=KEY + "?_method=DELETE"), 400,
+                              "METHOD_OVERRIDE"),
     "an overridden URL": (get("X-Original-URL: /api/v2/import_token"), 400, "METHOD_OVERRIDE"),
     "a disguised header": (get("Bluemix_Instance: x"), 400, "ALIAS_HEADER"),
     # limits

@@ -349,6 +349,18 @@ static const struct {
 	    REFUSAL_METHOD_OVERRIDE, "kms.secrets.default" },
 	{ "its third name", "POST", "/api/v2/keys", "X-Method-Override: DELETE",
 	    REFUSAL_METHOD_OVERRIDE, "kms.secrets.default" },
+	{ "its fourth name", "POST", "/api/v2/keys", "X-HTTP-Request: DELETE",
+	    REFUSAL_METHOD_OVERRIDE, "kms.secrets.default" },
+	{ "one in the query", "POST", "/api/v2/keys?limit=1&_method=DELETE", NULL,
+	    REFUSAL_METHOD_OVERRIDE, "kms.secrets.default" },
+	{ "and without a value", "POST", "/api/v2/keys?_method", NULL, REFUSAL_METHOD_OVERRIDE,
+	    "kms.secrets.default" },
+	{ "in other letters", "POST", "/api/v2/keys?_Method=DELETE", NULL, REFUSAL_METHOD_OVERRIDE,
+	    "kms.secrets.default" },
+	{ "encoded", "POST", "/api/v2/keys?%5fmethod=DELETE", NULL, REFUSAL_METHOD_OVERRIDE,
+	    "kms.secrets.default" },
+	{ "as an array", "POST", "/api/v2/keys?_method%5b%5d=DELETE", NULL, REFUSAL_METHOD_OVERRIDE,
+	    "kms.secrets.default" },
 	{ "another URL", "GET", "/api/v2/keys", "X-Original-URL: /admin", REFUSAL_METHOD_OVERRIDE,
 	    "kms.secrets.default" },
 	{ "rewritten", "GET", "/api/v2/keys", "X-Rewrite-URL: /admin", REFUSAL_METHOD_OVERRIDE,
@@ -385,6 +397,8 @@ static const struct {
 	    NULL, "kms.secrets.list" },
 	{ "encoded slashes that lead nowhere", "DELETE",
 	    "/api/v2/keys/x/registrations/crn%253Av1%2Fa%252Fb", NULL, "kms.registrations.delete" },
+	{ "a parameter that ends like an override", "GET", "/api/v2/keys?sort_method=x", NULL,
+	    "kms.secrets.list" },
 	{ "other encoded characters", "GET", "/api/v2/keys/caf%C3%A9%3A/metadata", NULL,
 	    "kms.secrets-metadata.read" },
 	{ "another header twice", "GET", "/api/v2/keys", "Accept: a\nAccept: b",
@@ -580,6 +594,49 @@ headers_can_decide(void **state)
 		    REFUSAL_REPEATED_HEADER },
 		{ "/other", "X-Target: Service.Encrypt", "x.default", REFUSAL_AMBIGUOUS_HEADER },
 		{ "/?dry=1", "X-Target: Service.Encrypt", "x.default", REFUSAL_AMBIGUOUS_QUERY },
+	};
+	struct route_table *t = compile(specs, COUNT(specs));
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(want); i++) {
+		struct route_match m;
+
+		match(t, "POST", want[i].target, want[i].headers, &m);
+		if (m.refusal != want[i].refusal || strcmp(m.route->action, want[i].action) != 0)
+			fail_msg("%s %s: %s, %s", want[i].target, want[i].headers, m.route->action,
+			    refusal_info(m.refusal)->label);
+	}
+	route_table_free(t);
+}
+
+/* A service that obeys an override is told apart by it, as strictly as by anything else. */
+static void
+overrides_that_a_route_names_decide(void **state)
+{
+	static const struct route_spec specs[] = {
+		{ SPEC("x.create", "POST", "/a") },
+		{ SPEC("x.delete", "POST", "/a"), .header_name = "X-HTTP-Method-Override",
+		    .header_value = "DELETE" },
+		{ SPEC("x.replace", "POST", "/b"), .query_name = "_method", .query_value = "put" },
+		{ SPEC("x.other", "POST", "/b") },
+	};
+	static const struct {
+		const char *target, *headers, *action;
+		enum http_refusal refusal;
+	} want[] = {
+		{ "/a", NULL, "x.create", REFUSAL_NONE },
+		{ "/a", "X-Http-Method-Override: DELETE", "x.delete", REFUSAL_NONE },
+		{ "/b?_method=put", NULL, "x.replace", REFUSAL_NONE },
+		{ "/a", "X-HTTP-Method-Override: PUT", "x.default", REFUSAL_AMBIGUOUS_HEADER },
+		{ "/a", "X-HTTP-Method-Override: DELETE, PUT", "x.create",
+		    REFUSAL_REPEATED_HEADER },
+		{ "/b?_method=delete", NULL, "x.default", REFUSAL_AMBIGUOUS_QUERY },
+		{ "/b?_METHOD=put", NULL, "x.default", REFUSAL_AMBIGUOUS_QUERY },
+		{ "/b?_method=put", "X-HTTP-Method-Override: DELETE", "x.default",
+		    REFUSAL_AMBIGUOUS_HEADER },
+		{ "/a?_method=put", NULL, "x.default", REFUSAL_AMBIGUOUS_QUERY },
+		{ "/a", "X-HTTP-Method: DELETE", "x.default", REFUSAL_METHOD_OVERRIDE },
+		{ "/b", "X-HTTP-Method-Override: DELETE", "x.default", REFUSAL_AMBIGUOUS_HEADER },
 	};
 	struct route_table *t = compile(specs, COUNT(specs));
 
@@ -834,6 +891,7 @@ main(void)
 		cmocka_unit_test(specificity_decides_not_order),
 		cmocka_unit_test(the_default_has_the_guarantee_it_was_given),
 		cmocka_unit_test(headers_can_decide),
+		cmocka_unit_test(overrides_that_a_route_names_decide),
 		cmocka_unit_test(configured_headers_may_not_be_repeated),
 		cmocka_unit_test(configured_headers_may_not_be_taken_out),
 		cmocka_unit_test(names_of_configured_headers_are_known_in_disguise),
