@@ -44,8 +44,9 @@ const struct checkpoint_key *checkpoint_signer_key(const struct checkpoint_signe
 enum checkpoint_verdict {
 	CHECKPOINT_GOOD,
 	CHECKPOINT_MALFORMED,
-	CHECKPOINT_UNSIGNED, /* by any key that is known */
-	CHECKPOINT_FORGED,   /* a known key's signature is wrong */
+	CHECKPOINT_UNSIGNED,  /* by any key that is known */
+	CHECKPOINT_FORGED,    /* a known key's signature is wrong */
+	CHECKPOINT_UNCHECKED, /* OpenSSL could not check it, for want of memory */
 };
 
 /* Append the note of this text, which ends in a newline. */

@@ -22,6 +22,8 @@ struct merkle_hash {
 	unsigned char b[MERKLE_HASH_SIZE];
 };
 
+/* SHA-256, which cannot fail. */
+void merkle_hash_of(const void *p, size_t n, struct merkle_hash *out);
 void merkle_leaf(struct slice entry, struct merkle_hash *out);
 void merkle_node(
     const struct merkle_hash *left, const struct merkle_hash *right, struct merkle_hash *out);

@@ -17,8 +17,8 @@ struct rotation {
 
 int rotation_write(const struct checkpoint_signer *old, const struct checkpoint_signer *new,
     const char *origin, struct buf *out, struct err *err);
-/* -1 unless both keys have signed it. */
-int rotation_read(struct slice note, struct rotation *out, struct err *err);
+/* GOOD when both keys have signed it. */
+enum checkpoint_verdict rotation_read(struct slice note, struct rotation *out, struct err *err);
 bool rotation_leads_to(const struct rotation *r, const struct checkpoint_key *k);
 
 /* Read <dir>/rotation: 1, 0 when there is none, -1. */

@@ -31,18 +31,24 @@ ledger_read_checkpoint(int dirfd, struct buf *out, struct err *err)
 	return 1;
 }
 
-/* The key that signed the checkpoint handed over to ours. */
-static bool
+/* Did the key that signed the checkpoint hand over to ours?  1, 0, -1. */
+static int
 is_handed_over(struct ledger *l, struct err *err)
 {
 	struct rotation r;
+	enum checkpoint_verdict v;
+	int rc = rotation_read_file(l->files.dirfd, &l->rotation, err);
 
-	if (rotation_read_file(l->files.dirfd, &l->rotation, err) != 1 ||
-	    rotation_read(buf_slice(&l->rotation), &r, err) == -1)
-		return false;
-	return rotation_leads_to(&r, checkpoint_signer_key(l->signer)) &&
-	       checkpoint_read(buf_slice(&l->note), &r.old, 1, &l->last, err) == CHECKPOINT_GOOD &&
-	       strcmp(l->last.origin, r.origin) == 0;
+	if (rc != 1)
+		return rc;
+	v = rotation_read(buf_slice(&l->rotation), &r, err);
+	if (v == CHECKPOINT_GOOD && rotation_leads_to(&r, checkpoint_signer_key(l->signer)))
+		v = checkpoint_read(buf_slice(&l->note), &r.old, 1, &l->last, err);
+	else if (v == CHECKPOINT_GOOD)
+		return 0;
+	if (v == CHECKPOINT_UNCHECKED)
+		return -1;
+	return v == CHECKPOINT_GOOD && strcmp(l->last.origin, r.origin) == 0;
 }
 
 static int
@@ -57,9 +63,11 @@ read_last(struct ledger *l, struct err *err)
 	    buf_slice(&l->note), checkpoint_signer_key(l->signer), 1, &l->last, &why)) {
 	case CHECKPOINT_GOOD:
 		return 0;
+	case CHECKPOINT_UNCHECKED:
+		return err_set(err, "%s: the checkpoint that is there: %s", l->dir, why.msg);
 	case CHECKPOINT_UNSIGNED:
-		if (is_handed_over(l, &why))
-			return 0;
+		if ((rc = is_handed_over(l, err)) != 0)
+			return rc == 1 ? 0 : err_prefix(err, "%s", l->dir);
 		return err_set(err,
 		    "%s: another key has signed the last checkpoint; \"keytrail rotate-key\" hands "
 		    "over from it to this one. If nobody has changed the key, somebody put the "

@@ -10,6 +10,16 @@
 _Static_assert(MERKLE_HASH_SIZE == SHA256_DIGEST_LENGTH, "the tree is one of SHA-256");
 
 void
+merkle_hash_of(const void *p, size_t n, struct merkle_hash *out)
+{
+	SHA256_CTX c;
+
+	SHA256_Init(&c);
+	SHA256_Update(&c, p, n);
+	SHA256_Final(out->b, &c);
+}
+
+void
 merkle_leaf(struct slice entry, struct merkle_hash *out)
 {
 	SHA256_CTX c;
@@ -25,13 +35,10 @@ merkle_node(
     const struct merkle_hash *left, const struct merkle_hash *right, struct merkle_hash *out)
 {
 	unsigned char bytes[1 + 2 * MERKLE_HASH_SIZE] = { 1 };
-	SHA256_CTX c;
 
 	memcpy(bytes + 1, left->b, MERKLE_HASH_SIZE);
 	memcpy(bytes + 1 + MERKLE_HASH_SIZE, right->b, MERKLE_HASH_SIZE);
-	SHA256_Init(&c);
-	SHA256_Update(&c, bytes, sizeof(bytes));
-	SHA256_Final(out->b, &c);
+	merkle_hash_of(bytes, sizeof(bytes), out);
 }
 
 bool
@@ -84,7 +91,7 @@ merkle_root(const struct merkle_tree *t, struct merkle_hash *out)
 	if (any)
 		*out = h;
 	else
-		SHA256((const unsigned char *)"", 0, out->b);
+		merkle_hash_of("", 0, out);
 }
 
 /* ---- hashes from tiles ---- */

@@ -59,18 +59,21 @@ parse(struct slice text, struct rotation *out, struct err *err)
 	return strcmp(out->old.name, out->new.name) == 0;
 }
 
-int
+enum checkpoint_verdict
 rotation_read(struct slice note, struct rotation *out, struct err *err)
 {
+	enum checkpoint_verdict v;
 	struct slice text;
 
-	if (!checkpoint_note_text(note, &text) || !parse(text, out, err))
-		return err_set(err, "not a statement by which a key hands over");
-	if (checkpoint_open_note(note, &out->old, 1, &text, err) != CHECKPOINT_GOOD)
-		return err_prefix(err, "the old key");
-	if (checkpoint_open_note(note, &out->new, 1, &text, err) != CHECKPOINT_GOOD)
-		return err_prefix(err, "the new key");
-	return 0;
+	if (!checkpoint_note_text(note, &text) || !parse(text, out, err)) {
+		err_set(err, "not a statement by which a key hands over");
+		return CHECKPOINT_MALFORMED;
+	}
+	if ((v = checkpoint_open_note(note, &out->old, 1, &text, err)) != CHECKPOINT_GOOD)
+		err_prefix(err, "the old key");
+	else if ((v = checkpoint_open_note(note, &out->new, 1, &text, err)) != CHECKPOINT_GOOD)
+		err_prefix(err, "the new key");
+	return v;
 }
 
 bool

@@ -363,10 +363,14 @@ judge_age(struct check *c, const struct trail_walk *w)
 	struct err err;
 
 	if (c->recorded > c->cp.size) {
-		if (ledger_read_checkpoint(c->files.dirfd, &note, &err) == 1)
-			checkpoint_read(
-			    buf_slice(&note), c->opts->keys, c->opts->nkeys, &now, &err);
-		if (now.size < c->recorded)
+		int rc = ledger_read_checkpoint(c->files.dirfd, &note, &err);
+
+		if (rc == 1 && checkpoint_read(buf_slice(&note), c->opts->keys, c->opts->nkeys,
+				   &now, &err) == CHECKPOINT_UNCHECKED)
+			rc = -1;
+		if (rc == -1)
+			verify_find(c, VERIFY_CANNOT_TELL, "the checkpoint: %s", err.msg);
+		else if (now.size < c->recorded)
 			verify_find(c, VERIFY_ALTERED,
 			    "the checkpoint was rolled back: it covers %" PRIu64
 			    " events, event %" PRIu64 " tells of one of %" PRIu64,

@@ -97,14 +97,19 @@ take_anchor(struct check *c, struct slice line, struct err *err)
 {
 	char note[CHECKPOINT_NOTE_MAX];
 	struct checkpoint cp;
-	struct err why;
 	size_t n;
 
-	if (verify_find_note(line, note, &n) == 0 ||
-	    checkpoint_read((struct slice){ note, n }, c->opts->keys, c->opts->nkeys, &cp, &why) !=
-		CHECKPOINT_GOOD)
+	if (verify_find_note(line, note, &n) == 0)
 		return 0;
-	return add_anchor(c, &cp, err);
+	switch (
+	    checkpoint_read((struct slice){ note, n }, c->opts->keys, c->opts->nkeys, &cp, err)) {
+	case CHECKPOINT_GOOD:
+		return add_anchor(c, &cp, err);
+	case CHECKPOINT_UNCHECKED:
+		return -1;
+	default:
+		return 0;
+	}
 }
 
 /* The whole lines in text; *rest is what is left. */
@@ -241,6 +246,12 @@ expect_signer(struct check *c, const struct checkpoint_key *k, uint64_t seq)
 }
 
 static void
+cannot_check(struct check *c, uint64_t seq, const struct err *why)
+{
+	verify_find(c, VERIFY_CANNOT_TELL, "event %" PRIu64 ": %s", seq, why->msg);
+}
+
+static void
 note_checkpoint(struct check *c, struct slice line, uint64_t seq)
 {
 	char note[CHECKPOINT_NOTE_MAX];
@@ -250,9 +261,14 @@ note_checkpoint(struct check *c, struct slice line, uint64_t seq)
 	struct err err;
 	size_t n;
 
-	if (verify_find_note(line, note, &n) == 0 ||
-	    !verify_read_note(c, (struct slice){ note, n }, &cp, &signer, &v, &err) ||
-	    strcmp(cp.origin, c->cp.origin) != 0)
+	if (verify_find_note(line, note, &n) == 0)
+		return;
+	if (!verify_read_note(c, (struct slice){ note, n }, &cp, &signer, &v, &err)) {
+		if (v == CHECKPOINT_UNCHECKED)
+			cannot_check(c, seq, &err);
+		return;
+	}
+	if (strcmp(cp.origin, c->cp.origin) != 0)
 		return;
 	if (seq <= c->end)
 		expect_signer(c, &signer, seq);
@@ -266,15 +282,20 @@ static void
 note_rotation(struct check *c, struct slice line, uint64_t seq)
 {
 	char note[CHECKPOINT_NOTE_MAX];
+	enum checkpoint_verdict v = CHECKPOINT_MALFORMED;
 	struct rotation r;
 	struct err err;
 	size_t n;
 
 	if (seq > c->end) /* not signed yet */
 		return;
-	if (verify_find_note(line, note, &n) == 0 ||
-	    rotation_read((struct slice){ note, n }, &r, &err) == -1 ||
-	    strcmp(r.origin, c->cp.origin) != 0) {
+	if (verify_find_note(line, note, &n) == 1)
+		v = rotation_read((struct slice){ note, n }, &r, &err);
+	if (v == CHECKPOINT_UNCHECKED) {
+		cannot_check(c, seq, &err);
+		return;
+	}
+	if (v != CHECKPOINT_GOOD || strcmp(r.origin, c->cp.origin) != 0) {
 		verify_find(c, VERIFY_ALTERED,
 		    "event %" PRIu64
 		    ": the change of keys is not signed by the old key and the new",
