@@ -32,7 +32,7 @@ tickets_new(int64_t now, struct err *err)
 	struct tickets *t = calloc(1, sizeof(*t));
 
 	if (t == NULL || make_key(&t->current) == -1) {
-		err_set(err, "no key for session tickets can be made");
+		err_set(err, "session tickets: memory or random bytes are short");
 		free(t);
 		return NULL;
 	}

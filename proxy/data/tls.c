@@ -20,15 +20,47 @@
 
 static const unsigned char alpn_http11[] = { 8, 'h', 't', 't', 'p', '/', '1', '.', '1' };
 
+/* OpenSSL tells what it could not do for want of memory as if the file were to blame. */
+static bool
+memory_is_short(void)
+{
+	void *probe = OPENSSL_malloc(1);
+
+	OPENSSL_free(probe);
+	return probe == NULL;
+}
+
 int
 tls_fail(struct err *err, const char *what, const char *path)
 {
 	unsigned long code = ERR_peek_error(); /* the first is the cause */
-	const char *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
+	const char *reason = memory_is_short() ? "memory is short"
+			     : code != 0       ? ERR_reason_error_string(code)
+					       : NULL;
 
 	ERR_clear_error();
 	return err_set(err, "%s: cannot use as %s: %s", path, what,
 	    reason != NULL ? reason : "OpenSSL gives no reason");
+}
+
+bool
+tls_was_read_well(const X509_STORE *store)
+{
+	STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(store);
+	const uint32_t bad = EXFLAG_INVALID | EXFLAG_NO_FINGERPRINT;
+	bool well = true;
+
+	for (int i = 0; well && i < sk_X509_OBJECT_num(objects); i++) {
+		X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
+
+		/* Read when first needed, and but once: now. */
+		if (cert != NULL)
+			well = (X509_get_extension_flags(cert) & bad) == 0 &&
+			       X509_get0_pubkey(cert) != NULL;
+	}
+	well = well && ERR_peek_error() == 0;
+	ERR_clear_error();
+	return well;
 }
 
 int
@@ -121,13 +153,14 @@ keep_session(SSL *ssl, SSL_SESSION *session)
 	return 1;
 }
 
-SSL_CTX *
-tls_client_new(const struct config_upstream *cfg, struct err *err)
+static SSL_CTX *
+client_new(const struct config_upstream *cfg, struct err *err)
 {
 	int oldest = cfg->tls13 ? TLS1_3_VERSION : TLS1_2_VERSION;
-	SSL_CTX *ctx = tls_context_new(TLS_client_method(), oldest, err);
+	SSL_CTX *ctx;
 
-	if (ctx == NULL)
+	ERR_clear_error();
+	if ((ctx = tls_context_new(TLS_client_method(), oldest, err)) == NULL)
 		return NULL;
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
 	if (cfg->ca != NULL ? load_ca(ctx, cfg->ca, err) == -1
@@ -149,6 +182,17 @@ tls_client_new(const struct config_upstream *cfg, struct err *err)
 fail:
 	SSL_CTX_free(ctx);
 	return NULL;
+}
+
+SSL_CTX *
+tls_client_new(const struct config_upstream *cfg, struct err *err)
+{
+	SSL_CTX *ctx = client_new(cfg, err);
+
+	if (ctx != NULL && tls_was_read_well(SSL_CTX_get_cert_store(ctx)))
+		return ctx;
+	SSL_CTX_free(ctx);
+	return client_new(cfg, err);
 }
 
 int64_t

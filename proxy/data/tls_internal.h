@@ -11,6 +11,14 @@ int tls_fail(struct err *err, const char *what, const char *path);
 /* OpenSSL's message for a missing file is hard to read; errno's is not. */
 int tls_check_readable(const char *what, const char *path, struct err *err);
 
+/*
+ * OpenSSL forgives itself an allocation that fails while it reads a file: a CA is then taken for
+ * less than it is, for as long as it is held.  But it leaves an error in the queue, which was empty
+ * before; as it does of a CA whose key it does not know.  So what failed, or was not read well, is
+ * read once more: what fails twice is the file's fault.
+ */
+bool tls_was_read_well(const X509_STORE *store);
+
 SSL_CTX *tls_context_new(const SSL_METHOD *method, int min_version, struct err *err);
 int tls_load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct err *err);
 

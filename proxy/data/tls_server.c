@@ -405,13 +405,19 @@ load_clients(struct tls_server *s, const struct config_listen *cfg, struct err *
 
 /* ---- composition ---- */
 
-static void
-ask_for_certificates(SSL_CTX *ctx, const struct tls_server *s, const struct config_listen *cfg)
+static int
+ask_for_certificates(
+    SSL_CTX *ctx, const struct tls_server *s, const struct config_listen *cfg, struct err *err)
 {
+	STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(cfg->client_ca);
+
+	if (names == NULL)
+		return tls_fail(err, "CA certificates in PEM", cfg->client_ca);
 	SSL_CTX_set1_cert_store(ctx, s->clients);
-	SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(cfg->client_ca));
+	SSL_CTX_set_client_CA_list(ctx, names);
 	SSL_CTX_set_verify(ctx,
 	    SSL_VERIFY_PEER | (cfg->client_optional ? 0 : SSL_VERIFY_FAIL_IF_NO_PEER_CERT), NULL);
+	return 0;
 }
 
 static void
@@ -437,7 +443,8 @@ load_certificate(struct tls_server *s, const struct config_certificate *files, s
 	if ((c->ctx = tls_context_new(TLS_server_method(), TLS1_2_VERSION, err)) == NULL ||
 	    tls_load_pair(c->ctx, files->certificate, files->key, err) == -1)
 		return -1;
-	SSL_CTX_set_app_data(c->ctx, c);
+	if (SSL_CTX_set_app_data(c->ctx, c) != 1)
+		return tls_fail(err, "a TLS context", "OpenSSL");
 	set_callbacks(c->ctx);
 	cert = SSL_CTX_get0_certificate(c->ctx);
 	c->names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
@@ -453,8 +460,8 @@ load_certificate(struct tls_server *s, const struct config_certificate *files, s
 	return 0;
 }
 
-struct tls_server *
-tls_server_new(const struct config_listen *cfg, const struct tls_server *previous, struct err *err)
+static struct tls_server *
+server_new(const struct config_listen *cfg, const struct tls_server *previous, struct err *err)
 {
 	struct tls_server *s = calloc(1, sizeof(*s));
 
@@ -462,6 +469,7 @@ tls_server_new(const struct config_listen *cfg, const struct tls_server *previou
 		err_set(err, "memory is short");
 		return NULL;
 	}
+	ERR_clear_error();
 	s->refuse_unknown = cfg->refuse_unknown;
 	s->clients_until = INT64_MAX;
 	if (load_certificate(s, &cfg->own, err) == -1)
@@ -472,13 +480,25 @@ tls_server_new(const struct config_listen *cfg, const struct tls_server *previou
 	if (cfg->client_ca != NULL && load_clients(s, cfg, err) == -1)
 		goto fail;
 	for (size_t i = 0; s->clients != NULL && i < s->n; i++)
-		ask_for_certificates(s->certificates[i].ctx, s, cfg);
+		if (ask_for_certificates(s->certificates[i].ctx, s, cfg, err) == -1)
+			goto fail;
 	if (set_sessions(s, previous, cfg->client_optional, err) == -1)
 		goto fail;
 	return s;
 fail:
 	tls_server_free(s);
 	return NULL;
+}
+
+struct tls_server *
+tls_server_new(const struct config_listen *cfg, const struct tls_server *previous, struct err *err)
+{
+	struct tls_server *s = server_new(cfg, previous, err);
+
+	if (s != NULL && tls_was_read_well(SSL_CTX_get_cert_store(tls_server_context(s))))
+		return s;
+	tls_server_free(s);
+	return server_new(cfg, previous, err);
 }
 
 void
