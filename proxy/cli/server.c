@@ -296,9 +296,9 @@ open_loop(struct server *s, struct err *err)
 	evtimer_assign(&s->degrade_timer, s->base, server_on_degrade_timer, s);
 	event_assign(&s->signal_event, s->base, s->signal_fd, EV_READ | EV_PERSIST, on_signal, s);
 	event_assign(&s->heartbeat, s->base, -1, EV_PERSIST, on_heartbeat, s);
-	event_add(&s->log_event, NULL);
-	event_add(&s->signal_event, NULL);
-	event_add(&s->heartbeat, &(struct timeval){ s->config->audit.heartbeat, 0 });
+	if (event_add(&s->log_event, NULL) == -1 || event_add(&s->signal_event, NULL) == -1 ||
+	    event_add(&s->heartbeat, &(struct timeval){ s->config->audit.heartbeat, 0 }) == -1)
+		return err_set(err, "memory is short");
 	return 0;
 }
 

@@ -189,17 +189,21 @@ listener_new(const struct listener_opts *o, struct err *err)
 	l->nworkers = o->nworkers;
 	l->open_connections = o->open_connections;
 	l->limits = *o->limits;
-	l->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	l->metrics = o->metrics;
 	l->log = o->log;
 	if ((l->fd = listener_bind(o->address, "listen.address", err)) == -1) {
 		free(l);
 		return NULL;
 	}
+	l->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	take_spare(l);
 	event_assign(&l->readable, o->base, l->fd, EV_READ | EV_PERSIST, on_readable, l);
 	evtimer_assign(&l->pause, o->base, on_pause_over, l);
-	event_add(&l->readable, NULL);
+	if (event_add(&l->readable, NULL) == -1) {
+		err_set(err, "listen.address: memory is short");
+		listener_free(l);
+		return NULL;
+	}
 	return l;
 }
 

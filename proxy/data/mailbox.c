@@ -56,7 +56,7 @@ mailbox_new(struct event_base *base, struct err *err)
 	}
 	mb->readable = event_new(base, mb->fd, EV_READ | EV_PERSIST, on_readable, mb);
 	if (mb->readable == NULL || event_add(mb->readable, NULL) == -1) {
-		err_set(err, "mailbox: cannot watch its descriptor");
+		err_set(err, "mailbox: memory is short");
 		goto fail;
 	}
 	return mb;

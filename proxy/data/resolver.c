@@ -189,7 +189,7 @@ resolver_new(struct worker *w, void (*changed)(void *arg), void *arg, struct err
 	    (r->dns = evdns_base_new(w->base, EVDNS_BASE_DISABLE_WHEN_INACTIVE)) != NULL)
 		evdns_base_load_hosts(r->dns, "/etc/hosts");
 	if (r->dns == NULL) {
-		err_set(err, "cannot set up name resolution");
+		err_set(err, "name resolution cannot be set up, or memory is short");
 		free(r);
 		return NULL;
 	}

@@ -216,8 +216,8 @@ on_turn(evutil_socket_t fd, short what, void *arg)
 		turn->ready(turn->arg);
 	}
 	t->turning = false;
-	if (!TAILQ_EMPTY(&t->turns))
-		evtimer_add(&t->turn_event, &at_once);
+	if (!TAILQ_EMPTY(&t->turns) && evtimer_add(&t->turn_event, &at_once) == -1)
+		event_active(&t->turn_event, EV_TIMEOUT, 0);
 }
 
 void
@@ -248,8 +248,8 @@ arm(struct wtimer *t, int64_t ns)
 {
 	struct timeval tv = { ns / CLOCK_NS_PER_S, ns % CLOCK_NS_PER_S / 1000 + 1 };
 
-	event_add(&t->event, &tv);
-	t->pending = clock_mono_ns() + ns;
+	/* Where memory is short the next who sets it tries again. */
+	t->pending = event_add(&t->event, &tv) == 0 ? clock_mono_ns() + ns : 0;
 }
 
 static void

@@ -187,7 +187,7 @@ config_digest(const struct config *c, char out[65], struct err *err)
 		rc = 0;
 	buf_fini(&all);
 	if (rc == -1)
-		return err_set(err, "%s: the digest cannot be computed", c->path);
+		return err_set(err, "%s: the digest: memory is short", c->path);
 	for (int i = 0; i < 32; i++)
 		snprintf(out + 2 * i, 3, "%02x", sum[i]);
 	return 0;
