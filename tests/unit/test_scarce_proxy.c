@@ -1,0 +1,344 @@
+/*
+ * Each allocation of what the proxy makes at a start or a reload, and writes of a call, made to fail.
+ */
+#include "scarce.h"
+
+#include "admin/admin.h"
+#include "bench_worker.h"
+#include "data/conn.h"
+#include "data/listener.h"
+#include "data/rewrite.h"
+#include "data/tickets.h"
+#include "data/tls.h"
+#include "keytrail/parse.h"
+#include "pki.h"
+
+#include <time.h>
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static char dir[TEMPDIR_SIZE];
+static struct bench bench;
+static struct event_base *base;
+static struct metrics *metrics;
+static struct config *config;
+
+/* ---- what there is before ---- */
+
+static void
+issue(const struct pki_id *ca, const char *name, const char *san)
+{
+	struct pki_id id = pki_make(&(struct pki_opts){ .name = name, .san = san, .issuer = ca });
+
+	pki_write(&id, dir, name, NULL);
+	pki_free(&id);
+}
+
+static void
+write_pki(void)
+{
+	struct pki_id ca = pki_make(&(struct pki_opts){ .name = "ca" });
+	char path[TEMPDIR_SIZE + 16];
+
+	pki_write(&ca, dir, "ca", NULL);
+	issue(&ca, "server", "DNS:kms.example");
+	issue(&ca, "other", "DNS:other.example");
+	issue(&ca, "client", NULL);
+	snprintf(path, sizeof(path), "%s/crl.pem", dir);
+	pki_write_crl(&ca, NULL, 3600, path);
+	pki_free(&ca);
+}
+
+static const char config_text[] =
+    "{\"listen\":{\"address\":\"127.0.0.1:0\",\"tls\":{\"certificate\":\"server.pem\","
+    "\"key\":\"server.key\",\"client_ca\":\"ca.pem\",\"client_crl\":\"crl.pem\","
+    "\"certificates\":[{\"certificate\":\"other.pem\",\"key\":\"other.key\"}]}},"
+    "\"upstream\":{\"address\":\"kms.example:443\",\"tls\":{\"ca\":\"ca.pem\","
+    "\"certificate\":\"client.pem\",\"key\":\"client.key\"}},"
+    "\"metrics\":{\"address\":\"127.0.0.1:0\"},"
+    "\"admin\":{\"address\":\"127.0.0.1:0\",\"socket\":\"admin.sock\",\"token\":null},"
+    "\"audit\":{\"trail\":\"trail\",\"sign\":null},\"include\":[\"key-protect.json\"]}";
+
+static int
+setup(void **state)
+{
+	char path[TEMPDIR_SIZE + 16];
+	struct err err;
+
+	(void)state;
+	srandom((unsigned)time(NULL));
+	tempdir_make(dir);
+	write_pki();
+	snprintf(path, sizeof(path), "%s/f.json", dir);
+	if (config_load_text(path, slice_of(config_text), "proxy/routes", &config, &err) == -1)
+		fail_msg("%s", err.msg);
+	metrics = metrics_new();
+	base = event_base_new();
+	bench_open(&bench, &conn_hooks);
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	bench_close(&bench);
+	event_base_free(base);
+	metrics_free(metrics);
+	config_unref(config);
+	tempdir_remove(dir);
+	return 0;
+}
+
+/* ---- TLS ---- */
+
+static X509 *
+read_certificate(const char *name)
+{
+	char path[TEMPDIR_SIZE + 16];
+	FILE *f;
+	X509 *cert;
+
+	snprintf(path, sizeof(path), "%s/%s.pem", dir, name);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	cert = PEM_read_X509(f, NULL, NULL, NULL);
+	assert_non_null(cert);
+	fclose(f);
+	return cert;
+}
+
+/* Does who was told to trust the CA trust this one of its certificates? */
+static bool
+trusts(const SSL_CTX *ctx, X509 *cert)
+{
+	X509_STORE_CTX *c = X509_STORE_CTX_new();
+	bool ok = c != NULL &&
+		  X509_STORE_CTX_init(c, SSL_CTX_get_cert_store(ctx), cert, NULL) == 1 &&
+		  X509_verify_cert(c) == 1;
+
+	X509_STORE_CTX_free(c);
+	return ok;
+}
+
+/* With all the memory. */
+static bool
+trusts_well(const SSL_CTX *ctx, const char *name)
+{
+	bool scarcity = scarce.on, ok;
+	X509 *cert;
+
+	scarce.on = false;
+	cert = read_certificate(name);
+	ok = trusts(ctx, cert);
+	X509_free(cert);
+	scarce.on = scarcity;
+	return ok;
+}
+
+/* A context that lacks what the file says is no context. */
+static int
+run_client(struct err *err)
+{
+	SSL_CTX *ctx = tls_client_new(&config->upstream, err);
+
+	if (ctx == NULL)
+		return -1;
+	assert_true(trusts_well(ctx, "server"));
+	assert_non_null(SSL_CTX_get0_certificate(ctx));
+	SSL_CTX_free(ctx);
+	return 0;
+}
+
+static int
+run_server(struct err *err)
+{
+	struct tls_server *s = tls_server_new(&config->listen, NULL, err);
+	size_t n;
+
+	if (s == NULL)
+		return -1;
+	assert_true(trusts_well(tls_server_context(s), "client"));
+	assert_true(sk_X509_NAME_num(SSL_CTX_get_client_CA_list(tls_server_context(s))) == 1);
+	assert_int_equal(SSL_CTX_get_verify_mode(tls_server_context(s)),
+	    SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT);
+	tls_server_validity(s, &n);
+	assert_int_equal(n, 4);
+	tls_server_free(s);
+	return 0;
+}
+
+/* A chain that could not be followed for want of memory is followed the next time. */
+static int
+run_verify(struct err *err)
+{
+	SSL_CTX *ctx;
+	X509 *cert;
+	int rc;
+
+	scarce.on = false;
+	if ((ctx = tls_client_new(&config->upstream, err)) == NULL)
+		fail_msg("%s", err->msg);
+	cert = read_certificate("server");
+	scarce.on = true;
+	rc = trusts(ctx, cert) ? 0 : err_set(err, "memory is short");
+	if (!trusts_well(ctx, "server"))
+		fail_msg("the CA is trusted no more");
+	X509_free(cert);
+	SSL_CTX_free(ctx);
+	return rc;
+}
+
+static int
+run_snapshot(struct err *err)
+{
+	struct snapshot *s = snapshot_new(config, NULL, metrics, err);
+
+	snapshot_unref(s);
+	return s != NULL ? 0 : -1;
+}
+
+static int
+run_tickets(struct err *err)
+{
+	struct tickets *t = tickets_new(0, err);
+
+	tickets_unref(t);
+	return t != NULL ? 0 : -1;
+}
+
+/* ---- parts ---- */
+
+static int
+run_peers(struct err *err)
+{
+	static const unsigned char address[16] = { 1 };
+	struct peers *p = peers_new(err);
+	struct peer *peer;
+
+	if (p == NULL)
+		return -1;
+	if ((peer = peers_hold(p, address, 0)) != NULL)
+		peers_drop(p, peer);
+	peers_free(p);
+	return 0;
+}
+
+static int
+run_worker(struct err *err)
+{
+	struct worker_opts opts = { .hooks = &conn_hooks,
+		.snapshot = &bench.snapshot,
+		.log = bench.log,
+		.metrics = bench.worker->metrics,
+		.ring = bench.ring,
+		.journal = bench.journal,
+		.open_connections = &bench.connections };
+	struct worker *w = worker_new(&opts, err);
+
+	worker_free(w);
+	return w != NULL ? 0 : -1;
+}
+
+static int
+run_listener(struct err *err)
+{
+	struct listener_opts opts = { .base = base,
+		.address = &config->listen.address,
+		.workers = &bench.worker,
+		.nworkers = 1,
+		.open_connections = &bench.connections,
+		.limits = &config->limits,
+		.metrics = bench.worker->metrics,
+		.log = bench.log };
+	struct listener *l = listener_new(&opts, err);
+
+	listener_free(l);
+	return l != NULL ? 0 : -1;
+}
+
+static const struct config *
+current_config(void *arg)
+{
+	(void)arg;
+	return config;
+}
+
+static int
+run_admin(struct err *err)
+{
+	const struct admin_opts opts = {
+		.base = base, .metrics = metrics, .log = bench.log, .config = current_config
+	};
+	struct admin *a;
+
+	if (admin_start(&opts, &a, err) == -1)
+		return -1;
+	admin_free(a);
+	return 0;
+}
+
+/* ---- heads ---- */
+
+static const struct http_limits limits = { .head = 8192, .target = 1024, .fields = 64 };
+static struct http_head head; /* large */
+
+static int
+parse_request(void)
+{
+	struct http_scan scan = { 0 };
+	enum http_refusal why;
+	size_t used;
+
+	return http_parse_request(&scan, SLICE("GET /a HTTP/1.1\r\nHost: a\r\n\r\n"), &limits,
+		   &head, &used, &why) == HTTP_DONE
+		   ? 0
+		   : -1;
+}
+
+static int
+run_heads(struct err *err)
+{
+	const struct rewrite_request request = { .head = &head,
+		.upstream = &config->upstream,
+		.correlation_header = SLICE("Correlation-Id"),
+		.correlation = "x",
+		.client = "192.0.2.1" };
+	const struct rewrite_refusal refusal = { .refusal = REFUSAL_DENIED,
+		.correlation_header = SLICE("Correlation-Id"),
+		.correlation = "x" };
+	struct buf a = BUF_INIT, b = BUF_INIT;
+	int rc = parse_request() == -1 || rewrite_request(&a, &request) == -1 ||
+			 rewrite_refusal(&b, &refusal) == -1
+		     ? err_set(err, "memory is short")
+		     : 0;
+
+	buf_fini(&a);
+	buf_fini(&b);
+	return rc;
+}
+
+/* ---- */
+
+static const struct scarce_case cases[] = {
+	{ .label = "the key service's context", .run = run_client },
+	{ .label = "the clients' context", .run = run_server },
+	{ .label = "a chain of certificates", .run = run_verify },
+	{ .label = "snapshot", .run = run_snapshot },
+	{ .label = "tickets", .run = run_tickets },
+	{ .label = "peers", .run = run_peers },
+	{ .label = "worker", .run = run_worker },
+	{ .label = "listener", .run = run_listener },
+	{ .label = "admin", .run = run_admin },
+	{ .label = "heads", .run = run_heads },
+};
+
+int
+main(void)
+{
+	struct CMUnitTest tests[COUNT(cases)];
+
+	for (size_t i = 0; i < COUNT(cases); i++)
+		tests[i] = scarce_test(&cases[i]);
+	return cmocka_run_group_tests_name("scarce_proxy", tests, setup, teardown);
+}
