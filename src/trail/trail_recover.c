@@ -85,6 +85,13 @@ is_torn(const struct scan *s, const struct bad *bad, uint64_t from)
 	return s->cut && bad->at >= s->promised && from > s->t->used;
 }
 
+/* Found by a start that was itself cut off before it could record it. */
+static bool
+is_known_torn(const struct scan *s, uint64_t from, uint64_t to)
+{
+	return s->rec->torn_first != 0 && from >= s->rec->torn_first && to <= s->rec->torn_last;
+}
+
 /* The bytes stay in the segment too, so that a copy that fails loses nothing. */
 static void
 note_damage(
@@ -96,6 +103,8 @@ note_damage(
 	if (to < from)
 		to = from;
 	s->damaged = true;
+	if (torn && is_known_torn(s, from, to))
+		return;
 	copy_aside(s, fd, first, torn ? ".torn" : ".corrupt", bad->at, bad->end, &err);
 	if (torn) {
 		widen(&s->rec->torn_first, &s->rec->torn_last, from, to);
@@ -230,7 +239,7 @@ scan_segment(struct scan *s, uint64_t first, uint64_t end, struct err *err)
 		note_missing(s, s->expect, first - 1);
 	s->expect = first;
 	s->line_end = 0;
-	s->promised = end == TRAIL_SEQ_END ? durable : (uint64_t)st.st_size;
+	s->promised = first < s->before.segment ? (uint64_t)st.st_size : durable;
 	trail_cursor_set(&s->c, fd, 0, (uint64_t)st.st_size);
 	if (scan_lines(s, fd, first, end, &bad, err) == -1)
 		goto out;
@@ -362,6 +371,16 @@ choose_segment(struct scan *s, bool any, struct err *err)
 	return 0;
 }
 
+/* What expired was durable: a power cut may leave the page with that, and with an older mark. */
+static struct trail_mark
+durable_before(const struct trail_state_info *before)
+{
+	uint64_t expired = before->gone.expired;
+
+	return before->mark.segment > expired ? before->mark
+					      : (struct trail_mark){ expired, expired + 1, 0 };
+}
+
 int
 trail_recover(struct trail *t, const struct trail_state_info *before, struct err *err)
 {
@@ -370,7 +389,7 @@ trail_recover(struct trail *t, const struct trail_state_info *before, struct err
 	int rc = -1;
 
 	if (before->valid && before->mark.seq < TRAIL_NAME_END)
-		s.before = before->mark;
+		s.before = durable_before(before);
 	s.cut = before->valid && !before->clean;
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return -1;

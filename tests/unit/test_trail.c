@@ -763,6 +763,41 @@ a_batch_torn_in_the_middle_costs_no_other(void **state)
 	assert_int_equal(f->rec.torn_last, 0);
 }
 
+/* The first sector of the page is older than the others. */
+static void
+put_back_marks(struct fixture *f, const char page[4096])
+{
+	int fd = openat(trail_dirfd(f->t), "state", O_WRONLY);
+
+	assert_int_equal(pwrite(fd, page, 512, 0), 512);
+	close(fd);
+}
+
+static void
+what_is_torn_is_told_once_however_often_a_start_is_cut_off(void **state)
+{
+	struct fixture *f = *state;
+	char page[4096], aside[512];
+
+	damage_beyond_the_mark(f, false);
+	read_file(path_of(f, "state"), page, sizeof(page));
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(try_open(f, NULL), 0);
+		assert_int_equal(f->rec.corrupt_lines + f->rec.missing_last, 0);
+		assert_int_equal(f->rec.torn_first, 3);
+		assert_int_equal(f->rec.torn_last, 3);
+		put_back_marks(f, page);
+		close_trail(f, false);
+	}
+	assert_int_equal(
+	    read_file(path_of(f, "00000000000000000001.jsonl.torn"), aside, sizeof(aside)),
+	    f->rec.torn_bytes);
+	write_file(path_of(f, "state"), page, sizeof(page));
+	open_trail(f);
+	assert_int_equal(f->rec.corrupt_lines, 0);
+	assert_int_equal(f->rec.torn_first, 3);
+}
+
 static void
 a_clean_stop_leaves_nothing_torn(void **state)
 {
@@ -1181,6 +1216,27 @@ retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged(void **sta
 	assert_int_equal(trail_expire(f->t, INT64_MAX, 1, 999, &first, &last, &f->err), 0);
 	append_durable(f, 1);
 	assert_int_equal(read_all(f, 0).last, 201);
+}
+
+static void
+a_mark_that_is_older_than_what_expired_misses_nothing(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first, last;
+	char page[4096];
+
+	open_trail(f);
+	append_durable(f, 50);
+	read_file(path_of(f, "state"), page, sizeof(page));
+	append_durable(f, 150);
+	assert_int_equal(trail_expire(f->t, INT64_MAX, 1, 150, &first, &last, &f->err), 0);
+	assert_true(last > 50);
+	put_back_marks(f, page);
+	close_trail(f, false);
+	open_trail(f);
+	assert_int_equal(f->rec.missing_last, 0);
+	assert_int_equal(trail_last_seq(f->t), 200);
+	assert_int_equal(read_all(f, 0).first, last + 1);
 }
 
 /* Every second segment goes. */
@@ -1751,6 +1807,7 @@ main(void)
 		TEST(a_torn_tail_is_kept_aside_and_cut),
 		TEST(a_corrupt_line_costs_no_other),
 		TEST(a_batch_torn_in_the_middle_costs_no_other),
+		TEST(what_is_torn_is_told_once_however_often_a_start_is_cut_off),
 		TEST(a_clean_stop_leaves_nothing_torn),
 		TEST(what_was_signed_is_not_torn),
 		TEST(the_last_durable_line_is_corrupt_and_not_torn),
@@ -1769,6 +1826,7 @@ main(void)
 		TEST(a_reader_copes_with_segments_that_expire_under_it),
 		TEST(more_holes_than_are_remembered_are_told_once_each),
 		TEST(retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged),
+		TEST(a_mark_that_is_older_than_what_expired_misses_nothing),
 		TEST(what_is_held_stays_until_the_hold_is_removed),
 		TEST(holds_have_a_name_and_a_range),
 		TEST(with_damaged_holds_everything_is_held),
