@@ -214,6 +214,8 @@ mark_repeated_slots(struct rings *r)
 			r->held[i].known = true;
 }
 
+/* An intent behind the closing event of its call would open the call again: where a power cut left
+ * only the latter, nothing is missing. */
 static int
 see_event(struct rings *r, struct slice event, struct err *err)
 {
@@ -221,6 +223,8 @@ see_event(struct rings *r, struct slice event, struct err *err)
 
 	if (r->nheld > 0) {
 		key = line_key(event);
+		mark_known(r, &key);
+		key.intent = true;
 		mark_known(r, &key);
 	}
 	return note_event(r, event, err);

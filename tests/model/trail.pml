@@ -1131,7 +1131,8 @@ inline append_unknown(x)
 			k = file[x].line[i];
 			if
 			:: IS_CLOSING(k) && !has_closing[CALL(k)] -> append_recovered(k)
-			:: !IS_CLOSING(k) && !has_intent[CALL(k)] -> append_recovered(k)
+			:: !IS_CLOSING(k) && !has_intent[CALL(k)] && !has_closing[CALL(k)] ->
+				append_recovered(k)
 			:: else
 			fi
 		:: else
