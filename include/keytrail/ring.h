@@ -105,6 +105,14 @@ bool ring_was_cut(struct ring *r);
 const char *ring_was_unlinked(struct ring *r, int dirfd, bool *mended);
 void ring_set_state(struct ring *r, enum ring_state state);
 
+/* ---- consumer: before lines are removed from the trail ---- */
+
+/* The first segment whose lines recovery may need to tell what this ring holds from what is recorded;
+ * UINT64_MAX: none. */
+uint64_t ring_needs_from(const struct ring *r);
+/* What is released or closed is so on the disk too: recovery will not look for its lines.  Syncs. */
+int ring_settle(struct ring *r, struct err *err);
+
 /* ---- recovery ---- */
 
 /* Call `each` for every committed line of the file that was not released, oldest first, with the

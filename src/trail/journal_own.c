@@ -349,20 +349,46 @@ expired_before(struct journal *j)
 	return now - (int64_t)age * CLOCK_NS_PER_S;
 }
 
-static int
-find_expirable(struct journal *j, int64_t before, uint64_t max_size, uint64_t *first,
-    uint64_t *last, struct err *err)
+static uint64_t
+lower(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Not what recovery may need for a call in flight: without its lines, it would be recorded again. */
+static uint64_t
+keep_from(const struct journal *j)
 {
 	const struct journal_opts *o = &j->opts;
 	uint64_t keep =
 	    o->keep_seq != NULL ? o->keep_seq(o->keep_arg) : trail_durable_seq(o->trail) + 1;
 
-	if (trail_expirable(o->trail, before, max_size, keep, first, last, err) == -1)
+	for (size_t i = 0; i < j->nmembers; i++)
+		keep = lower(keep, ring_needs_from(j->members[i].ring));
+	return keep;
+}
+
+static int
+find_expirable(struct journal *j, int64_t before, uint64_t max_size, uint64_t *first,
+    uint64_t *last, struct err *err)
+{
+	const struct journal_opts *o = &j->opts;
+
+	if (trail_expirable(o->trail, before, max_size, keep_from(j), first, last, err) == -1)
 		return -1;
 	if (*last == 0 || o->settled == NULL)
 		return 0;
 	return trail_expirable(o->trail, before, max_size,
-	    o->settled(o->keep_arg, *first, *last) + 1, first, last, err);
+	    lower(o->settled(o->keep_arg, *first, *last), *last) + 1, first, last, err);
+}
+
+static int
+settle_rings(struct journal *j, struct err *err)
+{
+	for (size_t i = 0; i < j->nmembers; i++)
+		if (ring_settle(j->members[i].ring, err) == -1)
+			return -1;
+	return 0;
 }
 
 /* Recorded before it is done, and no more is removed than was recorded. */
@@ -384,7 +410,8 @@ journal_expire(struct journal *j)
 	if (journal_commit(j) == -1)
 		return -1;
 	FAULT_POINT("expire.after_record");
-	if (trail_expire(t, before, max_size, last + 1, &first, &last, &err) == -1)
+	if (settle_rings(j, &err) == -1 ||
+	    trail_expire(t, before, max_size, last + 1, &first, &last, &err) == -1)
 		goto fail;
 	log_info(j->opts.log, "trail_expired", "removed %llu to %llu", (unsigned long long)first,
 	    (unsigned long long)last);

@@ -423,6 +423,29 @@ ring_was_starved(struct ring *r)
 	return atomic_load(&r->h->starved) != 0 && atomic_exchange(&r->h->starved, 0) != 0;
 }
 
+/* States first: a call commits before it closes, so that what is closed shows in the head.  The horizon
+ * is 0 until a slot is published. */
+uint64_t
+ring_needs_from(const struct ring *r)
+{
+	uint64_t horizon;
+
+	if (!ring_slots_open(r) && atomic_load(&r->h->head) == r->released)
+		return UINT64_MAX;
+	horizon = atomic_load_explicit(&r->h->horizon_segment, memory_order_acquire);
+	return horizon != 0 ? horizon : UINT64_MAX;
+}
+
+/* Not the data: an entry counts only from the tail on. */
+int
+ring_settle(struct ring *r, struct err *err)
+{
+	if (msync(r->h, ring_page(), MS_SYNC) == -1 ||
+	    (r->slots.n > 0 && msync(r->slots.states, r->slots.mapped, MS_SYNC) == -1))
+		return err_set_errno(err, "sync %s", r->name);
+	return 0;
+}
+
 void
 ring_set_state(struct ring *r, enum ring_state state)
 {

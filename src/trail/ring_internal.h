@@ -43,10 +43,12 @@ struct ring_entry {
 	char line[];
 };
 
+#define RING_SLOT_EMPTY UINT32_MAX
+
 struct ring_slot {
 	uint64_t segment, offset; /* the durable mark when it was published */
 	uint32_t crc;		  /* of the slot's index, the mark, and all that follows */
-	uint32_t length;
+	uint32_t length;	  /* RING_SLOT_EMPTY: closed */
 	uint32_t epoch;
 	uint32_t reserved;
 	char line[];
@@ -114,6 +116,7 @@ int ring_write_header(
 
 uint64_t ring_states_bytes(unsigned slots); /* whole pages */
 uint64_t ring_slots_bytes(unsigned slots, size_t slot_size);
+bool ring_slots_open(const struct ring *r); /* any of them; any thread */
 uint64_t ring_slot_open_word(uint32_t epoch);
 uint32_t ring_slot_crc(const struct ring_slot *s, uint64_t index);
 int ring_slots_init(

@@ -163,12 +163,24 @@ ring_slot_publish(struct ring *r, unsigned slot, size_t n)
 	    &r->slots.states[slot], ring_slot_open_word(r->epoch), memory_order_release);
 }
 
+bool
+ring_slots_open(const struct ring *r)
+{
+	for (unsigned i = 0; i < r->slots.n; i++)
+		if (atomic_load_explicit(&r->slots.states[i], memory_order_acquire) ==
+		    ring_slot_open_word(r->epoch))
+			return true;
+	return false;
+}
+
+/* The line goes too: a power cut may leave it with the state of the slot's next call. */
 void
 ring_slot_close(struct ring *r, unsigned slot)
 {
 	struct ring_slots *t = &r->slots;
 
 	assert(slot < t->n && t->open[t->generations[slot]] > 0);
+	slot_at(t, slot)->length = RING_SLOT_EMPTY;
 	/* Not before the line that took the slot's place: a kill must find one of them. */
 	atomic_store_explicit(&t->states[slot], 0, memory_order_release);
 	t->open[t->generations[slot]]--;

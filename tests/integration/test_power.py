@@ -35,7 +35,8 @@ SUM = re.compile(rb'(.*),"sum":"([0-9a-f]{8})"}}')
 pytestmark = pytest.mark.skipif(SANITIZED, reason="the recorder stands where the sanitizer does")
 
 Plan = collections.namedtuple("Plan", "calls ring_size max_size")
-PLANS = [Plan(40, 32768, 0), Plan(60, 16384, 0), Plan(15, 65536, 0), Plan(60, 32768, 50000)]
+PLANS = [Plan(40, 32768, 0), Plan(60, 16384, 0), Plan(15, 65536, 0), Plan(60, 32768, 50000),
+         Plan(150, 32768, 50000)]
 
 
 class Lives:
@@ -96,12 +97,13 @@ class World:
     def __init__(self, content, before=None):
         self.disk = disk.Disk(content)
         self.forwarded, self.answered, self.durable = {}, {}, 0
-        self.expired, self.segments, self.syncs = set(), set(), 0
+        self.segments, self.syncs = set(), 0
+        self.removed = {}  # number -> line
         self.promised = {}  # number -> line, of an earlier life
         if before is not None:
             self.forwarded = {i: g for i, g in before.forwarded.items() if g == "i"}
             self.answered = {i: a for i, a in before.answered.items() if a[0] != "a"}
-            self.expired = set(before.expired)
+            self.removed = dict(before.removed)
             self.promised, self.durable = before.lines(), before.durable
 
     def play(self, r):
@@ -112,9 +114,7 @@ class World:
         elif r.kind == "s" and r.file in self.segments:
             self.syncs += 1
         elif r.kind == "u" and SEGMENT.fullmatch(r.data.decode()):
-            gone = self.disk.names[r.data.decode()].now
-            closings, intents = closings_and_intents(numbered(bytes(gone)).values())
-            self.expired.update(closings, intents)
+            self.removed.update(numbered(bytes(self.disk.names[r.data.decode()].now)))
         self.disk.play(r)
 
     def _hear(self, words):
@@ -147,27 +147,26 @@ class World:
     def expired_with(self, lines):
         """With what the log says is removed: a start finishes what a cut had left half done."""
         events = [e for e in map(json.loads, lines) if e["action"] == "keytrail.expire"]
-        self.expired_to = max((e["details"]["last"] for e in events), default=0)
-        gone = {n: line for n, line in self.lines().items() if n <= self.expired_to}
-        closings, intents = closings_and_intents(gone.values())
-        return self.expired.union(closings, intents)
+        last = max((e["details"]["last"] for e in events), default=0)
+        return self.removed | {n: line for n, line in self.lines().items() if n <= last}
 
     def check(self, found, lines, verdict, killed, tally):
         numbers = [int(NUMBER.search(line)[1]) for line in lines]
         assert numbers == sorted(set(numbers)), "numbers do not increase"
+        there = dict(zip(numbers, lines))
+        removed = self.expired_with(lines)
+        for events in closings_and_intents((removed | there).values()):
+            assert not [i for i, n in events.items() if n > 1], "doubled"
         closings, intents = closings_and_intents(lines)
-        assert not [i for i, n in closings.items() if n > 1], "doubled"
-        assert not [i for i, n in intents.items() if n > 1], "doubled"
-        expired = self.expired_with(lines)
+        expired = set().union(*closings_and_intents(removed.values()))
         lost = self.must_have_closed(killed) - expired - set(closings)
         assert not lost, f"lost {sorted(lost)}"
         left_open = set(intents) - set(closings) - expired
         assert not left_open, f"intents are open: {left_open}"
         unannounced = {i for i, g in self.forwarded.items() if g == "i"} - set(intents)
         assert not unannounced - expired, f"forwarded without an intent: {unannounced}"
-        there = dict(zip(numbers, lines))
         for n, line in self.lines().items():
-            assert n <= self.expired_to or there.get(n) == line, f"durable line {n} is {there.get(n)}"
+            assert n in removed or there.get(n) == line, f"durable line {n} is {there.get(n)}"
         assert (verdict["unaltered"], verdict["complete"]) == (1, 1) or not lines, verdict
         self._check_own(found, lines, tally)
 

@@ -184,6 +184,23 @@ a_slot_that_is_only_taken_is_not_found(void **state)
 	assert_int_equal(recover(f).slots, 0);
 }
 
+/* The pages of the state and of the line are not written at once. */
+static void
+a_slots_next_state_is_not_its_last_line(void **state)
+{
+	struct fixture *f = *state;
+	off_t at = sysconf(_SC_PAGESIZE) + SIZE;
+	int fd = openat(trail_dirfd(f->t), "ring.0", O_RDWR);
+	unsigned slot = publish(f->ring, "a call that is recorded");
+	uint64_t open;
+
+	assert_int_equal(pread(fd, &open, sizeof(open), at), sizeof(open));
+	ring_slot_close(f->ring, slot);
+	assert_int_equal(pwrite(fd, &open, sizeof(open), at), sizeof(open));
+	assert_int_equal(recover(f).slots, 0);
+	close(fd);
+}
+
 static void
 slots_are_as_many_as_asked_for(void **state)
 {
@@ -360,6 +377,29 @@ the_horizon_waits_for_what_took_a_slots_place_to_be_durable(void **state)
 	ring_release(f->ring, head, 1, 30);
 	publish(f->ring, "c");
 	expect_horizon(f, 1, 30);
+}
+
+static void
+a_ring_needs_the_lines_of_its_calls_until_they_are_durable(void **state)
+{
+	struct fixture *f = *state;
+	struct slice line;
+	unsigned a, b, flags;
+	uint64_t pos = 0;
+
+	release_at(f, 3, 10);
+	assert_int_equal(ring_needs_from(f->ring), UINT64_MAX);
+	a = publish(f->ring, "a");
+	release_at(f, 4, 0);
+	b = publish(f->ring, "b");
+	ring_slot_close(f->ring, b);
+	assert_int_equal(ring_needs_from(f->ring), 3);
+	commit(f->ring, "a's answer");
+	ring_slot_close(f->ring, a);
+	assert_int_equal(ring_needs_from(f->ring), 3);
+	assert_true(ring_next(f->ring, &pos, &line, &flags));
+	ring_release(f->ring, pos, 5, 0);
+	assert_int_equal(ring_needs_from(f->ring), UINT64_MAX);
 }
 
 /* As a power cut may leave it, when nothing but the opening was synced. */
@@ -743,6 +783,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(an_open_slot_is_found_and_a_closed_one_is_not),
 		TEST(a_slot_that_is_only_taken_is_not_found),
+		TEST(a_slots_next_state_is_not_its_last_line),
 		TEST(slots_are_as_many_as_asked_for),
 		TEST(clearing_forgets_the_slots_too),
 		TEST(a_table_of_another_size_forgets_nothing_before_it_is_cleared),
@@ -751,6 +792,7 @@ main(void)
 		TEST(a_slot_names_the_mark_at_its_publishing),
 		TEST(the_horizon_never_passes_an_open_slot_and_follows_the_closed),
 		TEST(the_horizon_waits_for_what_took_a_slots_place_to_be_durable),
+		TEST(a_ring_needs_the_lines_of_its_calls_until_they_are_durable),
 		TEST(a_new_header_has_the_mark_already),
 		TEST(a_ring_that_was_cut_is_noticed_and_gives_what_it_has),
 		TEST(an_intent_becomes_its_closing_event),
