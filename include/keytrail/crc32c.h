@@ -1,6 +1,6 @@
 /*
  * crc32c: CRC-32C (Castagnoli), RFC 3720 appendix B.4; check value of "123456789" is e3069283.
- * Uses the SSE4.2 instruction where the processor has it.  Pure; any thread.
+ * Uses SSE4.2 and PCLMULQDQ where the processor has them.  Pure; any thread.
  */
 #ifndef KEYTRAIL_CRC32C_H
 #define KEYTRAIL_CRC32C_H

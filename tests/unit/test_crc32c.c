@@ -43,13 +43,13 @@ bitwise(uint32_t crc, const unsigned char *p, size_t n)
 static void
 every_length_and_alignment_equals_the_definition(void **state)
 {
-	static unsigned char b[160];
+	static unsigned char b[816];
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof(b); i++)
 		b[i] = (unsigned char)(i * 167 + 13);
-	for (size_t at = 0; at < 16; at++) {
-		for (size_t n = 0; n <= 144; n++)
+	for (size_t at = 0; at < 8; at++) {
+		for (size_t n = 0; n <= 800; n++)
 			assert_int_equal(crc32c(0, b + at, n), bitwise(0, b + at, n));
 	}
 }
