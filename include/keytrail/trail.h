@@ -211,6 +211,7 @@ void trail_stats(const struct trail *t, struct trail_stats *out); /* any thread 
 /* ---- readers: any process, any thread, one reader a thread ---- */
 
 struct trail_reader;
+struct trail_member;
 
 /* Open for reading; from_seq 0: the first line there is. */
 int trail_reader_open(
@@ -222,6 +223,9 @@ void trail_reader_close(struct trail_reader *r);
  * yet, -1 on an error.  A gap (expired or corrupt lines) is stepped over: compare *seq.
  */
 int trail_reader_next(struct trail_reader *r, struct slice *line, uint64_t *seq, struct err *err);
+
+/* The trail member of that line, until the next call. */
+const struct trail_member *trail_reader_member(const struct trail_reader *r);
 
 /* Whether a block that the disk fails to give (EIO) is damage that is stepped over; else it is an
  * error, and the next call may do better. */

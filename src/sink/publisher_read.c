@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define READ_TRIES 10
@@ -29,8 +28,8 @@ copy_id(char out[TRAIL_ID_SIZE], struct slice id)
 int
 publisher_look(const char *dir, uint64_t seq, bool step_over, struct line_id *out, struct err *err)
 {
+	const struct trail_member *member;
 	struct trail_reader *r;
-	struct trail_member member;
 	struct slice line;
 	int rc;
 
@@ -38,11 +37,10 @@ publisher_look(const char *dir, uint64_t seq, bool step_over, struct line_id *ou
 		return -1;
 	trail_reader_step_over(r, step_over);
 	rc = trail_reader_next(r, &line, &out->seq, err);
-	if (rc == 1 && trail_parse_line(line, &member) == -1)
-		rc = err_set(err, "event %" PRIu64 " is damaged", out->seq);
 	if (rc == 1) {
-		copy_id(out->log, member.log);
-		copy_id(out->boot, member.boot);
+		member = trail_reader_member(r);
+		copy_id(out->log, member->log);
+		copy_id(out->boot, member->boot);
 	}
 	trail_reader_close(r);
 	return rc;
@@ -154,34 +152,14 @@ publisher_close_reader(struct place *s)
 
 /* ---- the batch ---- */
 
-static int
-two_digits(const char *p)
-{
-	return (p[0] - '0') * 10 + (p[1] - '0');
-}
-
-/* The time in a line's trail member (clock_event_time). */
-static int64_t
-parse_time(struct slice at)
-{
-	struct tm tm = { 0 };
-
-	if (at.n != CLOCK_EVENT_TIME_SIZE - 1)
-		return 0;
-	tm.tm_year = two_digits(at.p) * 100 + two_digits(at.p + 2) - 1900;
-	tm.tm_mon = two_digits(at.p + 5) - 1;
-	tm.tm_mday = two_digits(at.p + 8);
-	tm.tm_hour = two_digits(at.p + 11);
-	tm.tm_min = two_digits(at.p + 14);
-	tm.tm_sec = two_digits(at.p + 17);
-	return (int64_t)timegm(&tm) * CLOCK_NS_PER_S + two_digits(at.p + 20) * 10 * CLOCK_NS_PER_MS;
-}
-
+/* Few lines say so anywhere: only those are taken apart. */
 static bool
-is_wanted(const struct place *s, struct slice line)
+is_intent(struct slice line)
 {
-	return s->cfg->intents ||
-	       !slice_equal(trail_line_string(line, SLICE("kind")), SLICE("intent"));
+	static const struct slice text = SLICE_INIT("\"kind\":\"intent\"");
+
+	return memmem(line.p, line.n, text.p, text.n) != NULL &&
+	       slice_equal(trail_line_string(line, SLICE("kind")), SLICE("intent"));
 }
 
 /* What had expired before the sink began at the first line there is, it does not miss. */
@@ -230,22 +208,21 @@ tell_damage(struct place *s, uint64_t seq)
 static int
 add_line(struct place *s, struct slice line, uint64_t seq, struct err *err)
 {
+	const struct trail_member *member = trail_reader_member(s->reader);
 	struct batch *b = &s->batch;
-	struct trail_member member;
+	int64_t at_ns;
 
-	if (trail_parse_line(line, &member) == -1)
-		return err_set(err, "event %" PRIu64 " is damaged", seq);
 	tell_damage(s, seq);
 	note_gap(s, seq);
-	if (!is_wanted(s, line))
+	if (!s->cfg->intents && is_intent(line))
 		b->nfiltered += seq > s->counted;
 	else if (keep_line(b, line, seq) == -1)
 		return err_set(err, "memory is short");
-	if (b->nread++ == 0)
-		atomic_store(&s->oldest_ns, parse_time(member.at));
+	if (b->nread++ == 0 && clock_parse_event_time(member->at, &at_ns) == 0)
+		atomic_store(&s->oldest_ns, at_ns);
 	b->last.seq = seq;
-	copy_id(b->last.log, member.log);
-	copy_id(b->last.boot, member.boot);
+	copy_id(b->last.log, member->log);
+	copy_id(b->last.boot, member->boot);
 	return 0;
 }
 

@@ -66,12 +66,13 @@ static bool
 find_member(struct slice line, size_t *at)
 {
 	size_t from = line.n > TRAIL_MEMBER_MAX ? line.n - TRAIL_MEMBER_MAX : 0;
+	const char *comma = line.p + line.n;
 
-	for (size_t i = line.n < opening.n ? 0 : line.n - opening.n + 1; i > from; i--)
-		if (line.p[i - 1] == ',' && memcmp(line.p + i - 1, opening.p, opening.n) == 0) {
-			*at = i - 1;
+	while ((comma = memrchr(line.p + from, ',', (size_t)(comma - line.p) - from)) != NULL) {
+		*at = (size_t)(comma - line.p);
+		if (slice_has_prefix(slice_sub(line, *at, line.n), opening))
 			return true;
-		}
+	}
 	return false;
 }
 

@@ -16,11 +16,12 @@ struct trail_reader {
 	struct trail_state *state;
 	struct trail_mark mark;
 	struct trail_cursor c;
-	uint64_t want;	  /* lines below are skipped */
-	uint64_t first;	  /* of the open segment, or of the last one that was */
-	uint64_t end;	  /* number at which it ends, once it is sealed; else 0 */
-	uint64_t bad;	  /* damaged pieces since the last good line */
-	uint64_t corrupt; /* those that were no left-overs of a failed write */
+	uint64_t want;		    /* lines below are skipped */
+	uint64_t first;		    /* of the open segment, or of the last one that was */
+	uint64_t end;		    /* number at which it ends, once it is sealed; else 0 */
+	uint64_t bad;		    /* damaged pieces since the last good line */
+	uint64_t corrupt;	    /* those that were no left-overs of a failed write */
+	struct trail_member member; /* of the last line */
 };
 
 int
@@ -74,6 +75,12 @@ trail_reader_durable(const struct trail_reader *r)
 	struct trail_mark m;
 
 	return trail_state_read(r->state, &m) ? m.seq : r->mark.seq;
+}
+
+const struct trail_member *
+trail_reader_member(const struct trail_reader *r)
+{
+	return &r->member;
 }
 
 uint64_t
@@ -229,21 +236,21 @@ advance(struct trail_reader *r, struct err *err)
 static bool
 take_piece(struct trail_reader *r, const struct trail_piece *p, struct slice *line, uint64_t *seq)
 {
-	struct trail_member m;
+	struct trail_member *m = &r->member;
 
-	if (!p->whole || trail_parse_line(p->bytes, &m) == -1 || m.seq > r->mark.seq) {
+	if (!p->whole || trail_parse_line(p->bytes, m) == -1 || m->seq > r->mark.seq) {
 		r->bad++;
 		return false;
 	}
-	if (r->end != 0 && m.seq >= r->end) /* the successor's, left here by a failed write */
+	if (r->end != 0 && m->seq >= r->end) /* the successor's, left here by a failed write */
 		return false;
 	r->corrupt += r->bad;
 	r->bad = 0;
-	if (m.seq < r->want)
+	if (m->seq < r->want)
 		return false;
-	r->want = m.seq + 1;
+	r->want = m->seq + 1;
 	*line = p->bytes;
-	*seq = m.seq;
+	*seq = m->seq;
 	return true;
 }
 

@@ -248,16 +248,18 @@ start(struct fixture *f, const char *sinks)
 		fail_msg("%s", f->err.msg);
 }
 
-/* n events, the i-th an intent where `intents` has bit i % 64; durable, and the sinks are told. */
+/* n events, the i-th an intent where `intents` has bit i % 64, the others with the same words in a
+ * place where they mean nothing; durable, and the sinks are told. */
 static void
 record(struct fixture *f, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		char line[200];
 		uint64_t seq, next = trail_last_seq(f->t) + 1;
-		int len =
-		    snprintf(line, sizeof(line), "{\"action\":\"test\",\"id\":\"%" PRIu64 "\"%s",
-			next, f->intents >> i % 64 & 1 ? ",\"kind\":\"intent\"" : "");
+		int len = snprintf(line, sizeof(line),
+		    "{\"action\":\"test\",\"id\":\"%" PRIu64 "\"%s", next,
+		    f->intents >> i % 64 & 1 ? ",\"kind\":\"intent\""
+					     : ",\"of\":{\"kind\":\"intent\"}");
 
 		if (trail_append(f->t, (struct slice){ line, (size_t)len }, clock_wall_ns(), &seq,
 			&f->err) == -1)
