@@ -110,7 +110,7 @@ FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
-.PHONY: all demo test check model format tsan fuzz bench bench-quick soak slow testssl wire hostile docs install image clean \
+.PHONY: all demo test check model format tsan fuzz bench bench-micro bench-quick soak slow testssl wire hostile docs install image clean \
         help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash \
         check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
@@ -175,6 +175,11 @@ $B/load: $(LOAD_OBJ)
 $B/storm: $(WIRE_OBJ)
 	$(call say,LINK,$@)
 	$Q$(CC) $(OPT) $(LINK) -o $@ $(WIRE_OBJ) -pthread
+
+$B/micro: tests/bench/micro.c $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -o $@ $< $(LIB) $(LDLIBS)
 
 $(LIB): $(LIB_OBJ) $(LLHTTP_OBJ)
 	$(call say,AR,$@)
@@ -315,6 +320,12 @@ bench: ## CPU time per request next to nginx and HAProxy
 bench-quick: ## the same in under two minutes
 	$(call again,$(PACKAGES_BENCH),programs)
 	@$(PYTHON) tests/bench/bench --build $B --quick
+
+MICRO ?= render match load ledger journal catch-up
+
+bench-micro: ## the parts without the network: events, routes, trail, hash tree, a file sink (MICRO="...")
+	$(call again,$(PACKAGES_BUILD),$B/micro)
+	@for part in $(MICRO); do $B/micro $$part || exit; done
 
 # ---- checks ------------------------------------------------------------------------------------
 
