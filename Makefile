@@ -110,7 +110,7 @@ FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
-.PHONY: all demo test check model format tsan fuzz bench bench-micro bench-quick soak slow testssl wire hostile docs install image clean \
+.PHONY: all demo test check model format tsan fuzz bench bench-micro bench-callgrind bench-quick soak slow testssl wire hostile docs install image clean \
         help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash \
         check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
@@ -326,6 +326,10 @@ MICRO ?= render match load ledger journal catch-up
 bench-micro: ## the parts without the network: events, routes, trail, hash tree, a file sink (MICRO="...")
 	$(call again,$(PACKAGES_BUILD),$B/micro)
 	@for part in $(MICRO); do $B/micro $$part || exit; done
+
+bench-callgrind: ## instructions and system calls per request, by what they are for (TOP=n: functions)
+	$(call again,$(PACKAGES_BENCH) valgrind strace,programs)
+	@$(PYTHON) tests/bench/callgrind --build $B --top $(or $(TOP),0)
 
 # ---- checks ------------------------------------------------------------------------------------
 
