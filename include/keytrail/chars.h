@@ -7,6 +7,8 @@
 #define KEYTRAIL_CHARS_H
 
 #include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
 
 enum {
 	CHARS_TOKEN = 0x01, /* tchar: methods, field names */
@@ -26,6 +28,22 @@ static inline bool
 chars_is(char c, unsigned classes)
 {
 	return (http_chars[(unsigned char)c] & classes) != 0;
+}
+
+/* Past bytes that are SP or visible ASCII, eight at a time: what follows may begin with more. */
+static inline const char *
+chars_skip_text(const char *p, const char *end)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101);
+	uint64_t w;
+
+	for (; end - p >= 8; p += 8) {
+		memcpy(&w, p, 8);
+		/* The high bit of a byte: it is 0x80 or more, below 0x20, or 0x7f. */
+		if (((w | (w - ones * 0x20) | (w + ones)) & ones * 0x80) != 0)
+			break;
+	}
+	return p;
 }
 
 /* The value of a CHARS_HEX byte. */

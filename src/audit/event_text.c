@@ -27,24 +27,31 @@ is_special(char c)
 	return (unsigned char)c < 0x20 || (unsigned char)c >= 0x80 || c == '"' || c == '\\';
 }
 
+static uint64_t
+word_at(const char *p)
+{
+	uint64_t w;
+
+	memcpy(&w, p, 8);
+	return w;
+}
+
 /* Is s the same inside a JSON string? */
 static bool
 is_plain(struct slice s)
 {
-	size_t i = 0;
-
-	for (; s.n - i >= 8; i += 8) {
-		uint64_t w;
-
-		memcpy(&w, s.p + i, 8);
-		if (is_special_word(w))
+	if (s.n < 8) {
+		for (size_t i = 0; i < s.n; i++) {
+			if (is_special(s.p[i]))
+				return false;
+		}
+		return true;
+	}
+	for (size_t i = 0; i < s.n - 8; i += 8) {
+		if (is_special_word(word_at(s.p + i)))
 			return false;
 	}
-	for (; i < s.n; i++) {
-		if (is_special(s.p[i]))
-			return false;
-	}
-	return true;
+	return !is_special_word(word_at(s.p + s.n - 8));
 }
 
 /* RFC 8785 section 3.2.2.2; the length. */

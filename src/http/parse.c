@@ -320,6 +320,7 @@ lex_value(struct lexer *l)
 {
 	unsigned legal = l->response ? CHARS_VALUE | CHARS_OBS : CHARS_VALUE;
 
+	l->p = chars_skip_text(l->p, l->end);
 	while (l->p < l->end && chars_is(*l->p, legal))
 		l->p++;
 	if (l->p == l->end)

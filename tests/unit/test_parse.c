@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "keytrail/chars.h"
 #include "keytrail/parse.h"
 
 static const struct http_limits limits = { .head = 2048, .target = 256, .fields = 16 };
@@ -1347,10 +1348,30 @@ extensions_and_trailers_are_bounded(void **state)
 	assert_int_equal(feed_repeated("", '0', 17, ""), HTTP_BODY_BAD);
 }
 
+static void
+text_is_skipped_up_to_the_word_that_holds_another_byte(void **state)
+{
+	char line[24];
+
+	(void)state;
+	for (int c = 0; c < 256; c++) {
+		bool legal = c >= 0x20 && c <= 0x7e;
+
+		for (size_t at = 0; at < sizeof(line); at++) {
+			memset(line, at % 2 ? ' ' : '~', sizeof(line));
+			line[at] = (char)c;
+			assert_int_equal(chars_skip_text(line, line + sizeof(line)) - line,
+			    legal ? sizeof(line) : at / 8 * 8);
+			assert_ptr_equal(chars_skip_text(line, line + 7), line);
+		}
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(text_is_skipped_up_to_the_word_that_holds_another_byte),
 		cmocka_unit_test(legal_heads_are_accepted),
 		cmocka_unit_test(illegal_requests_are_refused),
 		cmocka_unit_test(illegal_answers_are_malformed),
