@@ -2,11 +2,13 @@
  * buf: a growable byte queue: append at the end, consume from the front.
  *
  * Owned by one thread.  The bytes may be secret (bodies, tokens), so memory that is given back is
- * wiped first: by buf_fini, and by buf_reserve where it moves the bytes.
+ * wiped first: by buf_fini, and by buf_reserve where it moves the bytes.  Only what was committed is
+ * wiped: nothing else may be written at buf_tail, failed reads included.
  */
 #ifndef KEYTRAIL_BUF_H
 #define KEYTRAIL_BUF_H
 
+#include "keytrail/pool.h"
 #include "keytrail/slice.h"
 
 struct buf {
@@ -14,9 +16,12 @@ struct buf {
 	size_t off; /* first unread byte */
 	size_t len; /* end of the bytes; mem[off..len) is the content */
 	size_t cap;
+	size_t high; /* no byte at or above it was ever written */
+	struct pool
+	    *pool; /* where memory of up to its size comes from, or NULL: outlives the buf */
 };
 
-#define BUF_INIT ((struct buf){ NULL, 0, 0, 0 })
+#define BUF_INIT ((struct buf){ .mem = NULL })
 
 /* Wipe and free; the buf is empty and usable afterwards. */
 void buf_fini(struct buf *b);
@@ -52,6 +57,8 @@ static inline void
 buf_commit(struct buf *b, size_t n)
 {
 	b->len += n;
+	if (b->high < b->len)
+		b->high = b->len;
 }
 
 static inline size_t

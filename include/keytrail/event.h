@@ -85,11 +85,14 @@ struct audit_event {
 	struct identity identity;
 };
 
-/* Fill the facts that come from the request's head: method, instance, key ring, agent, identity,
- * key, route with matched, refusal and shape, and the client's own correlation ID (source REQUEST
- * or NONE).  A field that came more than once counts as one that does not fit its grammar. */
+/* Fill the facts that come from the request's head but for the identity: method, instance, key ring,
+ * agent, key, route with matched, refusal and shape, and the client's own correlation ID (source
+ * REQUEST or NONE).  A field that came more than once counts as one that does not fit its grammar. */
 void event_from_request(struct audit_event *ev, const struct http_head *head,
     const struct route_match *match, struct slice correlation_header, enum scrub_grammar grammar);
+
+/* What the identity is to be read from. */
+struct slice event_authorization(const struct http_head *head);
 
 /* Fill status, from_service and correlation ID from the key service's answer; `echoed` is decided
  * here.  Where the answer names no ID the request's stays. */

@@ -9,7 +9,10 @@
 #ifndef KEYTRAIL_IDENTITY_H
 #define KEYTRAIL_IDENTITY_H
 
+#include "keytrail/siphash.h"
 #include "keytrail/slice.h"
+
+#include <stdbool.h>
 
 enum identity_state {
 	IDENTITY_NONE,	     /* no Authorization header */
@@ -35,6 +38,27 @@ struct identity {
 
 /* From the value of Authorization; pass a slice with p == NULL when there is no such header. */
 void identity_from_authorization(struct slice value, struct identity *out);
+
+/*
+ * What the newest tokens said: a client sends the same one with many requests.  A token is known by
+ * its keyed hash, so that none is kept.  One thread's.
+ */
+#define IDENTITY_MEMO_ROWS 64
+
+struct identity_memo {
+	unsigned char key[SIPHASH_KEY_SIZE];
+	struct identity_row {
+		bool used;
+		uint64_t hash[2];
+		struct identity identity;
+	} rows[IDENTITY_MEMO_ROWS];
+};
+
+/* The key: random, and nobody else's. */
+void identity_memo_init(struct identity_memo *m, const unsigned char key[SIPHASH_KEY_SIZE]);
+
+/* identity_from_authorization, which it calls for what it does not remember. */
+void identity_recall(struct identity_memo *m, struct slice value, struct identity *out);
 
 /* From a verified client certificate's subject (RFC 2253 text, UTF-8). */
 void identity_from_certificate(struct slice subject, struct identity *out);

@@ -132,6 +132,7 @@ make_event(const struct config *cfg, const struct http_head *head, struct answer
 	*ev = (struct audit_event){ .attempts = 1, .arrival_ns = now };
 	event_from_request(
 	    ev, head, &a->match, slice_of(cfg->correlation_header), cfg->correlation_grammar);
+	identity_from_authorization(event_authorization(head), &ev->identity);
 	clock_uuid7(now, no_random, ev->id);
 	memcpy(ev->address, CLIENT, sizeof(CLIENT));
 	if (a->match.refusal == REFUSAL_NONE) {

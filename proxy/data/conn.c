@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define READ_SIZE    16384
 #define LINGER_BYTES 65536
 #define LINGER_MS    1000
 #define SUBJECT_MAX  256
@@ -105,11 +104,14 @@ linger(struct conn *c)
 		wtimer_set(&c->timer, LINGER_MS);
 	}
 	while (r == STREAM_OK && c->lingered < LINGER_BYTES && stream_may_read(&c->stream)) {
-		if (buf_reserve(&c->in, READ_SIZE) == -1)
+		if (buf_reserve(&c->in, STREAM_READ) == -1)
 			break;
-		r = stream_read(&c->stream, buf_tail(&c->in), READ_SIZE, &n);
-		if (r == STREAM_OK)
+		r = stream_read(&c->stream, buf_tail(&c->in), STREAM_READ, &n);
+		if (r == STREAM_OK) {
 			c->lingered += n;
+			buf_commit(&c->in, n);
+			buf_consume(&c->in, n);
+		}
 	}
 	if ((r != STREAM_OK && r != STREAM_AGAIN) || c->lingered >= LINGER_BYTES)
 		close_conn(c);
@@ -203,12 +205,12 @@ read_more(struct conn *c)
 	    buf_size(&c->in) > 0 ? stream_may_go_on(&c->stream) : stream_may_read(&c->stream);
 	size_t n = 0;
 
-	if (may_read && buf_reserve(&c->in, READ_SIZE) == -1) {
+	if (may_read && buf_reserve(&c->in, STREAM_READ) == -1) {
 		close_conn(c);
 		return false;
 	}
 	switch (
-	    may_read ? stream_read(&c->stream, buf_tail(&c->in), READ_SIZE, &n) : STREAM_AGAIN) {
+	    may_read ? stream_read(&c->stream, buf_tail(&c->in), STREAM_READ, &n) : STREAM_AGAIN) {
 	case STREAM_OK:
 		buf_commit(&c->in, n);
 		metrics_add(c->worker->metrics, METRIC_RECEIVED_BYTES, 0, (int64_t)n);
@@ -429,6 +431,7 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		goto refused;
 	}
 	c->worker = w;
+	c->in.pool = &w->reads;
 	c->born = clock_mono_ns();
 	origin_of_peer(peer, &c->peer);
 	if (!admit(c)) {
@@ -489,6 +492,7 @@ abort_conns(struct worker *w)
 static int
 init(struct worker *w, struct err *err)
 {
+	pool_init(&w->exchanges, exchange_size);
 	return (w->upstream = upstream_new(w, err)) != NULL ? 0 : -1;
 }
 

@@ -282,13 +282,14 @@ static void
 free_exchange(void *arg)
 {
 	struct exchange *ex = arg;
+	struct pool *pool = &ex->worker->exchanges;
 
 	buf_fini(&ex->to_up);
 	buf_fini(&ex->to_client);
 	http_body_fini(&ex->request_body);
 	http_body_fini(&ex->answer_body);
 	explicit_bzero(ex, offsetof(struct exchange, request_body));
-	free(ex);
+	pool_give(pool, ex);
 }
 
 static void
@@ -437,11 +438,13 @@ exchange_abort(struct exchange *ex)
 
 /* ---- the beginning ---- */
 
+const size_t exchange_size = sizeof(struct exchange);
+
 int
 exchange_start(const struct exchange_client *client, const struct http_head *head,
     enum http_refusal refusal, int64_t arrival_ns, struct exchange **slot)
 {
-	struct exchange *ex = malloc(sizeof(*ex));
+	struct exchange *ex = pool_take(&client->worker->exchanges);
 	unsigned char random[10];
 
 	if (ex == NULL)
@@ -454,6 +457,7 @@ exchange_start(const struct exchange_client *client, const struct http_head *hea
 	ex->event.arrival_ns = arrival_ns;
 	ex->event.attempts = 1;
 	ex->slot = RING_NO_SLOT;
+	ex->to_up.pool = ex->to_client.pool = &ex->worker->heads;
 	worker_random(ex->worker, random, sizeof(random));
 	clock_uuid7(arrival_ns, random, ex->event.id);
 	wtimer_init(&ex->timer, ex->worker, on_timeout, ex);

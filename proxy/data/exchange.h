@@ -19,6 +19,9 @@
 
 struct exchange;
 
+/* Of the blocks of the worker's pool `exchanges`. */
+extern const size_t exchange_size;
+
 /* The client's side, as an exchange sees it; borrowed until `done`. */
 struct exchange_client {
 	struct worker *worker;

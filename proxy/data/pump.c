@@ -1,7 +1,5 @@
 #include "data/pump.h"
 
-#define READ_SIZE 16384 /* bytes asked of a stream at once: a TLS record */
-
 static int
 append_framed(struct buf *out, enum http_framing framing, struct slice data)
 {
@@ -59,7 +57,7 @@ pump_read(struct stream *s, struct buf *in, size_t *n)
 
 	if (!stream_may_go_on(s))
 		return STREAM_AGAIN;
-	if (buf_reserve(in, READ_SIZE) == -1)
+	if (buf_reserve(in, STREAM_READ) == -1)
 		return STREAM_ERROR;
 	if ((r = stream_read(s, buf_tail(in), buf_room(in), n)) == STREAM_OK)
 		buf_commit(in, *n);

@@ -141,6 +141,15 @@ on_event(evutil_socket_t fd, short what, void *arg)
 	s->ready(s->arg);
 }
 
+/* What an earlier call left behind would be taken for the reason of the next failure.  Mostly there is
+ * nothing, which is cheaper to see than to clear. */
+static void
+clear_errors(void)
+{
+	if (ERR_peek_error() != 0)
+		ERR_clear_error();
+}
+
 /* The name is sent as SNI and verified (RFC 6125); a numeric address is verified only, since SNI
  * may not hold one (RFC 6066 section 3). */
 static bool
@@ -294,7 +303,7 @@ stream_handshake(struct stream *s, struct err *err)
 
 	if (s->ssl == NULL)
 		return STREAM_OK;
-	ERR_clear_error();
+	clear_errors();
 	if ((rc = SSL_do_handshake(s->ssl)) == 1)
 		return STREAM_OK;
 	r = tls_result(s, rc);
@@ -321,7 +330,7 @@ stream_read(struct stream *s, void *p, size_t cap, size_t *n)
 			return STREAM_EOF;
 		return errno == EAGAIN ? STREAM_AGAIN : STREAM_ERROR;
 	}
-	ERR_clear_error();
+	clear_errors();
 	if ((rc = SSL_read_ex(s->ssl, p, cap, n)) == 1)
 		return STREAM_OK;
 	if ((r = tls_result(s, rc)) == STREAM_ERROR)
@@ -343,7 +352,7 @@ stream_write(struct stream *s, const void *p, size_t len, size_t *n)
 		}
 		return errno == EAGAIN ? STREAM_AGAIN : STREAM_ERROR;
 	}
-	ERR_clear_error();
+	clear_errors();
 	if ((rc = SSL_write_ex(s->ssl, p, len, n)) == 1)
 		return STREAM_OK;
 	if ((r = tls_result(s, rc)) == STREAM_ERROR)

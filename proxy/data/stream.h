@@ -80,6 +80,8 @@ enum stream_result stream_connected(struct stream *s);
 /* Go on with the TLS handshake; STREAM_OK at once on a plain stream. */
 enum stream_result stream_handshake(struct stream *s, struct err *err);
 
+#define STREAM_READ 16384 /* bytes to ask for at once: a TLS record */
+
 /* *n: how many bytes were moved, with STREAM_OK (at least 1). */
 enum stream_result stream_read(struct stream *s, void *p, size_t cap, size_t *n);
 enum stream_result stream_write(struct stream *s, const void *p, size_t len, size_t *n);

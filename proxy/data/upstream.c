@@ -338,6 +338,7 @@ start_connecting(struct upstream *u, struct upstream_request *r)
 		return;
 	}
 	c->pool = u;
+	c->in.pool = &u->worker->reads;
 	c->generation = u->generation;
 	c->stream.fd = -1;
 	c->request = r;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define RANDOM_POOL	 2048
+#define HEAD_SIZE	 4096
 #define TALLY_RETRY_MS	 100
 #define TALLY_SPACING_MS 1000
 
@@ -511,6 +512,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 	struct worker_thread *t = calloc(1, sizeof(*t));
+	unsigned char key[SIPHASH_KEY_SIZE];
 
 	if (w == NULL || t == NULL || (w->lease = lease_new(o->snapshot)) == NULL ||
 	    (w->base = base_new()) == NULL) {
@@ -539,6 +541,10 @@ worker_new(const struct worker_opts *o, struct err *err)
 	w->open_connections = o->open_connections;
 	w->degrade = o->degrade;
 	w->peers = o->peers;
+	worker_random(w, key, sizeof(key));
+	identity_memo_init(&w->identities, key);
+	pool_init(&w->reads, STREAM_READ);
+	pool_init(&w->heads, HEAD_SIZE);
 	TAILQ_INIT(&w->conns);
 	TAILQ_INIT(&w->durable_waiters);
 	TAILQ_INIT(&w->room_waiters);
@@ -593,6 +599,9 @@ worker_free(struct worker *w)
 		explicit_bzero(w->thread->random, sizeof(w->thread->random));
 		free(w->thread);
 	}
+	pool_fini(&w->reads);
+	pool_fini(&w->heads);
+	pool_fini(&w->exchanges);
 	if (w->lease != NULL)
 		worker_lease_drop(w->lease);
 	if (w->base != NULL)

@@ -13,9 +13,11 @@
 #include "data/snapshot.h"
 #include "data/stream.h"
 #include "data/tally.h"
+#include "keytrail/identity.h"
 #include "keytrail/journal.h"
 #include "keytrail/log.h"
 #include "keytrail/metrics.h"
+#include "keytrail/pool.h"
 #include "keytrail/ring.h"
 
 #include <event2/event_struct.h>
@@ -88,6 +90,10 @@ struct worker {
 	bool draining;
 	struct worker_waiters durable_waiters, room_waiters;
 	struct tally losses, refusals;
+	struct pool reads;     /* memory of bufs that are read into: STREAM_READ bytes each */
+	struct pool heads;     /* of those that are written from, as long as little waits */
+	struct pool exchanges; /* exchange's */
+	struct identity_memo identities;
 	struct http_head head; /* scratch: a head is used up before the next is parsed */
 	/* its own */
 	struct worker_thread *thread;

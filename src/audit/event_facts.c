@@ -45,7 +45,12 @@ event_from_request(struct audit_event *ev, const struct http_head *head,
 	ev->agent[scrub_agent(agent, ev->agent)] = '\0';
 	slice_to_cstr(scrub_value(grammar, correlation), ev->correlation, sizeof(ev->correlation));
 	ev->correlation_source = correlation.n > 0 ? CORRELATION_REQUEST : CORRELATION_NONE;
-	identity_from_authorization(single_field(head, HTTP_F_AUTHORIZATION), &ev->identity);
+}
+
+struct slice
+event_authorization(const struct http_head *head)
+{
+	return single_field(head, HTTP_F_AUTHORIZATION);
 }
 
 void

@@ -10,9 +10,25 @@ void
 buf_fini(struct buf *b)
 {
 	if (b->mem != NULL)
-		explicit_bzero(b->mem, b->cap);
-	free(b->mem);
-	*b = BUF_INIT;
+		explicit_bzero(b->mem, b->high);
+	if (b->pool != NULL && b->cap == b->pool->size)
+		pool_give(b->pool, b->mem);
+	else
+		free(b->mem);
+	*b = (struct buf){ .pool = b->pool };
+}
+
+/* Memory for at least n bytes; *cap: for how many. */
+static char *
+allocate(struct pool *pool, size_t n, size_t *cap)
+{
+	if (pool != NULL && n <= pool->size) {
+		*cap = pool->size;
+		return pool_take(pool);
+	}
+	while (*cap < n)
+		*cap *= 2;
+	return malloc(*cap);
 }
 
 int
@@ -32,15 +48,13 @@ buf_reserve(struct buf *b, size_t n)
 		b->len = used;
 		return 0;
 	}
-	while (cap < used + n)
-		cap *= 2;
 	/* Not realloc: it could leave the old bytes behind unwiped. */
-	if ((mem = malloc(cap)) == NULL)
+	if ((mem = allocate(b->pool, used + n, &cap)) == NULL)
 		return -1;
 	if (used > 0)
 		memcpy(mem, b->mem + b->off, used);
 	buf_fini(b);
-	*b = (struct buf){ mem, 0, used, cap };
+	*b = (struct buf){ mem, 0, used, cap, used, b->pool };
 	return 0;
 }
 

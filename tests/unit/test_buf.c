@@ -142,10 +142,79 @@ numbers_are_appended_in_decimal(void **state)
 	buf_fini(&b);
 }
 
+static bool
+is_wiped(const char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != 0)
+			return false;
+	return true;
+}
+
+/* Of a block that is given back nothing is left of what was ever in it, moved or consumed. */
+static void
+a_pool_lends_wiped_memory_again(void **state)
+{
+	static char block[64];
+	struct pool pool;
+	struct buf b = { .pool = &pool };
+	char *mem;
+
+	(void)state;
+	pool_init(&pool, sizeof(block));
+	assert_int_equal(buf_append(&b, "0123456789", 10), 0);
+	assert_int_equal(b.cap, sizeof(block));
+	mem = b.mem;
+	memset(mem + 10, 0, sizeof(block) - 10);
+	assert_int_equal(buf_reserve(&b, 54), 0);
+	assert_ptr_equal(b.mem, mem);
+	memset(buf_tail(&b), 'x', 54);
+	buf_commit(&b, 54);
+	buf_consume(&b, 60);
+	assert_int_equal(buf_reserve(&b, 50), 0);
+	assert_ptr_equal(b.mem, mem);
+	assert_int_equal(buf_size(&b), 4);
+	buf_fini(&b);
+	assert_ptr_equal(b.pool, &pool);
+	if (pool.n > 0) {
+		assert_ptr_equal(pool.kept[0], mem);
+		assert_true(is_wiped(mem, sizeof(block)));
+		assert_int_equal(buf_append(&b, "a", 1), 0);
+		assert_ptr_equal(b.mem, mem);
+	}
+	buf_fini(&b);
+	pool_fini(&pool);
+}
+
+static void
+a_buf_outgrows_its_pool(void **state)
+{
+	struct pool pool;
+	struct buf b = { .pool = &pool };
+	char bytes[200];
+
+	(void)state;
+	memset(bytes, 'b', sizeof(bytes));
+	pool_init(&pool, 64);
+	assert_int_equal(buf_append(&b, bytes, 64), 0);
+	assert_int_equal(buf_append(&b, bytes, sizeof(bytes)), 0);
+	assert_int_equal(buf_size(&b), 264);
+	assert_true(b.cap > 64);
+	buf_fini(&b);
+	assert_true(pool.n <= 1);
+	for (unsigned i = 0; i < 2 * POOL_KEPT; i++)
+		pool_give(&pool, malloc(64));
+	assert_true(pool.n <= POOL_KEPT);
+	pool_fini(&pool);
+	assert_int_equal(pool.n, 0);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_pool_lends_wiped_memory_again),
+		cmocka_unit_test(a_buf_outgrows_its_pool),
 		cmocka_unit_test(what_is_appended_is_consumed_in_order),
 		cmocka_unit_test(a_drained_buffer_does_not_grow),
 		cmocka_unit_test(an_empty_buffer_is_usable_again),

@@ -760,6 +760,7 @@ static void
 take_request(struct facts *f)
 {
 	event_from_request(&f->ev, &f->head, &f->match, SLICE("Correlation-Id"), SCRUB_UUID);
+	identity_from_authorization(event_authorization(&f->head), &f->ev.identity);
 }
 
 /* {"iam_id":"IBMid-1"} */

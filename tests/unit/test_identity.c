@@ -348,6 +348,80 @@ a_certificate_names_its_subject(void **state)
 	assert_string_equal(identity_credential_type(&id), "certificate");
 }
 
+/* Key 00 01 ... 0f, text 00 01 ..., as OpenSSL has them too. */
+static void
+siphash_is_that_of_its_authors(void **state)
+{
+	static const struct {
+		size_t n;
+		uint64_t want[2];
+	} rows[] = {
+		{ 0, { 0xe6a825ba047f81a3, 0x930255c71472f66d } },
+		{ 1, { 0x44af996bd8c187da, 0x45fc229b11597634 } },
+		{ 7, { 0x53c1dbd8beebf1a1, 0x3982f01fa64ab8c0 } },
+		{ 8, { 0x61f55862baa9623b, 0xb49714f364e2830f } },
+		{ 15, { 0x11a8b03399e99354, 0xd9c3cf970fec087e } },
+		{ 63, { 0x4a83502f77d15051, 0x7cbd3f979a063e50 } },
+	};
+	unsigned char key[SIPHASH_KEY_SIZE];
+	char text[64];
+	uint64_t got[2];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(text); i++)
+		text[i] = (char)i;
+	memcpy(key, text, sizeof(key));
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		siphash(key, (struct slice){ text, rows[i].n }, got);
+		assert_memory_equal(got, rows[i].want, sizeof(got));
+	}
+}
+
+/* More tokens than rows, so that they push each other out. */
+static void
+what_is_recalled_is_what_the_token_says(void **state)
+{
+	static const unsigned char key[SIPHASH_KEY_SIZE] = { 1 };
+	static struct identity_memo memo;
+	struct identity got, want;
+	char claims[64], encoded[128], value[256];
+
+	(void)state;
+	identity_memo_init(&memo, key);
+	for (int i = 0; i < 4 * IDENTITY_MEMO_ROWS; i++) {
+		snprintf(claims, sizeof(claims), "{\"iam_id\":\"IBMid-%d\"}", i);
+		encode(slice_of(claims), encoded);
+		snprintf(value, sizeof(value), "Bearer e30.%s.%s", encoded, i % 5 ? "c2ln" : "!");
+		identity_from_authorization(slice_of(value), &want);
+		for (int again = 0; again < 2; again++) {
+			memset(&got, 0xa5, sizeof(got));
+			identity_recall(&memo, slice_of(value), &got);
+			assert_memory_equal(&got, &want, sizeof(got));
+		}
+	}
+	identity_recall(&memo, (struct slice){ NULL, 0 }, &got);
+	assert_int_equal(got.state, IDENTITY_NONE);
+}
+
+static void
+a_token_is_read_once(void **state)
+{
+	static const unsigned char key[SIPHASH_KEY_SIZE] = { 1 };
+	static struct identity_memo memo;
+	struct slice value = SLICE("Bearer e30.e30.c2ln");
+	struct identity got;
+
+	(void)state;
+	identity_memo_init(&memo, key);
+	identity_recall(&memo, value, &got);
+	for (size_t i = 0; i < IDENTITY_MEMO_ROWS; i++)
+		strcpy(memo.rows[i].identity.iam_id, "remembered");
+	identity_recall(&memo, value, &got);
+	assert_string_equal(got.iam_id, "remembered");
+	identity_recall(&memo, SLICE("Bearer e30.e30.c2lm"), &got);
+	assert_string_equal(got.iam_id, "");
+}
+
 int
 main(void)
 {
@@ -361,6 +435,9 @@ main(void)
 		cmocka_unit_test(a_token_may_fill_its_bound_and_no_more),
 		cmocka_unit_test(claims_may_fill_the_token),
 		cmocka_unit_test(a_certificate_names_its_subject),
+		cmocka_unit_test(siphash_is_that_of_its_authors),
+		cmocka_unit_test(what_is_recalled_is_what_the_token_says),
+		cmocka_unit_test(a_token_is_read_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
