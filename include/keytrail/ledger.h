@@ -70,8 +70,10 @@ struct ledger_findings {
  * the next start; unfit: only ledger_begin may follow. */
 int ledger_open(struct ledger *l, const struct trail *t, const struct trail_recovery *rec,
     struct ledger_findings *out, struct err *err);
-/* After trail_renew: put the old log's checkpoint and tiles aside, as checkpoint.<log id> and
- * tile.<log id>, and begin the tree of the new log. */
+/* After trail_renew, by this start or one that was killed: put the old log's checkpoint and tiles aside,
+ * as checkpoint.<log id> and tile.<log id>, and begin the tree of the new log; where that start signed
+ * some of it (ledger_signed_size), ledger_open goes on.  ledger_signed_note is the old log's last
+ * checkpoint then. */
 int ledger_begin(struct ledger *l, const struct trail *t, struct err *err);
 /* Why nothing is signed, or "" (any thread). */
 void ledger_refusal(struct ledger *l, char *out, size_t n);

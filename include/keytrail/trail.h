@@ -53,8 +53,9 @@ struct trail_opts {
  * of it until trail_recovery_recorded. */
 struct trail_recovery {
 	bool new_log;
-	bool clean;	 /* the previous run ended by TERM */
-	bool state_lost; /* the state page was gone or damaged: a new log was begun */
+	bool clean;		      /* the previous run ended by TERM */
+	bool state_lost;	      /* the state page was gone or damaged: a new log was begun */
+	char given_up[TRAIL_ID_SIZE]; /* the log in whose place this one was begun, or "" */
 	char previous_boot[TRAIL_ID_SIZE]; /* "" when new */
 	uint64_t torn_bytes;		   /* never promised; kept in <segment>.torn */
 	uint64_t torn_first, torn_last;	   /* numbers among them that valid lines follow; or 0 */
@@ -65,6 +66,7 @@ struct trail_recovery {
 	uint64_t corrupt_lines; /* invalid lines followed by valid ones */
 	uint64_t corrupt_first, corrupt_last;
 	uint64_t missing_first, missing_last; /* durable numbers that are gone; 0 when none */
+	uint64_t foreign;		      /* segments of another log, put aside */
 };
 
 /* Lock, recover (rings included), make ready to append.  "locked by process N" and the like in
@@ -88,10 +90,13 @@ const char *trail_boot_id(const struct trail *t);
 int trail_dirfd(const struct trail *t);
 
 /* Before the first append: give the log up for a new one in the same directory.  Numbers go on, and
- * the lines that are there stay. */
+ * the lines that are there stay.  Every start is told of it (given_up) until trail_recovery_recorded. */
 int trail_renew(struct trail *t, struct err *err);
+/* The log that was given up for this one by this start, or by one that did not record it; or "". */
+const char *trail_log_given_up(const struct trail *t);
 
-/* The log that a directory holds, as its state says (readers). */
+/* The log that a directory holds, as its state says (readers).  Lines above its base carry its id; those
+ * up to there are of logs that were given up. */
 struct trail_log {
 	char id[TRAIL_ID_SIZE];
 	uint64_t base;
@@ -146,6 +151,10 @@ int trail_expirable(struct trail *t, int64_t before_ns, uint64_t max_size, uint6
  * wholly below `keep_seq`.  Fills the removed range (0 when none). */
 int trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err);
+
+/* Segments with lines of another log alone are put aside, as <segment>.foreign; how many that were not
+ * there when this was last asked. */
+size_t trail_put_foreign_aside(struct trail *t);
 
 /* Numbers without a line, because a whole segment or a segment's end is gone, that have not expired
  * and of which nobody was told: 1, 0: there are none, -1.  What was looked at is looked at once, but
@@ -267,8 +276,9 @@ size_t trail_line_closing(struct slice intent, char *out);
 struct trail_walk;
 
 enum trail_walk_kind {
-	TRAIL_WALK_LINE,   /* a valid line with a number of its segment */
-	TRAIL_WALK_DAMAGE, /* bytes that are no line */
+	TRAIL_WALK_LINE,    /* a valid line with a number of its segment */
+	TRAIL_WALK_DAMAGE,  /* bytes that are no line */
+	TRAIL_WALK_FOREIGN, /* a line of another log */
 	TRAIL_WALK_LEFTOVER, /* a line at or above the next segment's first number: no part of the log */
 };
 

@@ -103,10 +103,13 @@ begin_ledger(struct server *s, const char *reason, struct err *err)
 	log_error(s->log, "new_log", "%s: it goes on as a new log", reason);
 	if (s->ledger == NULL)
 		return 0;
+	if (ledger_begin(s->ledger, s->trail, err) == -1)
+		return -1;
+	buf_consume(&s->old_note, buf_size(&s->old_note));
 	if (buf_append_slice(&s->old_note, ledger_signed_note(s->ledger)) == -1)
 		return err_set(err, "memory is short");
 	s->renewal.note = buf_slice(&s->old_note);
-	return ledger_begin(s->ledger, s->trail, err);
+	return 0;
 }
 
 /* The trail is not what was signed. */
@@ -123,15 +126,25 @@ begin_log(struct server *s, struct err *err)
 	return begin_ledger(s, s->findings.unfit, err);
 }
 
+/* Why trail_open, or a start that was killed, began this log; NULL: that is recorded. */
+static const char *
+untold_renewal(const struct server *s)
+{
+	if (s->recovery.state_lost)
+		return "the file \"state\" was missing or damaged";
+	return s->recovery.given_up[0] != '\0' ? "the log before it was not what was signed" : NULL;
+}
+
 /* What stands in the way of signing does not stand in the way of recording. */
 static int
 open_ledger(struct server *s, struct err *err)
 {
+	const char *untold = untold_renewal(s);
 	struct err why;
 
-	if (s->recovery.state_lost)
-		return begin_ledger(s, "the file \"state\" was missing or damaged", err);
-	if (s->ledger == NULL)
+	if (untold != NULL && begin_ledger(s, untold, err) == -1)
+		return -1;
+	if (s->ledger == NULL || (untold != NULL && ledger_signed_size(s->ledger) == 0))
 		return 0;
 	if (ledger_open(s->ledger, s->trail, &s->recovery, &s->findings, &why) == -1)
 		log_error(s->log, "not_signed", "%s", why.msg);

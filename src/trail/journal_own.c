@@ -123,6 +123,23 @@ record_renewal(struct journal *j, const struct journal_renewal *r)
 	    COUNT(details));
 }
 
+static void
+record_foreign(struct journal *j, uint64_t n)
+{
+	const struct event_detail details[] = { NUMBER("segments", n) };
+	struct event_self ev = {
+		.action = "keytrail.corrupt",
+		.severity = SEVERITY_CRITICAL,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: segments of another log stood in the trail",
+		.details = details,
+		.ndetails = COUNT(details),
+	};
+
+	if (n > 0)
+		record(j, &ev);
+}
+
 void
 journal_record_recovery(struct journal *j)
 {
@@ -157,6 +174,7 @@ journal_record_recovery(struct journal *j)
 	}
 	if (r->rings_cut > 0)
 		record_cut_rings(j, r->rings_cut);
+	record_foreign(j, r->foreign);
 	if (r->corrupt_last > 0)
 		record_range(j, "keytrail.corrupt", SEVERITY_CRITICAL,
 		    "keytrail: the trail held corrupt lines", r->corrupt_first, r->corrupt_last);
@@ -252,6 +270,7 @@ journal_record_gaps(struct journal *j)
 	struct err err;
 	int rc;
 
+	record_foreign(j, trail_put_foreign_aside(j->opts.trail));
 	while ((rc = trail_find_untold(j->opts.trail, &first, &last, &err)) == 1) {
 		record_range(j, "keytrail.tamper", SEVERITY_CRITICAL,
 		    "keytrail: lines are gone with a segment, or a segment's end", first, last);

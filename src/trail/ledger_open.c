@@ -1,4 +1,5 @@
 /* Opening: the key, the checkpoint that is there, and the tree that it signs. */
+#include "keytrail/fault.h"
 #include "keytrail/rotation.h"
 #include "ledger_internal.h"
 
@@ -13,22 +14,28 @@
 
 /* ---- files ---- */
 
-int
-ledger_read_checkpoint(int dirfd, struct buf *out, struct err *err)
+static int
+read_note(int dirfd, const char *name, struct buf *out, struct err *err)
 {
 	ssize_t n;
 	int fd;
 
-	if ((fd = openat(dirfd, "checkpoint", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
-		return errno == ENOENT ? 0 : err_set_errno(err, "open checkpoint");
+	if ((fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
+		return errno == ENOENT ? 0 : err_set_errno(err, "open %s", name);
 	if (buf_reserve(out, CHECKPOINT_NOTE_MAX + 1) == -1 ||
 	    (n = read(fd, buf_tail(out), CHECKPOINT_NOTE_MAX + 1)) == -1) {
 		close(fd);
-		return err_set_errno(err, "read checkpoint");
+		return err_set_errno(err, "read %s", name);
 	}
 	close(fd);
 	buf_commit(out, (size_t)n);
 	return 1;
+}
+
+int
+ledger_read_checkpoint(int dirfd, struct buf *out, struct err *err)
+{
+	return read_note(dirfd, "checkpoint", out, err);
 }
 
 /* Did the key that signed the checkpoint hand over to ours?  1, 0, -1. */
@@ -506,23 +513,63 @@ put_aside(struct ledger *l, const char *name, const char *log, struct err *err)
 	return 0;
 }
 
-/* Of a checkpoint that says no log's id, the id is "unknown". */
-int
-ledger_begin(struct ledger *l, const struct trail *t, struct err *err)
+/* Of which log the checkpoint is that is there; "" when it does not say. */
+static void
+find_signed_log(const struct ledger *l, char out[TRAIL_ID_SIZE])
 {
-	char old[TRAIL_ID_SIZE] = "unknown";
 	struct checkpoint cp;
 	const char *slash;
 
+	out[0] = '\0';
 	if (checkpoint_peek(buf_slice(&l->note), &cp) &&
 	    (slash = strrchr(cp.origin, '/')) != NULL && trail_is_id(slash + 1))
-		memcpy(old, slash + 1, TRAIL_ID_SIZE);
-	if (put_aside(l, "checkpoint", old, err) == -1 || put_aside(l, "tile", old, err) == -1 ||
-	    put_aside(l, "rotation", old, err) == -1)
+		memcpy(out, slash + 1, TRAIL_ID_SIZE);
+}
+
+/* A start that was killed had put it there. */
+static void
+find_old_note(struct ledger *l, const char *log)
+{
+	char name[TRAIL_ID_SIZE + 32];
+	struct err err;
+
+	snprintf(name, sizeof(name), "checkpoint.%s", log);
+	buf_consume(&l->note, buf_size(&l->note));
+	read_note(l->files.dirfd, name, &l->note, &err);
+}
+
+static int
+put_all_aside(struct ledger *l, const char *log, struct err *err)
+{
+	if (put_aside(l, "checkpoint", log, err) == -1)
 		return -1;
+	FAULT_POINT("renew.within_aside");
+	if (put_aside(l, "tile", log, err) == -1 || put_aside(l, "rotation", log, err) == -1)
+		return -1;
+	FAULT_POINT("renew.after_aside");
 	l->last.size = 0;
+	return 0;
+}
+
+int
+ledger_begin(struct ledger *l, const struct trail *t, struct err *err)
+{
+	const char *given_up = trail_log_given_up(t);
+	char old[TRAIL_ID_SIZE];
+	bool begun;
+
 	if (find_origin(l, t, err) == -1)
 		return -1;
+	find_signed_log(l, old);
+	begun = strcmp(old, trail_log_id(t)) == 0;
+	if (old[0] == '\0')
+		strcpy(old, given_up[0] != '\0' ? given_up : "unknown");
+	if (!begun && put_all_aside(l, old, err) == -1)
+		return -1;
+	if (begun || buf_size(&l->note) == 0)
+		find_old_note(l, given_up);
+	if (l->last.size > 0)
+		return 0;
 	pthread_mutex_lock(&l->lock);
 	l->refusal[0] = '\0';
 	pthread_mutex_unlock(&l->lock);

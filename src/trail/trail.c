@@ -108,15 +108,15 @@ trail_log_is_there(const struct trail *t)
 {
 	struct trail_log there;
 
-	return read_log_file(t->dirfd, &there) && strcmp(there.id, t->log) == 0 &&
-	       there.base == t->base;
+	return read_log_file(t->dirfd, &there) && strcmp(there.id, t->log.id) == 0 &&
+	       there.base == t->log.base;
 }
 
 int
 trail_write_log(struct trail *t, struct err *err)
 {
 	char text[TRAIL_ID_SIZE + 24];
-	int n = snprintf(text, sizeof(text), "%s %" PRIu64 "\n", t->log, t->base);
+	int n = snprintf(text, sizeof(text), "%s %" PRIu64 "\n", t->log.id, t->log.base);
 
 	return trail_replace_file(t, "log", (struct slice){ text, (size_t)n }, err);
 }
@@ -125,7 +125,14 @@ static void
 write_member(struct trail *t)
 {
 	t->nmember = (size_t)snprintf(t->member, sizeof(t->member),
-	    "\",\"boot\":\"%s\",\"log\":\"%s\",\"seq\":", t->boot, t->log);
+	    "\",\"boot\":\"%s\",\"log\":\"%s\",\"seq\":", t->boot, t->log.id);
+}
+
+/* The run before was killed when it had begun a new log in the page, and not yet in the file. */
+static bool
+was_given_up(const struct trail_state_info *before, const char *log)
+{
+	return before->valid && before->unrecorded && strcmp(before->found.given_up, log) == 0;
 }
 
 /* The id is in the file `log`; the state page remembers it, should the file be gone.  A new log gets
@@ -139,20 +146,18 @@ identify(struct trail *t, const struct trail_opts *opts, const struct trail_stat
 	*new_log = false;
 	if (make_id(t->boot, err) == -1)
 		return -1;
-	if (read_log_file(t->dirfd, &there)) {
-		memcpy(t->log, there.id, TRAIL_ID_SIZE);
-		t->base = there.base;
+	if (read_log_file(t->dirfd, &there) && !was_given_up(before, there.id)) {
+		t->log = there;
 		return 0;
 	}
-	if (before->valid && trail_is_id(before->log)) {
-		memcpy(t->log, before->log, TRAIL_ID_SIZE);
-		t->base = before->base;
+	if (before->valid && trail_is_id(before->log.id)) {
+		t->log = before->log;
 		return trail_write_log(t, err);
 	}
 	if (!opts->create)
 		return err_set(err, "%s: holds no trail, and \"create\" is false", t->path);
-	*new_log = true;
-	return make_id(t->log, err);
+	*new_log = true; /* its id comes last: it is of no line that is there */
+	return 0;
 }
 
 /* ---- open and close ---- */
@@ -211,14 +216,13 @@ trail_info(const struct trail *t)
 {
 	struct trail_state_info info = {
 		.mark = t->mark,
-		.base = t->base,
+		.log = t->log,
 		.unrecorded = !t->recorded,
 		.found = t->found,
 		.rings = t->rings,
 		.gone = t->gone,
 	};
 
-	memcpy(info.log, t->log, TRAIL_ID_SIZE);
 	memcpy(info.boot, t->boot, TRAIL_ID_SIZE);
 	return info;
 }
@@ -238,7 +242,7 @@ inherit(struct trail *t, const struct trail_state_info *before, bool new_log)
 {
 	if (before->valid && before->unrecorded) {
 		t->found = before->found;
-	} else if (before->valid && strcmp(before->log, t->log) == 0) {
+	} else if (before->valid && strcmp(before->log.id, t->log.id) == 0) {
 		t->found.clean = before->clean;
 		if (trail_is_id(before->boot))
 			memcpy(t->found.previous_boot, before->boot, TRAIL_ID_SIZE);
@@ -276,13 +280,12 @@ remember_gone(struct trail *t, const struct trail_state_info *before, struct err
 	return 0;
 }
 
-/* Nobody knows which numbers were used: those of another log cannot be mistaken for them. */
 static int
 replace_log(struct trail *t, struct err *err)
 {
-	t->found.state_lost = true;
-	t->base = t->last_seq;
-	if (make_id(t->log, err) == -1)
+	memcpy(t->found.given_up, t->log.id, TRAIL_ID_SIZE);
+	t->log.base = t->last_seq;
+	if (make_id(t->log.id, err) == -1)
 		return -1;
 	write_member(t);
 	return 0;
@@ -291,10 +294,10 @@ replace_log(struct trail *t, struct err *err)
 static void
 find_used(struct trail *t, const struct trail_opts *opts)
 {
-	uint64_t given = opts->used != NULL ? opts->used(t->dirfd, t->log) : 0;
+	uint64_t given = opts->used != NULL ? opts->used(t->dirfd, t->log.id) : 0;
 
-	if (opts->signed_log != NULL && strcmp(opts->signed_log, t->log) == 0)
-		t->used = t->base + opts->signed_size;
+	if (opts->signed_log != NULL && strcmp(opts->signed_log, t->log.id) == 0)
+		t->used = t->log.base + opts->signed_size;
 	if (t->used >= TRAIL_NAME_END)
 		t->used = 0;
 	if (given > t->used && given < TRAIL_BELIEVED_END)
@@ -317,8 +320,8 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 	trail_load_holds(t);
 	inherit(t, &before, fresh);
 	t->rings = before.valid && !before.clean ? before.rings : 0;
-	/* The state of another log says nothing of this one. */
-	before.valid = before.valid && strcmp(before.log, t->log) == 0;
+	/* The state of another log says nothing of this one, nor does an identity that no line has. */
+	before.valid = before.valid && strcmp(before.log.id, t->log.id) == 0 && !trail_is_alien(t);
 	lost = !before.valid && !fresh;
 	if (lost && !opts->create)
 		return err_set(err,
@@ -329,7 +332,11 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 	find_used(t, opts);
 	if (before.valid && trail_finish_expiry(t, before.gone.expired, err) == -1)
 		return -1;
-	if (trail_recover(t, &before, err) == -1 || (lost && replace_log(t, err) == -1))
+	if (trail_recover(t, &before, err) == -1)
+		return -1;
+	t->found.state_lost |= lost || (fresh && t->last_seq > 0);
+	/* Nobody knows which numbers were used: those of another log cannot be mistaken for them. */
+	if ((fresh || lost) && replace_log(t, err) == -1)
 		return -1;
 	FAULT_POINT("recover.after_segments");
 	if (remember_gone(t, &before, err) == -1)
@@ -382,19 +389,27 @@ trail_open(
 	return 0;
 }
 
-/* The file first: while the page does not say the same, it says nothing. */
+/* The page first: it knows the file that is still there when this is cut short. */
 int
 trail_renew(struct trail *t, struct err *err)
 {
-	if (trail_write(t, err) == -1 || trail_sync(t, err) == -1 || make_id(t->log, err) == -1)
+	if (trail_write(t, err) == -1 || trail_sync(t, err) == -1 || replace_log(t, err) == -1)
 		return -1;
-	t->base = t->last_seq;
-	write_member(t);
+	t->recorded = false;
+	FAULT_POINT("renew.before_page");
+	if (trail_identify(t, false, err) == -1)
+		return -1;
+	FAULT_POINT("renew.after_page");
 	if (trail_write_log(t, err) == -1)
 		return -1;
-	trail_state_unmap(t->state);
-	t->state = NULL;
-	return create_state(t, err);
+	FAULT_POINT("renew.after_file");
+	return 0;
+}
+
+const char *
+trail_log_given_up(const struct trail *t)
+{
+	return t->found.given_up;
 }
 
 int
@@ -406,8 +421,7 @@ trail_read_log(int dirfd, struct trail_log *out, struct err *err)
 		return -1;
 	if (!info.valid)
 		return err_set(err, "the file \"state\" is missing or damaged");
-	memcpy(out->id, info.log, TRAIL_ID_SIZE);
-	out->base = info.base;
+	*out = info.log;
 	return 0;
 }
 
@@ -438,13 +452,13 @@ trail_recovery_recorded(struct trail *t)
 const char *
 trail_log_id(const struct trail *t)
 {
-	return t->log;
+	return t->log.id;
 }
 
 uint64_t
 trail_log_base(const struct trail *t)
 {
-	return t->base;
+	return t->log.base;
 }
 
 const char *

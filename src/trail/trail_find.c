@@ -9,6 +9,7 @@
 
 struct search {
 	int dirfd;
+	struct trail_log log;
 	struct trail_mark mark;
 	struct trail_list list;
 	struct trail_cursor c;
@@ -29,7 +30,7 @@ next_from(struct search *s, struct slice at, struct trail_member *m, struct err 
 	int rc;
 
 	while ((rc = trail_cursor_next(&s->c, &p, err)) == 1)
-		if (p.whole && trail_parse_line(p.bytes, m) == 0 && !is_earlier(m, &at))
+		if (trail_cursor_parse(&s->c, &p, m) && !is_earlier(m, &at))
 			return 1;
 	return rc;
 }
@@ -140,9 +141,12 @@ trail_find_time(const char *dir, const char *at, uint64_t *seq, struct err *err)
 		return err_set_errno(err, "%s: open", dir);
 	rc = read_mark(&s, err);
 	if (rc == 0)
+		rc = trail_read_log(s.dirfd, &s.log, err);
+	if (rc == 0)
 		rc = trail_list_segments(s.dirfd, &s.list, err);
 	if (rc == 0)
 		rc = trail_cursor_init(&s.c, err);
+	s.c.log = &s.log;
 	if (rc == 0)
 		rc = search(&s, seq, err);
 	if (rc == -1)

@@ -53,14 +53,15 @@ cut_known(const struct trail_gone *g, uint64_t *first, uint64_t *last)
 /* ---- what is there ---- */
 
 static uint64_t
-last_line(const char *mem, size_t n)
+last_line(const struct trail_log *log, const char *mem, size_t n)
 {
 	const char *line = mem, *end;
 	struct trail_member m;
 	uint64_t last = 0;
 
 	for (; (end = memchr(line, '\n', (size_t)(mem + n - line))) != NULL; line = end + 1)
-		if (trail_parse_line((struct slice){ line, (size_t)(end - line) }, &m) == 0)
+		if (trail_parse_line((struct slice){ line, (size_t)(end - line) }, &m) == 0 &&
+		    trail_owns(log, &m))
 			last = m.seq;
 	return last;
 }
@@ -83,7 +84,7 @@ last_number(const struct trail *t, uint64_t first)
 	close(fd);
 	if (n == 0) /* emptied */
 		return first - 1;
-	return n > 0 ? last_line(mem, (size_t)n) : 0;
+	return n > 0 ? last_line(&t->log, mem, (size_t)n) : 0;
 }
 
 /* Did `b` follow `a` in the list? */

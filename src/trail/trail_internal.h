@@ -38,12 +38,11 @@ struct trail_gone {
 struct trail_state_info {
 	bool valid;
 	bool clean;
-	unsigned rings;	 /* that hold lines which the trail does not have yet */
-	uint64_t base;	 /* the number before the log's first line */
+	unsigned rings; /* that hold lines which the trail does not have yet */
+	struct trail_log log;
 	bool unrecorded; /* what recovery found is in no event yet: */
 	struct trail_recovery found;
 	struct trail_gone gone;
-	char log[TRAIL_ID_SIZE];
 	char boot[TRAIL_ID_SIZE];
 	struct trail_mark mark;
 };
@@ -69,7 +68,7 @@ int trail_state_identify(
 
 /* ---- trail_segment: names, lists, and the pieces of a file ---- */
 
-#define TRAIL_NAME_SIZE 40
+#define TRAIL_NAME_SIZE 48
 struct trail_name {
 	char s[TRAIL_NAME_SIZE];
 };
@@ -94,8 +93,9 @@ struct trail_cursor {
 	char *mem;
 	size_t start, end; /* read ahead, in mem */
 	bool in_long;	   /* inside a piece that is longer than any line */
-	bool
-	    step_over; /* a block that cannot be read is damage, not an error; set it after _init */
+	/* To be set after _init: */
+	bool step_over;		     /* a block that cannot be read is damage, not an error */
+	const struct trail_log *log; /* whose lines they are; NULL: nobody knows */
 };
 
 struct trail_piece {
@@ -110,6 +110,9 @@ void trail_cursor_fini(struct trail_cursor *c);
 void trail_cursor_set(struct trail_cursor *c, int fd, uint64_t at, uint64_t limit);
 /* 1, 0 at the limit, -1. */
 int trail_cursor_next(struct trail_cursor *c, struct trail_piece *out, struct err *err);
+/* Is it a line of the log? */
+bool trail_cursor_parse(
+    const struct trail_cursor *c, const struct trail_piece *p, struct trail_member *m);
 /* Go near to, and not beyond, the first line that is not `before`; halves the file until what is
  * left is quickly read. */
 int trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t limit,
@@ -135,8 +138,7 @@ struct trail {
 	char *path;
 	struct trail_io io;
 	uint64_t segment_size, room, used;
-	uint64_t base; /* the number before the log's first line */
-	gid_t gid;     /* of the segments; (gid_t)-1: as it comes */
+	gid_t gid; /* of the segments; (gid_t)-1: as it comes */
 	struct trail_state *state;
 	struct trail_recovery found;
 	bool recorded; /* it is in events */
@@ -144,7 +146,8 @@ struct trail {
 	struct trail_list seen; /* segments between which nothing was missing */
 	unsigned harmed;	/* files that were told of and are not mended; bits */
 	unsigned rings;
-	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
+	struct trail_log log;
+	char boot[TRAIL_ID_SIZE];
 	char member[128]; /* of every line: from boot to seq */
 	size_t nmember;
 	struct buf queue;
@@ -169,6 +172,9 @@ int trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *e
 void trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset);
 uint64_t trail_step(const struct trail *t);
 
+/* Can the line be of this log, by the id that it carries? */
+bool trail_owns(const struct trail_log *log, const struct trail_member *m);
+
 /* What the state page is to say. */
 struct trail_state_info trail_info(const struct trail *t);
 /* Does the file `log` say what it should; write it. */
@@ -180,6 +186,16 @@ int trail_check_directory(const struct trail *t, struct err *err);
 /* ---- trail_gaps ---- */
 
 void trail_gone_add(struct trail_gone *g, uint64_t first, uint64_t last);
+
+/* ---- trail_foreign ---- */
+
+/* Of the segments that were not there before, those that have lines of another log alone. */
+int trail_list_foreign(const struct trail *t, struct trail_list *out, struct err *err);
+/* All that there is are such segments: not they are from elsewhere, but the files that say whose
+ * directory it is. */
+bool trail_is_alien(const struct trail *t);
+/* How many could be. */
+size_t trail_put_aside(struct trail *t, const struct trail_list *l);
 
 /* ---- trail_keep ---- */
 

@@ -100,6 +100,12 @@ trail_parse_line(struct slice line, struct trail_member *out)
 	return 0;
 }
 
+bool
+trail_owns(const struct trail_log *log, const struct trail_member *m)
+{
+	return m->seq <= log->base || slice_equal(m->log, slice_of(log->id));
+}
+
 /* ---- top-level members of canonical JSON ---- */
 
 struct member {

@@ -14,6 +14,7 @@
 struct trail_reader {
 	int dirfd, fd;
 	struct trail_state *state;
+	struct trail_log log;
 	struct trail_mark mark;
 	struct trail_cursor c;
 	uint64_t want;		    /* lines below are skipped */
@@ -23,6 +24,19 @@ struct trail_reader {
 	uint64_t corrupt;	    /* those that were no left-overs of a failed write */
 	struct trail_member member; /* of the last line */
 };
+
+/* While nobody can tell, a line may be any log's. */
+static void
+read_log(struct trail_reader *r)
+{
+	struct trail_log log;
+	struct err err;
+
+	if (trail_read_log(r->dirfd, &log, &err) == -1)
+		return;
+	r->log = log;
+	r->c.log = &r->log;
+}
 
 int
 trail_reader_open(const char *dir, uint64_t from_seq, struct trail_reader **out, struct err *err)
@@ -42,6 +56,7 @@ trail_reader_open(const char *dir, uint64_t from_seq, struct trail_reader **out,
 		err_prefix(err, "%s", dir);
 		goto fail;
 	}
+	read_log(r);
 	*out = r;
 	return 0;
 fail:
@@ -232,13 +247,25 @@ advance(struct trail_reader *r, struct err *err)
 	return 1;
 }
 
+/* The log may have been given up for another one since. */
+static bool
+parse(struct trail_reader *r, const struct trail_piece *p, struct trail_member *m)
+{
+	if (trail_cursor_parse(&r->c, p, m))
+		return true;
+	if (!p->whole || trail_parse_line(p->bytes, m) == -1)
+		return false;
+	read_log(r);
+	return trail_cursor_parse(&r->c, p, m);
+}
+
 /* True: a line to hand out. */
 static bool
 take_piece(struct trail_reader *r, const struct trail_piece *p, struct slice *line, uint64_t *seq)
 {
 	struct trail_member *m = &r->member;
 
-	if (!p->whole || trail_parse_line(p->bytes, m) == -1 || m->seq > r->mark.seq) {
+	if (!parse(r, p, m) || m->seq > r->mark.seq) {
 		r->bad++;
 		return false;
 	}

@@ -128,7 +128,7 @@ add_bad(struct bad *bad, const struct trail_piece *p)
 static int
 classify(const struct scan *s, const struct trail_piece *p, uint64_t end, struct trail_member *m)
 {
-	if (!p->whole || trail_parse_line(p->bytes, m) == -1 || m->seq < s->expect ||
+	if (!trail_cursor_parse(&s->c, p, m) || m->seq < s->expect ||
 	    (m->seq > s->expect && m->seq >= TRAIL_BELIEVED_END))
 		return 0;
 	return m->seq >= end ? -1 : 1;
@@ -381,6 +381,32 @@ durable_before(const struct trail_state_info *before)
 					      : (struct trail_mark){ expired, expired + 1, 0 };
 }
 
+/* The page tells of them before they go: nobody would find them again. */
+static int
+quarantine(struct trail *t, const struct trail_state_info *before, struct err *err)
+{
+	struct trail_state_info info = *before;
+	struct trail_state *page;
+	struct trail_list l;
+	int rc = 0;
+
+	if (!before->valid)
+		return 0;
+	if (trail_list_foreign(t, &l, err) == -1)
+		return -1;
+	t->found.foreign += l.n;
+	info.found = t->found;
+	info.unrecorded = true;
+	if (l.n > 0 && (rc = trail_state_create(t->dirfd, &info, &page, err)) == 0) {
+		trail_state_unmap(page);
+		FAULT_POINT("foreign.before_rename");
+		trail_put_aside(t, &l);
+		FAULT_POINT("foreign.after_rename");
+	}
+	trail_list_free(&l);
+	return rc;
+}
+
 int
 trail_recover(struct trail *t, const struct trail_state_info *before, struct err *err)
 {
@@ -391,11 +417,14 @@ trail_recover(struct trail *t, const struct trail_state_info *before, struct err
 	if (before->valid && before->mark.seq < TRAIL_NAME_END)
 		s.before = durable_before(before);
 	s.cut = before->valid && !before->clean;
+	if (quarantine(t, before, err) == -1)
+		return -1;
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return -1;
 	if (trail_cursor_init(&s.c, err) == -1)
 		goto out;
 	s.c.step_over = true;
+	s.c.log = before->valid ? &t->log : NULL;
 	if (scan_segments(&s, &l, err) == 0 && choose_segment(&s, l.n > 0, err) == 0)
 		rc = 0;
 out:

@@ -251,7 +251,7 @@ mark_segment(struct rings *r, struct trail_cursor *c, uint64_t first, uint64_t e
 		offset = (uint64_t)st.st_size;
 	trail_cursor_set(c, fd, offset, (uint64_t)st.st_size);
 	while ((rc = trail_cursor_next(c, &p, err)) == 1)
-		if (p.whole && trail_parse_line(p.bytes, &m) == 0 && m.seq < end &&
+		if (trail_cursor_parse(c, &p, &m) && m.seq < end &&
 		    see_event(r, slice_sub(p.bytes, 0, m.event_len), err) == -1) {
 			rc = -1;
 			break;
@@ -270,6 +270,7 @@ mark_all_known(struct rings *r, struct err *err)
 	if (trail_cursor_init(&c, err) == -1)
 		return -1;
 	c.step_over = true;
+	c.log = &r->t->log;
 	if (trail_list_segments(r->t->dirfd, &l, err) == -1)
 		goto out;
 	rc = 0;

@@ -216,6 +216,14 @@ trail_cursor_next(struct trail_cursor *c, struct trail_piece *out, struct err *e
 	}
 }
 
+bool
+trail_cursor_parse(
+    const struct trail_cursor *c, const struct trail_piece *p, struct trail_member *m)
+{
+	return p->whole && trail_parse_line(p->bytes, m) == 0 &&
+	       (c->log == NULL || trail_owns(c->log, m));
+}
+
 int
 trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t limit,
     bool (*before)(const struct trail_member *m, const void *arg), const void *arg, struct err *err)
@@ -233,7 +241,7 @@ trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t limit,
 			rc = trail_cursor_next(c, &p, err);
 		if (rc == -1)
 			return -1;
-		if (rc == 1 && (!p.whole || trail_parse_line(p.bytes, &m) == -1))
+		if (rc == 1 && !trail_cursor_parse(c, &p, &m))
 			break; /* damage: read it all */
 		if (rc == 1 && before(&m, arg))
 			low = p.at;

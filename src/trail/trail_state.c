@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define MAGIC	  "KTSTATE\n"
-#define VERSION	  5
+#define VERSION	  6
 #define PAGE	  4096
 #define SECTOR	  512
 #define TRIES_MAX 1000
@@ -26,8 +26,8 @@ struct slot {
 
 struct identity {
 	uint64_t generation;
-	uint64_t base;
-	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
+	struct trail_log log;
+	char boot[TRAIL_ID_SIZE];
 	bool clean, unrecorded;
 	uint32_t rings;
 	struct trail_recovery found;
@@ -92,7 +92,7 @@ store_identity(struct page *p, const struct trail_state_info *info)
 {
 	const struct identity *last = find_identity(p);
 	struct identity next = { .generation = last != NULL ? last->generation + 1 : 1,
-		.base = info->base,
+		.log = info->log,
 		.clean = info->clean,
 		.unrecorded = info->unrecorded,
 		.rings = info->rings,
@@ -100,7 +100,6 @@ store_identity(struct page *p, const struct trail_state_info *info)
 		.gone = info->gone };
 	struct identity *to = &p->identities[next.generation & 1].of;
 
-	memcpy(next.log, info->log, sizeof(next.log));
 	memcpy(next.boot, info->boot, sizeof(next.boot));
 	memcpy(to, &next, offsetof(struct identity, sum));
 	FAULT_POINT("state.within_identity");
@@ -167,8 +166,7 @@ trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
 			out->mark = m;
 			best = generation;
 		}
-	out->base = id->base;
-	memcpy(out->log, id->log, sizeof(out->log));
+	out->log = id->log;
 	memcpy(out->boot, id->boot, sizeof(out->boot));
 	out->clean = id->clean;
 	out->rings = id->rings;

@@ -10,7 +10,6 @@
 struct trail_walk {
 	int dirfd, fd;
 	struct trail_state_info state;
-	struct trail_log log;
 	struct trail_list list;
 	size_t next; /* segment to open, in the list */
 	struct trail_cursor c;
@@ -38,8 +37,6 @@ trail_walk_open(const char *dir, struct trail_walk **out, struct err *err)
 		err_set(err, "%s: the file \"state\" is missing or damaged", dir);
 		goto fail;
 	}
-	memcpy(w->log.id, w->state.log, TRAIL_ID_SIZE);
-	w->log.base = w->state.base;
 	*out = w;
 	return 0;
 fail:
@@ -70,7 +67,7 @@ trail_walk_durable(const struct trail_walk *w)
 const struct trail_log *
 trail_walk_log(const struct trail_walk *w)
 {
-	return &w->log;
+	return &w->state.log;
 }
 
 bool
@@ -124,6 +121,8 @@ trail_walk_next(struct trail_walk *w, struct trail_walk_item *out, struct err *e
 	out->line = p.bytes;
 	if (!p.whole || trail_parse_line(p.bytes, &out->member) == -1)
 		out->kind = TRAIL_WALK_DAMAGE;
+	else if (!trail_owns(&w->state.log, &out->member))
+		out->kind = TRAIL_WALK_FOREIGN;
 	else if (out->member.seq >= trail_list_end(&w->list, w->next - 1))
 		out->kind = TRAIL_WALK_LEFTOVER;
 	else

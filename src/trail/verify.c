@@ -243,8 +243,6 @@ take_line(struct check *c, const struct trail_walk_item *item)
 		skip(c, seq - 1);
 	else
 		judge_damage(c, item->segment);
-	if (!slice_equal(item->member.log, slice_of(c->log->id)))
-		verify_find(c, VERIFY_ALTERED, "event %" PRIu64 " is of another log", seq);
 	if (seq <= c->end)
 		take_hash(c, item->line, seq);
 	else
@@ -267,6 +265,19 @@ take_damage(struct check *c, const struct trail_walk_item *item)
 	c->bad_at = item->at;
 }
 
+/* One finding for those that stand together. */
+static void
+take_foreign(struct check *c, const struct trail_walk_item *item)
+{
+	if (item->segment != c->foreign_segment || item->at != c->foreign_end)
+		verify_find(c, VERIFY_ALTERED,
+		    "segment %" PRIu64 ", offset %" PRIu64
+		    ": lines of another log, the first with number %" PRIu64,
+		    item->segment, item->at, item->member.seq);
+	c->foreign_segment = item->segment;
+	c->foreign_end = item->at + item->line.n + 1;
+}
+
 static int
 walk(struct check *c, struct trail_walk *w, struct err *err)
 {
@@ -279,6 +290,8 @@ walk(struct check *c, struct trail_walk *w, struct err *err)
 			take_line(c, &item);
 		else if (item.kind == TRAIL_WALK_DAMAGE)
 			take_damage(c, &item);
+		else if (item.kind == TRAIL_WALK_FOREIGN)
+			take_foreign(c, &item);
 	}
 	if (rc == -1)
 		return -1;

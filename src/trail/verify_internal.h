@@ -42,6 +42,7 @@ struct check {
 	bool row_there, tiles_gone;
 	/* damage that no number explains yet */
 	uint64_t bad, bad_segment, bad_at;
+	uint64_t foreign_segment, foreign_end; /* of the last lines of another log */
 	/* numbers that have no line, though they had one: perhaps the log says, further on, that they
 	 * have expired */
 	struct range missing[MISSING_MAX];

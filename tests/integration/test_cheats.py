@@ -14,9 +14,19 @@ from test_proof import ALTERED, CANNOT_TELL, INCOMPLETE, calls, run, verify
 class Trail:
     """A signed trail at rest of several segments, its key, and the means to cheat."""
 
-    def __init__(self, sidecar, key, folder):
+    def __init__(self, keytrail, sidecar, key, folder):
+        self.keytrail, self.others = keytrail, []
         self.sidecar, self.key, self.folder = sidecar, key, folder
         self.dir = sidecar.trail_dir
+
+    def foreign(self):
+        """A segment of another trail."""
+        if not self.others:
+            other = self.keytrail(None)
+            calls(other, 30)
+            other.stop()
+            self.others += segments(other.trail_dir)
+        return self.others[0]
 
     def edit(self, change, segment=0):
         path = segments(self.dir)[segment]
@@ -97,6 +107,26 @@ def middle_segment_removed_before_a_start(t):
     t.sidecar.stop()
 
 
+def segment_exchanged(t):
+    shutil.copy(t.foreign(), segments(t.dir)[1])
+
+
+def segment_added(t):
+    shutil.copy(t.foreign(), t.dir / f"{int(segments(t.dir)[1].stem) + 5:020}.jsonl")
+
+
+def segment_added_before_a_start(t):
+    """It is put aside, and what is there is what was signed."""
+    segment_added(t)
+    t.sidecar.start()
+    t.sidecar.stop()
+
+
+def lines_of_another_log(t):
+    t.edit(lambda lines: lines[:9] + t.foreign().read_bytes().splitlines(keepends=True)[9:11]
+           + lines[11:])
+
+
 def rolled_back(t):
     """All of an older state, but somebody has kept the later checkpoint."""
     kept = t.folder / "kept"
@@ -160,6 +190,13 @@ CHEATS = {
         (middle_segment_removed, INCOMPLETE, "the line is gone"),
     "a segment in the middle is removed, then a start":
         (middle_segment_removed_before_a_start, INCOMPLETE, "are of an earlier log"),
+    "lines of another trail stand in the place of two": (lines_of_another_log, ALTERED,
+        r"segment 1, offset [0-9.]+: lines of another log, the first with number 10\b"),
+    "a segment of another trail stands in the place of one":
+        (segment_exchanged, ALTERED, r"offset 0: lines of another log, the first with number 1\b"),
+    "a segment of another trail is added":
+        (segment_added, ALTERED, r"offset 0: lines of another log, the first with number 1\b"),
+    "a segment of another trail is added, then a start": (segment_added_before_a_start, 0, ""),
     "the whole directory is rolled back (`--since`)": (rolled_back, INCOMPLETE, "rolled back"),
     "the checkpoint is removed": (checkpoint_stripped, CANNOT_TELL, "there is no checkpoint"),
     "the checkpoint is removed (`--since`)":
@@ -183,7 +220,7 @@ def trail(keytrail, signer, tmp_path):
     assert len(segments(sidecar.trail_dir)) > 2
     good = verify(sidecar, signer[1])
     assert good.returncode == 0, good.stdout
-    yield Trail(sidecar, signer[1], tmp_path)
+    yield Trail(keytrail, sidecar, signer[1], tmp_path)
     sidecar.process = None  # the trail is not what it was
 
 

@@ -17,8 +17,10 @@ from support import KEYTRAIL, PATIENCE, ROOT, read_lines, wait_for
 
 ALL = sorted({point for folder in ("src", "proxy") for path in (ROOT / folder).rglob("*.c")
               for point in re.findall(r'FAULT_POINT\("([^"]+)"\)', path.read_text())})
-MENDING = [point for point in ALL if point.startswith("mend.")]  # test_tamper.py
-POINTS = [point for point in ALL if point not in MENDING]
+# Where something was done to the trail: test_tamper.py.
+MENDING, RENEWING, FOREIGN = ([point for point in ALL if point.startswith(prefix)]
+                              for prefix in ("mend.", "renew.", "foreign."))
+POINTS = [point for point in ALL if point not in MENDING + RENEWING + FOREIGN]
 CLIENTS = 4
 
 

@@ -1,6 +1,7 @@
 """Files of the trail that somebody deleted or overwrote while the sidecar was down or up: told, no number
 used again, no intent left open."""
 
+import base64
 import os
 import shutil
 import signal
@@ -11,9 +12,9 @@ import pytest
 from backend import ok
 from faults import KEYTRAIL_FAULTS
 from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
-from test_fault_points import MENDING
+from test_fault_points import FOREIGN, MENDING, RENEWING
 from test_kill import KEY
-from test_proof import calls
+from test_proof import INCOMPLETE, calls, verify
 
 SINKS = [{"name": "file", "type": "file", "path": "out.jsonl"}]
 
@@ -169,6 +170,96 @@ def test_files_of_another_log_are_told_and_do_not_end_the_start(keytrail, raw_ba
             own.wait_own("keytrail.tamper", told + 1)
         own.stop()
     own.process = None  # a trail with a hole
+
+
+def logs(sidecar):
+    return list(dict.fromkeys(e["trail"]["log"] for e in sidecar.events()))
+
+
+@pytest.mark.parametrize("point", RENEWING)
+def test_dying_while_a_new_log_begins(keytrail, raw_backend, signer, point):
+    """One log begins, not another one at each try, and it says which checkpoint the old one had."""
+    sidecar = keytrail(raw_backend(ok()), sign(signer), start=False)
+    sidecar.program = KEYTRAIL_FAULTS
+    sidecar.start()
+    calls(sidecar, 5)
+    sidecar.stop()
+    old, = logs(sidecar)
+    note = (sidecar.trail_dir / "checkpoint").read_bytes()
+    cut_tail(sidecar.trail_dir)
+    sidecar.environment["KEYTRAIL_FAULT"] = f"{point}:1"
+    sidecar.spawn()
+    assert sidecar.process.wait(PATIENCE) == -signal.SIGKILL
+    renewed = (sidecar.trail_dir / "log").read_text().split()[0]
+    del sidecar.environment["KEYTRAIL_FAULT"]
+    sidecar.start()
+    told = [e for e in sidecar.own("keytrail.tamper") if "note" in e["details"]]
+    assert [base64.b64decode(e["details"]["note"]) for e in told] == [note]
+    assert sidecar.own("keytrail.start")[-1]["details"]["newLog"] is True
+    assert len(logs(sidecar)) == 2
+    assert renewed in (old, logs(sidecar)[1])
+    sidecar.wait_own("keytrail.checkpoint", 2)
+    sidecar.stop()
+    told = len(sidecar.own("keytrail.tamper"))
+    assert (sidecar.trail_dir / f"checkpoint.{old}").read_bytes() == note
+    assert sorted(p.name for p in sidecar.trail_dir.glob("tile*")) == ["tile", f"tile.{old}"]
+    assert verify(sidecar, signer[1]).returncode == INCOMPLETE
+    sidecar.start()
+    assert len(logs(sidecar)) == 2 and len(sidecar.own("keytrail.tamper")) == told
+    sidecar.stop()
+    sidecar.process = None  # a trail with a hole
+
+
+@pytest.fixture
+def foreign(keytrail, raw_backend):
+    """A segment of another trail."""
+    sidecar = keytrail(raw_backend(ok()))
+    calls(sidecar, 20)
+    sidecar.stop()
+    return segments(sidecar.trail_dir)[0]
+
+
+def put(foreign, sidecar, number):
+    shutil.copy(foreign, sidecar.trail_dir / f"{number:020}.jsonl")
+
+
+def test_a_segment_of_another_log_is_put_aside(keytrail, raw_backend, foreign):
+    """While the sidecar is down, and while it is up; nothing else is lost by it."""
+    sidecar = keytrail(raw_backend(ok()), {**SMALL, "sinks": SINKS})
+    calls(sidecar, 100)
+    sidecar.stop()
+    put(foreign, sidecar, 30)
+    put(foreign, sidecar, 5000)
+    sidecar.start()
+    told, = sidecar.wait_own("keytrail.corrupt")
+    assert told["severity"] == "critical" and told["details"] == {"segments": 2}
+    put(foreign, sidecar, 150)
+    calls(sidecar, 100)
+    told = sidecar.wait_own("keytrail.corrupt", 2)[1]
+    assert told["details"] == {"segments": 1}
+    last = call(sidecar)
+    wait_for(lambda: last in (sidecar.folder / "out.jsonl").read_text(), "the sink, which goes on")
+    sidecar.stop()
+    assert {p.name for p in sidecar.trail_dir.glob("*.foreign")} == {
+        f"{n:020}.jsonl.foreign" for n in (30, 150, 5000)}
+    assert not sidecar.own("keytrail.tamper")
+
+
+@pytest.mark.parametrize("point", FOREIGN)
+def test_dying_while_a_segment_of_another_log_is_put_aside(keytrail, raw_backend, foreign, point):
+    sidecar = keytrail(raw_backend(ok()), environment={"KEYTRAIL_FAULT": f"{point}:1"})
+    call(sidecar)
+    sidecar.stop()
+    put(foreign, sidecar, 30)
+    sidecar.program = KEYTRAIL_FAULTS
+    sidecar.spawn()
+    assert sidecar.process.wait(PATIENCE) == -signal.SIGKILL
+    sidecar.program = KEYTRAIL
+    sidecar.start()
+    assert sidecar.wait_own("keytrail.corrupt")
+    assert (sidecar.trail_dir / f"{30:020}.jsonl.foreign").exists()
+    call(sidecar)
+    sidecar.stop()
 
 
 # ---- while the sidecar runs ----

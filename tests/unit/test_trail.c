@@ -27,6 +27,7 @@ struct fixture {
 	struct err err;
 	const char *signed_log; /* or NULL */
 	uint64_t signed_size;
+	uint64_t segment_size; /* 0: SEGMENT */
 };
 
 static int
@@ -56,7 +57,7 @@ try_open(struct fixture *f, const struct trail_io *io)
 {
 	struct trail_opts opts = { .dir = f->dir,
 		.create = true,
-		.segment_size = SEGMENT,
+		.segment_size = f->segment_size > 0 ? f->segment_size : SEGMENT,
 		.room = 0,
 		.io = io,
 		.signed_log = f->signed_log,
@@ -1035,6 +1036,201 @@ foreign_files_are_left_alone(void **state)
 		assert_int_equal(file_size(path_of(f, names[i])), 6);
 }
 
+/* ---- another log ---- */
+
+/* The bytes of a segment of another trail with lines 1 to n. */
+static size_t
+foreign_segment(unsigned n, char *out, size_t cap)
+{
+	struct fixture other = { .dir = "" };
+	size_t size;
+
+	tempdir_make(other.dir);
+	open_trail(&other);
+	append_durable(&other, n);
+	size = read_file(segment_path(&other, 1), out, cap);
+	close_trail(&other, true);
+	tempdir_remove(other.dir);
+	return size;
+}
+
+static void
+lines_of_another_log_are_corrupt(void **state)
+{
+	struct fixture *f = *state;
+	char own[4096], foreign[4096];
+	size_t n, line;
+	struct seen seen;
+
+	foreign_segment(9, foreign, sizeof(foreign));
+	open_trail(f);
+	append_durable(f, 9);
+	close_trail(f, false);
+	n = read_file(segment_path(f, 1), own, sizeof(own));
+	line = n / 9;
+	memcpy(own + 4 * line, foreign + 4 * line, 2 * line);
+	write_file(segment_path(f, 1), own, n);
+	seen = read_all(f, 0);
+	assert_int_equal(seen.n, 7);
+	assert_int_equal(seen.corrupt, 2);
+	open_trail(f);
+	assert_int_equal(f->rec.corrupt_first, 5);
+	assert_int_equal(f->rec.corrupt_last, 6);
+	assert_int_equal(f->rec.foreign, 0);
+	assert_int_equal(file_size(path_of(f, "00000000000000000001.jsonl.corrupt")), 2 * line);
+	append_durable(f, 1);
+	assert_int_equal(trail_last_seq(f->t), 10);
+	assert_int_equal(read_all(f, 0).n, 8);
+}
+
+/* Whatever its name says: in the place of one of ours, between two of them, behind them all. */
+static void
+a_segment_of_another_log_is_put_aside(void **state)
+{
+	static const uint64_t names[] = { 1, 2, 30, 31, 4000, 1ULL << 51 };
+	struct fixture *f = *state;
+	char foreign[8192], aside[64];
+	size_t n = foreign_segment(9, foreign, sizeof(foreign));
+
+	open_trail(f);
+	append_durable(f, 30);
+	close_trail(f, true);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		write_file(segment_path(f, names[i]), foreign, n);
+		open_trail(f);
+		assert_int_equal(f->rec.foreign, 1);
+		assert_int_equal(trail_durable_seq(f->t), 30 + i);
+		snprintf(aside, sizeof(aside), "%020" PRIu64 ".jsonl.foreign", names[i]);
+		assert_int_equal(file_size(path_of(f, aside)), n);
+		append_durable(f, 1);
+		assert_int_equal(read_all(f, 30).n, i + 2);
+		close_trail(f, true);
+		open_trail(f);
+		assert_int_equal(f->rec.foreign, 0);
+		close_trail(f, true);
+	}
+	write_file(segment_path(f, 4000), foreign, n);
+	open_trail(f);
+	assert_int_equal(file_size(path_of(f, "00000000000000004000.jsonl.foreign.2")), n);
+	write_file(segment_path(f, 4000), foreign, n);
+	assert_int_equal(trail_put_foreign_aside(f->t), 1);
+	assert_int_equal(trail_put_foreign_aside(f->t), 0);
+}
+
+static void
+what_stood_aside_of_another_log_stays_told_until_it_is_recorded(void **state)
+{
+	struct fixture *f = *state;
+	char foreign[8192];
+	size_t n = foreign_segment(9, foreign, sizeof(foreign));
+
+	open_trail(f);
+	append_durable(f, 3);
+	close_trail(f, true);
+	write_file(segment_path(f, 100), foreign, n);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(try_open(f, NULL), 0);
+		assert_int_equal(f->rec.foreign, 1);
+		close_trail(f, false);
+	}
+}
+
+static void
+a_reader_is_not_misled_by_lines_of_another_log(void **state)
+{
+	struct fixture *f = *state;
+	char own[65536], foreign[8192];
+	size_t n = foreign_segment(9, foreign, sizeof(foreign)), size, line;
+
+	f->segment_size = 1 << 20;
+	open_trail(f);
+	append_durable(f, 150);
+	assert_int_equal(trail_reopen(f->t, &f->err), 0); /* seals it */
+	append_durable(f, 1);
+	close_trail(f, true);
+	size = read_file(segment_path(f, 1), own, sizeof(own));
+	line = size - 1 - (size_t)((char *)memrchr(own, '\n', size - 1) - own);
+	write_file(segment_path(f, 1), own, size - line);
+	for (int i = 0; i < 40; i++)
+		append_file(segment_path(f, 1), foreign, n);
+	append_file(segment_path(f, 1), own + size - line, line);
+	assert_int_equal(read_all(f, 100).first, 100);
+	assert_int_equal(read_all(f, 100).n, 52);
+}
+
+static void
+a_renewed_log_keeps_its_lines_and_readers_follow(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_reader *r;
+	char old[TRAIL_ID_SIZE];
+	struct slice line;
+	uint64_t seq;
+
+	open_trail(f);
+	append_durable(f, 5);
+	assert_int_equal(trail_reader_open(f->dir, 5, &r, &f->err), 0);
+	assert_int_equal(trail_reader_next(r, &line, &seq, &f->err), 1);
+	strcpy(old, trail_log_id(f->t));
+	assert_int_equal(trail_renew(f->t, &f->err), 0);
+	assert_string_equal(trail_log_given_up(f->t), old);
+	append_durable(f, 2);
+	for (uint64_t want = 6; want <= 7; want++) {
+		assert_int_equal(trail_reader_next(r, &line, &seq, &f->err), 1);
+		assert_int_equal(seq, want);
+	}
+	assert_int_equal(trail_reader_corrupt(r), 0);
+	trail_reader_close(r);
+	close_trail(f, false);
+	open_trail(f); /* the first start that records it */
+	assert_string_equal(f->rec.given_up, old);
+	assert_int_equal(f->rec.corrupt_lines + f->rec.missing_last + f->rec.foreign, 0);
+	assert_int_equal(read_all(f, 0).n, 7);
+	close_trail(f, true);
+	open_trail(f);
+	assert_string_equal(f->rec.given_up, "");
+}
+
+static void
+a_renewal_that_was_cut_short_is_completed(void **state)
+{
+	struct fixture *f = *state;
+	char text[64], new[TRAIL_ID_SIZE];
+	size_t n;
+
+	open_trail(f);
+	append_durable(f, 5);
+	n = read_file(path_of(f, "log"), text, sizeof(text));
+	assert_int_equal(trail_renew(f->t, &f->err), 0);
+	strcpy(new, trail_log_id(f->t));
+	close_trail(f, false);
+	write_file(path_of(f, "log"), text, n); /* killed before it was written */
+	open_trail(f);
+	assert_string_equal(trail_log_id(f->t), new);
+	assert_int_equal(trail_log_base(f->t), 5);
+	assert_false(f->rec.state_lost);
+	assert_memory_equal(f->rec.given_up, text, TRAIL_ID_SIZE - 1);
+	n = read_file(path_of(f, "log"), text, sizeof(text));
+	assert_memory_equal(text, new, TRAIL_ID_SIZE - 1);
+}
+
+static void
+lines_without_any_identity_become_those_of_an_earlier_log(void **state)
+{
+	struct fixture *f = *state;
+
+	open_trail(f);
+	append_durable(f, 5);
+	close_trail(f, true);
+	unlink(path_of(f, "log"));
+	unlink(path_of(f, "state"));
+	open_trail(f);
+	assert_true(f->rec.new_log && f->rec.state_lost);
+	assert_int_equal(trail_log_base(f->t), 5);
+	append_durable(f, 1);
+	assert_int_equal(read_all(f, 0).n, 6);
+}
+
 /* ---- what only the rings held ---- */
 
 static void
@@ -1818,6 +2014,13 @@ main(void)
 		TEST(an_emptied_directory_does_not_reuse_numbers),
 		TEST(a_stale_state_page_loses_nothing),
 		TEST(foreign_files_are_left_alone),
+		TEST(lines_of_another_log_are_corrupt),
+		TEST(a_segment_of_another_log_is_put_aside),
+		TEST(what_stood_aside_of_another_log_stays_told_until_it_is_recorded),
+		TEST(a_reader_is_not_misled_by_lines_of_another_log),
+		TEST(a_renewed_log_keeps_its_lines_and_readers_follow),
+		TEST(a_renewal_that_was_cut_short_is_completed),
+		TEST(lines_without_any_identity_become_those_of_an_earlier_log),
 		TEST(ring_lines_are_recovered_once_each),
 		TEST(recovery_may_be_killed_and_begun_again),
 		TEST(a_reader_follows_into_new_segments),

@@ -1,0 +1,132 @@
+/* Segments that somebody has copied here from another trail. */
+#include "trail_internal.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* One line of our own is worth keeping all that surrounds it. */
+static bool
+is_foreign(const struct trail *t, struct trail_cursor *c, uint64_t first)
+{
+	struct trail_name name = trail_segment_name(first, "");
+	int fd = openat(t->dirfd, name.s, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	bool own = false, other = false;
+	struct trail_piece p;
+	struct trail_member m;
+	struct stat st;
+	struct err err;
+
+	if (fd == -1)
+		return false;
+	if (fstat(fd, &st) == 0) {
+		trail_cursor_set(c, fd, 0, (uint64_t)st.st_size);
+		while (!own && trail_cursor_next(c, &p, &err) == 1) {
+			own = trail_cursor_parse(c, &p, &m);
+			other |= !own && p.whole && trail_parse_line(p.bytes, &m) == 0;
+		}
+	}
+	close(fd);
+	return other && !own;
+}
+
+static bool
+was_seen(const struct trail *t, uint64_t first)
+{
+	size_t i = trail_list_find(&t->seen, first);
+
+	return i < t->seen.n && t->seen.first[i] == first;
+}
+
+static int
+begin(const struct trail *t, struct trail_list *l, struct trail_cursor *c, struct err *err)
+{
+	if (trail_list_segments(t->dirfd, l, err) == -1)
+		return err_prefix(err, "%s", t->path);
+	if (trail_cursor_init(c, err) == -1) {
+		trail_list_free(l);
+		return -1;
+	}
+	c->step_over = true;
+	c->log = &t->log;
+	return 0;
+}
+
+int
+trail_list_foreign(const struct trail *t, struct trail_list *out, struct err *err)
+{
+	struct trail_cursor c;
+	struct trail_list l;
+
+	if (begin(t, &l, &c, err) == -1)
+		return -1;
+	*out = (struct trail_list){ l.first, 0 };
+	for (size_t i = 0; i < l.n; i++)
+		if (l.first[i] != t->open.first && !was_seen(t, l.first[i]) &&
+		    is_foreign(t, &c, l.first[i]))
+			out->first[out->n++] = l.first[i];
+	trail_cursor_fini(&c);
+	return 0;
+}
+
+bool
+trail_is_alien(const struct trail *t)
+{
+	struct trail_cursor c;
+	struct trail_list l;
+	struct err err;
+	bool alien;
+
+	if (begin(t, &l, &c, &err) == -1)
+		return false;
+	alien = l.n > 0;
+	for (size_t i = 0; i < l.n && alien; i++)
+		alien = is_foreign(t, &c, l.first[i]);
+	trail_cursor_fini(&c);
+	trail_list_free(&l);
+	return alien;
+}
+
+/* Under a name that is free: what was put aside before is evidence too. */
+static struct trail_name
+find_name(const struct trail *t, uint64_t first)
+{
+	struct trail_name name = trail_segment_name(first, ".foreign");
+	char suffix[24];
+
+	for (unsigned n = 2; faccessat(t->dirfd, name.s, F_OK, AT_SYMLINK_NOFOLLOW) == 0; n++) {
+		snprintf(suffix, sizeof(suffix), ".foreign.%u", n);
+		name = trail_segment_name(first, suffix);
+	}
+	return name;
+}
+
+size_t
+trail_put_aside(struct trail *t, const struct trail_list *l)
+{
+	size_t done = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		struct trail_name name = trail_segment_name(l->first[i], "");
+		struct trail_name aside = find_name(t, l->first[i]);
+
+		done += renameat(t->dirfd, name.s, t->dirfd, aside.s) == 0;
+	}
+	fsync(t->dirfd);
+	return done;
+}
+
+size_t
+trail_put_foreign_aside(struct trail *t)
+{
+	struct trail_list l;
+	struct err err;
+	size_t n;
+
+	if (trail_list_foreign(t, &l, &err) == -1)
+		return 0;
+	n = l.n > 0 ? trail_put_aside(t, &l) : 0;
+	trail_list_free(&l);
+	return n;
+}
