@@ -15,7 +15,7 @@
  * File: one page of header (magic, format version, epoch, size, slots, head, tail, released, durable
  * segment and offset at the last release, horizon, closed flag), then `size` bytes mapped twice in
  * a row, so that every entry is contiguous, then a page or more of slot states (8 bytes each) and
- * the slots (32 bytes and the line each; about 40 MiB for 10,000 of 4 KiB).  All of it is reserved
+ * the slots (56 bytes and the line each; about 40 MiB for 10,000 of 4 KiB).  All of it is reserved
  * on the disk; memory is taken only by the slots that are used, the lowest ones first.
  * Entry: CRC-32C, length, flags, epoch, then the line; 8-byte aligned.  The sum covers the entry's
  * position too, so that what an earlier turn left behind is never taken for new.  An entry or a
@@ -80,6 +80,9 @@ unsigned ring_slots(const struct ring *r); /* how many there are */
 unsigned ring_slot_take(struct ring *r);
 /* Where to write its line, at most slot_size bytes; before it is published. */
 char *ring_slot_line(struct ring *r, unsigned slot);
+/* Before it is published, at most twice: from then on the other one, an open slot, counts no more.  Close
+ * it next. */
+void ring_slot_instead_of(struct ring *r, unsigned slot, unsigned other);
 /* From here on the n bytes written there are found by recovery.  No system call. */
 void ring_slot_publish(struct ring *r, unsigned slot, size_t n);
 /* The call has its record, or never happened: the slot is free. */

@@ -79,7 +79,8 @@ chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
 	if (chronicle_flush(c))
 		position = commit(c, line);
 	if (position == 0 && !set_aside(c, line))
-		tally_add(&c->losses, c->observer, e->action, "", ev.time_ns);
+		tally_add(&c->losses, c->observer,
+		    &(struct tally_item){ e->action, "", ev.time_ns, RING_NO_SLOT });
 	return position;
 }
 

@@ -302,7 +302,7 @@ handshake_failed(struct conn *c, enum tls_failure why)
 	if (refusals[why] == NULL)
 		return;
 	peers_source_text(c->peer.address, source);
-	worker_count_refusal(c->worker, refusals[why], source);
+	worker_count_refusal(c->worker, refusals[why], source, RING_NO_SLOT);
 }
 
 /* -1 when memory is short: whoever was identified may not go on as nobody. */

@@ -252,7 +252,8 @@ lose(struct exchange *ex)
 	worker_lose(ex->worker, action,
 	    ev->identity.state == IDENTITY_CERTIFICATE ? ev->identity.name
 	    : checked				       ? ev->identity.iam_id
-						       : "unauthenticated");
+						       : "unauthenticated",
+	    ex->slot);
 }
 
 /* Junk shall neither fill the trail nor bury what it is kept for: what was refused before it was
@@ -275,7 +276,7 @@ count_junk(struct exchange *ex)
 		ring_unclaim(ex->worker->ring, EVENT_LINE_MAX);
 	ex->claimed = false;
 	peers_source_text(ex->origin.address, source);
-	worker_count_refusal(ex->worker, refusal_info(ex->refusal)->label, source);
+	worker_count_refusal(ex->worker, refusal_info(ex->refusal)->label, source, ex->slot);
 	retire(ex);
 }
 

@@ -179,13 +179,17 @@ render(const struct tally *t, const char *observer, char out[EVENT_HARD_MAX])
 
 /* The new text stands before the old one goes. */
 static void
-publish(struct tally *t, const char *line, size_t n)
+publish(struct tally *t, const char *line, size_t n, unsigned call)
 {
 	unsigned old = t->slot, slot = ring_slot_take(t->ring);
 
 	if (slot == RING_NO_SLOT)
 		return;
 	memcpy(ring_slot_line(t->ring, slot), line, n);
+	if (old != RING_NO_SLOT)
+		ring_slot_instead_of(t->ring, slot, old);
+	if (call != RING_NO_SLOT)
+		ring_slot_instead_of(t->ring, slot, call);
 	ring_slot_publish(t->ring, slot, n);
 	if (old != RING_NO_SLOT)
 		ring_slot_close(t->ring, old);
@@ -193,26 +197,25 @@ publish(struct tally *t, const char *line, size_t n)
 }
 
 void
-tally_add(
-    struct tally *t, const char *observer, const char *word, const char *name, int64_t wall_ns)
+tally_add(struct tally *t, const char *observer, const struct tally_item *item)
 {
 	enum metric_loss reason = reason_of(t->ring);
 	char line[EVENT_HARD_MAX];
 	size_t n;
 
 	if (t->count == 0)
-		begin(t, wall_ns);
+		begin(t, item->wall_ns);
 	t->count++;
-	t->last_ns = wall_ns;
+	t->last_ns = item->wall_ns;
 	if (t->kind->lost) {
 		t->reasons[reason] = true;
 		metrics_add(t->metrics, METRIC_EVENTS_LOST, reason, 1);
 	}
-	count_word(t, word);
-	add_name(t, name);
+	count_word(t, item->word);
+	add_name(t, item->name);
 	n = render(t, observer, line);
 	if (n <= EVENT_LINE_MAX)
-		publish(t, line, n);
+		publish(t, line, n, item->slot);
 }
 
 bool

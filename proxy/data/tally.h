@@ -3,9 +3,8 @@
  * found no room (keytrail.loss), refusals beyond their rate (keytrail.refused).
  *
  * Belongs to the ring's producer.  What is gathered stands in a slot of the ring too (ring.h), so
- * that a killed process loses none of it: recovery writes the event.  Killed after that slot is
- * published and before the lost call's own one is closed, the call is both counted and recovered: one
- * too many, never one too few.  It is counted by a word, at
+ * that a killed process loses none of it: recovery writes the event.  The slot takes the place of the
+ * lost call's own one, so that a call is either counted or recovered.  It is counted by a word, at
  * most TALLY_WORDS of them apart, and at most TALLY_NAMES of those who caused it are named.
  */
 #ifndef KEYTRAIL_PROXY_TALLY_H
@@ -58,9 +57,15 @@ struct tally {
 void tally_init(struct tally *t, const struct tally_kind *kind, struct ring *ring,
     struct journal *journal, struct metrics_shard *metrics);
 
-/* One more.  `name`: scrubbed, or "". */
-void tally_add(
-    struct tally *t, const char *observer, const char *word, const char *name, int64_t wall_ns);
+struct tally_item {
+	const char *word;
+	const char *name; /* scrubbed, or "" */
+	int64_t wall_ns;
+	unsigned slot; /* that counts no more, and is closed next; or RING_NO_SLOT */
+};
+
+/* One more. */
+void tally_add(struct tally *t, const char *observer, const struct tally_item *item);
 
 /* Write what is gathered, if there is room.  True: nothing is left. */
 bool tally_flush(struct tally *t, const char *observer);

@@ -323,11 +323,12 @@ on_tally_timer(void *arg)
 }
 
 static void
-count(struct worker *w, struct tally *t, const char *word, const char *name)
+count(struct worker *w, struct tally *t, const char *word, const char *name, unsigned slot)
 {
 	int64_t since = (clock_mono_ns() - w->thread->tallied) / CLOCK_NS_PER_MS;
 
-	tally_add(t, w->lease->snapshot->observer, word, name, clock_wall_ns());
+	tally_add(t, w->lease->snapshot->observer,
+	    &(struct tally_item){ word, name, clock_wall_ns(), slot });
 	if (w->losses.count + w->refusals.count == 1)
 		wtimer_set(&w->thread->tally_timer, since < TALLY_SPACING_MS - TALLY_RETRY_MS
 							? (unsigned)(TALLY_SPACING_MS - since)
@@ -335,15 +336,15 @@ count(struct worker *w, struct tally *t, const char *word, const char *name)
 }
 
 void
-worker_lose(struct worker *w, const char *action, const char *initiator)
+worker_lose(struct worker *w, const char *action, const char *initiator, unsigned slot)
 {
-	count(w, &w->losses, action, initiator);
+	count(w, &w->losses, action, initiator, slot);
 }
 
 void
-worker_count_refusal(struct worker *w, const char *reason, const char *source)
+worker_count_refusal(struct worker *w, const char *reason, const char *source, unsigned slot)
 {
-	count(w, &w->refusals, reason, source);
+	count(w, &w->refusals, reason, source, slot);
 }
 
 /* ---- draining ---- */

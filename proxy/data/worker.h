@@ -143,11 +143,12 @@ void worker_turn_wait(struct worker *w, struct worker_turn *turn); /* again: no 
 void worker_turn_cancel(struct worker *w, struct worker_turn *turn);
 
 /* An event found no room: it is counted, and recorded as keytrail.loss when there is room again, at
- * most once a second.  `initiator`: scrubbed, or "". */
-void worker_lose(struct worker *w, const char *action, const char *initiator);
+ * most once a second.  `initiator`: scrubbed, or "".  `slot`: of the call, or RING_NO_SLOT; close it
+ * next. */
+void worker_lose(struct worker *w, const char *action, const char *initiator, unsigned slot);
 
 /* A refusal that is not recorded by itself: as keytrail.refused, in the same way. */
-void worker_count_refusal(struct worker *w, const char *reason, const char *source);
+void worker_count_refusal(struct worker *w, const char *reason, const char *source, unsigned slot);
 
 /* n random bytes (getrandom, drawn in bulk). */
 void worker_random(struct worker *w, unsigned char *out, size_t n);

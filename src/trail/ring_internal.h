@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 
 #define RING_MAGIC   "KTRING\r\n"
-#define RING_VERSION 2
+#define RING_VERSION 3
 #define RING_LINE    64 /* bytes of a cache line */
 
 /* Each group of members has one writer and a cache line of its own. */
@@ -44,11 +44,14 @@ struct ring_entry {
 };
 
 #define RING_SLOT_EMPTY UINT32_MAX
+#define RING_REPLACED	2
 
 struct ring_slot {
-	uint64_t segment, offset; /* the durable mark when it was published */
-	uint32_t crc;		  /* of the slot's index, the mark, and all that follows */
-	uint32_t length;	  /* RING_SLOT_EMPTY: closed */
+	uint64_t segment, offset;	    /* the durable mark when it was published */
+	uint64_t serial;		    /* of the publishing, in this epoch */
+	uint64_t instead_of[RING_REPLACED]; /* serials of slots that count no more, or 0 */
+	uint32_t crc;			    /* of the slot's index and of all but itself */
+	uint32_t length;		    /* RING_SLOT_EMPTY: closed */
 	uint32_t epoch;
 	uint32_t reserved;
 	char line[];
@@ -78,6 +81,7 @@ struct ring {
 		size_t slot_size, mapped;
 		_Atomic uint64_t *states; /* one a slot, and the mapping's begin */
 		char *slots;
+		uint64_t serial;  /* of the last publishing */
 		uint32_t *unused; /* a stack */
 		unsigned nunused;
 		/* Slots are of two generations: when all of the older one are closed, and what took

@@ -70,25 +70,45 @@ walk_entries(
 
 /* ---- slots ---- */
 
-static int
-recover_slot(int fd, const struct ring_header *h, uint32_t index, struct ring_slot *s,
-    ring_recover_fn each, void *arg, struct err *err)
+static bool
+read_slot(int fd, const struct ring_header *h, uint32_t index, struct ring_slot *s)
 {
 	size_t size = ring_slot_bytes(h->slot_size);
 	off_t at = (off_t)(ring_page() + h->size + ring_states_bytes(h->slots) + index * size);
 
-	if (pread(fd, s, size, at) != (ssize_t)size || s->epoch != h->epoch ||
-	    s->length > h->slot_size || s->crc != ring_slot_crc(s, index))
-		return 0;
-	return each(
-	    arg, (struct slice){ s->line, s->length }, RING_SLOT, s->segment, s->offset, err);
+	return pread(fd, s, size, at) == (ssize_t)size && s->epoch == h->epoch &&
+	       s->length <= h->slot_size && s->crc == ring_slot_crc(s, index);
+}
+
+static bool
+is_among(uint64_t serial, const uint64_t *serials, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (serials[i] == serial)
+			return true;
+	return false;
+}
+
+/* Which of the open slots others have taken the place of; how many. */
+static size_t
+find_replaced(int fd, const struct ring_header *h, const uint64_t *states, struct ring_slot *s,
+    uint64_t *replaced)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < h->slots; i++)
+		if (states[i] == ring_slot_open_word(h->epoch) && read_slot(fd, h, i, s))
+			for (size_t k = 0; k < RING_REPLACED; k++)
+				if (s->instead_of[k] != 0)
+					replaced[n++] = s->instead_of[k];
+	return n;
 }
 
 static int
 walk_slots(int fd, const struct ring_header *h, ring_recover_fn each, void *arg, struct err *err)
 {
-	size_t bytes = h->slots * sizeof(uint64_t);
-	uint64_t *states = calloc(1, bytes + 1);
+	size_t bytes = h->slots * sizeof(uint64_t), nreplaced;
+	uint64_t *states = calloc(1 + RING_REPLACED, bytes + 1), *replaced = states + h->slots;
 	struct ring_slot *s = malloc(ring_slot_bytes(h->slot_size));
 	int rc = -1;
 
@@ -101,9 +121,12 @@ walk_slots(int fd, const struct ring_header *h, ring_recover_fn each, void *arg,
 		goto out;
 	}
 	rc = 0;
+	nreplaced = find_replaced(fd, h, states, s, replaced);
 	for (uint32_t i = 0; i < h->slots && rc == 0; i++)
-		if (states[i] == ring_slot_open_word(h->epoch))
-			rc = recover_slot(fd, h, i, s, each, arg, err);
+		if (states[i] == ring_slot_open_word(h->epoch) && read_slot(fd, h, i, s) &&
+		    !is_among(s->serial, replaced, nreplaced))
+			rc = each(arg, (struct slice){ s->line, s->length }, RING_SLOT, s->segment,
+			    s->offset, err);
 out:
 	free(states);
 	free(s);

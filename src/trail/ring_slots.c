@@ -90,8 +90,21 @@ unsigned
 ring_slot_take(struct ring *r)
 {
 	struct ring_slots *t = &r->slots;
+	unsigned slot;
 
-	return t->nunused > 0 ? t->unused[--t->nunused] : RING_NO_SLOT;
+	if (t->nunused == 0)
+		return RING_NO_SLOT;
+	slot = t->unused[--t->nunused];
+	memset(slot_at(t, slot)->instead_of, 0, sizeof(slot_at(t, slot)->instead_of));
+	return slot;
+}
+
+void
+ring_slot_instead_of(struct ring *r, unsigned slot, unsigned other)
+{
+	uint64_t *serials = slot_at(&r->slots, slot)->instead_of;
+
+	serials[serials[0] != 0] = slot_at(&r->slots, other)->serial;
 }
 
 char *
@@ -154,6 +167,7 @@ ring_slot_publish(struct ring *r, unsigned slot, size_t n)
 	join_generation(r, slot, m);
 	s->segment = m.segment;
 	s->offset = m.offset;
+	s->serial = ++r->slots.serial;
 	s->length = (uint32_t)n;
 	s->epoch = r->epoch;
 	s->reserved = 0;

@@ -69,6 +69,7 @@
 #define NO_WRITE_AGAIN		 14
 #define HORIZON_TOO_EARLY	 15
 #define GIVE_BACK_ROOM		 16
+#define COUNT_BESIDE_SLOT	 17
 #ifndef MUTANT
 #define MUTANT 0
 #endif
@@ -233,8 +234,7 @@ inline check_records()
 				}
 			}
 			assert(closings <= 1 && intents <= 1 && intents <= closings);
-			/* Killed between the count and the slot's close, the call is found all the same. */
-			assert(!lost[c] || closings == 0 || kills + cuts > 0);
+			assert(!lost[c] || closings == 0 || cuts > 0);
 			assert(!forwarded[c] || closings == 1 || (GUARANTEE == ASYNC && lost[c]) ||
 			    (cuts > 0 && GUARANTEE == ASYNC) ||
 			    (cuts > 0 && GUARANTEE == DURABLE && !answered[c]));
@@ -837,7 +837,7 @@ inline exchange_record()
 	fi;
 	if
 	:: claimed > 0 -> ring_commit(r, LINE(call, CLOSING), position)
-	:: else -> lost[call] = true
+	:: else -> tally_add()
 	fi;
 	if
 	:: !MUTATED(CLOSE_SLOT_BEFORE_COMMIT) && slot != NONE -> ring_slot_close(r, call)
@@ -848,6 +848,12 @@ inline exchange_record()
 		position = 0
 	:: else
 	fi
+}
+
+/* The count stands in a slot of its own, and in the same store takes the place of the call's. */
+inline tally_add()
+{
+	lost[call] = true
 }
 
 inline on_forward()
@@ -1141,7 +1147,8 @@ inline append_unknown(x)
 	for (i : 0 .. CALLS - 1) {
 		c = file[x].call[i];
 		if
-		:: file[x].open[i] && !has_closing[c] && !held_closing[c] ->
+		:: file[x].open[i] && !has_closing[c] && !held_closing[c] &&
+		   (!lost[c] || MUTATED(COUNT_BESIDE_SLOT)) ->
 			append_recovered(LINE(c, UNKNOWN))
 		:: else
 		fi

@@ -262,7 +262,7 @@ a_damaged_slot_does_not_count(void **state)
 	int fd = openat(trail_dirfd(f->t), "ring.0", O_RDWR);
 
 	publish(f->ring, "a call in flight");
-	for (off_t i = 0; i < 32 + 16; i++) {
+	for (off_t i = 0; i < 56 + 16; i++) {
 		char byte, flipped;
 
 		assert_int_equal(pread(fd, &byte, 1, at + i), 1);
@@ -272,7 +272,7 @@ a_damaged_slot_does_not_count(void **state)
 		assert_int_equal(pwrite(fd, &byte, 1, at + i), 1);
 	}
 	assert_int_equal(recover(f).slots, 1);
-	assert_int_equal(ftruncate(fd, at + 40), 0);
+	assert_int_equal(ftruncate(fd, at + 60), 0);
 	assert_int_equal(recover(f).slots, 0);
 	close(fd);
 }

@@ -32,7 +32,7 @@ static int
 setup(void **state)
 {
 	struct ring_opts opts = {
-		.size = 65536, .slots = TALLY_SLOTS, .slot_size = EVENT_LINE_MAX
+		.size = 65536, .slots = TALLY_SLOTS + 1, .slot_size = EVENT_LINE_MAX
 	};
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct trail_recovery rec;
@@ -92,15 +92,21 @@ expect(const char *text, const char *part)
 }
 
 static void
+add(struct fixture *f, const char *word, const char *name, int64_t wall_ns)
+{
+	tally_add(&f->tally, OBSERVER, &(struct tally_item){ word, name, wall_ns, RING_NO_SLOT });
+}
+
+static void
 losses_become_one_event_that_counts_them(void **state)
 {
 	struct fixture *f = *state;
 	char text[EVENT_HARD_MAX];
 
-	tally_add(&f->tally, OBSERVER, "kms.secrets.wrap", "IBMid-1", NOW);
-	tally_add(&f->tally, OBSERVER, "kms.secrets.list", "", NOW + CLOCK_NS_PER_S);
-	tally_add(&f->tally, OBSERVER, "kms.secrets.wrap", "IBMid-2", NOW + 2 * CLOCK_NS_PER_S);
-	tally_add(&f->tally, OBSERVER, "kms.secrets.wrap", "IBMid-1", NOW + 3 * CLOCK_NS_PER_S);
+	add(f, "kms.secrets.wrap", "IBMid-1", NOW);
+	add(f, "kms.secrets.list", "", NOW + CLOCK_NS_PER_S);
+	add(f, "kms.secrets.wrap", "IBMid-2", NOW + 2 * CLOCK_NS_PER_S);
+	add(f, "kms.secrets.wrap", "IBMid-1", NOW + 3 * CLOCK_NS_PER_S);
 	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, text));
 	expect(text, "\"action\":\"keytrail.loss\"");
@@ -124,9 +130,9 @@ refusals_are_told_by_reason_and_source(void **state)
 	char text[EVENT_HARD_MAX];
 
 	tally_init(&f->tally, &tally_refusals, f->ring, f->journal, metrics_shard_new(f->metrics));
-	tally_add(&f->tally, OBSERVER, "bad_host", "192.0.2.1", NOW);
-	tally_add(&f->tally, OBSERVER, "obs_fold", "2001:db8::/64", NOW);
-	tally_add(&f->tally, OBSERVER, "bad_host", "192.0.2.1", NOW);
+	add(f, "bad_host", "192.0.2.1", NOW);
+	add(f, "obs_fold", "2001:db8::/64", NOW);
+	add(f, "bad_host", "192.0.2.1", NOW);
 	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, text));
 	expect(text, "\"action\":\"keytrail.refused\"");
@@ -144,9 +150,9 @@ the_reason_is_what_the_journal_says_of_the_trail(void **state)
 	char text[EVENT_HARD_MAX];
 
 	ring_set_state(f->ring, RING_NO_ROOM);
-	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
+	add(f, "a.b", "x", NOW);
 	ring_set_state(f->ring, RING_FAILED);
-	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
+	add(f, "a.b", "x", NOW);
 	ring_set_state(f->ring, RING_OK);
 	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, text));
@@ -163,9 +169,9 @@ each_event_tells_of_its_own_losses_only(void **state)
 	struct fixture *f = *state;
 	char first[EVENT_HARD_MAX], second[EVENT_HARD_MAX];
 
-	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
+	add(f, "a.b", "x", NOW);
 	assert_true(tally_flush(&f->tally, OBSERVER));
-	tally_add(&f->tally, OBSERVER, "c.d", "y", NOW + CLOCK_NS_PER_S);
+	add(f, "c.d", "y", NOW + CLOCK_NS_PER_S);
 	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, first) && read_line(f, second));
 	expect(
@@ -183,9 +189,9 @@ what_finds_no_room_is_written_when_there_is_some(void **state)
 
 	while (ring_claim(f->ring, EVENT_LINE_MAX))
 		continue;
-	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
+	add(f, "a.b", "x", NOW);
 	assert_false(tally_flush(&f->tally, OBSERVER));
-	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
+	add(f, "a.b", "x", NOW);
 	for (unsigned i = 0; i < 5; i++)
 		ring_unclaim(f->ring, EVENT_LINE_MAX);
 	assert_true(tally_flush(&f->tally, OBSERVER));
@@ -214,15 +220,49 @@ collect(void *arg, struct slice line, unsigned flags, uint64_t segment, uint64_t
 	return 0;
 }
 
+static unsigned
+publish_call(struct fixture *f)
+{
+	unsigned slot = ring_slot_take(f->ring);
+
+	memcpy(ring_slot_line(f->ring, slot), "{\"id\":\"call\"", 12);
+	ring_slot_publish(f->ring, slot, 12);
+	return slot;
+}
+
+/* Killed before the call's slot is closed, and after its next call has it. */
+static void
+a_kill_finds_a_lost_call_in_the_count_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct tally_item item = { "a.b", "x", NOW, RING_NO_SLOT };
+	unsigned slot = publish_call(f);
+
+	for (unsigned i = 1; i <= 3; i++) {
+		struct found found = { 0 };
+
+		item.slot = slot;
+		tally_add(&f->tally, OBSERVER, &item);
+		assert_int_equal(ring_recover(f->fd, "ring.0", collect, &found, &f->err), 0);
+		assert_int_equal(found.n, 1);
+		expect(found.text, i == 1 ? "\"count\":1" : i == 2 ? "\"count\":2" : "\"count\":3");
+		ring_slot_close(f->ring, slot);
+		slot = publish_call(f);
+		found.n = 0;
+		assert_int_equal(ring_recover(f->fd, "ring.0", collect, &found, &f->err), 0);
+		assert_int_equal(found.n, 2);
+	}
+}
+
 static void
 a_kill_loses_no_loss(void **state)
 {
 	struct fixture *f = *state;
 	struct found found = { 0 };
 
-	tally_add(&f->tally, OBSERVER, "a.b", "x", NOW);
-	tally_add(&f->tally, OBSERVER, "a.b", "y", NOW);
-	tally_add(&f->tally, OBSERVER, "a.b", "z", NOW);
+	add(f, "a.b", "x", NOW);
+	add(f, "a.b", "y", NOW);
+	add(f, "a.b", "z", NOW);
 	assert_int_equal(ring_recover(f->fd, "ring.0", collect, &found, &f->err), 0);
 	assert_int_equal(found.n, 1);
 	assert_int_equal(found.slots, 1);
@@ -247,7 +287,7 @@ the_longest_event_fits_into_a_slot(void **state)
 		memset(initiator, '"', sizeof(initiator) - 1);
 		initiator[sizeof(initiator) - 1] = '\0';
 		initiator[0] = (char)('A' + i);
-		tally_add(&f->tally, OBSERVER, action, initiator, NOW);
+		add(f, action, initiator, NOW);
 	}
 	assert_int_equal(ring_recover(f->fd, "ring.0", collect, &found, &f->err), 0);
 	assert_int_equal(found.slots, 1);
@@ -265,7 +305,7 @@ at_most_so_many_initiators_and_actions_are_named(void **state)
 	for (unsigned i = 0; i < 40; i++) {
 		snprintf(action, sizeof(action), "k.a%u", i);
 		snprintf(initiator, sizeof(initiator), "u%u", i);
-		tally_add(&f->tally, OBSERVER, action, initiator, NOW);
+		add(f, action, initiator, NOW);
 	}
 	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, text));
@@ -284,6 +324,7 @@ main(void)
 		TEST(refusals_are_told_by_reason_and_source),
 		TEST(each_event_tells_of_its_own_losses_only),
 		TEST(what_finds_no_room_is_written_when_there_is_some),
+		TEST(a_kill_finds_a_lost_call_in_the_count_alone),
 		TEST(a_kill_loses_no_loss),
 		TEST(the_longest_event_fits_into_a_slot),
 		TEST(at_most_so_many_initiators_and_actions_are_named),
