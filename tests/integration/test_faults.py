@@ -399,7 +399,7 @@ def test_a_damaged_line_is_put_aside_and_all_else_goes_on(keytrail, raw_backend,
     assert aside.count(b"\n") == 1 and b'"seq":%d,' % number in aside
     later, r = call(sidecar, *INTENT)
     assert r.status == 200
-    wait_for(lambda: later in sink.read_text(), "the sink")
+    wait_for(lambda: sink.exists() and later in sink.read_text(), "the sink")
     delivered = [json.loads(line)["trail"]["seq"] for line in sink.read_text().splitlines()]
     assert number not in delivered
     assert [n for n in range(1, delivered[-1] + 1) if n not in delivered][0] == number
@@ -456,7 +456,7 @@ def test_a_state_page_that_is_cut_is_mended_and_recorded(keytrail, raw_backend, 
     assert r.status == 200
     tamper, = sidecar.wait_own("keytrail.tamper")
     assert tamper["severity"] == "critical" and "state" in tamper["message"]
-    wait_for(lambda: correlation in sink.read_text(), "the sink")
+    wait_for(lambda: sink.exists() and correlation in sink.read_text(), "the sink")
     number = sidecar.events()[-1]["trail"]["seq"]
     sidecar.kill()
     sidecar.start()
@@ -474,7 +474,7 @@ def test_a_trail_that_is_moved_goes_on_where_it_is(keytrail, raw_backend, tmp_pa
     sent = [call(sidecar, *INTENT)[0]]
     there.rename(elsewhere)
     sent += [call(sidecar, *INTENT)[0] for _ in range(3)]
-    wait_for(lambda: sent[-1] in sink.read_text(), "the sink")
+    wait_for(lambda: sink.exists() and sent[-1] in sink.read_text(), "the sink")
     assert unready(sidecar) is None and not there.exists()
     sidecar.stop()
     elsewhere.rename(there)
