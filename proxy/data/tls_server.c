@@ -222,7 +222,8 @@ use_key(struct ticket_key *key, const unsigned char *iv, EVP_CIPHER_CTX *cipher,
 	return ok ? 0 : -1;
 }
 
-/* As SSL_CTX_set_tlsext_ticket_key_evp_cb(3) has it: 1 go on, 2 and renew, 0 no ticket, -1 error. */
+/* As SSL_CTX_set_tlsext_ticket_key_evp_cb(3) has it: 1 go on, 2 and renew, 0 no ticket, -1 error.
+ * A client of TLS 1.3 uses a ticket once (RFC 8446, C.4): it gets another each time. */
 static int
 on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
     EVP_MAC_CTX *mac, int sealing)
@@ -244,7 +245,7 @@ on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *ciph
 	}
 	if (use_key(&key, iv, cipher, mac, sealing) == -1)
 		return -1;
-	return age == TICKET_OLD ? 2 : 1;
+	return age == TICKET_OLD || SSL_version(ssl) == TLS1_3_VERSION ? 2 : 1;
 }
 
 /* A resumed session is not verified again: it ends with what it was verified by. */

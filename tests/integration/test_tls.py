@@ -66,6 +66,19 @@ def test_sessions_are_resumed_on_every_worker(keytrail, raw_backend, pki, versio
             session = c.sock.session
 
 
+def test_a_resumed_session_of_tls_1_3_gets_a_ticket_of_its_own(keytrail, raw_backend, pki):
+    """Clients use a ticket once (RFC 8446, C.4): without another, every second handshake is full."""
+    sidecar = keytrail(raw_backend(ok()))
+    context = pki.client(version=TLS13)
+    tickets, session = set(), None
+    for _ in range(4):
+        with sidecar.client(context, session=session) as c:
+            assert c.request("GET", "/api/v2/keys").status == 200
+            session = c.sock.session
+            tickets.add(session.id)
+    assert len(tickets) == 4
+
+
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
 def test_sessions_with_the_key_service_are_resumed(keytrail, raw_backend, pki, version):
     reused = []
