@@ -30,7 +30,7 @@ PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest pytho
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest
 PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
-PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client util-linux
+PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client gnuplot-nox
 
 # $(call again,PACKAGES,TARGETS): install what is missing, then make the targets.
 again = +@tests/install-packages $(1) && $(MAKE) --no-print-directory $(JOBFLAG) $(2)
@@ -96,6 +96,7 @@ UNIT_SRC  := $(sort $(wildcard tests/unit/test_*.c))
 WIRE_SRC  := $(sort $(wildcard tests/wire/*.c))
 FUZZ_SRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 LOAD_SRC  := $(sort $(wildcard tests/soak/*.c))
+BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 
 LIB_OBJ   := $(LIB_SRC:%.c=$B/%.o)
 PROXY_OBJ := $(PROXY_SRC:%.c=$B/%.o)
@@ -105,13 +106,14 @@ WIRE_OBJ  := $(WIRE_SRC:%.c=$B/%.o)
 UNIT      := $(UNIT_SRC:tests/unit/%.c=$B/unit/%)
 FAULT_SRC := $(shell grep -ls FAULT_POINT src/*/*.c proxy/*/*.c)
 FAULT_OBJ := $(FAULT_SRC:%.c=$B/faults/%.o)
+BENCH     := $(BENCH_SRC:tests/bench/%.c=$B/bench/%)
 FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
 .PHONY: all demo test check model format tsan fuzz bench bench-micro bench-callgrind bench-quick soak slow testssl wire hostile docs install image clean \
-        help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash \
+        help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash run-bench-programs \
         check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -172,14 +174,14 @@ $B/load: $(LOAD_OBJ)
 	$(call say,LINK,$@)
 	$Q$(CC) $(OPT) $(LINK) -o $@ $(LOAD_OBJ) $(LDLIBS)
 
+$B/bench/%: tests/bench/%.c $(LIBPROXY) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -o $@ $< $(LIBPROXY) $(LIB) $(LDLIBS)
+
 $B/storm: $(WIRE_OBJ)
 	$(call say,LINK,$@)
 	$Q$(CC) $(OPT) $(LINK) -o $@ $(WIRE_OBJ) -pthread
-
-$B/micro: tests/bench/micro.c $(LIB)
-	@mkdir -p $(@D)
-	$(call say,LINK,$@)
-	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -o $@ $< $(LIB) $(LDLIBS)
 
 $(LIB): $(LIB_OBJ) $(LLHTTP_OBJ)
 	$(call say,AR,$@)
@@ -223,7 +225,7 @@ $B/fuzz/%: tests/fuzz/%.c $(LIBPROXY) $(LIB)
 $B/fuzz/fuzz_request $B/fuzz/fuzz_response: $B/tests/wire/strict.o
 
 -include $(LIB_OBJ:.o=.d) $(PROXY_OBJ:.o=.d) $(FAULT_OBJ:.o=.d) $(KMS_OBJ:.o=.d) $(LOAD_OBJ:.o=.d) \
-         $(WIRE_OBJ:.o=.d)          $(UNIT:=.d) $(FUZZ:=.d)
+         $(WIRE_OBJ:.o=.d)          $(UNIT:=.d) $(FUZZ:=.d) $(BENCH:=.d)
 
 # ---- tests -------------------------------------------------------------------------------------
 
@@ -313,29 +315,31 @@ run-crash: $(CRASH) $B/faults/shim.so $B/unit/test_slots $B/unit/test_journal
 	    $(PYTHON) -m pytest -q -s -p no:cacheprovider \
 	    tests/integration/test_kill.py tests/integration/test_power.py
 
-bench: ## CPU time per request next to nginx and HAProxy
-	$(call again,$(PACKAGES_BENCH),programs)
-	@$(PYTHON) tests/bench/bench --build $B
+bench: ## what a request costs next to nginx, HAProxy and a bare relay; writes docs/bench/
+	$(call again,$(PACKAGES_BENCH),programs run-bench-programs)
+	@$(PYTHON) tests/bench/bench --build $B --folder docs/bench
 
-bench-quick: ## the same in under two minutes
-	$(call again,$(PACKAGES_BENCH),programs)
+bench-quick: ## the same in under two minutes, for a look
+	$(call again,$(PACKAGES_BENCH),programs run-bench-programs)
 	@$(PYTHON) tests/bench/bench --build $B --quick
 
 MICRO ?= render match load ledger journal catch-up
 
 bench-micro: ## the parts without the network: events, routes, trail, hash tree, a file sink (MICRO="...")
-	$(call again,$(PACKAGES_BUILD),$B/micro)
-	@for part in $(MICRO); do $B/micro $$part || exit; done
+	$(call again,$(PACKAGES_BUILD),$B/bench/micro)
+	@for part in $(MICRO); do $B/bench/micro $$part || exit; done
 
 bench-callgrind: ## instructions and system calls per request, by what they are for (TOP=n: functions)
 	$(call again,$(PACKAGES_BENCH) valgrind strace,programs)
 	@$(PYTHON) tests/bench/callgrind --build $B --top $(or $(TOP),0)
 
+run-bench-programs: $(BENCH)
+
 # ---- checks ------------------------------------------------------------------------------------
 
 C_FILES = $(sort $(wildcard include/keytrail/*.h src/*/*.[ch] proxy/*.[ch] proxy/*/*.[ch] \
           tests/*/*.[ch]))
-CHECKED := $(LIB_SRC) $(PROXY_SRC) $(KMS_SRC) $(LOAD_SRC) $(WIRE_SRC) $(wildcard tests/crash/*.c)
+CHECKED := $(LIB_SRC) $(PROXY_SRC) $(KMS_SRC) $(LOAD_SRC) $(WIRE_SRC) $(BENCH_SRC) $(wildcard tests/crash/*.c)
 
 run-check: check-format check-tree check-lint tidy analyze cppcheck
 	+@$(CLANG_ADDRESS) unit
