@@ -37,6 +37,7 @@ extern void *__libc_realloc(void *p, size_t n);
 
 static uint64_t allocations; /* of this thread's making or another's */
 
+/* NOLINTBEGIN(readability-inconsistent-declaration-parameter-name) */
 void *
 malloc(size_t n)
 {
@@ -57,6 +58,7 @@ realloc(void *p, size_t n)
 	__atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED);
 	return __libc_realloc(p, n);
 }
+/* NOLINTEND(readability-inconsistent-declaration-parameter-name) */
 
 /* ---- common to all ---- */
 
