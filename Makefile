@@ -119,7 +119,7 @@ LIBPROXY := $B/libproxy.a
 .SECONDARY:
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 all: ## build keytrail and the stand-in key service
 	$(call again,$(PACKAGES_BUILD),programs)
