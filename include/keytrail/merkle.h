@@ -27,6 +27,17 @@ void merkle_hash_of(const void *p, size_t n, struct merkle_hash *out);
 void merkle_leaf(struct slice entry, struct merkle_hash *out);
 void merkle_node(
     const struct merkle_hash *left, const struct merkle_hash *right, struct merkle_hash *out);
+/* Leaves of up to MERKLE_BATCH entries together cost half of what they cost one by one.  An entry, of
+ * at most `entry_max` bytes, is copied. */
+#define MERKLE_BATCH 16
+struct merkle_batch;
+struct merkle_batch *merkle_batch_new(size_t entry_max); /* NULL when memory is short */
+void merkle_batch_free(struct merkle_batch *b);		 /* NULL is allowed */
+/* How many there are now. */
+unsigned merkle_batch_add(struct merkle_batch *b, struct slice entry);
+/* Their hashes, in order, and how many; the batch is empty then. */
+unsigned merkle_batch_finish(struct merkle_batch *b, struct merkle_hash out[MERKLE_BATCH]);
+
 bool merkle_equal(const struct merkle_hash *a, const struct merkle_hash *b);
 
 /* The root over n <= MERKLE_TILE_WIDTH hashes of equal height; of no hashes SHA-256(""). */

@@ -48,16 +48,34 @@ fill_void(struct ledger *l, enum tiles_policy policy, uint64_t size, struct err 
 }
 
 static int
+append_batch(struct ledger *l, enum tiles_policy policy, struct err *err)
+{
+	struct merkle_hash leaves[MERKLE_BATCH];
+	unsigned n = merkle_batch_finish(l->batch, leaves);
+
+	l->taken = 0;
+	for (unsigned i = 0; i < n; i++)
+		if (fill_void(l, policy, l->seqs[i] - 1 - l->base, err) == -1 ||
+		    tiles_tree_append(&l->tree, &l->files, policy, &leaves[i], err) == -1)
+			return -1;
+	return 0;
+}
+
+static int
 take_line(
     struct ledger *l, enum tiles_policy policy, struct slice line, uint64_t seq, struct err *err)
 {
-	struct merkle_hash leaf;
-
-	if (fill_void(l, policy, seq - 1 - l->base, err) == -1)
-		return -1;
-	merkle_leaf(line, &leaf);
+	l->seqs[l->taken] = seq;
+	l->taken = merkle_batch_add(l->batch, line);
 	l->others += !ledger_is_own(line);
-	return tiles_tree_append(&l->tree, &l->files, policy, &leaf, err);
+	return l->taken < MERKLE_BATCH ? 0 : append_batch(l, policy, err);
+}
+
+/* The size that the tree will have. */
+static uint64_t
+size_ahead(const struct ledger *l)
+{
+	return l->taken > 0 ? l->seqs[l->taken - 1] - l->base : l->tree.size;
 }
 
 int
@@ -70,14 +88,16 @@ ledger_take_lines(struct ledger *l, enum tiles_policy policy, uint64_t end, stru
 	if (l->reader == NULL &&
 	    trail_reader_open(l->dir, l->base + l->tree.size + 1, &l->reader, err) == -1)
 		return -1;
-	while ((end == 0 || l->tree.size < end) &&
+	while ((end == 0 || size_ahead(l) < end) &&
 	       (rc = trail_reader_next(l->reader, &line, &seq, err)) == 1) {
 		if (end != 0 && seq > l->base + end)
 			break;
 		if (take_line(l, policy, line, seq, err) == -1)
 			return -1;
 	}
-	return rc == -1 ? -1 : end != 0 ? fill_void(l, policy, end, err) : 0;
+	if (append_batch(l, policy, err) == -1 || rc == -1)
+		return -1;
+	return end != 0 ? fill_void(l, policy, end, err) : 0;
 }
 
 /* After a failure what is known to be right is the tree of the last checkpoint. */

@@ -23,7 +23,10 @@ struct ledger {
 	char unfit[ERR_MSG_MAX]; /* what is wrong with the note, or "" */
 	uint64_t base;		 /* the number before the tree's first line */
 	struct tiles_tree tree;
-	struct trail_reader *reader; /* at the line after the tree; or NULL */
+	struct trail_reader *reader; /* at the line after the tree and the batch; or NULL */
+	struct merkle_batch *batch;  /* lines on their way into the tree */
+	uint64_t seqs[MERKLE_BATCH];
+	unsigned taken;
 	bool loaded;
 	uint64_t others; /* lines since the last checkpoint that are not about one */
 	int64_t signed_ns, retry_ns;

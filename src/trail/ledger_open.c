@@ -110,7 +110,8 @@ ledger_new(const struct ledger_opts *opts, struct ledger **out, struct err *err)
 	l->files.dirfd = -1;
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->wake, NULL);
-	if ((l->dir = strdup(opts->dir)) == NULL) {
+	if ((l->dir = strdup(opts->dir)) == NULL ||
+	    (l->batch = merkle_batch_new(TRAIL_LINE_MAX)) == NULL) {
 		err_set_errno(err, "ledger");
 		goto fail;
 	}
@@ -136,6 +137,7 @@ ledger_free(struct ledger *l)
 	if (l == NULL)
 		return;
 	ledger_drop_reader(l);
+	merkle_batch_free(l->batch);
 	buf_fini(&l->note);
 	buf_fini(&l->rotation);
 	checkpoint_signer_free(l->signer);

@@ -1,40 +1,35 @@
-/* The one-shot functions of OpenSSL 3 look the algorithm up at every call, which costs half as much
- * again as hashing a line; these need no context on the heap either. */
-#define OPENSSL_SUPPRESS_DEPRECATED
-
 #include "keytrail/merkle.h"
 
-#include <assert.h>
-#include <openssl/sha.h>
+#include "keytrail/sha256.h"
 
-_Static_assert(MERKLE_HASH_SIZE == SHA256_DIGEST_LENGTH, "the tree is one of SHA-256");
+#include <assert.h>
+#include <stdlib.h>
+
+_Static_assert(
+    MERKLE_HASH_SIZE == SHA256_SIZE && MERKLE_BATCH == SHA256_LANES, "the tree is one of SHA-256");
+
+#define LEAF 0
+#define NODE 1
 
 void
 merkle_hash_of(const void *p, size_t n, struct merkle_hash *out)
 {
-	SHA256_CTX c;
-
-	SHA256_Init(&c);
-	SHA256_Update(&c, p, n);
-	SHA256_Final(out->b, &c);
+	sha256_joined((struct slice){ p, n }, SLICE_EMPTY, out->b);
 }
 
 void
 merkle_leaf(struct slice entry, struct merkle_hash *out)
 {
-	SHA256_CTX c;
+	static const char prefix = LEAF;
 
-	SHA256_Init(&c);
-	SHA256_Update(&c, "\0", 1);
-	SHA256_Update(&c, entry.p, entry.n);
-	SHA256_Final(out->b, &c);
+	sha256_joined((struct slice){ &prefix, 1 }, entry, out->b);
 }
 
 void
 merkle_node(
     const struct merkle_hash *left, const struct merkle_hash *right, struct merkle_hash *out)
 {
-	unsigned char bytes[1 + 2 * MERKLE_HASH_SIZE] = { 1 };
+	unsigned char bytes[1 + 2 * MERKLE_HASH_SIZE] = { NODE };
 
 	memcpy(bytes + 1, left->b, MERKLE_HASH_SIZE);
 	memcpy(bytes + 1 + MERKLE_HASH_SIZE, right->b, MERKLE_HASH_SIZE);
@@ -47,15 +42,79 @@ merkle_equal(const struct merkle_hash *a, const struct merkle_hash *b)
 	return memcmp(a->b, b->b, MERKLE_HASH_SIZE) == 0;
 }
 
+/* Of each two hashes the one above; the last one of an odd number moves up as it is. */
+static void
+raise_row(struct merkle_hash *row, size_t n)
+{
+	unsigned char room[SHA256_LANES * SHA256_ROOM(2 * MERKLE_HASH_SIZE)];
+	struct sha256_batch b = { .room = room };
+	size_t done = 0;
+
+	for (size_t i = 0; i < n / 2; i++) {
+		sha256_batch_add(
+		    &b, NODE, (struct slice){ (const char *)row[2 * i].b, 2 * MERKLE_HASH_SIZE });
+		if (b.n < SHA256_LANES && i + 1 < n / 2)
+			continue;
+		sha256_batch_finish(&b, &row[done].b);
+		done = i + 1;
+	}
+	if (n % 2 == 1)
+		row[n / 2] = row[n - 1];
+}
+
 void
 merkle_root_of(const struct merkle_hash *hashes, size_t n, struct merkle_hash *out)
 {
-	struct merkle_tree t = MERKLE_TREE_INIT;
+	struct merkle_hash row[MERKLE_TILE_WIDTH];
 
 	assert(n <= MERKLE_TILE_WIDTH);
-	for (size_t i = 0; i < n; i++)
-		merkle_append(&t, &hashes[i]);
-	merkle_root(&t, out);
+	if (n == 0) {
+		merkle_hash_of("", 0, out);
+		return;
+	}
+	memcpy(row, hashes, n * sizeof(*row));
+	for (; n > 1; n = (n + 1) / 2)
+		raise_row(row, n);
+	*out = row[0];
+}
+
+/* ---- many leaves ---- */
+
+struct merkle_batch {
+	struct sha256_batch hashes;
+	unsigned char room[];
+};
+
+struct merkle_batch *
+merkle_batch_new(size_t entry_max)
+{
+	struct merkle_batch *b = malloc(sizeof(*b) + MERKLE_BATCH * SHA256_ROOM(entry_max));
+
+	if (b != NULL)
+		b->hashes = (struct sha256_batch){ .room = b->room };
+	return b;
+}
+
+void
+merkle_batch_free(struct merkle_batch *b)
+{
+	free(b);
+}
+
+unsigned
+merkle_batch_add(struct merkle_batch *b, struct slice entry)
+{
+	sha256_batch_add(&b->hashes, LEAF, entry);
+	return b->hashes.n;
+}
+
+unsigned
+merkle_batch_finish(struct merkle_batch *b, struct merkle_hash out[MERKLE_BATCH])
+{
+	unsigned n = b->hashes.n;
+
+	sha256_batch_finish(&b->hashes, &out->b);
+	return n;
 }
 
 /* ---- a tree that grows ---- */
