@@ -177,6 +177,7 @@ start_exchange(struct conn *c, const struct http_head *head, size_t used, enum h
 	struct exchange_client client = { .worker = c->worker,
 		.stream = &c->stream,
 		.in = &c->in,
+		.timer = &c->timer,
 		.peer = &c->peer,
 		.source = c->source,
 		.last_ns = old_at(c),
@@ -216,13 +217,15 @@ read_more(struct conn *c)
 		metrics_add(c->worker->metrics, METRIC_RECEIVED_BYTES, 0, (int64_t)n);
 		if (c->arrival == 0) {
 			c->arrival = clock_wall_ns();
-			wtimer_set(&c->timer, timeouts_of(c)->head);
+			wtimer_clear(&c->timer);
 		}
 		return true;
 	case STREAM_AGAIN:
 		if (buf_size(&c->in) == 0) {
 			buf_fini(&c->in);
 			wtimer_set(&c->timer, timeouts_of(c)->idle);
+		} else if (c->timer.deadline == 0) {
+			wtimer_set(&c->timer, timeouts_of(c)->head);
 		}
 		return false;
 	default:
@@ -246,7 +249,7 @@ read_head(struct conn *c)
 	/* Pipelined bytes are here already. */
 	if (buf_size(&c->in) > 0 && c->arrival == 0) {
 		c->arrival = clock_wall_ns();
-		wtimer_set(&c->timer, timeouts_of(c)->head);
+		wtimer_clear(&c->timer);
 	}
 	do {
 		if (buf_size(&c->in) > 0)
@@ -380,6 +383,10 @@ on_timeout(void *arg)
 {
 	struct conn *c = arg;
 
+	if (c->state == CONN_BUSY) {
+		exchange_on_timeout(c->exchange);
+		return;
+	}
 	if (c->state == CONN_IDLE && c->arrival != 0 && !c->resuming) {
 		start_exchange(c, NULL, 0, REFUSAL_REQUEST_TIMEOUT);
 		return;
@@ -388,7 +395,7 @@ on_timeout(void *arg)
 		c->stream.broken = true;
 		metrics_add(c->worker->metrics, METRIC_HANDSHAKE_FAILURES, TLS_FAILURE_TIMEOUT, 1);
 	}
-	if (c->state != CONN_BUSY && c->state != CONN_DEAD && !c->resuming)
+	if (c->state != CONN_DEAD && !c->resuming)
 		close_conn(c);
 }
 

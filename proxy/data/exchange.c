@@ -103,7 +103,7 @@ on_acquire(struct exchange *ex)
 	enum http_refusal why;
 
 	if (exchange_claim(ex) || ex->guarantee == GUARANTEE_ASYNC) {
-		wtimer_clear(&ex->timer);
+		wtimer_clear(ex->client.timer);
 		acquire(ex);
 		return;
 	}
@@ -112,8 +112,8 @@ on_acquire(struct exchange *ex)
 		exchange_refuse(ex, why, NULL);
 		return;
 	}
-	if (ex->timer.deadline == 0)
-		wtimer_set(&ex->timer, ROOM_WAIT_MS);
+	if (ex->client.timer->deadline == 0)
+		wtimer_set(ex->client.timer, ROOM_WAIT_MS);
 	worker_wait_room(ex->worker, &ex->waiter);
 }
 
@@ -138,7 +138,7 @@ on_intend(struct exchange *ex)
 	ex->up->ready = ignore_upstream;
 	ex->up->arg = ex;
 	ex->waiter.ready = on_intended;
-	wtimer_set(&ex->timer, INTENT_WAIT_MS);
+	wtimer_set(ex->client.timer, INTENT_WAIT_MS);
 	worker_wait_durable(ex->worker, &ex->waiter, exchange_intend(ex));
 }
 
@@ -147,10 +147,16 @@ on_intend(struct exchange *ex)
 /* From here on, and again each time that it is over, a body has timeouts.body to move at
  * limits.body_rate. */
 static void
+limit_moving(struct exchange *ex)
+{
+	wtimer_set(ex->client.timer, exchange_config(ex)->timeouts.body);
+}
+
+static void
 start_moving(struct exchange *ex)
 {
 	ex->moved = 0;
-	wtimer_set(&ex->timer, exchange_config(ex)->timeouts.body);
+	limit_moving(ex);
 }
 
 static bool
@@ -197,10 +203,12 @@ on_forward(struct exchange *ex)
 	ex->up->ready = on_upstream;
 	ex->up->arg = ex;
 	http_scan_reset(&ex->scan);
-	start_moving(ex);
+	ex->moved = 0;
 	/* What came before the request: the end of the connection, or an answer to nothing. */
 	exchange_pump_answer(ex);
 	exchange_pump_request(ex);
+	if (ex->state == EX_FORWARD && !ex->all_sent)
+		limit_moving(ex);
 	if (ex->state == EX_FORWARD)
 		exchange_pump_answer(ex);
 }
@@ -226,7 +234,7 @@ on_record(struct exchange *ex)
 	}
 	ex->waiter.ready = on_recorded;
 	worker_wait_durable(ex->worker, &ex->waiter, position);
-	wtimer_set(&ex->timer, exchange_config(ex)->timeouts.answer);
+	wtimer_set(ex->client.timer, exchange_config(ex)->timeouts.answer);
 }
 
 /* ---- RELAY ---- */
@@ -263,7 +271,7 @@ on_relay(struct exchange *ex)
 		enter(ex, EX_DONE);
 		return;
 	}
-	start_moving(ex);
+	ex->moved = 0;
 	if (ex->refusal != REFUSAL_NONE) {
 		ex->keep = exchange_may_keep(ex);
 		ex->answer_read = true;
@@ -274,6 +282,8 @@ on_relay(struct exchange *ex)
 		}
 	}
 	exchange_pump_answer(ex);
+	if (ex->state == EX_RELAY)
+		limit_moving(ex);
 }
 
 /* ---- DONE ---- */
@@ -317,7 +327,7 @@ on_done(struct exchange *ex)
 		upstream_release(ex->up, whole && ex->up_keeps);
 	ex->up = NULL;
 	worker_wait_cancel(&ex->waiter);
-	wtimer_fini(&ex->timer);
+	wtimer_clear(ex->client.timer);
 	observe(ex);
 	worker_lease_drop(ex->lease);
 	ex->reap = (struct worker_reap){ .reap = free_exchange, .arg = ex };
@@ -384,10 +394,9 @@ exchange_cut(struct exchange *ex, enum metric_id who)
 	enter(ex, EX_DONE);
 }
 
-static void
-on_timeout(void *arg)
+void
+exchange_on_timeout(struct exchange *ex)
 {
-	struct exchange *ex = arg;
 	bool wait;
 
 	switch (ex->state) {
@@ -460,7 +469,6 @@ exchange_start(const struct exchange_client *client, const struct http_head *hea
 	ex->to_up.pool = ex->to_client.pool = &ex->worker->heads;
 	worker_random(ex->worker, random, sizeof(random));
 	clock_uuid7(arrival_ns, random, ex->event.id);
-	wtimer_init(&ex->timer, ex->worker, on_timeout, ex);
 	ex->waiter = (struct worker_waiter){ .ready = on_room, .arg = ex };
 	http_body_init(&ex->request_body, HTTP_NO_BODY, 0);
 	http_body_init(&ex->answer_body, HTTP_NO_BODY, 0);

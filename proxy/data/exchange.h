@@ -26,7 +26,8 @@ extern const size_t exchange_size;
 struct exchange_client {
 	struct worker *worker;
 	struct stream *stream;
-	struct buf *in; /* bytes read and not used yet */
+	struct buf *in;	      /* bytes read and not used yet */
+	struct wtimer *timer; /* cleared; the exchange's until `done`: see exchange_on_timeout */
 	const struct origin *peer;
 	struct peer *source; /* or NULL: the address of each request decides */
 	int64_t last_ns; /* monotonic: the answer to what begins from then on ends the connection */
@@ -48,6 +49,9 @@ int exchange_start(const struct exchange_client *client, const struct http_head 
 
 /* The client's stream is ready. */
 void exchange_on_client(struct exchange *ex);
+
+/* The client's timer has fired. */
+void exchange_on_timeout(struct exchange *ex);
 
 /* End it now, whatever state it is in; it is recorded, and `done` is called. */
 void exchange_abort(struct exchange *ex);

@@ -25,7 +25,6 @@ struct exchange {
 	enum http_refusal refusal; /* not NONE: the final answer is ours */
 	char correlation[65];
 	char host[256]; /* the client's Host; "" when there is none or it is longer */
-	struct wtimer timer;
 	struct worker_waiter waiter;
 	struct worker_reap reap, go_on;
 	bool goes_on;			 /* go_on is queued */

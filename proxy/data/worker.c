@@ -280,11 +280,17 @@ wtimer_init(struct wtimer *t, struct worker *w, void (*fire)(void *arg), void *a
 }
 
 void
-wtimer_set(struct wtimer *t, unsigned ms)
+wtimer_set_from(struct wtimer *t, int64_t now_ns, unsigned ms)
 {
-	t->deadline = clock_mono_ns() + ms * CLOCK_NS_PER_MS;
+	t->deadline = now_ns + ms * CLOCK_NS_PER_MS;
 	if (t->pending == 0 || t->pending > t->deadline)
 		arm(t, ms * CLOCK_NS_PER_MS);
+}
+
+void
+wtimer_set(struct wtimer *t, unsigned ms)
+{
+	wtimer_set_from(t, clock_mono_ns(), ms);
 }
 
 void

@@ -178,6 +178,7 @@ struct wtimer {
 };
 void wtimer_init(struct wtimer *t, struct worker *w, void (*fire)(void *arg), void *arg);
 void wtimer_set(struct wtimer *t, unsigned ms);
+void wtimer_set_from(struct wtimer *t, int64_t now_ns, unsigned ms); /* without reading the clock */
 void wtimer_clear(struct wtimer *t);
 void wtimer_fini(struct wtimer *t);
 
