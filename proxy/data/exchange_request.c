@@ -127,8 +127,7 @@ exchange_pump_request(struct exchange *ex)
 	ex->all_sent = true;
 	ex->sent = clock_mono_ns();
 	if (ex->state == EX_FORWARD)
-		wtimer_set_from(
-		    ex->client.timer, ex->sent, exchange_config(ex)->timeouts.answer);
+		wtimer_set_from(ex->client.timer, ex->sent, exchange_config(ex)->timeouts.answer);
 }
 
 /* ---- the client's side ---- */
