@@ -2,7 +2,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
-#include <strings.h>
+#include <string.h>
 
 static const char *const severities[] = {
 	[SEVERITY_NORMAL] = "normal",
@@ -56,31 +56,75 @@ route_table_action(const struct route_table *t, size_t action_index)
 	return t->actions[action_index];
 }
 
-int
-route_child_order(struct slice a, struct slice b)
+/* The same for literals that differ in case alone (and for few others). */
+static uint32_t
+hash_of(struct slice s)
 {
-	if (a.n != b.n)
-		return a.n < b.n ? -1 : 1;
-	return strncasecmp(a.p, b.p, a.n);
+	const uint64_t fold = UINT64_C(0x2020202020202020), factor = UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t h = s.n, w;
+
+	for (; s.n >= sizeof(w); s = slice_sub(s, sizeof(w), s.n)) {
+		memcpy(&w, s.p, sizeof(w));
+		h = (h ^ (w | fold)) * factor;
+		h ^= h >> 32;
+	}
+	w = 0;
+	for (size_t i = 0; i < s.n; i++)
+		w = w << 8 | (unsigned char)s.p[i];
+	h = (h ^ (w | fold)) * factor;
+	return (uint32_t)(h >> 32);
+}
+
+static struct route_child *
+place_of(const struct route_node *node, struct slice literal, uint32_t hash)
+{
+	for (uint32_t i = hash;; i++) {
+		struct route_child *c = &node->children[i & (node->capacity - 1)];
+
+		if (c->literal.p == NULL ||
+		    (c->hash == hash && slice_equal_nocase(c->literal, literal)))
+			return c;
+	}
 }
 
 const struct route_child *
 route_node_child(const struct route_node *node, struct slice segment)
 {
-	size_t low = 0, high = node->nchildren;
+	const struct route_child *c;
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		int order = route_child_order(segment, node->children[middle].literal);
+	if (node->nchildren == 0)
+		return NULL;
+	c = place_of(node, segment, hash_of(segment));
+	return c->literal.p != NULL ? c : NULL;
+}
 
-		if (order == 0)
-			return &node->children[middle];
-		if (order < 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return NULL;
+static int
+widen(struct route_node *node)
+{
+	struct route_node wider = *node;
+
+	wider.capacity = node->capacity == 0 ? 2 : 2 * node->capacity;
+	if ((wider.children = calloc(wider.capacity, sizeof(*wider.children))) == NULL)
+		return -1;
+	for (uint32_t i = 0; i < node->capacity; i++)
+		if (node->children[i].literal.p != NULL)
+			*place_of(&wider, node->children[i].literal, node->children[i].hash) =
+			    node->children[i];
+	free(node->children);
+	*node = wider;
+	return 0;
+}
+
+int
+route_node_add(struct route_node *node, struct slice literal, uint32_t child)
+{
+	uint32_t hash = hash_of(literal);
+
+	if (2 * (node->nchildren + 1) > node->capacity && widen(node) == -1)
+		return -1;
+	*place_of(node, literal, hash) = (struct route_child){ literal, hash, child };
+	node->nchildren++;
+	return 0;
 }
 
 bool

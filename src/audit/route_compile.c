@@ -176,9 +176,6 @@ node_add_literal(struct route_table *t, uint32_t at, struct slice literal, uint3
     const char *where, struct err *err)
 {
 	const struct route_child *child = route_node_child(&t->nodes[at], literal);
-	struct route_node *node;
-	void *p;
-	size_t i;
 
 	if (child != NULL && !slice_equal(child->literal, literal))
 		return err_set(err,
@@ -191,15 +188,8 @@ node_add_literal(struct route_table *t, uint32_t at, struct slice literal, uint3
 	}
 	if (node_new(t, out, err) == -1)
 		return -1;
-	node = &t->nodes[at];
-	p = node->children;
-	if (grow(&p, node->nchildren, sizeof(node->children[0])) == -1)
+	if (route_node_add(&t->nodes[at], literal, *out) == -1)
 		return no_memory(err);
-	node->children = p;
-	for (i = node->nchildren++;
-	     i > 0 && route_child_order(literal, node->children[i - 1].literal) < 0; i--)
-		node->children[i] = node->children[i - 1];
-	node->children[i] = (struct route_child){ literal, *out };
 	return 0;
 }
 
@@ -256,8 +246,9 @@ collect_literals(struct route_table *t)
 		return -1;
 	n = 0;
 	for (size_t i = 0; i < t->nnodes; i++)
-		for (size_t j = 0; j < t->nodes[i].nchildren; j++)
-			t->literals[n++] = t->nodes[i].children[j].literal;
+		for (size_t j = 0; j < t->nodes[i].capacity; j++)
+			if (t->nodes[i].children[j].literal.p != NULL)
+				t->literals[n++] = t->nodes[i].children[j].literal;
 	qsort(t->literals, n, sizeof(t->literals[0]), order_literals);
 	for (size_t i = 0; i < n; i++)
 		if (i == 0 || !slice_equal(t->literals[t->nliterals - 1], t->literals[i]))

@@ -12,6 +12,8 @@ struct walk {
 	const struct http_head *head;
 	struct uri_path path;
 	bool any_method; /* this pass looks at "*" entries, else at those of the method */
+	bool escaped;	 /* there is an escape in the path */
+	bool disguised;	 /* a segment could be read as a literal that it is not */
 	/* first value of each discriminator of the table; p NULL: the request has none */
 	struct slice query[ROUTE_DISCRIMINATORS_MAX];
 	struct slice header[ROUTE_DISCRIMINATORS_MAX];
@@ -48,6 +50,8 @@ read_discriminators(struct walk *w)
 	const struct route_table *t = w->table;
 	bool has_value;
 
+	memset(w->query, 0, t->nquery_names * sizeof(w->query[0]));
+	memset(w->header, 0, t->nheader_names * sizeof(w->header[0]));
 	while (uri_next_parameter(&rest, &name, &value, &has_value))
 		for (size_t i = 0; i < t->nquery_names; i++)
 			if (w->query[i].p == NULL && slice_equal(name, t->query_names[i]))
@@ -87,23 +91,43 @@ leaf_find(const struct walk *w, uint32_t first)
 	return NULL;
 }
 
-/* The most specific entry below a node: a tree is walked, so no node is seen twice. */
+/* The child that is this segment, byte for byte.  Notes one that it could be taken for. */
+static const struct route_child *
+child_of(struct walk *w, const struct route_node *node, struct slice segment)
+{
+	const struct route_child *child = route_node_child(node, segment);
+
+	if (child != NULL) {
+		if (slice_equal(child->literal, segment))
+			return child;
+		w->disguised = true;
+	} else if (w->escaped && memchr(segment.p, '%', segment.n) != NULL) {
+		for (size_t i = 0; i < node->capacity && !w->disguised; i++)
+			w->disguised = node->children[i].literal.p != NULL &&
+				       uri_is_disguised(segment, node->children[i].literal);
+	}
+	return NULL;
+}
+
+/* The most specific entry below a node, once every place was seen that the path can lead to: a tree
+ * is walked, so no node is seen twice. */
 static const struct route_entry *
-node_find(const struct walk *w, uint32_t at, unsigned depth)
+node_find(struct walk *w, uint32_t at, unsigned depth)
 {
 	const struct route_node *node = &w->table->nodes[at];
-	const struct route_entry *e = NULL;
+	const struct route_entry *e = NULL, *other;
 
 	if (depth == w->path.nsegments) {
 		e = leaf_find(w, node->exact);
 	} else {
-		struct slice segment = w->path.segments[depth];
-		const struct route_child *child = route_node_child(node, segment);
+		const struct route_child *child = child_of(w, node, w->path.segments[depth]);
 
-		if (child != NULL && slice_equal(child->literal, segment))
+		if (child != NULL)
 			e = node_find(w, child->node, depth + 1);
-		if (e == NULL && node->parameter != ROUTE_NONE)
-			e = node_find(w, node->parameter, depth + 1);
+		if (node->parameter != ROUTE_NONE) {
+			other = node_find(w, node->parameter, depth + 1);
+			e = e != NULL ? e : other;
+		}
 	}
 	return e != NULL ? e : leaf_find(w, node->rest);
 }
@@ -129,38 +153,6 @@ find_entry(struct walk *w)
 }
 
 /* ---- what could be read in two ways ---- */
-
-static bool
-segment_is_disguised(const struct route_node *node, struct slice segment)
-{
-	const struct route_child *child = route_node_child(node, segment);
-
-	if (child != NULL)
-		return !slice_equal(child->literal, segment);
-	if (memchr(segment.p, '%', segment.n) == NULL)
-		return false;
-	for (size_t i = 0; i < node->nchildren; i++)
-		if (uri_is_disguised(segment, node->children[i].literal))
-			return true;
-	return false;
-}
-
-static bool
-path_is_disguised(const struct walk *w, uint32_t at, unsigned depth)
-{
-	const struct route_node *node = &w->table->nodes[at];
-	const struct route_child *child;
-	struct slice segment;
-
-	if (depth == w->path.nsegments)
-		return false;
-	segment = w->path.segments[depth];
-	if (segment_is_disguised(node, segment))
-		return true;
-	child = route_node_child(node, segment);
-	return (child != NULL && path_is_disguised(w, child->node, depth + 1)) ||
-	       (node->parameter != ROUTE_NONE && path_is_disguised(w, node->parameter, depth + 1));
-}
 
 /* An override that no route names, however it is written.  One that a route names is a
  * discriminator like any other. */
@@ -425,7 +417,7 @@ leads_to_another_route(const struct walk *w)
 static enum http_refusal
 check_path(const struct walk *w, const struct route_entry *e)
 {
-	if ((w->path.encoded_delimiter & ~e->parameters) != 0 || path_is_disguised(w, 0, 0) ||
+	if ((w->path.encoded_delimiter & ~e->parameters) != 0 || w->disguised ||
 	    leads_to_another_route(w))
 		return REFUSAL_AMBIGUOUS_PATH;
 	return REFUSAL_NONE;
@@ -544,10 +536,15 @@ match_path(struct walk *w, struct route_match *out)
 void
 route_match(const struct route_table *t, const struct http_head *head, struct route_match *out)
 {
-	struct walk w = { .table = t, .head = head };
+	struct walk w;
 
-	*out = (struct route_match){ .key = SLICE_EMPTY };
+	w.table = t;
+	w.head = head;
+	w.escaped = memchr(head->path.p, '%', head->path.n) != NULL;
+	w.disguised = false;
 	out->route = &t->entries[t->nentries - 1].pub;
+	out->matched = false;
+	out->key = SLICE_EMPTY;
 	memcpy(out->shape, "{}", sizeof("{}"));
 	/* OPTIONS * has no path; the parser lets no other such target through. */
 	if (slice_equal(head->path, SLICE("*"))) {

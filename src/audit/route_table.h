@@ -1,8 +1,8 @@
 /*
  * route_table: the compiled form of a route table; private to the route_*.c files.
  *
- * A trie over path segments.  A node's literal children are sorted without regard to case, so that
- * one binary search finds both the child and a segment that differs from it in case alone; two
+ * A trie over path segments.  A node's literal children are in a hash table without regard to case,
+ * so that one look finds both the child and a segment that differs from it in case alone; two
  * siblings that differ in case alone are refused by route_compile.
  */
 #ifndef KEYTRAIL_ROUTE_TABLE_H
@@ -31,13 +31,15 @@ struct route_entry {
 };
 
 struct route_child {
-	struct slice literal; /* borrowed from the path of an entry */
+	struct slice literal; /* borrowed from the path of an entry; p NULL: an empty place */
+	uint32_t hash;
 	uint32_t node;
 };
 
 struct route_node {
-	struct route_child *children;
-	size_t nchildren;
+	struct route_child *children; /* open addressing, at most half full */
+	uint32_t capacity;	      /* of `children`: 0 or a power of two */
+	uint32_t nchildren;
 	uint32_t parameter; /* node below a {parameter}, or ROUTE_NONE */
 	uint32_t exact;	    /* first entry whose path ends here, or ROUTE_NONE */
 	uint32_t rest;	    /* first entry whose path ends here in "**", or ROUTE_NONE */
@@ -69,11 +71,11 @@ route_slice_order(struct slice a, struct slice b)
 	return memcmp(a.p, b.p, a.n);
 }
 
-/* Order of a node's children: the same without regard to ASCII case. */
-int route_child_order(struct slice a, struct slice b);
-
 /* The child with this literal but for case, or NULL. */
 const struct route_child *route_node_child(const struct route_node *node, struct slice segment);
+
+/* Room for it and the child with this literal, which the node does not have: 0, or -1 without memory. */
+int route_node_add(struct route_node *node, struct slice literal, uint32_t child);
 
 /* The next segment of a path template after *rest, which is advanced; false at the end. */
 bool route_next_segment(struct slice *rest, struct slice *segment);

@@ -13,6 +13,8 @@ slice_equal_nocase(struct slice a, struct slice b)
 {
 	if (a.n != b.n)
 		return false;
+	if (memcmp(a.p, b.p, a.n) == 0) /* as most that are asked about */
+		return true;
 	for (size_t i = 0; i < a.n; i++)
 		if (lower((unsigned char)a.p[i]) != lower((unsigned char)b.p[i]))
 			return false;

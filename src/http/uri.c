@@ -40,19 +40,26 @@ begin_piece(struct segment *s)
 	s->dots = true;
 }
 
+/* What is no escape, up to the next one. */
 static enum http_refusal
-plain_byte(struct segment *s)
+plain_bytes(struct segment *s)
 {
-	char c = *s->p++;
+	const char *p = s->p;
 
-	if (c == '\\' || c == ';')
-		return REFUSAL_AMBIGUOUS_PATH;
-	if (!chars_is(c, CHARS_PCHAR))
-		return REFUSAL_BAD_TARGET;
 	if (s->nutf8 > 0)
 		return REFUSAL_AMBIGUOUS_PATH;
-	s->dots = s->dots && c == '.';
-	s->piece++;
+	for (; p < s->end && *p != '%'; p++) {
+		if (chars_is(*p, CHARS_UNRESERVED))
+			continue;
+		if (*p == '\\' || *p == ';')
+			return REFUSAL_AMBIGUOUS_PATH;
+		if (!chars_is(*p, CHARS_PCHAR))
+			return REFUSAL_BAD_TARGET;
+	}
+	for (const char *c = s->p; s->dots && c < p; c++)
+		s->dots = *c == '.';
+	s->piece += (unsigned)(p - s->p);
+	s->p = p;
 	return REFUSAL_NONE;
 }
 
@@ -111,7 +118,7 @@ check_segment(struct slice raw, bool *delimiter)
 		return REFUSAL_AMBIGUOUS_PATH;
 	begin_piece(&s);
 	while (s.p < s.end) {
-		refusal = *s.p == '%' ? escaped_byte(&s) : plain_byte(&s);
+		refusal = *s.p == '%' ? escaped_byte(&s) : plain_bytes(&s);
 		if (refusal != REFUSAL_NONE)
 			return refusal;
 	}
