@@ -13,7 +13,8 @@
  * The answer: {"events":[...],"next":"<number>","more":<boolean>}.  The events are lines of the trail
  * byte for byte, one row a call (join.h): an intent is a row only where no closing event is durable.
  * A page ends at its limit, at QUERY_BYTES_MAX, when its time is over, or where the trail or `until`
- * does; only then is `more` false, and `next` is where later events will begin.  Where the clock was
+ * does; only then is `more` false, and `next` is where later events will begin.  "damaged":<n> is a
+ * member where pieces of the trail were stepped over that are no lines, or that the disk did not give.  Where the clock was
  * put back (keytrail.clock), times are not in order: `since` and `until` may then pass lines over,
  * numbers never do.
  */
@@ -71,7 +72,7 @@ bool query_matches(const struct query *q, struct slice line, uint64_t seq);
 bool query_ends(const struct query *q, struct slice line, uint64_t seq);
 
 struct query_run {
-	const char *dir;
+	int dirfd; /* of the trail */
 	const struct query *query;
 	int64_t deadline_ns;	      /* monotonic */
 	int64_t (*now_ns)(void *arg); /* the monotonic clock */

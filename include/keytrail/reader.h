@@ -27,8 +27,8 @@ struct reader_job {
 	atomic_bool cancelled;
 };
 
-/* dir is copied. */
-int reader_start(const char *dir, struct reader **out, struct err *err);
+/* Of the trail in this directory, which stays open. */
+int reader_start(int dirfd, struct reader **out, struct err *err);
 
 /* False: the queue is full. */
 bool reader_submit(struct reader *r, struct reader_job *job);

@@ -225,6 +225,8 @@ struct trail_member;
 /* Open for reading; from_seq 0: the first line there is. */
 int trail_reader_open(
     const char *dir, uint64_t from_seq, struct trail_reader **out, struct err *err);
+/* The directory that is open, wherever it may be now. */
+int trail_reader_open_at(int dirfd, uint64_t from_seq, struct trail_reader **out, struct err *err);
 void trail_reader_close(struct trail_reader *r);
 
 /*
@@ -249,7 +251,7 @@ uint64_t trail_reader_durable(const struct trail_reader *r);
 /* The number of the first durable line whose trail.at is not before `at` (of that format), or the one
  * after the mark: by halving, so that a line written before the clock was put back may be passed
  * over.  -1 on an error. */
-int trail_find_time(const char *dir, const char *at, uint64_t *seq, struct err *err);
+int trail_find_time(int dirfd, const char *at, uint64_t *seq, struct err *err);
 
 /* Check and take apart a line's trail member: the number and time; -1 when the line is malformed
  * or its sum is wrong. */

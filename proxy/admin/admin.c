@@ -583,7 +583,7 @@ admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 		return err_set(err, "admin: memory is short");
 	a->opts = *opts;
 	if ((config->metrics_enabled && open_metrics(a, config, err) == -1) ||
-	    (config->admin.enabled && (events_new(a->opts.base, config->audit.trail, a->opts.log,
+	    (config->admin.enabled && (events_new(a->opts.base, a->opts.trail_dirfd, a->opts.log,
 					   &a->events, err) == -1 ||
 					  open_admin(a, &config->admin, err) == -1 ||
 					  open_socket(a, &config->admin, err) == -1))) {

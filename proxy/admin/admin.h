@@ -59,6 +59,7 @@ struct admin_opts {
 	struct event_base *base;
 	struct metrics *metrics;
 	struct log *log;
+	int trail_dirfd;
 	const struct config *(*config)(void *arg); /* the one in force: the token */
 	void (*refresh)(void *arg);		   /* set gauges, before a scrape */
 	/* Fill at most max checks; how many there are. */

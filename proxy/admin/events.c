@@ -246,8 +246,8 @@ events_answer(struct events *e, struct evhttp_request *req, char *shape, size_t 
 }
 
 int
-events_new(struct event_base *base, const char *trail_dir, struct log *log, struct events **out,
-    struct err *err)
+events_new(
+    struct event_base *base, int trail_dirfd, struct log *log, struct events **out, struct err *err)
 {
 	struct events *e = calloc(1, sizeof(*e));
 
@@ -256,7 +256,7 @@ events_new(struct event_base *base, const char *trail_dir, struct log *log, stru
 	e->log = log;
 	LIST_INIT(&e->calls);
 	if ((e->mailbox = mailbox_new(base, err)) == NULL ||
-	    reader_start(trail_dir, &e->reader, err) == -1) {
+	    reader_start(trail_dirfd, &e->reader, err) == -1) {
 		events_free(e);
 		return -1;
 	}

@@ -21,7 +21,7 @@ struct evhttp_request;
 struct events;
 
 /* Starts the reader. */
-int events_new(struct event_base *base, const char *trail_dir, struct log *log, struct events **out,
+int events_new(struct event_base *base, int trail_dirfd, struct log *log, struct events **out,
     struct err *err);
 /* Ends all queries.  Before the connections they came on are freed.  NULL is allowed. */
 void events_free(struct events *e);

@@ -267,8 +267,11 @@ open_tail(struct tail *t, struct err *err)
 		return -1;
 	durable = trail_reader_durable(t->reader);
 	trail_reader_close(t->reader);
-	return trail_reader_open(
-	    t->dir, durable > t->last ? durable - t->last + 1 : 1, &t->reader, err);
+	if (trail_reader_open(
+		t->dir, durable > t->last ? durable - t->last + 1 : 1, &t->reader, err) == -1)
+		return -1;
+	trail_reader_step_over(t->reader, true);
+	return 0;
 }
 
 int

@@ -314,6 +314,7 @@ open_listeners(struct server *s, struct err *err)
 	aopts.base = s->base;
 	aopts.metrics = s->metrics;
 	aopts.log = s->log;
+	aopts.trail_dirfd = trail_dirfd(s->trail);
 	aopts.arg = s;
 	if ((s->listener = listener_new(&lopts, err)) == NULL)
 		return -1;

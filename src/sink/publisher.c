@@ -63,7 +63,7 @@ begin_new(struct place *s, const struct config_sink *cfg, struct err *err)
 	uint64_t durable = atomic_load(&s->p->durable);
 
 	if (!cfg->earliest && durable > 0 &&
-	    publisher_look(s->p->dir, durable, true, &id, err) == -1)
+	    publisher_look(s->p->dirfd, durable, true, &id, err) == -1)
 		return -1;
 	id.seq = cfg->earliest ? 0 : durable;
 	if (cursor_write(&s->cursor, &id) == -1 || cursor_sync(&s->cursor) == -1)
@@ -315,7 +315,7 @@ read_durable(struct publisher *p, struct err *err)
 {
 	struct trail_reader *r;
 
-	if (trail_reader_open(p->dir, 0, &r, err) == -1)
+	if (trail_reader_open_at(p->dirfd, 0, &r, err) == -1)
 		return -1;
 	atomic_store(&p->durable, trail_reader_durable(r));
 	trail_reader_close(r);

@@ -111,8 +111,7 @@ void *publisher_run(void *place);
 /* ---- reading the trail (publisher_read.c) ---- */
 
 /* The first line at or after `seq`: 1, 0 when there is none, -1.  `step_over` as for the reader. */
-int publisher_look(
-    const char *dir, uint64_t seq, bool step_over, struct line_id *out, struct err *err);
+int publisher_look(int dirfd, uint64_t seq, bool step_over, struct line_id *out, struct err *err);
 
 /* Open the reader at pos, and compare the cursor's line the first time. */
 int publisher_open_reader(struct place *s, struct err *err);

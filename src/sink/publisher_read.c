@@ -26,14 +26,14 @@ copy_id(char out[TRAIL_ID_SIZE], struct slice id)
 
 /* The first line at or after `seq`: 1, 0 when there is none, -1. */
 int
-publisher_look(const char *dir, uint64_t seq, bool step_over, struct line_id *out, struct err *err)
+publisher_look(int dirfd, uint64_t seq, bool step_over, struct line_id *out, struct err *err)
 {
 	const struct trail_member *member;
 	struct trail_reader *r;
 	struct slice line;
 	int rc;
 
-	if (trail_reader_open(dir, seq, &r, err) == -1)
+	if (trail_reader_open_at(dirfd, seq, &r, err) == -1)
 		return -1;
 	trail_reader_step_over(r, step_over);
 	rc = trail_reader_next(r, &line, &out->seq, err);
@@ -57,7 +57,7 @@ gives_up(const struct place *s)
 static int
 look(struct place *s, uint64_t seq, struct line_id *out, struct err *err)
 {
-	int rc = publisher_look(s->p->dir, seq, gives_up(s), out, err);
+	int rc = publisher_look(s->p->dirfd, seq, gives_up(s), out, err);
 
 	s->unread = rc == -1 ? s->unread + 1 : 0;
 	return rc;
@@ -140,7 +140,8 @@ publisher_open_reader(struct place *s, struct err *err)
 		return -1;
 	s->verify = false;
 	s->corrupt = 0;
-	return trail_reader_open(s->p->dir, s->pos.seq == 0 ? 0 : s->pos.seq + 1, &s->reader, err);
+	return trail_reader_open_at(
+	    s->p->dirfd, s->pos.seq == 0 ? 0 : s->pos.seq + 1, &s->reader, err);
 }
 
 void

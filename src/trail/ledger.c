@@ -86,7 +86,7 @@ ledger_take_lines(struct ledger *l, enum tiles_policy policy, uint64_t end, stru
 	int rc = 1;
 
 	if (l->reader == NULL &&
-	    trail_reader_open(l->dir, l->base + l->tree.size + 1, &l->reader, err) == -1)
+	    trail_reader_open_at(l->files.dirfd, l->base + l->tree.size + 1, &l->reader, err) == -1)
 		return -1;
 	while ((end == 0 || size_ahead(l) < end) &&
 	       (rc = trail_reader_next(l->reader, &line, &seq, err)) == 1) {

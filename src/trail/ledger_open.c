@@ -244,7 +244,7 @@ count_expired(struct ledger *l, uint64_t *n, struct err *err)
 	int rc;
 
 	*n = 0;
-	if (trail_reader_open(l->dir, l->base + 1, &r, err) == -1)
+	if (trail_reader_open_at(l->files.dirfd, l->base + 1, &r, err) == -1)
 		return -1;
 	if ((rc = trail_reader_next(r, &line, &seq, err)) == 1 && seq <= l->base + l->last.size)
 		*n = (seq - 1 - l->base + MERKLE_TILE_WIDTH - 1) / MERKLE_TILE_WIDTH *
@@ -373,7 +373,7 @@ compare_last_lines(struct comparison *c, struct err *err)
 	struct slice line;
 	int rc;
 
-	if (trail_reader_open(c->l->dir, from, &r, err) == -1)
+	if (trail_reader_open_at(c->l->files.dirfd, from, &r, err) == -1)
 		return -1;
 	while ((rc = trail_reader_next(r, &line, &seq, err)) == 1 && seq <= c->end) {
 		if ((expect != 0 && compare_void(c, expect, seq - 1, err) == -1) ||
@@ -421,7 +421,7 @@ look_for_checkpoints(struct ledger *l, bool clean, bool *had, struct err *err)
 	int rc;
 
 	*had = false;
-	if (trail_reader_open(l->dir, l->base + 1, &r, err) == -1)
+	if (trail_reader_open_at(l->files.dirfd, l->base + 1, &r, err) == -1)
 		return -1;
 	while (!*had && (rc = trail_reader_next(r, &line, &seq, err)) == 1)
 		*had = ledger_is_own(line) ||

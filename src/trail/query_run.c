@@ -55,7 +55,11 @@ put_rows(struct page *p, struct err *err)
 static int
 put_end(struct page *p, enum end end)
 {
-	if (buf_printf(&p->out, "],\"next\":\"%" PRIu64 "\",\"more\":%s%s}\n", p->next,
+	uint64_t damaged = p->reader != NULL ? trail_reader_corrupt(p->reader) : 0;
+
+	if (buf_append_slice(&p->out, SLICE("]")) == -1 ||
+	    (damaged > 0 && buf_printf(&p->out, ",\"damaged\":%" PRIu64, damaged) == -1) ||
+	    buf_printf(&p->out, ",\"next\":\"%" PRIu64 "\",\"more\":%s%s}\n", p->next,
 		end == AT_MARK || end == AT_UNTIL ? "false" : "true",
 		end == FAILED ? ",\"error\":\"the trail could not be read\"" : "") == -1)
 		return -1;
@@ -179,12 +183,15 @@ open_page(struct page *p, struct err *err)
 	if (q->since.seq > p->start)
 		p->start = q->since.seq;
 	if (p->start == 0 && q->since.at[0] != '\0' &&
-	    trail_find_time(p->run->dir, q->since.at, &p->start, err) == -1)
+	    trail_find_time(p->run->dirfd, q->since.at, &p->start, err) == -1)
 		return -1;
 	p->next = p->start > 0 ? p->start : 1;
 	if ((p->join = join_new(err)) == NULL)
 		return -1;
-	return trail_reader_open(p->run->dir, p->start, &p->reader, err);
+	if (trail_reader_open_at(p->run->dirfd, p->start, &p->reader, err) == -1)
+		return -1;
+	trail_reader_step_over(p->reader, true);
+	return 0;
 }
 
 int

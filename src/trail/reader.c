@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 struct reader {
-	char *dir;
+	int dirfd;
 	pthread_t thread;
 	pthread_mutex_t lock; /* of what follows; never held while anything is read */
 	pthread_cond_t changed;
@@ -44,7 +44,7 @@ write_piece(void *arg, struct slice piece)
 static int
 run_job(const struct reader *r, struct reader_job *job, struct err *err)
 {
-	struct query_run run = { .dir = r->dir,
+	struct query_run run = { .dirfd = r->dirfd,
 		.query = &job->query,
 		.deadline_ns = clock_mono_ns() + READER_QUERY_MS * CLOCK_NS_PER_MS,
 		.now_ns = now_ns,
@@ -100,21 +100,19 @@ reader_free(struct reader *r)
 {
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
-	free(r->dir);
 	free(r);
 }
 
 int
-reader_start(const char *dir, struct reader **out, struct err *err)
+reader_start(int dirfd, struct reader **out, struct err *err)
 {
 	struct reader *r = calloc(1, sizeof(*r));
 	sigset_t all, before;
 	int rc;
 
-	if (r == NULL || (r->dir = strdup(dir)) == NULL) {
-		free(r);
+	if (r == NULL)
 		return err_set(err, "reader: memory is short");
-	}
+	r->dirfd = dirfd;
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->changed, NULL);
 	sigfillset(&all);

@@ -66,7 +66,7 @@ begins_earlier(struct search *s, size_t i, bool *earlier, struct err *err)
 	*earlier = true;
 	if ((rc = open_at(s, i, &fd, &limit, err)) != 1)
 		return rc;
-	trail_cursor_set(&s->c, fd, 0, limit);
+	trail_cursor_set(&s->c, fd, s->list.first[i], 0, limit);
 	if ((rc = next_from(s, SLICE_EMPTY, &m, err)) == 1)
 		*earlier = is_earlier(&m, &s->at);
 	close(fd);
@@ -83,7 +83,7 @@ find_within(struct search *s, size_t i, uint64_t *seq, struct err *err)
 
 	if ((rc = open_at(s, i, &fd, &limit, err)) != 1)
 		return rc;
-	if (trail_cursor_seek(&s->c, fd, limit, is_earlier, &s->at, err) == -1)
+	if (trail_cursor_seek(&s->c, fd, s->list.first[i], limit, is_earlier, &s->at, err) == -1)
 		rc = -1;
 	else if ((rc = next_from(s, s->at, &m, err)) == 1)
 		*seq = m.seq;
@@ -132,27 +132,22 @@ read_mark(struct search *s, struct err *err)
 }
 
 int
-trail_find_time(const char *dir, const char *at, uint64_t *seq, struct err *err)
+trail_find_time(int dirfd, const char *at, uint64_t *seq, struct err *err)
 {
-	struct search s = { .at = slice_of(at) };
-	int rc;
+	struct search s = { .dirfd = dirfd, .at = slice_of(at) };
+	int rc = read_mark(&s, err);
 
-	if ((s.dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1)
-		return err_set_errno(err, "%s: open", dir);
-	rc = read_mark(&s, err);
 	if (rc == 0)
 		rc = trail_read_log(s.dirfd, &s.log, err);
 	if (rc == 0)
 		rc = trail_list_segments(s.dirfd, &s.list, err);
 	if (rc == 0)
 		rc = trail_cursor_init(&s.c, err);
+	s.c.step_over = true;
 	s.c.log = &s.log;
 	if (rc == 0)
 		rc = search(&s, seq, err);
-	if (rc == -1)
-		err_prefix(err, "%s", dir);
 	trail_cursor_fini(&s.c);
 	trail_list_free(&s.list);
-	close(s.dirfd);
 	return rc;
 }

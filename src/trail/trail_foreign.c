@@ -21,7 +21,7 @@ is_foreign(const struct trail *t, struct trail_cursor *c, uint64_t first)
 	if (fd == -1)
 		return false;
 	if (fstat(fd, &st) == 0) {
-		trail_cursor_set(c, fd, 0, (uint64_t)st.st_size);
+		trail_cursor_set(c, fd, first, 0, (uint64_t)st.st_size);
 		while (!own && trail_cursor_next(c, &p, &err) == 1) {
 			own = trail_cursor_parse(c, &p, &m);
 			other |= !own && p.whole && trail_parse_line(p.bytes, &m) == 0;

@@ -88,7 +88,8 @@ size_t trail_list_find(const struct trail_list *l, uint64_t seq);
 /* Walks through a file newline by newline, never past `limit`, which may grow. */
 struct trail_cursor {
 	int fd;
-	uint64_t at; /* offset of the next piece */
+	uint64_t segment; /* for errors */
+	uint64_t at;	  /* offset of the next piece */
 	uint64_t limit;
 	char *mem;
 	size_t start, end; /* read ahead, in mem */
@@ -107,7 +108,8 @@ struct trail_piece {
 #define TRAIL_BLOCK 4096 /* what a disk loses at once */
 int trail_cursor_init(struct trail_cursor *c, struct err *err);
 void trail_cursor_fini(struct trail_cursor *c);
-void trail_cursor_set(struct trail_cursor *c, int fd, uint64_t at, uint64_t limit);
+void trail_cursor_set(
+    struct trail_cursor *c, int fd, uint64_t segment, uint64_t at, uint64_t limit);
 /* 1, 0 at the limit, -1. */
 int trail_cursor_next(struct trail_cursor *c, struct trail_piece *out, struct err *err);
 /* Is it a line of the log? */
@@ -115,7 +117,7 @@ bool trail_cursor_parse(
     const struct trail_cursor *c, const struct trail_piece *p, struct trail_member *m);
 /* Go near to, and not beyond, the first line that is not `before`; halves the file until what is
  * left is quickly read. */
-int trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t limit,
+int trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t segment, uint64_t limit,
     bool (*before)(const struct trail_member *m, const void *arg), const void *arg,
     struct err *err);
 

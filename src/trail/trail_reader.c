@@ -39,29 +39,39 @@ read_log(struct trail_reader *r)
 }
 
 int
-trail_reader_open(const char *dir, uint64_t from_seq, struct trail_reader **out, struct err *err)
+trail_reader_open_at(int dirfd, uint64_t from_seq, struct trail_reader **out, struct err *err)
 {
 	struct trail_reader *r;
 
 	if ((r = calloc(1, sizeof(*r))) == NULL)
-		return err_set_errno(err, "%s", dir);
+		return err_set_errno(err, "read the trail");
 	r->fd = -1;
 	r->want = from_seq;
-	if ((r->dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1) {
-		err_set_errno(err, "%s: open", dir);
+	if ((r->dirfd = fcntl(dirfd, F_DUPFD_CLOEXEC, 0)) == -1) {
+		err_set_errno(err, "open the trail's directory");
 		goto fail;
 	}
-	if (trail_state_map(r->dirfd, &r->state, err) == -1 ||
-	    trail_cursor_init(&r->c, err) == -1) {
-		err_prefix(err, "%s", dir);
+	if (trail_state_map(r->dirfd, &r->state, err) == -1 || trail_cursor_init(&r->c, err) == -1)
 		goto fail;
-	}
 	read_log(r);
 	*out = r;
 	return 0;
 fail:
 	trail_reader_close(r);
 	return -1;
+}
+
+int
+trail_reader_open(const char *dir, uint64_t from_seq, struct trail_reader **out, struct err *err)
+{
+	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
+
+	if (dirfd == -1)
+		return err_set_errno(err, "%s: open", dir);
+	if ((rc = trail_reader_open_at(dirfd, from_seq, out, err)) == -1)
+		err_prefix(err, "%s", dir);
+	close(dirfd);
+	return rc;
 }
 
 void
@@ -150,7 +160,7 @@ start_segment(struct trail_reader *r, uint64_t first, struct err *err)
 	r->bad = 0;
 	if (r->want < first)
 		r->want = first;
-	return trail_cursor_seek(&r->c, r->fd,
+	return trail_cursor_seek(&r->c, r->fd, first,
 	    first == r->mark.segment ? r->mark.offset : (uint64_t)st.st_size, is_below, &r->want,
 	    err);
 }

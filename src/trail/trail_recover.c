@@ -240,7 +240,7 @@ scan_segment(struct scan *s, uint64_t first, uint64_t end, struct err *err)
 	s->expect = first;
 	s->line_end = 0;
 	s->promised = first < s->before.segment ? (uint64_t)st.st_size : durable;
-	trail_cursor_set(&s->c, fd, 0, (uint64_t)st.st_size);
+	trail_cursor_set(&s->c, fd, first, 0, (uint64_t)st.st_size);
 	if (scan_lines(s, fd, first, end, &bad, err) == -1)
 		goto out;
 	if (end == TRAIL_SEQ_END) {

@@ -249,7 +249,7 @@ mark_segment(struct rings *r, struct trail_cursor *c, uint64_t first, uint64_t e
 	}
 	if (offset > (uint64_t)st.st_size)
 		offset = (uint64_t)st.st_size;
-	trail_cursor_set(c, fd, offset, (uint64_t)st.st_size);
+	trail_cursor_set(c, fd, first, offset, (uint64_t)st.st_size);
 	while ((rc = trail_cursor_next(c, &p, err)) == 1)
 		if (trail_cursor_parse(c, &p, &m) && m.seq < end &&
 		    see_event(r, slice_sub(p.bytes, 0, m.event_len), err) == -1) {

@@ -133,9 +133,10 @@ trail_cursor_fini(struct trail_cursor *c)
 }
 
 void
-trail_cursor_set(struct trail_cursor *c, int fd, uint64_t at, uint64_t limit)
+trail_cursor_set(struct trail_cursor *c, int fd, uint64_t segment, uint64_t at, uint64_t limit)
 {
 	c->fd = fd;
+	c->segment = segment;
 	c->at = at;
 	c->limit = limit;
 	c->start = c->end = 0;
@@ -172,7 +173,8 @@ fill(struct trail_cursor *c, struct err *err)
 	if (room > c->limit - c->at - have)
 		room = (size_t)(c->limit - c->at - have);
 	if ((n = read_at(c, c->mem + c->end, room, c->at + have)) == -1)
-		return err_set_errno(err, "read the trail");
+		return err_set_errno(err, "read %s at offset %" PRIu64,
+		    trail_segment_name(c->segment, "").s, c->at + have);
 	if (n == 0) /* shorter than it was: what is gone cannot be read */
 		c->limit = c->at + have;
 	c->end += (size_t)n;
@@ -225,7 +227,7 @@ trail_cursor_parse(
 }
 
 int
-trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t limit,
+trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t segment, uint64_t limit,
     bool (*before)(const struct trail_member *m, const void *arg), const void *arg, struct err *err)
 {
 	uint64_t low = 0, high = limit;
@@ -236,7 +238,7 @@ trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t limit,
 	while (high - low > SEEK_NEAR) {
 		uint64_t middle = low + (high - low) / 2;
 
-		trail_cursor_set(c, fd, middle, limit);
+		trail_cursor_set(c, fd, segment, middle, limit);
 		if ((rc = trail_cursor_next(c, &p, err)) == 1) /* part of a line */
 			rc = trail_cursor_next(c, &p, err);
 		if (rc == -1)
@@ -248,6 +250,6 @@ trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t limit,
 		else
 			high = middle;
 	}
-	trail_cursor_set(c, fd, low, limit);
+	trail_cursor_set(c, fd, segment, low, limit);
 	return 0;
 }

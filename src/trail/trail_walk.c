@@ -93,8 +93,8 @@ open_next(struct trail_walk *w, struct err *err)
 			continue;
 		if (w->fd == -1 || fstat(w->fd, &st) == -1)
 			return err_set_errno(err, "read %s", name.s);
-		trail_cursor_set(
-		    &w->c, w->fd, 0, first == mark->segment ? mark->offset : (uint64_t)st.st_size);
+		trail_cursor_set(&w->c, w->fd, first, 0,
+		    first == mark->segment ? mark->offset : (uint64_t)st.st_size);
 		return 1;
 	}
 	return 0;

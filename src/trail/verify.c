@@ -458,28 +458,42 @@ judge_origin(struct check *c)
 	return true;
 }
 
-static int
-run(struct check *c, struct trail_walk *w, struct err *err)
+/* What was found before stays found. */
+static void
+give_up(struct check *c, const struct err *why)
 {
+	struct verify_report *r = c->report;
+
+	verify_find(c, VERIFY_CANNOT_TELL, "%s: %s", c->opts->dir, why->msg);
+	r->unaltered = r->unaltered == VERIFY_NO ? VERIFY_NO : VERIFY_UNKNOWN;
+	r->complete = r->complete == VERIFY_NO ? VERIFY_NO : VERIFY_UNKNOWN;
+	r->last = c->last_line < c->end ? c->last_line : c->end;
+}
+
+static void
+run(struct check *c, struct trail_walk *w)
+{
+	struct err why;
+
 	c->expect = c->log->base + 1;
 	c->end = c->log->base + c->cp.size;
 	verify_meet_anchors(c); /* those of an empty log */
-	if (walk(c, w, err) == -1)
-		return -1;
+	if (walk(c, w, &why) == -1) {
+		give_up(c, &why);
+		return;
+	}
 	judge_all_missing(c);
 	judge_root(c);
 	judge_age(c, w);
 	verify_judge_signer(c);
 	verify_judge_anchors(c);
 	c->report->last = c->last_line < c->end ? c->last_line : c->end;
-	return 0;
 }
 
 static int
 verify(struct check *c, struct err *err)
 {
 	struct trail_walk *w = NULL;
-	int rc = -1;
 
 	/* The checkpoint first: what it covers is durable by then. */
 	bool good = read_checkpoint(c);
@@ -496,11 +510,9 @@ verify(struct check *c, struct err *err)
 	c->report->unaltered = c->report->unaltered == VERIFY_NO ? VERIFY_NO : VERIFY_YES;
 	c->report->complete = c->report->complete == VERIFY_NO ? VERIFY_NO : VERIFY_YES;
 	if (judge_origin(c))
-		rc = run(c, w, err);
-	else
-		rc = 0;
+		run(c, w);
 	trail_walk_close(w);
-	return rc;
+	return 0;
 }
 
 int

@@ -186,7 +186,68 @@ def test_verify_says_that_it_cannot_read(keytrail, raw_backend, disk, signer):
     disk.set("read *.jsonl EIO")
     out = subprocess.run([KEYTRAIL, "verify", sidecar.trail_dir, "--key", signer[1]], text=True,
                          env={**os.environ, **disk.environment}, capture_output=True)
-    assert out.returncode == 1 and "Input/output error" in out.stderr
+    why = f"read {segments(sidecar.trail_dir)[0].name} at offset 0: Input/output error"
+    assert out.returncode == 1 and f"cannot tell: {sidecar.trail_dir}: {why}" in out.stdout
+    assert "unaltered: unknown" in out.stdout and "complete:  unknown" in out.stdout
+
+
+@pytest.fixture
+def long(keytrail, raw_backend, disk, signer):
+    """A trail of three segments on a disk that can fail."""
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "audit": {"segment_size": 65536, "sign": {"file": str(signer[0])},
+                  "checkpoint_interval": "1s"}}), environment=disk.environment)
+    while len(segments(sidecar.trail_dir)) < 3:
+        assert call(sidecar, *DURABLE)[1].status == 200
+    return sidecar
+
+
+def beginning(path):
+    return int(path.name.split(".")[0])
+
+
+def test_verify_tells_what_it_found_before_it_could_not_read(long, disk, signer):
+    long.stop()
+    first, second, _ = segments(long.trail_dir)
+    lines = first.read_bytes().splitlines(keepends=True)
+    first.write_bytes(b"".join(lines[:5] + [lines[4]] + lines[5:]))
+    disk.set(f"read *{second.name} EIO")
+    out = subprocess.run([KEYTRAIL, "verify", long.trail_dir, "--key", signer[1]], text=True,
+                         env={**os.environ, **disk.environment}, capture_output=True)
+    assert out.returncode == 3 and "a line with number 5 stands where 6 belongs" in out.stdout
+    assert f"read {second.name} at offset 0: Input/output error" in out.stdout
+    assert "complete:  unknown" in out.stdout
+    long.process = None  # an altered trail
+
+
+def test_tail_and_queries_step_over_what_they_cannot_read(long, disk):
+    _, second, third = segments(long.trail_dir)
+    disk.set(f"read *{second.name} EIO")
+    numbers = [*range(1, beginning(second)), *range(beginning(third), beginning(third) + 3)]
+    while long.metric("keytrail_events_durable_total") < numbers[-1]:
+        call(long, *DURABLE)
+    page = json.loads(long.fetch("admin", "/events?limit=1000"))
+    got = [e["trail"]["seq"] for e in page["events"]]
+    assert got[:len(numbers)] == numbers and page["damaged"] > 0
+    out = subprocess.run([KEYTRAIL, "tail", long.trail_dir, "--json", "-n", "10000"], text=True,
+                         env={**os.environ, **disk.environment}, capture_output=True)
+    got = [json.loads(line)["trail"]["seq"] for line in out.stdout.splitlines()]
+    assert out.returncode == 0 and got[:len(numbers)] == numbers
+    assert "corrupt lines were left out" in out.stderr
+    disk.clear()
+    assert "damaged" not in json.loads(long.fetch("admin", "/events?limit=1000"))
+
+
+def test_what_cannot_be_read_is_signed_when_it_can(long, disk, signer):
+    disk.set("read *.jsonl EIO")
+    call(long, *DURABLE)
+    wait_for(lambda: any(e["event"] == "not_signed" and "Input/output error" in e["message"]
+                         for e in long.log_lines()), "the ledger, which cannot read")
+    disk.clear()
+    long.stop()
+    out = subprocess.run([KEYTRAIL, "verify", long.trail_dir, "--key", signer[1]], text=True,
+                         capture_output=True)
+    assert out.returncode == 0, out.stdout
 
 
 @pytest.mark.parametrize("rule, why", [
@@ -476,6 +537,8 @@ def test_a_trail_that_is_moved_goes_on_where_it_is(keytrail, raw_backend, tmp_pa
     sent += [call(sidecar, *INTENT)[0] for _ in range(3)]
     wait_for(lambda: sink.exists() and sent[-1] in sink.read_text(), "the sink")
     assert unready(sidecar) is None and not there.exists()
+    page = json.loads(sidecar.fetch("admin", "/events?action=kms.secrets.delete"))
+    assert [e["correlationId"] for e in page["events"]] == sent
     sidecar.stop()
     elsewhere.rename(there)
     assert [e["correlationId"] for e in sidecar.calls()] == sent

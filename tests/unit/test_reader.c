@@ -2,6 +2,7 @@
 #include "keytrail/trail.h"
 #include "tempdir.h"
 
+#include <fcntl.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +19,7 @@ struct held {
 
 struct fixture {
 	char dir[TEMPDIR_SIZE];
+	int dirfd;
 	struct reader *reader;
 	struct held jobs[READER_QUEUE + 1];
 };
@@ -66,7 +68,8 @@ setup(void **state)
 		sem_init(&h->go_on, 0, 0);
 		sem_init(&h->ended, 0, 0);
 	}
-	assert_int_equal(reader_start(f->dir, &f->reader, &err), 0);
+	assert_true((f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY)) != -1);
+	assert_int_equal(reader_start(f->dirfd, &f->reader, &err), 0);
 	*state = f;
 	return 0;
 }
@@ -77,6 +80,7 @@ teardown(void **state)
 	struct fixture *f = *state;
 
 	reader_stop(f->reader);
+	close(f->dirfd);
 	tempdir_remove(f->dir);
 	free(f);
 	return 0;

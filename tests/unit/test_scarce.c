@@ -533,8 +533,13 @@ run_reader(struct err *err)
 	uint64_t seq, n = 0;
 	int rc;
 
-	if (trail_find_time(dir, "2100-01-01T00:00:00.00+0000", &seq, err) == -1 ||
-	    trail_reader_open(dir, 0, &r, err) == -1)
+	int dirfd = open(dir, O_RDONLY | O_DIRECTORY);
+
+	rc = trail_find_time(dirfd, "2100-01-01T00:00:00.00+0000", &seq, err);
+	if (rc == 0)
+		rc = trail_reader_open_at(dirfd, 0, &r, err);
+	close(dirfd);
+	if (rc == -1)
 		return -1;
 	while ((rc = trail_reader_next(r, &line, &seq, err)) == 1)
 		n++;
@@ -588,7 +593,7 @@ run_query(struct err *err)
 {
 	struct query query;
 	size_t n = 0;
-	struct query_run run = { .dir = dir,
+	struct query_run run = { .dirfd = open(dir, O_RDONLY | O_DIRECTORY),
 		.query = &query,
 		.deadline_ns = 1,
 		.now_ns = no_time,
@@ -601,6 +606,7 @@ run_query(struct err *err)
 	must(query_set(&query, "action", "kms.secrets.delete", err), err);
 	if ((rc = query_run(&run, err)) == 0)
 		assert_true(n > 5000);
+	close(run.dirfd);
 	return rc;
 }
 
