@@ -224,6 +224,22 @@ is_space(char c)
 	return c == ' ' || c == '+' || c == '\0' || (c >= '\t' && c <= '\r');
 }
 
+/* But for case, and for what PHP makes a '_' in a name. */
+static bool
+is_same_name(struct slice name, struct slice literal)
+{
+	if (name.n != literal.n)
+		return false;
+	for (size_t i = 0; i < name.n; i++) {
+		char c = name.p[i], want = literal.p[i];
+
+		if (chars_lower(c) != chars_lower(want) &&
+		    (want != '_' || (c != '.' && !is_space(c))))
+			return false;
+	}
+	return true;
+}
+
 bool
 uri_is_disguised(struct slice name, struct slice literal)
 {
@@ -243,5 +259,5 @@ uri_is_disguised(struct slice name, struct slice literal)
 		plain = slice_sub(plain, 1, plain.n);
 	while (plain.n > 0 && is_space(plain.p[plain.n - 1]))
 		plain.n--;
-	return slice_equal_nocase(plain, literal);
+	return is_same_name(plain, literal);
 }

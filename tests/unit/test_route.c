@@ -359,6 +359,8 @@ static const struct {
 	    "kms.secrets.default" },
 	{ "encoded", "POST", "/api/v2/keys?%5fmethod=DELETE", NULL, REFUSAL_METHOD_OVERRIDE,
 	    "kms.secrets.default" },
+	{ "as PHP would take it", "POST", "/api/v2/keys?.method=DELETE", NULL,
+	    REFUSAL_METHOD_OVERRIDE, "kms.secrets.default" },
 	{ "as an array", "POST", "/api/v2/keys?_method%5b%5d=DELETE", NULL, REFUSAL_METHOD_OVERRIDE,
 	    "kms.secrets.default" },
 	{ "another URL", "GET", "/api/v2/keys", "X-Original-URL: /admin", REFUSAL_METHOD_OVERRIDE,

@@ -1,0 +1,239 @@
+/*
+ * Which action a request is: what is passed has the same one for every server that could stand
+ * behind, or none.
+ *
+ * The input is a request's head.  The servers read the shipped set anew and differ in how they take
+ * a path and a query apart; none is strict.
+ */
+#include "keytrail/config.h"
+#include "keytrail/parse.h"
+
+#include <ctype.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+
+#define SET	     "proxy/routes/key-protect.json"
+#define SEGMENTS_MAX 64
+#define TEXT_MAX     4096
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* What servers do, a bit each. */
+enum {
+	DECODES = 1,	   /* before it splits the path; else each segment on its own */
+	DECODES_TWICE = 2, /* then, and names and values too */
+	FOLDS = 4,	   /* capitals and small letters are one */
+	CUTS = 8, /* a segment's parameters after ';', a path after what decodes to '?' or '#' */
+	LAST_WINS = 16, /* of parameters of one name */
+	BACKSLASH = 32, /* is a slash; and ';' between parameters */
+	SERVERS = 64,
+};
+
+/* ---- text ---- */
+
+static void
+decode(char *s)
+{
+	char *out = s, hex[3] = { 0 };
+
+	for (; *s != '\0'; s++) {
+		if (*s != '%' || !isxdigit((unsigned char)s[1]) || !isxdigit((unsigned char)s[2])) {
+			*out++ = *s;
+			continue;
+		}
+		memcpy(hex, s + 1, 2);
+		*out = (char)strtol(hex, NULL, 16);
+		out += *out != '\0';
+		s += 2;
+	}
+	*out = '\0';
+}
+
+static void
+decode_as(char *s, unsigned server)
+{
+	decode(s);
+	if ((server & DECODES_TWICE) != 0)
+		decode(s);
+}
+
+static bool
+is_same(const char *a, const char *b, unsigned server)
+{
+	return (server & FOLDS) != 0 ? strcasecmp(a, b) == 0 : strcmp(a, b) == 0;
+}
+
+/* ---- how a server takes a target apart ---- */
+
+struct target {
+	char path[TEXT_MAX], query[TEXT_MAX];
+	char *segments[SEGMENTS_MAX];
+	unsigned n;
+	const char *action; /* the parameter, or NULL */
+};
+
+static void
+split_path(struct target *t, unsigned server)
+{
+	const char *slashes = (server & BACKSLASH) != 0 ? "/\\" : "/";
+	char *save = NULL;
+
+	if ((server & DECODES) != 0)
+		decode_as(t->path, server);
+	if ((server & CUTS) != 0)
+		t->path[strcspn(t->path, "?#")] = '\0';
+	t->n = 0;
+	for (char *s = strtok_r(t->path, slashes, &save); s != NULL && t->n < SEGMENTS_MAX;
+	     s = strtok_r(NULL, slashes, &save)) {
+		if ((server & CUTS) != 0)
+			s[strcspn(s, ";")] = '\0';
+		if ((server & DECODES) == 0)
+			decode_as(s, server);
+		if (strcmp(s, "..") == 0)
+			t->n -= t->n > 0;
+		else if (strcmp(s, ".") != 0)
+			t->segments[t->n++] = s;
+	}
+}
+
+static void
+find_action(struct target *t, unsigned server)
+{
+	char *save = NULL;
+
+	t->action = NULL;
+	for (char *s = strtok_r(t->query, (server & BACKSLASH) != 0 ? "&;" : "&", &save); s != NULL;
+	     s = strtok_r(NULL, (server & BACKSLASH) != 0 ? "&;" : "&", &save)) {
+		char *value = strchr(s, '=');
+
+		if (value != NULL)
+			*value++ = '\0';
+		decode_as(s, server);
+		s += strspn(s, " +");
+		s[strcspn(s, "[ +")] = '\0';
+		if (!is_same(s, "action", server) || (t->action != NULL && !(server & LAST_WINS)))
+			continue;
+		if (value != NULL)
+			decode_as(value, server);
+		t->action = value != NULL ? value : "";
+	}
+}
+
+/* ---- which route it takes ---- */
+
+/* How well a template stands for the segments: a digit each, '2' a literal, '1' a parameter. */
+static bool
+rate(const char *path, const struct target *t, unsigned server, char score[SEGMENTS_MAX + 2])
+{
+	char copy[512], *save = NULL;
+	unsigned i = 0;
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	for (char *s = strtok_r(copy, "/", &save); s != NULL; s = strtok_r(NULL, "/", &save), i++) {
+		if (i == t->n || strcmp(s, "**") == 0 ||
+		    (s[0] != '{' && !is_same(s, t->segments[i], server)))
+			return false;
+		score[i] = s[0] == '{' ? '1' : '2';
+	}
+	score[i] = '\0';
+	return i == t->n;
+}
+
+/* The action of the best route, or NULL. */
+static const char *
+choose(const json_t *routes, const char *method, const struct target *t, unsigned server)
+{
+	const char *best = NULL;
+	char best_score[SEGMENTS_MAX + 2] = "";
+	size_t i;
+	json_t *route;
+
+	json_array_foreach(routes, i, route)
+	{
+		const char *of_query =
+		    json_string_value(json_object_get(json_object_get(route, "query"), "action"));
+		char score[SEGMENTS_MAX + 2];
+
+		if (json_is_true(json_object_get(route, "fallback")) ||
+		    strcmp(json_string_value(json_object_get(route, "method")), method) != 0 ||
+		    !rate(json_string_value(json_object_get(route, "path")), t, server, score) ||
+		    (of_query != NULL &&
+			(t->action == NULL || !is_same(of_query, t->action, server))))
+			continue;
+		strcat(score, of_query != NULL ? "1" : "0");
+		if (best == NULL || strcmp(score, best_score) > 0) {
+			best = json_string_value(json_object_get(route, "action"));
+			memcpy(best_score, score, sizeof(best_score));
+		}
+	}
+	return best;
+}
+
+/* ---- both ---- */
+
+static const json_t *
+set_of_servers(void)
+{
+	static json_t *set;
+
+	if (set == NULL && (set = json_load_file(SET, 0, NULL)) == NULL)
+		abort();
+	return json_object_get(set, "routes");
+}
+
+static const struct route_table *
+set_of_keytrail(void)
+{
+	static const char text[] =
+	    "{\"listen\":{\"address\":\"127.0.0.1:1\",\"tls\":null},"
+	    "\"upstream\":{\"address\":\"127.0.0.1:2\",\"tls\":null},"
+	    "\"audit\":{\"trail\":\"trail\",\"sign\":null},\"include\":[\"key-protect.json\"]}";
+	static struct config *cfg;
+	struct err err;
+
+	if (cfg == NULL &&
+	    config_load_text("f.json", slice_of(text), "proxy/routes", &cfg, &err) == -1)
+		abort();
+	return cfg->routes;
+}
+
+static void
+check_server(const struct http_head *head, const struct route_match *m, unsigned server)
+{
+	static struct target t;
+	char method[16];
+	const char *action;
+
+	snprintf(method, sizeof(method), "%.*s", SLICE_ARG(head->method));
+	snprintf(t.path, sizeof(t.path), "%.*s", SLICE_ARG(head->path));
+	snprintf(t.query, sizeof(t.query), "%.*s", SLICE_ARG(head->query));
+	split_path(&t, server);
+	find_action(&t, server);
+	action = choose(set_of_servers(), method, &t, server);
+	if (action == NULL || (m->matched && strcmp(action, m->route->action) == 0))
+		return;
+	fprintf(stderr, "%.*s %.*s is %s, and %s to server %#x\n", SLICE_ARG(head->method),
+	    SLICE_ARG(head->target), m->matched ? m->route->action : "unmatched", action, server);
+	abort();
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const struct http_limits limits = { .head = TEXT_MAX, .target = 2048, .fields = 24 };
+	static struct http_head head;
+	struct http_scan scan = { 0 };
+	enum http_refusal refusal;
+	struct route_match m;
+	size_t used;
+
+	if (http_parse_request(&scan, (struct slice){ (const char *)data, size }, &limits, &head,
+		&used, &refusal) != HTTP_DONE)
+		return 0;
+	route_match(set_of_keytrail(), &head, &m);
+	for (unsigned server = 0; server < SERVERS && m.refusal == REFUSAL_NONE; server++)
+		check_server(&head, &m, server);
+	return 0;
+}
