@@ -39,7 +39,7 @@ struct conn {
 	struct slice subject;
 	struct worker_reap resume, reap;
 	bool resuming;
-	struct worker_turn turn; /* CONN_HANDSHAKE */
+	struct worker_turn turn; /* of the handshake; of the end */
 };
 
 static void read_head(struct conn *c);
@@ -325,9 +325,8 @@ remember_subject(struct conn *c)
 }
 
 static void
-handshake(void *arg)
+handshake(struct conn *c)
 {
-	struct conn *c = arg;
 	struct metrics_shard *m = c->worker->metrics;
 	enum stream_result r;
 	struct err err;
@@ -376,6 +375,28 @@ on_ready(void *arg)
 	case CONN_DEAD:
 		break;
 	}
+}
+
+static void
+on_turn(void *arg)
+{
+	struct conn *c = arg;
+
+	if (c->state == CONN_HANDSHAKE) {
+		handshake(c);
+		return;
+	}
+	stream_tell_end(&c->stream);
+	on_ready(c);
+}
+
+/* A thousand clients may go at once, and each leaves much to do. */
+static void
+on_ending(void *arg)
+{
+	struct conn *c = arg;
+
+	worker_turn_wait(c->worker, &c->turn);
 }
 
 static void
@@ -429,6 +450,7 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		.method = w->stream_method,
 		.ctx = server != NULL ? tls_server_context(server) : NULL,
 		.ready = on_ready,
+		.ending = on_ending,
 		.arg = c };
 	struct err err;
 	int one = 1;
@@ -453,7 +475,7 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		goto refused;
 	}
 	c->lease = worker_lease_take(w);
-	c->turn = (struct worker_turn){ .ready = handshake, .arg = c };
+	c->turn = (struct worker_turn){ .ready = on_turn, .arg = c };
 	wtimer_init(&c->timer, w, on_timeout, c);
 	wtimer_set(&c->timer, timeouts_of(c)->handshake);
 	TAILQ_INSERT_TAIL(&w->conns, c, link);

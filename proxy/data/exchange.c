@@ -228,7 +228,8 @@ on_record(struct exchange *ex)
 
 	upstream_cancel(ex->worker->upstream, &ex->request);
 	worker_wait_cancel(&ex->waiter);
-	if ((position = exchange_record(ex)) == 0) {
+	/* Who has gone waits for nothing. */
+	if ((position = exchange_record(ex)) == 0 || ex->client_gone) {
 		enter(ex, EX_RELAY);
 		return;
 	}

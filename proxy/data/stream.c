@@ -196,7 +196,7 @@ start_tls(struct stream *s, const struct stream_opts *o)
 int
 stream_open(struct stream *s, int fd, const struct stream_opts *o, struct err *err)
 {
-	*s = (struct stream){ .fd = fd, .ready = o->ready, .arg = o->arg };
+	*s = (struct stream){ .fd = fd, .ready = o->ready, .ending = o->ending, .arg = o->arg };
 	s->readable = s->writable = !o->connecting;
 	if (o->ctx != NULL && start_tls(s, o) == -1) {
 		err_set(err, "cannot set up TLS");
@@ -314,8 +314,26 @@ stream_handshake(struct stream *s, struct err *err)
 	return r;
 }
 
-enum stream_result
-stream_read(struct stream *s, void *p, size_t cap, size_t *n)
+/* A result as it is told. */
+static enum stream_result
+told(struct stream *s, enum stream_result r)
+{
+	if (r <= STREAM_AGAIN || s->ending == NULL)
+		return r;
+	if (s->end == STREAM_OK)
+		s->ending(s->arg);
+	s->end = r;
+	return STREAM_AGAIN;
+}
+
+void
+stream_tell_end(struct stream *s)
+{
+	s->ending = NULL;
+}
+
+static enum stream_result
+read_some(struct stream *s, void *p, size_t cap, size_t *n)
 {
 	enum stream_result r;
 	ssize_t got;
@@ -339,7 +357,13 @@ stream_read(struct stream *s, void *p, size_t cap, size_t *n)
 }
 
 enum stream_result
-stream_write(struct stream *s, const void *p, size_t len, size_t *n)
+stream_read(struct stream *s, void *p, size_t cap, size_t *n)
+{
+	return told(s, s->end != STREAM_OK ? s->end : read_some(s, p, cap, n));
+}
+
+static enum stream_result
+write_some(struct stream *s, const void *p, size_t len, size_t *n)
 {
 	enum stream_result r;
 	ssize_t put;
@@ -360,10 +384,17 @@ stream_write(struct stream *s, const void *p, size_t len, size_t *n)
 	return r == STREAM_AGAIN ? r : STREAM_ERROR;
 }
 
+enum stream_result
+stream_write(struct stream *s, const void *p, size_t len, size_t *n)
+{
+	/* A peer that has ended its side may still read. */
+	return told(s, s->end == STREAM_ERROR ? s->end : write_some(s, p, len, n));
+}
+
 bool
 stream_may_read(const struct stream *s)
 {
-	return s->readable || (s->ssl != NULL && SSL_has_pending(s->ssl));
+	return s->readable || s->end != STREAM_OK || (s->ssl != NULL && SSL_has_pending(s->ssl));
 }
 
 bool
@@ -381,13 +412,16 @@ stream_has_news(const struct stream *s)
 }
 
 bool
-stream_is_reset(const struct stream *s)
+stream_is_reset(struct stream *s)
 {
 	int error = 0;
 	socklen_t len = sizeof(error);
 
 	/* Not by peeking: behind a FIN that only ever shows the end. */
-	return getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1 || error != 0;
+	if (s->end != STREAM_ERROR && getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 &&
+	    error == 0)
+		return false;
+	return told(s, STREAM_ERROR) == STREAM_ERROR;
 }
 
 enum stream_result

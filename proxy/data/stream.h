@@ -32,25 +32,26 @@ struct stream_session {
 	const SSL_CTX *ctx;
 };
 
-struct stream {
-	int fd;	  /* -1: closed */
-	SSL *ssl; /* NULL: plain */
-	struct event event;
-	stream_ready_fn ready;
-	void *arg;
-	bool readable, writable; /* as far as known, the kernel would not say EAGAIN */
-	bool hung_up;		 /* the peer will send no more: read until EOF */
-	bool unsure;		 /* the last edge may have been a reset behind unread bytes */
-	int reason;		 /* OpenSSL's reason code of a failed handshake; 0: none */
-	bool broken;		 /* no close_notify may be sent */
-};
-
 enum stream_result {
 	STREAM_OK,
 	STREAM_AGAIN, /* `ready` will be called */
 	STREAM_EOF,   /* orderly end: FIN, and close_notify where there is TLS */
 	STREAM_CUT,   /* FIN without close_notify */
 	STREAM_ERROR,
+};
+
+struct stream {
+	int fd;	  /* -1: closed */
+	SSL *ssl; /* NULL: plain */
+	struct event event;
+	stream_ready_fn ready, ending;
+	void *arg;
+	enum stream_result end;	 /* OK: none is known */
+	bool readable, writable; /* as far as known, the kernel would not say EAGAIN */
+	bool hung_up;		 /* the peer will send no more: read until EOF */
+	bool unsure;		 /* the last edge may have been a reset behind unread bytes */
+	int reason;		 /* OpenSSL's reason code of a failed handshake; 0: none */
+	bool broken;		 /* no close_notify may be sent */
 };
 
 /*
@@ -67,6 +68,10 @@ struct stream_opts {
 	struct stream_session *session; /* a client's, or NULL */
 	bool connecting;
 	stream_ready_fn ready;
+	/* Or NULL: called when the end is met.  Reads and writes say AGAIN until stream_tell_end, and no
+	 * reset is known:
+	 * who has many streams, which may all end at once, acts on a few at a time. */
+	stream_ready_fn ending;
 	void *arg;
 };
 int stream_open(struct stream *s, int fd, const struct stream_opts *opts, struct err *err);
@@ -86,6 +91,9 @@ enum stream_result stream_handshake(struct stream *s, struct err *err);
 enum stream_result stream_read(struct stream *s, void *p, size_t cap, size_t *n);
 enum stream_result stream_write(struct stream *s, const void *p, size_t len, size_t *n);
 
+/* Reads and writes tell the end from now on. */
+void stream_tell_end(struct stream *s);
+
 /* Could a read give something at once, without asking the kernel in vain? */
 bool stream_may_read(const struct stream *s);
 
@@ -96,7 +104,7 @@ bool stream_may_go_on(const struct stream *s);
 bool stream_has_news(const struct stream *s);
 
 /* Has the peer reset the connection?  Asks the kernel; call it only when `ready` was called. */
-bool stream_is_reset(const struct stream *s);
+bool stream_is_reset(struct stream *s);
 
 /* Say that nothing more will be sent (close_notify, FIN), go on receiving.  STREAM_AGAIN: the
  * close_notify has to wait; call again when `ready` was called. */

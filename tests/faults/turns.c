@@ -2,7 +2,7 @@
  * turns: how long a turn of an event loop is, for LD_PRELOAD.
  *
  * At the end KEYTRAIL_TURNS has the most times that a thread read one descriptor between two waits
- * for events.
+ * for events, and the most descriptors that one closed.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -14,8 +14,15 @@
 #include <unistd.h>
 
 static _Thread_local int last = -1;
-static _Thread_local unsigned reads;
-static atomic_uint most;
+static _Thread_local unsigned reads, closes;
+static atomic_uint most_reads, most_closes;
+
+static void
+raise_to(atomic_uint *most, unsigned n)
+{
+	if (n > atomic_load(most))
+		atomic_store(most, n);
+}
 
 int
 epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
@@ -23,7 +30,8 @@ epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 	int (*real)(int, struct epoll_event *, int, int);
 
 	*(void **)&real = dlsym(RTLD_NEXT, "epoll_wait");
-	reads = 0;
+	raise_to(&most_closes, closes);
+	reads = closes = 0;
 	return real(epfd, events, n, timeout);
 }
 
@@ -35,9 +43,18 @@ recv(int fd, void *p, size_t n, int flags)
 	*(void **)&real = dlsym(RTLD_NEXT, "recv");
 	reads = fd == last ? reads + 1 : 1;
 	last = fd;
-	if (reads > atomic_load(&most))
-		atomic_store(&most, reads);
+	raise_to(&most_reads, reads);
 	return real(fd, p, n, flags);
+}
+
+int
+close(int fd)
+{
+	int (*real)(int);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "close");
+	closes++;
+	return real(fd);
 }
 
 static __attribute__((destructor)) void
@@ -48,6 +65,6 @@ tell(void)
 
 	if (fd == -1)
 		return;
-	dprintf(fd, "%u\n", atomic_load(&most));
+	dprintf(fd, "%u %u\n", atomic_load(&most_reads), atomic_load(&most_closes));
 	close(fd);
 }

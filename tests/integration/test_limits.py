@@ -1,6 +1,7 @@
 """What one client may take: connections, requests a second, time, memory."""
 
 import resource
+import signal
 import socket
 import threading
 import time
@@ -238,14 +239,19 @@ def test_a_flood_of_handshakes_leaves_room_for_others(keytrail, raw_backend):
     assert answers == [200] * 50 and made
 
 
+@pytest.fixture
+def turns(tmp_path):
+    """Environment that counts what a turn of the loop does, and the counts: reads, closes."""
+    file = tmp_path / "turns"
+    return {"LD_PRELOAD": str(BUILD / "faults" / "turns.so"), "KEYTRAIL_TURNS": str(file),
+            "ASAN_OPTIONS": "verify_asan_link_order=0"}, lambda: map(int, file.read_text().split())
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_long_body_takes_one_turn_of_the_loop_among_others(keytrail, raw_backend, tmp_path,
-                                                            method):
-    """However fast both sides are: after 16 reads whoever else is ready is served."""
+def test_a_long_body_takes_one_turn_of_the_loop_among_others(keytrail, raw_backend, turns, method):
+    """However fast both sides are: after some reads whoever else is ready is served."""
     body = b"x" * (8 << 20)
-    environment = {"LD_PRELOAD": str(BUILD / "faults" / "turns.so"),
-                   "KEYTRAIL_TURNS": str(tmp_path / "turns"),
-                   "ASAN_OPTIONS": "verify_asan_link_order=0"}
+    environment, counts = turns
     sidecar = keytrail(raw_backend(ok(body) if method == "GET" else ok(), tls=False),
                        {"workers": 1, "upstream": {"tls": None}, "listen": {"tls": None}},
                        environment=environment)
@@ -253,4 +259,27 @@ def test_a_long_body_takes_one_turn_of_the_loop_among_others(keytrail, raw_backe
         r = c.request(method, "/api/v2/keys", {}, None if method == "GET" else body)
     assert r.status == 200 and len(r.body) == (len(body) if method == "GET" else 2)
     sidecar.stop()
-    assert int((tmp_path / "turns").read_text()) <= 16 + 1  # of the head
+    reads, _ = counts()
+    assert reads <= 2 * 16 + 1  # by an event, and where it goes on; of the head
+
+
+@pytest.mark.parametrize("guarantee", ["async", "durable"])
+def test_who_goes_at_once_goes_a_few_at_a_time(keytrail, raw_backend, turns, guarantee):
+    """Each leaves much to do: between them the calls of others go on."""
+    environment, counts = turns
+    backend = raw_backend(lambda c: (c.read_head(), c.rest()))
+    sidecar = keytrail(backend, {"workers": 1, "audit": {"guarantee": guarantee},
+                                 "timeouts": {"body": "1m"}}, environment=environment)
+    clients = [sidecar.client() for _ in range(60)]
+    for c in clients:
+        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nab")
+    backend.wait(lambda b: len(b.requests) == 60)
+    sidecar.signal(signal.SIGSTOP)
+    for c in clients:
+        c.sock.close()
+    sidecar.signal(signal.SIGCONT)
+    assert {e["outcome"] for e in sidecar.wait_calls(60)} == {"unknown"}
+    wait_for(lambda: sidecar.metric("keytrail_connections_open") == 0, "all to be gone")
+    sidecar.stop()
+    _, closes = counts()
+    assert closes <= 2 * 8  # both sides of a few
