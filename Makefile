@@ -284,6 +284,7 @@ soak: ## DURATION (600) seconds of mixed traffic at full speed, one event an ans
 slow: ## a good client's delay among slow ones and a flood of handshakes; memory of 10,000 idle ones
 	$(call again,$(PACKAGES_SLOW),programs)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/slow/slow
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/slow/slow --guarantee durable
 
 testssl: ## what testssl.sh finds in the TLS of a listener
 	$(call again,$(PACKAGES_TESTSSL),programs)
