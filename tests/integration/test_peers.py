@@ -15,7 +15,7 @@ import pytest
 from support import PATIENCE, SANITIZED, wait_for
 
 AT_ONCE = 100  # exchanges
-GROWTH_KB = 6 * 1024  # of anonymous memory from one round to the next
+GROWTH_KB = 2 * 1024  # of anonymous memory, once there was most to do
 RESET = b"\1\0\0\0\0\0\0\0"
 HEAD = "{} HTTP/1.1\r\nHost: a\r\nCorrelation-Id: {}\r\n{}\r\n"
 
@@ -334,4 +334,4 @@ def test_nothing_is_left_behind_whatever_a_peer_does(keytrail, pki, tls):
     sidecar.stop()
     check_events(sidecar, cases)
     check_answers(cases)
-    assert memory[-1] - memory[0] < GROWTH_KB or SANITIZED, memory
+    assert memory[-1] - max(memory[:2]) < GROWTH_KB or SANITIZED, memory
