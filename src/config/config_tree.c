@@ -75,14 +75,12 @@ tree_error(const struct tree *at, struct err *err, const char *fmt, ...)
 const char *
 tree_where(const struct tree *at, struct arena *arena)
 {
-	unsigned line, column;
 	size_t n = strlen(at->source->name) + 32;
 	char *s = arena_alloc(arena, n);
 
 	if (s == NULL)
 		return NULL;
-	jsonscan_position(at->source->text, at->offset, &line, &column);
-	snprintf(s, n, "%s:%u:%u", at->source->name, line, column);
+	snprintf(s, n, "%s:%u:%u", at->source->name, at->line, at->column);
 	return s;
 }
 
@@ -109,6 +107,8 @@ quoted(const char *text, char out[QUOTED_SIZE])
 
 struct parser {
 	struct jsonscan scan;
+	size_t seen, line_start; /* lines are counted up to here */
+	unsigned line;
 	const struct source *source;
 	struct arena *arena;
 	struct err *err;
@@ -224,6 +224,21 @@ fill_value(struct parser *p, const struct jsonscan_token *t, struct tree *v)
 	}
 }
 
+/* Values come in order: each byte is looked at once, whatever the number of values. */
+static void
+place(struct parser *p, size_t offset, struct tree *v)
+{
+	const char *nl, *text = p->source->text.p;
+
+	while ((nl = memchr(text + p->seen, '\n', offset - p->seen)) != NULL) {
+		p->seen = p->line_start = (size_t)(nl - text) + 1;
+		p->line++;
+	}
+	p->seen = v->offset = offset;
+	v->line = p->line;
+	v->column = (unsigned)(offset - p->line_start) + 1;
+}
+
 static int
 read_value(struct parser *p, const struct jsonscan_token *t, struct tree **out)
 {
@@ -232,7 +247,7 @@ read_value(struct parser *p, const struct jsonscan_token *t, struct tree **out)
 	if (v == NULL)
 		return fail(p, t->offset, "memory is short");
 	v->source = p->source;
-	v->offset = t->offset;
+	place(p, t->offset, v);
 	if (fill_value(p, t, v) == -1)
 		return -1;
 	*out = v;
@@ -242,7 +257,7 @@ read_value(struct parser *p, const struct jsonscan_token *t, struct tree **out)
 int
 tree_parse(const struct source *source, struct arena *arena, struct tree **out, struct err *err)
 {
-	struct parser p = { .source = source, .arena = arena, .err = err };
+	struct parser p = { .source = source, .arena = arena, .err = err, .line = 1 };
 	struct jsonscan_token t;
 	struct tree *v;
 

@@ -30,7 +30,8 @@ enum tree_type { TREE_OBJECT, TREE_ARRAY, TREE_STRING, TREE_NUMBER, TREE_BOOL, T
 struct tree {
 	enum tree_type type;
 	const struct source *source;
-	size_t offset;	    /* of the value's first byte */
+	size_t offset; /* of the value's first byte */
+	unsigned line, column;
 	struct slice text;  /* STRING: unescaped, with a NUL behind it; NUMBER: as it stands */
 	bool truth;	    /* BOOL */
 	struct tree *first; /* child of an object or array */
