@@ -13,6 +13,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define RECORD_MAX  16384
+#define RECORD_STEP 2048
+
 struct stream_method {
 	BIO_METHOD *bio;
 };
@@ -356,6 +359,24 @@ read_some(struct stream *s, void *p, size_t cap, size_t *n)
 	return r;
 }
 
+/*
+ * OpenSSL takes room for the largest record with each write, and we wipe what it gives back: let
+ * that be about as large as this one.  It may not change as long as there is such room: OpenSSL
+ * would use what is too small, and drop what is of another size together with what waits in it.
+ */
+static void
+fit_record(struct stream *s, size_t len)
+{
+	size_t record =
+	    len < RECORD_MAX ? (len + RECORD_STEP - 1) / RECORD_STEP * RECORD_STEP : RECORD_MAX;
+
+	if (record == s->record || SSL_free_buffers(s->ssl) != 1)
+		return;
+	SSL_set_max_send_fragment(s->ssl, (long)record);
+	SSL_set_split_send_fragment(s->ssl, (long)record);
+	s->record = record;
+}
+
 enum stream_result
 stream_read(struct stream *s, void *p, size_t cap, size_t *n)
 {
@@ -377,6 +398,7 @@ write_some(struct stream *s, const void *p, size_t len, size_t *n)
 		return errno == EAGAIN ? STREAM_AGAIN : STREAM_ERROR;
 	}
 	clear_errors();
+	fit_record(s, len);
 	if ((rc = SSL_write_ex(s->ssl, p, len, n)) == 1)
 		return STREAM_OK;
 	if ((r = tls_result(s, rc)) == STREAM_ERROR)

@@ -52,6 +52,7 @@ struct stream {
 	bool unsure;		 /* the last edge may have been a reset behind unread bytes */
 	int reason;		 /* OpenSSL's reason code of a failed handshake; 0: none */
 	bool broken;		 /* no close_notify may be sent */
+	size_t record; /* TLS: what the largest record to be sent may hold; 0: RECORD_MAX */
 };
 
 /*
