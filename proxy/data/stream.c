@@ -1,5 +1,7 @@
 #include "data/stream.h"
 
+#include "data/records.h"
+
 #include <event2/event.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -68,6 +70,8 @@ bio_read(BIO *bio, char *p, int cap)
 {
 	ssize_t n = socket_read(BIO_get_data(bio), p, (size_t)cap);
 
+	if (n > 0)
+		records_filled(p, (size_t)n);
 	BIO_clear_retry_flags(bio);
 	if (n == -1 && errno == EAGAIN)
 		BIO_set_retry_read(bio);

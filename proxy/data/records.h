@@ -1,0 +1,20 @@
+/*
+ * records: the memory that OpenSSL works in, wiped whenever it gives it back.
+ *
+ * Records are decrypted in place, in buffers that OpenSSL frees as they are.  It takes such room with
+ * each read and gives it back after it, so each thread keeps some, and wipes no more than was filled.
+ * OpenSSL tells its allocator nothing but sizes, so what a thread keeps is nobody's but its own.
+ */
+#ifndef KEYTRAIL_PROXY_RECORDS_H
+#define KEYTRAIL_PROXY_RECORDS_H
+
+#include <stddef.h>
+
+/* Once, before anything else of OpenSSL is used.  -1: too late. */
+int records_install(void);
+
+/* n bytes from the network were put at p, which may be room for records.  Whoever reads for OpenSSL
+ * tells of all, or of none: room of which nothing was told is wiped as a whole. */
+void records_filled(const void *p, size_t n);
+
+#endif

@@ -1,0 +1,102 @@
+#include "data/records.h"
+
+#include <openssl/crypto.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define ROOM 16709 /* what OpenSSL asks for */
+
+/* Room that was given back, as it is when it comes again; NULL where none is kept. */
+static char *
+again(char *room)
+{
+	char *next;
+
+	OPENSSL_free(room);
+	next = OPENSSL_malloc(ROOM);
+	assert_non_null(next);
+	return next;
+}
+
+static bool
+has(const char *p, size_t n, char c)
+{
+	return memchr(p, c, n) != NULL;
+}
+
+static void
+what_was_filled_is_wiped(void **state)
+{
+	char *room = OPENSSL_malloc(ROOM), *next;
+
+	(void)state;
+	assert_non_null(room);
+	memset(room, 0, ROOM);
+	memset(room + 5, 's', 100);
+	records_filled(room + 5, 60);
+	records_filled(room + 65, 40);
+	records_filled(room + 5, 10);
+	if ((next = again(room)) == room)
+		assert_false(has(next, ROOM, 's'));
+	OPENSSL_free(next);
+}
+
+static void
+what_nobody_told_of_is_wiped_as_a_whole(void **state)
+{
+	char *rooms[9], *next;
+
+	(void)state;
+	/* More than are followed. */
+	for (unsigned i = 0; i < 9; i++) {
+		rooms[i] = OPENSSL_malloc(ROOM);
+		assert_non_null(rooms[i]);
+		memset(rooms[i], 's', ROOM);
+	}
+	for (unsigned i = 0; i < 9; i++) {
+		if ((next = again(rooms[i])) == rooms[i])
+			assert_false(has(next, ROOM, 's'));
+		OPENSSL_free(next);
+	}
+}
+
+/* What was told of room before it was given back says nothing of its next use. */
+static void
+each_use_is_told_of_anew(void **state)
+{
+	char *room = OPENSSL_malloc(ROOM), *next;
+
+	(void)state;
+	records_filled(room, 10);
+	room = again(room);
+	memset(room, 's', ROOM);
+	if ((next = again(room)) == room)
+		assert_false(has(next, ROOM, 's'));
+	OPENSSL_free(next);
+}
+
+static int
+install(void **state)
+{
+	(void)state;
+	return records_install();
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_was_filled_is_wiped),
+		cmocka_unit_test(what_nobody_told_of_is_wiped_as_a_whole),
+		cmocka_unit_test(each_use_is_told_of_anew),
+	};
+
+	return cmocka_run_group_tests(tests, install, NULL);
+}
