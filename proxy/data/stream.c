@@ -363,6 +363,17 @@ read_some(struct stream *s, void *p, size_t cap, size_t *n)
 	return r;
 }
 
+/* CVE-2024-4741: before these, OpenSSL freed a buffer that held a part of a record. */
+static bool
+frees_only_what_is_empty(void)
+{
+	static const unsigned fixed[] = { 14, 6, 2, 1 }; /* 3.0, 3.1, ... */
+	unsigned minor = OPENSSL_version_minor();
+
+	return OPENSSL_version_major() > 3 || minor >= sizeof(fixed) / sizeof(*fixed) ||
+	       OPENSSL_version_patch() >= fixed[minor];
+}
+
 /*
  * OpenSSL takes room for the largest record with each write, and we wipe what it gives back: let
  * that be about as large as this one.  It may not change as long as there is such room: OpenSSL
@@ -374,7 +385,7 @@ fit_record(struct stream *s, size_t len)
 	size_t record =
 	    len < RECORD_MAX ? (len + RECORD_STEP - 1) / RECORD_STEP * RECORD_STEP : RECORD_MAX;
 
-	if (record == s->record || SSL_free_buffers(s->ssl) != 1)
+	if (record == s->record || !frees_only_what_is_empty() || SSL_free_buffers(s->ssl) != 1)
 		return;
 	SSL_set_max_send_fragment(s->ssl, (long)record);
 	SSL_set_split_send_fragment(s->ssl, (long)record);
