@@ -162,6 +162,12 @@ size_t trail_put_foreign_aside(struct trail *t);
 int trail_find_untold(struct trail *t, uint64_t *first, uint64_t *last, struct err *err);
 /* The event that tells of them is appended: kept from the next trail_recovery_recorded on. */
 void trail_told(struct trail *t, uint64_t first, uint64_t last);
+/* What was told by then, by earlier runs too; of more than that many, the lowest are taken for one. */
+#define TRAIL_TOLD_MAX 8
+struct trail_range {
+	uint64_t first, last;
+};
+size_t trail_told_ranges(const struct trail *t, struct trail_range out[TRAIL_TOLD_MAX]);
 
 /* The first numbers above `from` that have no line because a whole segment or a segment's end is
  * gone; 0 when none. */

@@ -498,6 +498,7 @@ journal_new(const struct journal_opts *opts, struct err *err)
 	if (opts->recovery != NULL)
 		j->recovery = *opts->recovery;
 	j->opts.recovery = opts->recovery != NULL ? &j->recovery : NULL;
+	j->nknown = trail_told_ranges(opts->trail, j->known);
 	j->spacing_ns = opts->spacing_min_us * CLOCK_NS_PER_US;
 	if (opts->last_line_ns > 0 && clock_wall_ns() - opts->last_line_ns > JOURNAL_TRUST_NS)
 		j->trusted_ns = clock_boot_ns() + JOURNAL_TRUST_NS;
@@ -626,15 +627,14 @@ journal_set_retention(struct journal *j, uint64_t retention_s, uint64_t max_size
 	journal_kick(j);
 }
 
-/* Every sink that reads past the damage tells of it, and recovery may have met it before. */
+/* Every sink that reads past the damage tells of it, and recovery may have met it before, at this start
+ * or at one long ago. */
 static bool
 was_told(const struct journal *j, uint64_t first, uint64_t last)
 {
-	const struct trail_recovery *r = &j->recovery;
-
-	if ((first >= r->corrupt_first && last <= r->corrupt_last) ||
-	    (first >= r->torn_first && last <= r->torn_last))
-		return true;
+	for (size_t i = 0; i < j->nknown; i++)
+		if (j->known[i].first <= first && last <= j->known[i].last)
+			return true;
 	for (size_t i = 0; i < TOLD_MAX; i++)
 		if (j->told[i].first == first && j->told[i].last == last)
 			return true;
@@ -649,7 +649,7 @@ journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
 		pthread_mutex_unlock(&j->lock);
 		return;
 	}
-	j->told[j->ntold++ % TOLD_MAX] = (struct range){ first, last };
+	j->told[j->ntold++ % TOLD_MAX] = (struct trail_range){ first, last };
 	if (j->corrupt_last == 0 || first < j->corrupt_first)
 		j->corrupt_first = first;
 	if (last > j->corrupt_last)

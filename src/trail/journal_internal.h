@@ -28,10 +28,6 @@ struct member {
 #define TOLD_MAX  64
 #define NOTES_MAX 4
 
-struct range {
-	uint64_t first, last;
-};
-
 /* Lines that were lost and not yet told of. */
 struct journal_loss {
 	uint64_t n;
@@ -64,7 +60,9 @@ struct journal {
 		char text[EVENT_DETAIL_MAX];
 	} notes[NOTES_MAX]; /* of checkpoints that are to be recorded */
 	size_t nnotes;
-	struct range told[TOLD_MAX]; /* by readers, the latest; each of them is told once */
+	struct trail_range known[TRAIL_TOLD_MAX]; /* before this run had begun to read */
+	size_t nknown;
+	struct trail_range told[TOLD_MAX]; /* by readers, the latest; each of them is told once */
 	size_t ntold;
 
 	/* the thread's own */

@@ -133,6 +133,13 @@ trail_told(struct trail *t, uint64_t first, uint64_t last)
 	trail_gone_add(&t->gone, first, last);
 }
 
+size_t
+trail_told_ranges(const struct trail *t, struct trail_range out[TRAIL_TOLD_MAX])
+{
+	memcpy(out, t->gone.told, sizeof(t->gone.told));
+	return t->gone.n;
+}
+
 int
 trail_find_gap(
     const struct trail *t, uint64_t from, uint64_t *first, uint64_t *last, struct err *err)

@@ -25,13 +25,10 @@ struct trail_mark {
 struct trail_state;
 
 /* Numbers without a line that nobody need be told of any more. */
-#define TRAIL_TOLD_MAX 8
 struct trail_gone {
 	uint64_t expired; /* up to this one they were removed for their age or size */
 	uint32_t n;
-	struct trail_range {
-		uint64_t first, last;
-	} told[TRAIL_TOLD_MAX]; /* ascending, apart */
+	struct trail_range told[TRAIL_TOLD_MAX]; /* ascending, apart */
 };
 
 /* What the page says, whoever wrote it. */

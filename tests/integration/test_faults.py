@@ -162,6 +162,35 @@ def test_a_sink_steps_over_what_it_could_not_read_for_long(keytrail, raw_backend
     assert "sink out works again after 10 failures" in sidecar.stderr()
 
 
+def test_a_sink_that_comes_late_to_damage_tells_nothing_new(keytrail, raw_backend, disk, tmp_path):
+    """A start has told of it, and another one since has found nothing."""
+    sink = tmp_path / "out.jsonl"
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "sinks": [{"name": "out", "type": "file", "path": str(sink)}]}),
+        environment=disk.environment)
+    disk.set("write *out.jsonl EIO")
+    calls = [call(sidecar, *DURABLE)[0] for _ in range(5)]
+    number = sidecar.event(calls[2])["trail"]["seq"]
+    sidecar.kill()
+    segment = segments(sidecar.trail_dir)[0]
+    whole = segment.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    lines[number - 1] = lines[number - 1].replace(b"success", b"failure")
+    segment.write_bytes(b"".join(lines))
+    for _ in range(2):
+        sidecar.start()
+        told, = sidecar.wait_own("keytrail.corrupt")
+        assert (told["details"]["first"], told["details"]["last"]) == (number, number)
+        sidecar.kill()
+    disk.clear()
+    sidecar.start()
+    wait_for(lambda: calls[4] in sink.read_text(), "the sink")
+    assert calls[2] not in sink.read_text()
+    sidecar.stop()
+    assert len(sidecar.own("keytrail.corrupt")) == 1
+    segment.write_bytes(whole)  # for the check of the whole trail
+
+
 def test_what_cannot_be_read_at_the_start_is_damage(keytrail, raw_backend, disk):
     sidecar = keytrail(raw_backend(ok()), CONFIG, environment=disk.environment)
     call(sidecar, *DURABLE)

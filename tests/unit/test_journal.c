@@ -748,6 +748,30 @@ damage_that_several_readers_meet_is_recorded_once(void **state)
 	assert_int_equal(count_lines(f, "keytrail.corrupt"), 2);
 }
 
+/* Long ago: the starts since have found nothing. */
+static void
+what_an_earlier_start_told_of_is_not_told_again(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts;
+
+	trail_told(f->t, 3, 5);
+	for (int i = 0; i < 2; i++) {
+		trail_recovery_recorded(f->t);
+		close_all(f, true);
+		open_all(f);
+	}
+	opts = plain_opts(f);
+	start(f, &opts);
+	journal_report_corrupt(f->j, 3, 5);
+	journal_report_corrupt(f->j, 4, 4);
+	journal_report_corrupt(f->j, 5, 6);
+	WAIT_UNTIL(count_lines(f, "keytrail.corrupt") > 0);
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(count_lines(f, "keytrail.corrupt"), 1);
+	assert_int_equal(count_lines(f, "\"first\":5,\"last\":6"), 1);
+}
+
 static void
 expired_segments_are_recorded_and_go(void **state)
 {
@@ -1074,6 +1098,7 @@ main(void)
 		TEST(a_clean_start_records_no_recovery),
 		TEST(own_events_survive_a_failed_sync),
 		TEST(damage_that_several_readers_meet_is_recorded_once),
+		TEST(what_an_earlier_start_told_of_is_not_told_again),
 		TEST(expired_segments_are_recorded_and_go),
 		TEST(checkpoints_that_come_at_once_are_all_recorded),
 		TEST(a_clock_that_is_not_trusted_expires_nothing),
