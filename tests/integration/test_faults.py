@@ -279,6 +279,36 @@ def test_what_cannot_be_read_is_signed_when_it_can(long, disk, signer):
     assert out.returncode == 0, out.stdout
 
 
+def test_a_checkpoint_that_cannot_be_put_in_its_place_comes_later(long, disk, signer):
+    disk.set("rename */checkpoint EIO")
+    call(long, *DURABLE)
+    wait_for(lambda: any(e["event"] == "not_signed" and "Input/output error" in e["message"]
+                         for e in long.log_lines()), "the ledger, which cannot sign")
+    assert call(long, *DURABLE)[1].status == 200
+    disk.clear()
+    long.stop()
+    out = subprocess.run([KEYTRAIL, "verify", long.trail_dir, "--key", signer[1]], text=True,
+                         capture_output=True)
+    assert out.returncode == 0, out.stdout
+
+
+def test_a_new_log_whose_file_cannot_be_put_in_its_place_begins_later(long, disk):
+    long.stop()
+    path = segments(long.trail_dir)[-1]
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    disk.set("rename */log EIO")
+    for _ in range(2):
+        long.spawn()
+        assert long.process.wait(PATIENCE) == 1 and "create log: Input/output" in long.stderr()
+    long.stderr_file.write_text("")  # for people, not JSON
+    disk.clear()
+    long.start()
+    assert long.wait_own("keytrail.tamper")
+    assert len({e["trail"]["log"] for e in long.events()}) == 2
+    long.stop()
+    long.process = None  # a trail with a hole
+
+
 @pytest.mark.parametrize("rule, why", [
     ("write *.jsonl ENOSPC", "No space left on device"),
     ("sync *.jsonl EIO", "Input/output error"),

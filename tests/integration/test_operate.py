@@ -222,6 +222,16 @@ def test_what_is_held_does_not_expire(operated):
     assert added["details"]["operatorUid"] == removed["details"]["operatorUid"] == os.getuid()
 
 
+def test_a_hold_that_cannot_be_kept_is_none(operated, disk):
+    sidecar = operated(SMALL, environment=disk.environment)
+    disk.set("rename */holds EIO")
+    assert "Input/output error" in hold(sidecar, "add", "a", "--from", "1", "--to", "2", status=1)
+    assert hold(sidecar, "list") == "" and not (sidecar.trail_dir / "holds").exists()
+    disk.clear()
+    hold(sidecar, "add", "a", "--from", "1", "--to", "2")
+    assert hold(sidecar, "list") == "a 1 2\n"
+
+
 def test_a_hold_of_a_time(operated):
     sidecar = operated(SMALL)
     grow(sidecar)
