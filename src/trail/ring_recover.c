@@ -108,7 +108,7 @@ static int
 walk_slots(int fd, const struct ring_header *h, ring_recover_fn each, void *arg, struct err *err)
 {
 	size_t bytes = h->slots * sizeof(uint64_t), nreplaced;
-	uint64_t *states = calloc(1 + RING_REPLACED, bytes + 1), *replaced = states + h->slots;
+	uint64_t *states = calloc(1 + RING_REPLACED, bytes + 1), *replaced;
 	struct ring_slot *s = malloc(ring_slot_bytes(h->slot_size));
 	int rc = -1;
 
@@ -116,6 +116,7 @@ walk_slots(int fd, const struct ring_header *h, ring_recover_fn each, void *arg,
 		err_set_errno(err, "recover slots");
 		goto out;
 	}
+	replaced = states + h->slots;
 	if (pread(fd, states, bytes, (off_t)(ring_page() + h->size)) == -1) {
 		err_set_errno(err, "read slots");
 		goto out;
