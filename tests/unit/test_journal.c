@@ -196,7 +196,8 @@ open_all(struct fixture *f)
 
 		snprintf(name, sizeof(name), "ring.%u", i);
 		check(f, ring_open(trail_dirfd(f->t), name,
-			     &(struct ring_opts){ .size = RING_SIZE }, &f->rings[i], &f->err));
+			     &(struct ring_opts){ .size = RING_SIZE, .slots = 2, .slot_size = 64 },
+			     &f->rings[i], &f->err));
 	}
 }
 
@@ -799,6 +800,34 @@ expired_segments_are_recorded_and_go(void **state)
 	assert_true(count_lines(f, "\"id\":\"x\"") < 400);
 }
 
+/* Without its lines a start would record it again. */
+static void
+what_a_call_in_flight_needs_does_not_expire(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	struct trail_stats stats;
+	unsigned slot;
+
+	atomic_store(&f->keep, UINT64_MAX);
+	start(f, &opts);
+	slot = ring_slot_take(f->rings[1]);
+	memcpy(ring_slot_line(f->rings[1], slot), "{}", 2);
+	ring_slot_publish(f->rings[1], slot, 2);
+	for (unsigned i = 0; i < 400; i++) {
+		uint64_t pos = commit(f, 0, "x", RING_DURABLE);
+
+		WAIT_UNTIL(ring_durable(f->rings[0]) == pos);
+		if (i == 397) /* before the last is durable, it is looked at */
+			journal_set_retention(f->j, 400 * 86400, 40000);
+	}
+	assert_int_equal(count_lines(f, "\"id\":\"x\""), 400);
+	ring_slot_close(f->rings[1], slot);
+	journal_set_retention(f->j, 400 * 86400, 40000);
+	WAIT_UNTIL((trail_stats(f->t, &stats), stats.bytes < 45000));
+	assert_int_equal(stop(f), 0);
+}
+
 /* One that was found at the start, and the first that is signed. */
 static void
 checkpoints_that_come_at_once_are_all_recorded(void **state)
@@ -1100,6 +1129,7 @@ main(void)
 		TEST(damage_that_several_readers_meet_is_recorded_once),
 		TEST(what_an_earlier_start_told_of_is_not_told_again),
 		TEST(expired_segments_are_recorded_and_go),
+		TEST(what_a_call_in_flight_needs_does_not_expire),
 		TEST(checkpoints_that_come_at_once_are_all_recorded),
 		TEST(a_clock_that_is_not_trusted_expires_nothing),
 		TEST(a_segment_that_goes_is_noticed_and_what_was_not_durable_written_again),
