@@ -282,17 +282,28 @@ put(char *out, const void *p, size_t n)
 
 #define PUT(out, lit) put(out, lit, sizeof(lit) - 1)
 
+/* The text changes at every tick, of many lines. */
+static const char *
+time_text(struct trail *t, int64_t wall_ns)
+{
+	int64_t tick = wall_ns / (CLOCK_NS_PER_S / 100);
+
+	if (t->at[0] == '\0' || tick != t->at_tick)
+		clock_event_time(wall_ns, t->at);
+	t->at_tick = tick;
+	return t->at;
+}
+
 /* The line with its trail member; the length. */
 static size_t
-close_line(const struct trail *t, struct slice line, int64_t wall_ns, uint64_t seq, char *out)
+close_line(struct trail *t, struct slice line, int64_t wall_ns, uint64_t seq, char *out)
 {
 	static const char hex[] = "0123456789abcdef";
 	char *o = out + put(out, line.p, line.n);
 	uint32_t crc;
 
 	o += PUT(o, ",\"trail\":{\"at\":\"");
-	clock_event_time(wall_ns, o);
-	o += CLOCK_EVENT_TIME_SIZE - 1;
+	o += put(o, time_text(t, wall_ns), CLOCK_EVENT_TIME_SIZE - 1);
 	o += put(o, t->member, t->nmember);
 	o += put_digits(o, seq);
 	crc = crc32c(0, out, (size_t)(o - out));

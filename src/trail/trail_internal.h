@@ -5,6 +5,7 @@
 #define KEYTRAIL_TRAIL_INTERNAL_H
 
 #include "keytrail/buf.h"
+#include "keytrail/clock.h"
 #include "keytrail/trail.h"
 
 #include <pthread.h>
@@ -149,6 +150,8 @@ struct trail {
 	char boot[TRAIL_ID_SIZE];
 	char member[128]; /* of every line: from boot to seq */
 	size_t nmember;
+	char at[CLOCK_EVENT_TIME_SIZE]; /* text of the time at_tick, or "" */
+	int64_t at_tick;
 	struct buf queue;
 	struct trail_segment open;
 	uint64_t tampered; /* the segment that was found gone, 0: none; with it, durable lines: */
