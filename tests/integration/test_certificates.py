@@ -252,6 +252,47 @@ def test_a_pair_that_does_not_fit_is_told_once_and_tried_again(keytrail, raw_bac
         assert c.sock.getpeercert()["subject"] == ((("commonName", name),),)
 
 
+def served(sidecar, context=None, name="localhost"):
+    """Is a call on a new connection answered with 200?"""
+    try:
+        with sidecar.client(context, name=name) as c:
+            return c.request("GET", "/api/v2/keys", {"Host": name}).status == 200
+    except (OSError, http1.Closed):
+        return False
+
+
+REPLACED = {  # files, before and after; what is configured with them
+    "the clients' CA": ({"ca": ("other-ca.pem", "ca.pem")},
+                        lambda f: {"listen": {"tls": {"client_ca": f["ca"]}}}),
+    "the key service's CA": ({"ca": ("other-ca.pem", "ca.pem")},
+                             lambda f: {"upstream": {"tls": {"ca": f["ca"]}}}),
+    "our own towards it": ({"crt": ("other-client.pem", "client.pem"),
+                            "key": ("other-client.key", "client.key")},
+                           lambda f: {"upstream": {"tls": {"certificate": f["crt"],
+                                                           "key": f["key"]}}}),
+    "one of several": ({"crt": ("server.pem", "replaced.pem"), "key": ("server.key", "replaced.key")},
+                       lambda f: {"listen": {"tls": {"certificates": [
+                           {"certificate": f["crt"], "key": f["key"]}]}}}),
+}
+
+
+@pytest.mark.parametrize("label", REPLACED)
+def test_every_file_is_loaded_when_it_is_replaced(keytrail, raw_backend, pki, tmp_path, label):
+    files, configured = REPLACED[label]
+    pki.issue("replaced", dns="replaced.example")
+    name = "replaced.example" if label == "one of several" else "localhost"
+    volume = Volume(tmp_path / "volume")
+    volume.swap(**{file: pki[before] for file, (before, _) in files.items()})
+    backend = raw_backend(ok(), context=pki.server(
+        client_ca="ca.pem" if label == "our own towards it" else None))
+    sidecar = keytrail(backend, configured({file: volume[file] for file in files}))
+    context = pki.client(cert="client")
+    assert not served(sidecar, context, name)
+    volume.swap(**{file: pki[after] for file, (_, after) in files.items()})
+    assert sidecar.wait_own("keytrail.reload")[0]["details"]["changes"] == "certificates"
+    assert served(sidecar, context, name)
+
+
 # ---- until when ----
 
 def test_the_end_of_each_certificate_is_told(keytrail, pki, tmp_path):

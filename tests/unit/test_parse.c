@@ -1294,7 +1294,9 @@ static const char *const no_trailers[] = {
 	    "content_length",
 	"transfer.encoding", "X-Forwarded-Port", "x_forwarded_port", "Set-Cookie", "Cookie",
 	"WWW-Authenticate", "Authentication-Info", "Range", "If-Match", "Cache-Control",
-	"Max-Forwards", "Content-Range", "Location", "Retry-After", "X-Real-IP", "age"
+	"Max-Forwards", "Content-Range", "Location", "Retry-After", "X-Real-IP", "age",
+	"Content-Location", "Expires", "If-Modified-Since", "If-None-Match", "If-Range",
+	"If-Unmodified-Since", "Pragma", "Proxy-Authentication-Info", "Vary"
 };
 
 static void

@@ -113,9 +113,9 @@ static const struct request_case {
 	    .want =
 		"GET /a HTTP/1.1\r\nHost: kms.example\r\nX-Forwarded: 2\r\n" CORRELATION TAIL_PLAIN
 		"\r\n" },
-	{ .label = "but for the chains, what a trusted peer says of its way goes on as it is",
-	    .in = "GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-Port: 1\r\nX-Real-IP: 198.51.100.1\r\n"
-		  "\r\n",
+	{ .label = "but for chains and host, what a trusted peer says of its way goes on as it is",
+	    .in = "GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-Port: 1\r\nX-Forwarded-Host: b\r\n"
+		  "X-Real-IP: 198.51.100.1\r\n\r\n",
 	    .want = "GET /a HTTP/1.1\r\nHost: kms.example\r\nX-Forwarded-Port: 1\r\n"
 		    "X-Real-IP: 198.51.100.1\r\n" CORRELATION TAIL_PLAIN "\r\n",
 	    .trusted = true },
