@@ -130,46 +130,46 @@ adopt_retention(struct server *s, const struct config_audit *a, char *restart, s
 		log_error(s->log, "retention_not_saved", "%s", err.msg);
 }
 
-static void
-adopt_snapshot(struct server *s, struct snapshot *snapshot)
+/* Have every worker, and where the configuration is another the sinks, take what is read from its
+ * files, or change nothing. */
+static int
+adopt(struct server *s, struct config *config, struct err *err)
 {
-	for (unsigned i = 0; i < s->nworkers; i++)
-		worker_reload(s->workers[i], snapshot);
+	struct snapshot *snapshot = snapshot_new(config, s->snapshot, s->metrics, err);
+	struct worker_reload *reload;
+
+	if (snapshot == NULL)
+		return -1;
+	if ((reload = worker_reload_prepare(s->workers, s->nworkers, snapshot, err)) == NULL) {
+		snapshot_unref(snapshot);
+		return -1;
+	}
+	if (config != s->config && publisher_reload(s->publisher, config, err) == -1) {
+		worker_reload_cancel(reload);
+		snapshot_unref(snapshot);
+		return -1;
+	}
+	worker_reload_commit(reload);
 	snapshot_unref(s->snapshot);
 	s->snapshot = snapshot;
 	s->files.looks = 0;
 	s->chronicle.observer = snapshot->observer;
 	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)clock_wall_ns() / CLOCK_NS_PER_S);
-}
-
-static void
-adopt(struct server *s, struct config *config, struct snapshot *snapshot)
-{
-	struct err err;
-
-	adopt_snapshot(s, snapshot);
-	listener_set_limits(s->listener, &config->limits);
-	log_set_level(s->log, config->log_level);
-	if (publisher_reload(s->publisher, config, &err) == -1)
-		log_error(s->log, "reload_sinks_failed", "%s", err.msg);
-	config_unref(s->config);
-	s->config = config;
+	return 0;
 }
 
 void
 server_reload_files(struct server *s)
 {
-	struct snapshot *snapshot;
 	struct err err;
+	bool ok;
 
 	s->files.loaded = server_files_state(s->config);
-	if ((snapshot = snapshot_new(s->config, s->snapshot, s->metrics, &err)) == NULL) {
-		log_error(s->log, "reload_failed", "%s; the running certificates stay", err.msg);
-	} else {
-		adopt_snapshot(s, snapshot);
+	if ((ok = adopt(s, s->config, &err) == 0))
 		log_info(s->log, "reloaded", "changed: certificates");
-	}
-	record_reload(s, NULL, snapshot != NULL, "certificates", "");
+	else
+		log_error(s->log, "reload_failed", "%s; the running certificates stay", err.msg);
+	record_reload(s, NULL, ok, "certificates", "");
 }
 
 static void
@@ -184,7 +184,6 @@ static void
 reload(struct server *s, const struct signalfd_siginfo *who)
 {
 	struct config *next;
-	struct snapshot *snapshot;
 	struct err err;
 	char changes[256], restart[256] = "";
 	uint64_t files;
@@ -196,7 +195,7 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 	}
 	/* Before they are read: what changes meanwhile is read again. */
 	files = server_files_state(next);
-	if ((snapshot = snapshot_new(next, s->snapshot, s->metrics, &err)) == NULL) {
+	if (adopt(s, next, &err) == -1) {
 		log_error(s->log, "reload_failed", "%s; the running configuration stays", err.msg);
 		config_unref(next);
 		record_reload(s, who, false, "", "");
@@ -212,7 +211,10 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 	if (restart[0] != '\0')
 		log_warn(
 		    s->log, "reload_needs_restart", "%s: takes effect at the next start", restart);
-	adopt(s, next, snapshot);
+	listener_set_limits(s->listener, &next->limits);
+	log_set_level(s->log, next->log_level);
+	config_unref(s->config);
+	s->config = next;
 	s->files.loaded = files;
 	log_info(s->log, "reloaded", "changed: %s", changes[0] != '\0' ? changes : "nothing");
 	record_reload(s, who, true, changes, restart);

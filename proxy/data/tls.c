@@ -43,20 +43,27 @@ tls_fail(struct err *err, const char *what, const char *path)
 	    reason != NULL ? reason : "OpenSSL gives no reason");
 }
 
+/* What is read when it is first needed, and but once, is read now. */
+static bool
+is_whole(X509 *cert)
+{
+	uint32_t flags = X509_get_extension_flags(cert);
+	bool self = (flags & EXFLAG_SI) == 0 || (flags & EXFLAG_SS) != 0;
+
+	return (flags & (EXFLAG_INVALID | EXFLAG_NO_FINGERPRINT)) == 0 && self &&
+	       X509_get0_pubkey(cert) != NULL;
+}
+
 bool
 tls_was_read_well(const X509_STORE *store)
 {
 	STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(store);
-	const uint32_t bad = EXFLAG_INVALID | EXFLAG_NO_FINGERPRINT;
 	bool well = true;
 
 	for (int i = 0; well && i < sk_X509_OBJECT_num(objects); i++) {
 		X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
 
-		/* Read when first needed, and but once: now. */
-		if (cert != NULL)
-			well = (X509_get_extension_flags(cert) & bad) == 0 &&
-			       X509_get0_pubkey(cert) != NULL;
+		well = cert == NULL || is_whole(cert);
 	}
 	well = well && ERR_peek_error() == 0;
 	ERR_clear_error();

@@ -460,17 +460,49 @@ worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	post(w, wm);
 }
 
-void
-worker_reload(struct worker *w, struct snapshot *next)
-{
-	struct worker_mail *wm = mail_new(w, deliver_reload);
+struct worker_reload {
+	unsigned n;
+	struct worker_mail *mails[CONFIG_WORKERS_MAX];
+};
 
-	if (wm == NULL || (wm->lease = lease_new(next)) == NULL) {
-		log_error(w->log, "reload_failed", "worker %u: memory is short", w->index);
-		free(wm);
-		return;
+struct worker_reload *
+worker_reload_prepare(
+    struct worker *const *workers, unsigned n, struct snapshot *next, struct err *err)
+{
+	struct worker_reload *r = calloc(1, sizeof(*r));
+
+	for (unsigned i = 0; r != NULL && i < n; i++) {
+		struct worker_mail *wm = mail_new(workers[i], deliver_reload);
+
+		if (wm == NULL || (wm->lease = lease_new(next)) == NULL) {
+			free(wm);
+			worker_reload_cancel(r);
+			r = NULL;
+		} else {
+			r->mails[r->n++] = wm;
+		}
 	}
-	post(w, wm);
+	if (r == NULL)
+		err_set(err, "memory is short");
+	return r;
+}
+
+void
+worker_reload_commit(struct worker_reload *r)
+{
+	for (unsigned i = 0; i < r->n; i++)
+		post(r->mails[i]->worker, r->mails[i]);
+	free(r);
+}
+
+void
+worker_reload_cancel(struct worker_reload *r)
+{
+	for (unsigned i = 0; i < r->n; i++) {
+		worker_lease_drop(r->mails[i]->lease);
+		free(r->mails[i]);
+	}
+	free(r);
 }
 
 void

@@ -118,7 +118,12 @@ struct worker *worker_new(const struct worker_opts *opts, struct err *err);
 int worker_start(struct worker *w, struct err *err);
 /* Hand a connection over; the descriptor is the worker's from here on. */
 void worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer);
-void worker_reload(struct worker *w, struct snapshot *next);
+/* The next snapshot for all workers, or for none: prepare may find memory short, commit and cancel
+ * cannot fail, and each ends it. */
+struct worker_reload *worker_reload_prepare(
+    struct worker *const *workers, unsigned n, struct snapshot *next, struct err *err);
+void worker_reload_commit(struct worker_reload *r);
+void worker_reload_cancel(struct worker_reload *r);
 /* Finish what is in flight, at most until deadline_ns (monotonic), then end the loop. */
 void worker_drain(struct worker *w, int64_t deadline_ns);
 void worker_join(struct worker *w);

@@ -23,6 +23,7 @@ from support import BUILD, PATIENCE, REPORT, SANITIZED, new_id, wait_for
 pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer brings an allocator of its own")
 
 FEW = 12
+FOR_EVER = 1 << 62
 STEP = int(os.environ.get("KEYTRAIL_MEMORY_STEP", "0"))
 
 
@@ -69,9 +70,9 @@ def signed(keytrail, raw_backend, memory, signer, tmp_path):
     """signed(): a sidecar with every part that there is."""
     backend = raw_backend(ok())
 
-    def make(**options):
+    def make(workers=1, **options):
         return keytrail(backend, {
-            "audit": {"sign": {"file": str(signer[0])}}, "workers": 1,
+            "audit": {"sign": {"file": str(signer[0])}}, "workers": workers,
             "sinks": [{"name": "file", "type": "file", "path": str(tmp_path / "sink.jsonl")}]},
             environment=memory.environment, **options)
 
@@ -92,7 +93,7 @@ def fail_to_start(sidecar):
 
 
 def test_a_start(signed, memory):
-    """It starts or says why not."""
+    """It starts, with all that it needs, or says why not."""
     sidecar = signed(start=False)
     for n in some(count(memory, sidecar.start)):
         sidecar.stop()
@@ -101,10 +102,20 @@ def test_a_start(signed, memory):
         memory.set(0)
         if failed:
             sidecar.start()
-        # A CA that OpenSSL has taken for less than it is trusts nobody until it is read again.
-        elif sidecar.call("GET", "/api/v2/keys").status == 502:
-            sidecar.reload()
         assert sidecar.call("GET", "/api/v2/keys").status == 200, f"allocation {n}"
+
+
+def test_a_start_with_no_memory_left(signed, memory):
+    """It says so."""
+    sidecar = signed(start=False)
+    for n in some(count(memory, sidecar.start)):
+        sidecar.stop()
+        memory.set(n, FOR_EVER)
+        failed = fail_to_start(sidecar)
+        memory.set(0)
+        if failed:
+            sidecar.start()
+        assert failed or n > memory.count() - FEW, f"allocation {n}"
 
 
 def attempt(sidecar, context, sent, requests):
@@ -138,16 +149,30 @@ def test_a_call(signed, memory, pki):
     wait_for(lambda: seen <= {e["correlationId"] for e in sidecar.calls()}, "every record")
 
 
-def test_a_reload(signed, memory):
-    """It is done or recorded as failed; then it works again."""
-    sidecar = signed()
+def names_of(sidecar, calls):
+    """What so many connections in turn, so that each worker has some, have a path called."""
+    before = len(sidecar.calls())
+    for _ in range(calls):
+        assert sidecar.call("GET", "/custom").status == 200
+    return {e["action"] for e in sidecar.wait_calls(before + calls)[before:]}
+
+
+@pytest.mark.parametrize("times", [1, FOR_EVER])
+def test_a_reload(signed, memory, times):
+    """It is done by all workers, or recorded as failed and done by none; then it works again."""
+    sidecar = signed(workers=2)
+    name = "kms.secrets.default"
     for n in some(count(memory, sidecar.reload)):
-        memory.set(n)
-        sidecar.reload()
+        tried = f"custom.name.n{n}"
+        memory.set(n, times)
+        event = sidecar.reload(routes=[{"action": tried, "method": "GET", "path": "/custom"}])
         memory.set(0)
         assert sidecar.process.poll() is None, f"allocation {n}: {sidecar.stderr()[-3000:]}"
+        if event["outcome"] == "success":
+            name = tried
+        assert names_of(sidecar, 4) == {name}, f"allocation {n}"
     assert sidecar.reload()["outcome"] == "success"
-    assert sidecar.call("GET", "/api/v2/keys").status == 200
+    assert names_of(sidecar, 4) == {tried}
 
 
 def test_a_stop(signed, memory):

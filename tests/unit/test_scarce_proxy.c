@@ -240,6 +240,20 @@ run_worker(struct err *err)
 	return w != NULL ? 0 : -1;
 }
 
+/* Either each worker has something to be told, or there is nothing. */
+static int
+run_reload(struct err *err)
+{
+	struct worker *const workers[] = { bench.worker, bench.worker };
+	struct worker_reload *r = worker_reload_prepare(workers, 2, &bench.snapshot, err);
+
+	if (r == NULL)
+		return -1;
+	worker_reload_cancel(r);
+	assert_int_equal(bench.worker->lease->users, 1);
+	return 0;
+}
+
 static int
 run_listener(struct err *err)
 {
@@ -328,6 +342,7 @@ static const struct scarce_case cases[] = {
 	{ .label = "tickets", .run = run_tickets },
 	{ .label = "peers", .run = run_peers },
 	{ .label = "worker", .run = run_worker },
+	{ .label = "reload of workers", .run = run_reload },
 	{ .label = "listener", .run = run_listener },
 	{ .label = "admin", .run = run_admin },
 	{ .label = "heads", .run = run_heads },
