@@ -5,16 +5,18 @@ A canary outside the grammar of a recorded member is nowhere.  One inside is in 
 """
 
 import base64
+import contextlib
 import json
 import os
 import ssl
+import subprocess
 import uuid
 
 import pytest
 
 import http1
 from backend import ok
-from support import b64url, make_token, wait_for
+from support import KEYTRAIL, b64url, make_token, merge, wait_for
 
 KEY = "/api/v2/keys/76c2c9cb-9095-5a24-811b-0ef4b24ac4d5"
 JUNK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -163,7 +165,7 @@ ANSWERS = {
 class Watched:
     """A sidecar that says as much as it can, and all that it has said."""
 
-    def __init__(self, keytrail, raw_backend, tmp_path, **config):
+    def __init__(self, keytrail, raw_backend, tmp_path, environment=None, **config):
         self.answer = ok()
         self.sink = tmp_path / "sink.jsonl"
         self.local = []  # our own answers
@@ -171,7 +173,7 @@ class Watched:
         self.sidecar = keytrail(self.backend, {
             "log": {"level": "trace"}, "timeouts": {"body": "2s"},
             "sinks": [{"name": "file", "type": "file", "path": str(self.sink)},
-                      {"name": "out", "type": "stdout"}], **config})
+                      {"name": "out", "type": "stdout"}], **config}, environment=environment)
 
     def script(self, connection):
         while connection.read_request() is not None:
@@ -192,21 +194,24 @@ class Watched:
                 self.local.append(repr(head.fields).encode() + head.body)
             return head
 
-    def outputs(self):
+    def outputs(self, token=None):
         """Everything that keytrail has written, by its name."""
         sidecar = self.sidecar
+        bearer_of = {"Authorization": f"Bearer {token}"} if token else {}
         wait_for(lambda: sidecar.metric("keytrail_sink_lag_events") == 0, "the sinks")
         out = {"metrics": sidecar.fetch("metrics", "/metrics"),
                "openmetrics": sidecar.fetch("metrics", "/metrics",
                                             Accept="application/openmetrics-text"),
-               "status": sidecar.fetch("admin", "/status"),
-               "readyz": sidecar.fetch("admin", "/readyz?verbose")}
+               "status": sidecar.fetch("admin", "/status", **bearer_of),
+               "events": sidecar.fetch("admin", "/events?limit=1000", **bearer_of),
+               "readyz": sidecar.fetch("admin", "/readyz?verbose", **bearer_of)}
         out = {k: v.encode() for k, v in out.items()}
         out["error answers"] = b"\n".join(self.local)
         # While it runs, so that the mapped files are as a dump would find them, and after.
         for stage in ("running", "stopped"):
-            for path in sidecar.trail_dir.iterdir():
-                out[f"{stage}: {path.name}"] = path.read_bytes()
+            for path in sidecar.trail_dir.rglob("*"):
+                with contextlib.suppress(IsADirectoryError, FileNotFoundError):
+                    out[f"{stage}: {path.relative_to(sidecar.trail_dir)}"] = path.read_bytes()
             if stage == "running":
                 sidecar.stop()
         out["sink"] = self.sink.read_bytes()
@@ -304,6 +309,36 @@ def test_no_canary_of_an_administrator_is_anywhere(keytrail, raw_backend, tmp_pa
                 except TimeoutError:
                     pass
     assert search(watched.outputs(), planted) == []
+
+
+def test_no_secret_of_the_configuration_is_anywhere(keytrail, raw_backend, tmp_path, signer):
+    """Nor in what the subcommands say of the file, good or wrong."""
+    planted = {"token": canary(), "hmac_key": canary(),
+               "sign": signer[0].read_text().strip().split("+", 4)[4]}
+    for name, text in (("token", planted["token"]), ("key", planted["hmac_key"].ljust(32, "x"))):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    watched = Watched(
+        keytrail, raw_backend, tmp_path, admin={"token": {"file": str(tmp_path / "token")}},
+        audit={"sign": {"file": str(signer[0])}, "key_ids": "hmac", "identity_name": "hmac",
+               "hmac_key": {"file": str(tmp_path / "key")}})
+    sidecar = watched.sidecar
+    watched.send(get(bearer(sub="x"), target=KEY))
+    said = {}
+    for name, over in (("good", {}), ("wrong", {"audit": {"heartbeat": "never"}}),
+                       ("token of two lines", {"admin": {"token": {"file": str(sidecar.file)}}}),
+                       ("a secret that is no file", {"admin": {"token": planted["token"]}})):
+        file = tmp_path / "check.json"
+        file.write_text(json.dumps(merge(sidecar.config, over)))
+        for command in (["check", file], ["check", file, "--environment"], ["routes", file],
+                        ["explain", file, "GET", KEY]):
+            done = subprocess.run([KEYTRAIL, *command], stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, check=False)
+            said[f"{name}: {command}"] = done.stdout
+    sidecar.reload(admin={"token": planted["token"]})
+    assert any(b"is good" in text for text in said.values())
+    assert search(said, planted) == []
+    assert search(watched.outputs(planted["token"]), planted) == []
 
 
 # ---- inside the grammar ----
