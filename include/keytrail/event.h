@@ -99,6 +99,10 @@ struct slice event_authorization(const struct http_head *head);
 void event_from_response(struct audit_event *ev, const struct http_head *head,
     struct slice correlation_header, enum scrub_grammar grammar);
 
+/* The key service vouches for the token's claims: a 2xx where the route needs a login.  What nobody
+ * vouches for, a token or a certificate's issuer, is hearsay and stands in initiator.claimed only. */
+bool event_is_verified(const struct audit_event *ev);
+
 enum event_outcome event_outcome(const struct audit_event *ev);
 enum severity event_severity(const struct audit_event *ev);
 const char *event_outcome_name(enum event_outcome outcome); /* "success" ... */

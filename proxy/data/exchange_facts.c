@@ -246,12 +246,11 @@ static void
 lose(struct exchange *ex)
 {
 	const struct audit_event *ev = &ex->event;
-	bool checked = ev->from_service && ev->status != 401;
 	const char *action = ev->route != NULL ? ev->route->action : "keytrail.refused";
 
 	worker_lose(ex->worker, action,
 	    ev->identity.state == IDENTITY_CERTIFICATE ? ev->identity.name
-	    : checked				       ? ev->identity.iam_id
+	    : event_is_verified(ev)		       ? ev->identity.iam_id
 						       : "unauthenticated",
 	    ex->slot);
 }

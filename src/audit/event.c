@@ -17,8 +17,8 @@ struct render {
 	bool known_instance;
 };
 
-static bool
-is_verified(const struct audit_event *ev)
+bool
+event_is_verified(const struct audit_event *ev)
 {
 	return ev->from_service && ev->status / 100 == 2 && ev->route != NULL && ev->route->login;
 }
@@ -41,13 +41,15 @@ is_known_instance(const struct event_profile *p, const struct audit_event *ev, b
 	return scrub_fits(SCRUB_UUID, instance) && (verified || is_listed(p, instance));
 }
 
-/* Nobody vouches for the claims: they may stand in initiator.claimed only.  Without a status nobody
- * has looked at them: else a caller who goes before the answer could write any name. */
-static bool
-is_hearsay(const struct audit_event *ev)
+/* What is said of a caller for whom nobody vouches.  An answer such as 404 leaves open whether the
+ * service has looked at the token. */
+static const char *
+name_of_nobody(const struct audit_event *ev)
 {
-	return ev->identity.state != IDENTITY_CERTIFICATE &&
-	       (ev->status == 401 || ev->status == 0 || ev->refusal != REFUSAL_NONE);
+	if (ev->identity.state == IDENTITY_NONE || ev->status == 401 || ev->status == 0 ||
+	    ev->refusal != REFUSAL_NONE)
+		return "unauthenticated";
+	return ev->identity.state == IDENTITY_UNPARSABLE ? "unparsable" : "unverified";
 }
 
 static const char *
@@ -167,7 +169,7 @@ render_initiator(struct render *r)
 	};
 	const struct identity *id = &r->ev->identity;
 	struct event_out *o = &r->o;
-	bool hearsay = is_hearsay(r->ev);
+	bool hearsay = id->state != IDENTITY_CERTIFICATE && !r->verified;
 	char ref[SCRUB_KEY_REF_SIZE];
 	const char *name = visible_name(r->p, id, ref);
 
@@ -188,7 +190,7 @@ render_initiator(struct render *r)
 		out_text(o, id->iam_id, WORD_MAX);
 	OUT_LIT(o, "\",\"name\":\"");
 	if (hearsay)
-		OUT_LIT(o, "unauthenticated");
+		out_text(o, name_of_nobody(r->ev), NAME_MAX_OUT);
 	else if (id->state == IDENTITY_UNPARSABLE)
 		OUT_LIT(o, "unparsable");
 	else if (name != NULL)
@@ -427,7 +429,7 @@ event_render(const struct event_profile *p, const struct audit_event *ev, char *
 		.p = p,
 		.ev = ev,
 		.outcome = event_outcome(ev),
-		.verified = is_verified(ev),
+		.verified = event_is_verified(ev),
 	};
 
 	r.known_instance = is_known_instance(p, ev, r.verified);

@@ -145,11 +145,11 @@ an_event_with_every_optional_member(void **state)
 	    "\"correlationSource\":\"echoed\",\"dataEvent\":true,"
 	    "\"eventTime\":\"2020-06-22T15:36:16.70+0000\","
 	    "\"id\":\"01908c5e-7c3a-7123-8abc-0123456789ab\","
-	    "\"initiator\":{\"authnId\":\"IBMid-2\","
+	    "\"initiator\":{\"claimed\":{\"id\":\"IBMid-1\",\"name\":\"a\\\"b\\\\c\"},"
 	    "\"credential\":{\"type\":\"apikey\",\"verifiedBy\":\"none\"},"
 	    "\"host\":{\"address\":\"2001:db8::1\",\"addressType\":\"IPv6\",\"agent\":\"curl/"
 	    "7.88.1\","
-	    "\"peer\":\"10.0.0.1\"},\"id\":\"IBMid-1\",\"name\":\"a\\\"b\\\\c\","
+	    "\"peer\":\"10.0.0.1\"},\"id\":\"\",\"name\":\"unverified\","
 	    "\"typeURI\":\"service/security/account/user\"},"
 	    "\"logSourceCRN\":\"" CRN_REGION ":::\","
 	    "\"message\":\"Key Protect: unwrap secret -failure\","
@@ -409,6 +409,10 @@ only_the_service_or_a_certificate_verifies(void **state)
 		c.ev.identity.state = cases[i].who;
 		snprintf(want, sizeof(want), "\"verifiedBy\":\"%s\"}", cases[i].want);
 		expect(cases[i].label, render(&c), want);
+		if (strcmp(cases[i].want, "none") == 0)
+			expect(cases[i].label, c.line, "\"id\":\"\",\"name\":\"un");
+		else
+			expect_none(cases[i].label, c.line, "claimed");
 	}
 }
 
