@@ -395,6 +395,8 @@ parse_check_response(struct http_head *h, const struct parse_names *names, bool 
 
 	bool framed = (names->present & framing) != 0;
 
+	if (names->alias && check_alias(h) != REFUSAL_NONE)
+		return REFUSAL_UPSTREAM_MALFORMED;
 	if (h->status == 101 || check_framing(h, names) != REFUSAL_NONE || !may_frame(h, framed) ||
 	    check_connection(h, false) != REFUSAL_NONE)
 		return REFUSAL_UPSTREAM_MALFORMED;

@@ -316,8 +316,7 @@ static const struct {
 	    SLICE_INIT(OK "Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 0\r\n" END),
 	    HTTP_LENGTH, 0, KEEP, 3 },
 	{ "an answer with an underscore", ANSWER,
-	    SLICE_INIT(OK "content_length: 3\r\nContent-Length: 0\r\n" END), HTTP_LENGTH, 0, KEEP,
-	    2 },
+	    SLICE_INIT(OK "x_length: 3\r\nContent-Length: 0\r\n" END), HTTP_LENGTH, 0, KEEP, 2 },
 };
 
 static void
@@ -766,6 +765,10 @@ static const struct {
 	{ "a malformed length on 304",
 	    SLICE_INIT("HTTP/1.1 304 Not Modified\r\nContent-Length: x\r\n\r\n") },
 	{ "a malformed Connection", SLICE_INIT(OK "Connection: a b\r\n" END) },
+	{ "an alias", SLICE_INIT(OK "Transfer_Encoding: chunked\r\n" END) },
+	{ "an alias beside the field",
+	    SLICE_INIT(OK "content_length: 3\r\nContent-Length: 0\r\n" END) },
+	{ "an alias of a field that is removed", SLICE_INIT(OK "alt_svc: h3=\":443\"\r\n" END) },
 };
 
 static void

@@ -207,8 +207,6 @@ check_request_name(struct reader *r, const char *name, size_t n)
 		return bad(r, "a hop-by-hop field");
 	if (is_in(name, n, overrides, COUNT(overrides)))
 		return bad(r, "an override");
-	if (is_alias(name, n))
-		return bad(r, "an alias");
 	for (unsigned i = 0; i < COUNT(once); i++) {
 		if (!is(name, n, once[i]))
 			continue;
@@ -242,6 +240,8 @@ read_field(struct reader *r, const char *line, size_t n)
 
 	if (!split_field(r, line, n, &name, &value, &len))
 		return bad(r, "a field");
+	if (is_alias(line, name))
+		return bad(r, "an alias");
 	if (r->kind == STRICT_REQUEST && check_request_name(r, line, name) != STRICT_WHOLE)
 		return STRICT_BAD;
 	if (is(line, name, "connection")) {

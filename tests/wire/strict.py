@@ -278,7 +278,7 @@ def canonical(m):
             return f"hop-by-hop {name.decode()}"
         if names.count(name) > 1 and m.method is not None and name in SINGLE:
             return f"{name.decode()} is repeated"
-        if m.method is not None and re.sub(rb"[^a-z0-9]", b"-", name) != name and (
+        if re.sub(rb"[^a-z0-9]", b"-", name) != name and (
                 re.sub(rb"[^a-z0-9]", b"-", name) in HOP_BY_HOP | SINGLE | NOT_IN_TRAILERS):
             return f"{name.decode()} is an alias"
     if m.extensions:
