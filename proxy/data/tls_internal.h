@@ -1,5 +1,5 @@
 /* tls_internal: what the files of tls share: tls.c makes contexts and the client's, tls_server.c the
- * server's, tls_ocsp.c reads a stapled response. */
+ * server's, tls_ocsp.c reads a stapled response, tls_try.c tries what was made. */
 #ifndef KEYTRAIL_PROXY_TLS_INTERNAL_H
 #define KEYTRAIL_PROXY_TLS_INTERNAL_H
 
@@ -18,6 +18,10 @@ int tls_check_readable(const char *what, const char *path, struct err *err);
  * read once more: what fails twice is the file's fault.
  */
 bool tls_was_read_well(const X509_STORE *store);
+
+/* OpenSSL makes what it is made of at the first need and but once, and goes on without that for which
+ * memory was short; then every handshake fails. */
+bool tls_shakes_hands(SSL_CTX *server);
 
 SSL_CTX *tls_context_new(const SSL_METHOD *method, int min_version, struct err *err);
 int tls_load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct err *err);

@@ -496,10 +496,19 @@ tls_server_new(const struct config_listen *cfg, const struct tls_server *previou
 {
 	struct tls_server *s = server_new(cfg, previous, err);
 
-	if (s != NULL && tls_was_read_well(SSL_CTX_get_cert_store(tls_server_context(s))))
-		return s;
-	tls_server_free(s);
-	return server_new(cfg, previous, err);
+	if (s == NULL || !tls_was_read_well(SSL_CTX_get_cert_store(tls_server_context(s)))) {
+		tls_server_free(s);
+		s = server_new(cfg, previous, err);
+	}
+	if (s != NULL && !tls_shakes_hands(tls_server_context(s)) &&
+	    !tls_shakes_hands(tls_server_context(s))) {
+		err_set(
+		    err, "%s: no handshake is possible, or memory is short", cfg->own.certificate);
+		tls_server_free(s);
+		s = NULL;
+	}
+	ERR_clear_error();
+	return s;
 }
 
 void

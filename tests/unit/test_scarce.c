@@ -135,6 +135,7 @@ run_call(struct err *err)
 		return err_set(err, "the request");
 	route_match(routes, &head, &match);
 	event_from_request(&event, &head, &match, SLICE("Correlation-Id"), SCRUB_UUID);
+	identity_from_authorization(event_authorization(&head), &event.identity);
 	if (parse(answer, false) == -1)
 		return err_set(err, "the answer");
 	event_from_response(&event, &head, SLICE("Correlation-Id"), SCRUB_UUID);

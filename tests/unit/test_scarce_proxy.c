@@ -136,6 +136,45 @@ trusts_well(const SSL_CTX *ctx, const char *name)
 	return ok;
 }
 
+static bool
+handshake(SSL_CTX *client, SSL_CTX *server)
+{
+	SSL *c = SSL_new(client), *s = SSL_new(server);
+	BIO *to_server, *to_client;
+	bool ok;
+
+	assert_true(c != NULL && s != NULL && BIO_new_bio_pair(&to_server, 0, &to_client, 0) == 1);
+	SSL_set_bio(c, to_server, to_server);
+	SSL_set_bio(s, to_client, to_client);
+	SSL_set_connect_state(c);
+	SSL_set_accept_state(s);
+	for (int i = 0; i < 8; i++) {
+		SSL_do_handshake(c);
+		SSL_do_handshake(s);
+	}
+	ok = SSL_is_init_finished(c) && SSL_is_init_finished(s);
+	SSL_free(c);
+	SSL_free(s);
+	return ok;
+}
+
+/* Contexts made while memory was short, used when it is not. */
+static bool
+shake_hands_well(const struct tls_server *server)
+{
+	bool scarcity = scarce.on, ok;
+	struct err err;
+	SSL_CTX *client;
+
+	scarce.on = false;
+	if ((client = tls_client_new(&config->upstream, &err)) == NULL)
+		fail_msg("%s", err.msg);
+	ok = handshake(client, tls_server_context(server));
+	SSL_CTX_free(client);
+	scarce.on = scarcity;
+	return ok;
+}
+
 /* A context that lacks what the file says is no context. */
 static int
 run_client(struct err *err)
@@ -164,6 +203,7 @@ run_server(struct err *err)
 	    SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT);
 	tls_server_validity(s, &n);
 	assert_int_equal(n, 4);
+	assert_true(shake_hands_well(s));
 	tls_server_free(s);
 	return 0;
 }
