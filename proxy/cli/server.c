@@ -279,11 +279,21 @@ on_heartbeat(evutil_socket_t fd, short what, void *arg)
 	chronicle_record(&s->chronicle, &e);
 }
 
+/* Its words are no lines of the own log; what they are about comes back as an error. */
+static void
+ignore_libevent(int severity, const char *words)
+{
+	(void)severity;
+	(void)words;
+}
+
 static int
 open_loop(struct server *s, struct err *err)
 {
-	struct event_config *cfg = event_config_new();
+	struct event_config *cfg;
 
+	event_set_log_callback(ignore_libevent);
+	cfg = event_config_new();
 	if (cfg != NULL) {
 		event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK);
 		s->base = event_base_new_with_config(cfg);
