@@ -112,9 +112,10 @@ FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
-.PHONY: all demo test check model format tsan fuzz bench bench-micro bench-callgrind bench-quick soak slow testssl wire hostile docs install image clean \
-        help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz run-tsan run-crash run-bench-programs \
-        check-format check-tree check-lint tidy analyze cppcheck FORCE
+.PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-callgrind \
+        bench-quick soak slow testssl wire hostile docs install image clean \
+        help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
+        run-tsan run-valgrind run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -253,6 +254,19 @@ tsan: ## unit and integration tests under ThreadSanitizer
 
 run-tsan: unit
 	+@$(MAKE) --no-print-directory integration
+
+# Without those that are about time, or fail a disk or an allocator that memcheck replaces.
+MEMCHECKED ?= actions admin bodies canonical canary certificates events http kms ledger operate peers \
+              proof refusals reload sinks startup tls tls_backend trail upstream wire wire_states
+
+valgrind: ## the integration tests of MEMCHECKED under memcheck (an hour or more)
+	$(call again,$(PACKAGES_TEST) valgrind,run-valgrind)
+
+run-valgrind: programs
+	@rm -rf $B/valgrind && mkdir -p $B/valgrind
+	@KEYTRAIL_BUILD=$(CURDIR)/$B KEYTRAIL_BIN=$(CURDIR)/tests/valgrind/keytrail $(PYTHON) -m pytest -q \
+	    -n 2 -p no:cacheprovider $(MEMCHECKED:%=tests/integration/test_%.py)
+	@! grep . $B/valgrind/*
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 60) each
 	$(call again,$(PACKAGES_CHECK),CC=clang SAN=address run-fuzz)

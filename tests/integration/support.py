@@ -21,7 +21,7 @@ BUILD = Path(os.environ.get("KEYTRAIL_BUILD", ROOT / "build"))
 KEYTRAIL = Path(os.environ.get("KEYTRAIL_BIN", BUILD / "keytrail"))
 KMS = Path(os.environ.get("KEYTRAIL_KMS", BUILD / "kms"))
 ROUTES = ROOT / "proxy" / "routes" / "key-protect.json"
-SANITIZED = "address" in BUILD.name or "thread" in BUILD.name
+SANITIZED = not {"address", "thread", "valgrind"}.isdisjoint((BUILD.name, KEYTRAIL.parent.name))
 SANITIZER = {"TSAN_OPTIONS": f"suppressions={ROOT / 'tests' / 'tsan.supp'}",
              "UBSAN_OPTIONS": "print_stacktrace=1"}
 # How long a condition may take.  Nothing waits that long unless something is wrong.
