@@ -20,10 +20,7 @@ harden_process(struct err *err)
 	const struct rlimit none = { 0, 0 };
 
 	if (records_install() == -1)
-		return err_set(err, "cannot make OpenSSL wipe what it frees");
-	/* It goes on without what it could not make, and crashes later. */
-	if (OPENSSL_init_crypto(0, NULL) != 1 || OSSL_LIB_CTX_get0_global_default() == NULL)
-		return err_set(err, "OpenSSL cannot be started: memory is short");
+		return err_set(err, "cannot make OpenSSL wipe what it frees, or memory is short");
 	/* The limit does not bind a core_pattern that is a pipe. */
 	if (setrlimit(RLIMIT_CORE, &none) == -1 || prctl(PR_SET_DUMPABLE, DUMPABLE) == -1)
 		return err_set_errno(err, "cannot turn core dumps off");

@@ -87,7 +87,11 @@ wipe_and_free(void *p, const char *file, int line)
 int
 records_install(void)
 {
-	return CRYPTO_set_mem_functions(allocate, NULL, wipe_and_free) == 1 ? 0 : -1;
+	if (CRYPTO_set_mem_functions(allocate, NULL, wipe_and_free) != 1)
+		return -1;
+	/* It goes on without what it could not make, and crashes later. */
+	return OPENSSL_init_crypto(0, NULL) == 1 && OSSL_LIB_CTX_get0_global_default() != NULL ? 0
+											       : -1;
 }
 
 void

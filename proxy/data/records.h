@@ -10,7 +10,7 @@
 
 #include <stddef.h>
 
-/* Once, before anything else of OpenSSL is used.  -1: too late. */
+/* Once, before anything else of OpenSSL is used, and start it.  -1: too late, or memory is short. */
 int records_install(void);
 
 /* n bytes from the network were put at p, which may be room for records.  Whoever reads for OpenSSL

@@ -248,9 +248,13 @@ def trail_slow(world):
 
 
 def out_of_memory(world):
-    """The n-th allocation of a call on an open connection fails."""
+    """The n-th allocation of a call that needs a connection to the key service fails."""
+    def answers_once(connection, s):
+        connection.read_request()
+        connection.send(s.answer(extra="Connection: close\r\n"))
+
     memory = Memory(world.use("tmp_path") / "memory")
-    world.start(environment=memory.environment, workers=1)
+    world.start(answers_once, environment=memory.environment, workers=1)
     codes = set()
     for n in range(1, 30):
         with world.watched.sidecar.client() as c, \
