@@ -29,16 +29,8 @@ void buf_fini(struct buf *b);
 /* Room for n more bytes at buf_tail(b).  -1 when memory is short; the content is untouched. */
 int buf_reserve(struct buf *b, size_t n);
 
-/* Reserve and copy. */
-int buf_append(struct buf *b, const void *p, size_t n);
 int buf_append_u64(struct buf *b, uint64_t v); /* in decimal */
 int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static inline int
-buf_append_slice(struct buf *b, struct slice s)
-{
-	return buf_append(b, s.p, s.n);
-}
 
 static inline char *
 buf_tail(struct buf *b)
@@ -59,6 +51,25 @@ buf_commit(struct buf *b, size_t n)
 	b->len += n;
 	if (b->high < b->len)
 		b->high = b->len;
+}
+
+/* Reserve and copy. */
+static inline int
+buf_append(struct buf *b, const void *p, size_t n)
+{
+	if (n == 0)
+		return 0;
+	if (buf_room(b) < n && buf_reserve(b, n) == -1)
+		return -1;
+	memcpy(buf_tail(b), p, n);
+	buf_commit(b, n);
+	return 0;
+}
+
+static inline int
+buf_append_slice(struct buf *b, struct slice s)
+{
+	return buf_append(b, s.p, s.n);
 }
 
 static inline size_t

@@ -12,7 +12,7 @@ zero_bytes(uint64_t w)
 }
 
 /* Does any of the eight bytes need an escape, or lie outside ASCII? */
-static bool
+static inline bool
 is_special_word(uint64_t w)
 {
 	uint64_t control = (w - EVERY_BYTE(0x20)) & ~w;
@@ -37,7 +37,7 @@ word_at(const char *p)
 }
 
 /* Is s the same inside a JSON string? */
-static bool
+static inline bool
 is_plain(struct slice s)
 {
 	if (s.n < 8) {

@@ -10,41 +10,39 @@
 
 #define AGENT_TOKEN_MAX 40
 
-static bool
-is_alnum(char c)
-{
-	return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
-}
-
-static bool
-is_lower_hex(char c)
-{
-	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-}
+/* A set of ASCII characters, one bit each: those below 64 and the others. */
+#define LOW(c)	(UINT64_C(1) << (c))
+#define HIGH(c) (UINT64_C(1) << ((c)-64))
+#define DIGITS	(UINT64_C(0x3ff) << '0')
+#define A_TO_Z	(UINT64_C(0x3ffffff) << ('A' - 64) | UINT64_C(0x3ffffff) << ('a' - 64))
+#define A_TO_F	(UINT64_C(0x3f) << ('a' - 64))
 
 /* Grammars that are a set of characters and a range of lengths. */
 static const struct {
 	unsigned min, max;
-	bool (*basic)(char);
-	const char *extra;
+	uint64_t low, high;
 } ranges[] = {
-	[SCRUB_CORRELATION] = { 1, 64, is_alnum, "-_.:" },
-	[SCRUB_KEY_RING] = { 2, 100, is_alnum, "-" },
-	[SCRUB_ALIAS] = { 2, 90, is_alnum, "-_" },
-	[SCRUB_ACCOUNT] = { 32, 32, is_lower_hex, "" },
-	[SCRUB_IAM_ID] = { 1, 128, is_alnum, "-_.:@" },
-	[SCRUB_IDENTIFIER] = { 1, 64, is_alnum, "-_" },
+	[SCRUB_CORRELATION] = { 1, 64, DIGITS | LOW('-') | LOW('.') | LOW(':'),
+	    A_TO_Z | HIGH('_') },
+	[SCRUB_KEY_RING] = { 2, 100, DIGITS | LOW('-'), A_TO_Z },
+	[SCRUB_ALIAS] = { 2, 90, DIGITS | LOW('-'), A_TO_Z | HIGH('_') },
+	[SCRUB_ACCOUNT] = { 32, 32, DIGITS, A_TO_F },
+	[SCRUB_IAM_ID] = { 1, 128, DIGITS | LOW('-') | LOW('.') | LOW(':'),
+	    A_TO_Z | HIGH('_') | HIGH('@') },
+	[SCRUB_IDENTIFIER] = { 1, 64, DIGITS | LOW('-'), A_TO_Z | HIGH('_') },
 };
 
 static bool
 fits_range(enum scrub_grammar g, struct slice s)
 {
+	const uint64_t sets[4] = { ranges[g].low, ranges[g].high, 0, 0 };
+
 	if (s.n < ranges[g].min || s.n > ranges[g].max)
 		return false;
 	for (size_t i = 0; i < s.n; i++) {
-		char c = s.p[i];
+		unsigned char c = (unsigned char)s.p[i];
 
-		if (!ranges[g].basic(c) && (c == '\0' || strchr(ranges[g].extra, c) == NULL))
+		if ((sets[c / 64] >> c % 64 & 1) == 0)
 			return false;
 	}
 	return true;

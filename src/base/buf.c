@@ -59,18 +59,6 @@ buf_reserve(struct buf *b, size_t n)
 }
 
 int
-buf_append(struct buf *b, const void *p, size_t n)
-{
-	if (n == 0)
-		return 0;
-	if (buf_reserve(b, n) == -1)
-		return -1;
-	memcpy(buf_tail(b), p, n);
-	buf_commit(b, n);
-	return 0;
-}
-
-int
 buf_append_u64(struct buf *b, uint64_t v)
 {
 	char digits[20];
