@@ -193,6 +193,9 @@ start_exchange(struct conn *c, const struct http_head *head, size_t used, enum h
 	if (exchange_start(&client, head, why, c->arrival, &c->exchange) == -1) {
 		c->state = CONN_IDLE;
 		close_conn(c);
+	} else if (buf_size(&c->in) == 0) {
+		/* For the next one to use, while it is still in the processor's cache. */
+		buf_fini(&c->in);
 	}
 }
 
