@@ -143,7 +143,8 @@ handshake(SSL_CTX *client, SSL_CTX *server)
 	BIO *to_server, *to_client;
 	bool ok;
 
-	assert_true(c != NULL && s != NULL && BIO_new_bio_pair(&to_server, 0, &to_client, 0) == 1);
+	assert_true(c != NULL && s != NULL);
+	assert_int_equal(BIO_new_bio_pair(&to_server, 0, &to_client, 0), 1);
 	SSL_set_bio(c, to_server, to_server);
 	SSL_set_bio(s, to_client, to_client);
 	SSL_set_connect_state(c);
