@@ -147,7 +147,7 @@ def test_other_client_certificates_are_refused(keytrail, raw_backend, pki, cert,
         with sidecar.client(pki.client(cert=cert)) as c:
             c.request("GET", "/api/v2/keys")
     assert backend.requests == [] and sidecar.calls() == []
-    assert failures(sidecar) == {reason: 1}
+    wait_for(lambda: failures(sidecar) == {reason: 1}, "the failure to be counted")
 
 
 @pytest.mark.parametrize("reason", ["alpn", "rejected", "protocol", "closed"])
