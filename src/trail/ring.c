@@ -49,16 +49,25 @@ ring_header_valid(const struct ring_header *h)
 }
 
 int
+ring_read(int fd, void *mem, size_t n, size_t at, const char *name, struct err *err)
+{
+	size_t done = 0;
+	ssize_t got = 1;
+
+	while (done < n && got != 0) {
+		got = pread(fd, (char *)mem + done, n - done, (off_t)(at + done));
+		if (got == -1 && errno != EINTR)
+			return err_set_errno(err, "read %s", name);
+		done += got > 0 ? (size_t)got : 0;
+	}
+	memset((char *)mem + done, 0, n - done);
+	return 0;
+}
+
+int
 ring_read_header(int fd, struct ring_header *h, const char *name, struct err *err)
 {
-	ssize_t n;
-
-	memset(h, 0, sizeof(*h));
-	if ((n = pread(fd, h, sizeof(*h), 0)) == -1)
-		return err_set_errno(err, "read %s", name);
-	if ((size_t)n < sizeof(*h))
-		memset(h, 0, sizeof(*h));
-	return 0;
+	return ring_read(fd, h, sizeof(*h), 0, name, err);
 }
 
 /* The epoch after the one in h; a random one when h is none: bytes left in the file by an unknown

@@ -108,7 +108,8 @@ uint64_t ring_file_size(const struct ring_opts *o);
 uint64_t ring_entry_size(size_t n);
 uint32_t ring_entry_crc(const struct ring_entry *e, uint64_t pos);
 bool ring_header_valid(const struct ring_header *h);
-/* Zeros where the file is too short for a header. */
+/* What the file lacks reads as zeros. */
+int ring_read(int fd, void *mem, size_t n, size_t at, const char *name, struct err *err);
 int ring_read_header(int fd, struct ring_header *h, const char *name, struct err *err);
 /* The epoch after the one in h; a random one when h is none. */
 int ring_next_epoch(const struct ring_header *h, uint32_t *epoch, struct err *err);

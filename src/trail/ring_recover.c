@@ -9,27 +9,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The ring's bytes, twice in a row as in the mapping.  What the file lacks reads as zeros. */
+/* The ring's bytes, twice in a row as in the mapping. */
 static char *
 read_data(int fd, size_t size, const char *name, struct err *err)
 {
 	char *data = calloc(2, size);
-	size_t done = 0;
-	ssize_t n = 1;
 
 	if (data == NULL) {
 		err_set_errno(err, "%s", name);
 		return NULL;
 	}
-	while (done < size && n != 0) {
-		n = pread(fd, data + done, size - done, (off_t)(ring_page() + done));
-		if (n == -1 && errno != EINTR) {
-			err_set_errno(err, "read %s", name);
-			free(data);
-			return NULL;
-		}
-		if (n > 0)
-			done += (size_t)n;
+	if (ring_read(fd, data, size, ring_page(), name, err) == -1) {
+		free(data);
+		return NULL;
 	}
 	memcpy(data + size, data, size);
 	return data;
@@ -70,67 +62,91 @@ walk_entries(
 
 /* ---- slots ---- */
 
-static bool
-read_slot(int fd, const struct ring_header *h, uint32_t index, struct ring_slot *s)
-{
-	size_t size = ring_slot_bytes(h->slot_size);
-	off_t at = (off_t)(ring_page() + h->size + ring_states_bytes(h->slots) + index * size);
+struct slots {
+	int fd;
+	const struct ring_header *h;
+	const char *name;
+	uint64_t *states, *replaced;
+	size_t nreplaced;
+	struct ring_slot *slot; /* the last one read */
+};
 
-	return pread(fd, s, size, at) == (ssize_t)size && s->epoch == h->epoch &&
-	       s->length <= h->slot_size && s->crc == ring_slot_crc(s, index);
+/* 1; 0: there is no call in it; -1. */
+static int
+read_slot(const struct slots *t, uint32_t index, struct err *err)
+{
+	const struct ring_header *h = t->h;
+	const struct ring_slot *s = t->slot;
+	size_t size = ring_slot_bytes(h->slot_size);
+	size_t at = ring_page() + h->size + ring_states_bytes(h->slots) + index * size;
+
+	if (t->states[index] != ring_slot_open_word(h->epoch))
+		return 0;
+	if (ring_read(t->fd, t->slot, size, at, t->name, err) == -1)
+		return -1;
+	return s->epoch == h->epoch && s->length <= h->slot_size &&
+	       s->crc == ring_slot_crc(s, index);
 }
 
 static bool
-is_among(uint64_t serial, const uint64_t *serials, size_t n)
+is_replaced(const struct slots *t, uint64_t serial)
 {
-	for (size_t i = 0; i < n; i++)
-		if (serials[i] == serial)
+	for (size_t i = 0; i < t->nreplaced; i++)
+		if (t->replaced[i] == serial)
 			return true;
 	return false;
 }
 
-/* Which of the open slots others have taken the place of; how many. */
-static size_t
-find_replaced(int fd, const struct ring_header *h, const uint64_t *states, struct ring_slot *s,
-    uint64_t *replaced)
+/* Which of the open slots others have taken the place of. */
+static int
+find_replaced(struct slots *t, struct err *err)
 {
-	size_t n = 0;
+	int rc = 0;
 
-	for (uint32_t i = 0; i < h->slots; i++)
-		if (states[i] == ring_slot_open_word(h->epoch) && read_slot(fd, h, i, s))
-			for (size_t k = 0; k < RING_REPLACED; k++)
-				if (s->instead_of[k] != 0)
-					replaced[n++] = s->instead_of[k];
-	return n;
+	for (uint32_t i = 0; i < t->h->slots && rc != -1; i++) {
+		if ((rc = read_slot(t, i, err)) != 1)
+			continue;
+		for (size_t k = 0; k < RING_REPLACED; k++)
+			if (t->slot->instead_of[k] != 0)
+				t->replaced[t->nreplaced++] = t->slot->instead_of[k];
+	}
+	return rc == -1 ? -1 : 0;
 }
 
 static int
-walk_slots(int fd, const struct ring_header *h, ring_recover_fn each, void *arg, struct err *err)
+walk_open(struct slots *t, ring_recover_fn each, void *arg, struct err *err)
 {
-	size_t bytes = h->slots * sizeof(uint64_t), nreplaced;
-	uint64_t *states = calloc(1 + RING_REPLACED, bytes + 1), *replaced;
-	struct ring_slot *s = malloc(ring_slot_bytes(h->slot_size));
+	const struct ring_slot *s = t->slot;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < t->h->slots && rc != -1; i++)
+		if ((rc = read_slot(t, i, err)) == 1 && !is_replaced(t, s->serial))
+			rc = each(arg, (struct slice){ s->line, s->length }, RING_SLOT, s->segment,
+			    s->offset, err);
+	return rc == -1 ? -1 : 0;
+}
+
+static int
+walk_slots(int fd, const struct ring_header *h, const char *name, ring_recover_fn each, void *arg,
+    struct err *err)
+{
+	size_t bytes = h->slots * sizeof(uint64_t);
+	struct slots t = { .fd = fd, .h = h, .name = name };
 	int rc = -1;
 
-	if (states == NULL || s == NULL) {
+	t.states = calloc(1 + RING_REPLACED, bytes + 1);
+	t.slot = malloc(ring_slot_bytes(h->slot_size));
+	if (t.states == NULL || t.slot == NULL) {
 		err_set_errno(err, "recover slots");
 		goto out;
 	}
-	replaced = states + h->slots;
-	if (pread(fd, states, bytes, (off_t)(ring_page() + h->size)) == -1) {
-		err_set_errno(err, "read slots");
-		goto out;
-	}
-	rc = 0;
-	nreplaced = find_replaced(fd, h, states, s, replaced);
-	for (uint32_t i = 0; i < h->slots && rc == 0; i++)
-		if (states[i] == ring_slot_open_word(h->epoch) && read_slot(fd, h, i, s) &&
-		    !is_among(s->serial, replaced, nreplaced))
-			rc = each(arg, (struct slice){ s->line, s->length }, RING_SLOT, s->segment,
-			    s->offset, err);
+	t.replaced = t.states + h->slots;
+	if (ring_read(fd, t.states, bytes, ring_page() + h->size, name, err) == 0 &&
+	    find_replaced(&t, err) == 0)
+		rc = walk_open(&t, each, arg, err);
 out:
-	free(states);
-	free(s);
+	free(t.states);
+	free(t.slot);
 	return rc;
 }
 
@@ -151,7 +167,7 @@ ring_recover(int dirfd, const char *name, ring_recover_fn each, void *arg, struc
 	}
 	if ((data = read_data(fd, h.size, name, err)) != NULL &&
 	    walk_entries(&h, data, each, arg, err) == 0)
-		rc = walk_slots(fd, &h, each, arg, err);
+		rc = walk_slots(fd, &h, name, each, arg, err);
 out:
 	free(data);
 	close(fd);

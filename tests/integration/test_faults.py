@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import urllib.error
 
 import pytest
@@ -336,6 +337,46 @@ def test_a_recovery_that_fails_loses_nothing(keytrail, raw_backend, disk, rule, 
     disk.clear()
     sidecar.start()
     assert sorted(e["correlationId"] for e in sidecar.calls()) == sorted(sent)
+
+
+def test_no_part_of_a_ring_that_cannot_be_read_is_taken_for_empty(keytrail, raw_backend, disk):
+    """One read after the other fails; each of these starts is refused, until all are good."""
+    forwarded, over = threading.Event(), threading.Event()
+
+    def hang(connection):
+        connection.read_request()
+        forwarded.set()
+        over.wait(PATIENCE)
+
+    sidecar = keytrail(raw_backend(hang), CONFIG, environment=disk.environment)
+    with sidecar.client() as c:
+        c.send_request(*DURABLE, {"Correlation-Id": (sent := new_id())})
+        assert forwarded.wait(PATIENCE)
+        sidecar.kill()
+    over.set()
+    refused = 0
+    disk.set("read */ring.0 EIO 1 1")
+    while not sidecar.spawn_and_listen():
+        assert "ring.0: Input/output error" in sidecar.stderr().splitlines()[-1]
+        refused += 1
+        disk.set(f"read */ring.0 EIO {refused + 1} 1")
+        sidecar.stderr_file.write_text("")  # for people, not JSON
+    assert sidecar.event(sent)["outcome"] == "unknown"
+    assert refused > 5  # the header, entries, states, and the slot, twice
+
+
+def test_a_ring_is_read_on_after_a_signal(keytrail, raw_backend, disk):
+    sidecar = keytrail(raw_backend(lambda c: c.read_request() and c.read_request()), CONFIG,
+                       environment=disk.environment)
+    with sidecar.client() as c:
+        c.send_request(*INTENT, {"Correlation-Id": (sent := new_id())})
+        wait_for(sidecar.intents, "the intent")
+        sidecar.kill()
+    disk.set("read */ring.0 EINTR 1 9")
+    sidecar.start()
+    assert sidecar.event(sent)["outcome"] == "unknown"
+    recover, = sidecar.own("keytrail.recover")
+    assert recover["details"]["fromSlots"] == 1
 
 
 # ---- a disk that is full ----
