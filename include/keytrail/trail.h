@@ -152,9 +152,10 @@ int trail_expirable(struct trail *t, int64_t before_ns, uint64_t max_size, uint6
 int trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err);
 
-/* Segments with lines of another log alone are put aside, as <segment>.foreign; how many that were not
- * there when this was last asked. */
-size_t trail_put_foreign_aside(struct trail *t);
+/* Segments with lines of another log alone: how many that were not there when this was last asked.
+ * Once the event that tells of them is durable they are put aside, as <segment>.foreign; -1: not all. */
+int trail_find_foreign(struct trail *t, size_t *n, struct err *err);
+int trail_put_foreign_aside(struct trail *t, struct err *err);
 
 /* Numbers without a line, because a whole segment or a segment's end is gone, that have not expired
  * and of which nobody was told: 1, 0: there are none, -1.  What was looked at is looked at once, but

@@ -340,7 +340,7 @@ apply_retention(struct journal *j, int64_t now)
 {
 	j->retention_ns = now + RETENTION_NS;
 	journal_record_gaps(j);
-	if (journal_expire(j) == -1)
+	if (j->failures > 0 || journal_expire(j) == -1)
 		j->retention_ns = now + RETRY_NS;
 }
 

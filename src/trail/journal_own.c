@@ -263,6 +263,28 @@ journal_record_tampering(struct journal *j)
 	j->untold = true;
 }
 
+/* Told before they go: nobody would find them again.  -1: nothing can be said of the others. */
+static int
+put_foreign_aside(struct journal *j)
+{
+	struct err err;
+	size_t n;
+
+	if (trail_find_foreign(j->opts.trail, &n, &err) == -1) {
+		log_error(j->opts.log, "trail_not_searched", "%s", err.msg);
+		return -1;
+	}
+	if (n > 0) {
+		record_foreign(j, n);
+		if (j->failures > 0 || journal_commit(j) == -1)
+			return -1;
+		FAULT_POINT("aside.after_record");
+	}
+	if (trail_put_foreign_aside(j->opts.trail, &err) == -1)
+		log_error(j->opts.log, "not_put_aside", "%s", err.msg);
+	return 0;
+}
+
 void
 journal_record_gaps(struct journal *j)
 {
@@ -270,7 +292,8 @@ journal_record_gaps(struct journal *j)
 	struct err err;
 	int rc;
 
-	record_foreign(j, trail_put_foreign_aside(j->opts.trail));
+	if (put_foreign_aside(j) == -1)
+		return;
 	while ((rc = trail_find_untold(j->opts.trail, &first, &last, &err)) == 1) {
 		record_range(j, "keytrail.tamper", SEVERITY_CRITICAL,
 		    "keytrail: lines are gone with a segment, or a segment's end", first, last);

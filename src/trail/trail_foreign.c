@@ -1,6 +1,8 @@
 /* Segments that somebody has copied here from another trail. */
+#include "keytrail/fault.h"
 #include "trail_internal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -31,14 +33,6 @@ is_foreign(const struct trail *t, struct trail_cursor *c, uint64_t first)
 	return other && !own;
 }
 
-static bool
-was_seen(const struct trail *t, uint64_t first)
-{
-	size_t i = trail_list_find(&t->seen, first);
-
-	return i < t->seen.n && t->seen.first[i] == first;
-}
-
 static int
 begin(const struct trail *t, struct trail_list *l, struct trail_cursor *c, struct err *err)
 {
@@ -63,7 +57,7 @@ trail_list_foreign(const struct trail *t, struct trail_list *out, struct err *er
 		return -1;
 	*out = (struct trail_list){ l.first, 0 };
 	for (size_t i = 0; i < l.n; i++)
-		if (l.first[i] != t->open.first && !was_seen(t, l.first[i]) &&
+		if (l.first[i] != t->open.first && !trail_list_has(&t->seen, l.first[i]) &&
 		    is_foreign(t, &c, l.first[i]))
 			out->first[out->n++] = l.first[i];
 	trail_cursor_fini(&c);
@@ -102,31 +96,62 @@ find_name(const struct trail *t, uint64_t first)
 	return name;
 }
 
+static int
+put_one_aside(const struct trail *t, uint64_t first)
+{
+	struct trail_name name = trail_segment_name(first, "");
+	struct trail_name aside = find_name(t, first);
+
+	return renameat(t->dirfd, name.s, t->dirfd, aside.s);
+}
+
 size_t
 trail_put_aside(struct trail *t, const struct trail_list *l)
 {
 	size_t done = 0;
 
-	for (size_t i = 0; i < l->n; i++) {
-		struct trail_name name = trail_segment_name(l->first[i], "");
-		struct trail_name aside = find_name(t, l->first[i]);
-
-		done += renameat(t->dirfd, name.s, t->dirfd, aside.s) == 0;
-	}
+	for (size_t i = 0; i < l->n; i++)
+		done += put_one_aside(t, l->first[i]) == 0;
 	fsync(t->dirfd);
 	return done;
 }
 
-size_t
-trail_put_foreign_aside(struct trail *t)
+/* ---- while the trail is written ---- */
+
+int
+trail_find_foreign(struct trail *t, size_t *n, struct err *err)
 {
 	struct trail_list l;
-	struct err err;
-	size_t n;
 
-	if (trail_list_foreign(t, &l, &err) == -1)
-		return 0;
-	n = l.n > 0 ? trail_put_aside(t, &l) : 0;
-	trail_list_free(&l);
-	return n;
+	if (trail_list_foreign(t, &l, err) == -1)
+		return -1;
+	*n = 0;
+	for (size_t i = 0; i < l.n; i++)
+		*n += !trail_list_has(&t->foreign, l.first[i]);
+	trail_list_free(&t->foreign);
+	t->foreign = l;
+	return 0;
+}
+
+int
+trail_put_foreign_aside(struct trail *t, struct err *err)
+{
+	struct trail_list *l = &t->foreign;
+	size_t n = l->n;
+	int rc = 0;
+
+	l->n = 0;
+	for (size_t i = 0; i < n; i++) {
+		if (put_one_aside(t, l->first[i]) == 0 || errno == ENOENT)
+			continue;
+		rc = err_set_errno(
+		    err, "%s: put %s aside", t->path, trail_segment_name(l->first[i], "").s);
+		l->first[l->n++] = l->first[i];
+	}
+	if (l->n == n)
+		return rc;
+	FAULT_POINT("aside.after_rename");
+	if (fsync(t->dirfd) == -1)
+		rc = err_set_errno(err, "%s: sync", t->path);
+	return rc;
 }

@@ -105,13 +105,29 @@ end_before(const struct trail *t, const struct trail_list *l, size_t i)
 	return there == 0 ? l->first[i] : there + 1;
 }
 
+/* Those of another log bound nothing. */
+static int
+list_own(const struct trail *t, struct trail_list *l, struct err *err)
+{
+	size_t n;
+
+	if (trail_list_segments(t->dirfd, l, err) == -1)
+		return err_prefix(err, "%s", t->path);
+	n = l->n;
+	l->n = 0;
+	for (size_t i = 0; i < n; i++)
+		if (!trail_list_has(&t->foreign, l->first[i]))
+			l->first[l->n++] = l->first[i];
+	return 0;
+}
+
 int
 trail_find_untold(struct trail *t, uint64_t *first, uint64_t *last, struct err *err)
 {
 	struct trail_list l;
 
-	if (trail_list_segments(t->dirfd, &l, err) == -1)
-		return err_prefix(err, "%s", t->path);
+	if (list_own(t, &l, err) == -1)
+		return -1;
 	for (size_t i = 0; i < l.n; i++) {
 		if (i > 0 && was_next(&t->seen, l.first[i - 1], l.first[i]))
 			continue;

@@ -82,6 +82,7 @@ void trail_list_free(struct trail_list *l);
 uint64_t trail_list_end(const struct trail_list *l, size_t i);
 /* Index of the last segment that begins at or before seq; n when there is none. */
 size_t trail_list_find(const struct trail_list *l, uint64_t seq);
+bool trail_list_has(const struct trail_list *l, uint64_t first);
 
 /* Walks through a file newline by newline, never past `limit`, which may grow. */
 struct trail_cursor {
@@ -143,8 +144,9 @@ struct trail {
 	struct trail_recovery found;
 	bool recorded; /* it is in events */
 	struct trail_gone gone;
-	struct trail_list seen; /* segments between which nothing was missing */
-	unsigned harmed;	/* files that were told of and are not mended; bits */
+	struct trail_list seen;	   /* segments between which nothing was missing */
+	struct trail_list foreign; /* segments that were told of and stand there still */
+	unsigned harmed;	   /* files that were told of and are not mended; bits */
 	unsigned rings;
 	struct trail_log log;
 	char boot[TRAIL_ID_SIZE];

@@ -114,6 +114,14 @@ trail_list_find(const struct trail_list *l, uint64_t seq)
 	return i > 0 ? i - 1 : l->n;
 }
 
+bool
+trail_list_has(const struct trail_list *l, uint64_t first)
+{
+	size_t i = trail_list_find(l, first);
+
+	return i < l->n && l->first[i] == first;
+}
+
 /* ---- the pieces of a file ---- */
 
 int

@@ -18,9 +18,9 @@ from support import KEYTRAIL, PATIENCE, ROOT, read_lines, wait_for
 ALL = sorted({point for folder in ("src", "proxy") for path in (ROOT / folder).rglob("*.c")
               for point in re.findall(r'FAULT_POINT\("([^"]+)"\)', path.read_text())})
 # Where something was done to the trail: test_tamper.py.
-MENDING, RENEWING, FOREIGN = ([point for point in ALL if point.startswith(prefix)]
-                              for prefix in ("mend.", "renew.", "foreign."))
-POINTS = [point for point in ALL if point not in MENDING + RENEWING + FOREIGN]
+MENDING, RENEWING, FOREIGN, ASIDE = ([point for point in ALL if point.startswith(prefix)]
+                              for prefix in ("mend.", "renew.", "foreign.", "aside."))
+POINTS = [point for point in ALL if point not in MENDING + RENEWING + FOREIGN + ASIDE]
 CLIENTS = 4
 
 

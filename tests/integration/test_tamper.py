@@ -12,7 +12,7 @@ import pytest
 from backend import ok
 from faults import KEYTRAIL_FAULTS
 from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
-from test_fault_points import FOREIGN, MENDING, RENEWING
+from test_fault_points import ASIDE, FOREIGN, MENDING, RENEWING
 from test_kill import KEY
 from test_proof import INCOMPLETE, calls, verify
 
@@ -260,6 +260,43 @@ def test_dying_while_a_segment_of_another_log_is_put_aside(keytrail, raw_backend
     assert (sidecar.trail_dir / f"{30:020}.jsonl.foreign").exists()
     call(sidecar)
     sidecar.stop()
+
+
+@pytest.mark.parametrize("point", ASIDE)
+def test_dying_while_a_segment_is_put_aside_under_the_sidecar(keytrail, raw_backend, foreign, point):
+    """Told of before it goes: with its name, nothing would say later that it was there."""
+    sidecar = keytrail(raw_backend(ok()), start=False)
+    sidecar.program = KEYTRAIL_FAULTS
+    sidecar.environment["KEYTRAIL_FAULT"] = f"{point}:1"
+    sidecar.start()
+    put(foreign, sidecar, 30)
+    sidecar.signal(signal.SIGHUP)  # looks at once
+    assert sidecar.process.wait(PATIENCE) == -signal.SIGKILL
+    told, = sidecar.own("keytrail.corrupt")
+    assert told["severity"] == "critical" and told["details"] == {"segments": 1}
+    sidecar.program = KEYTRAIL
+    sidecar.start()
+    assert (sidecar.trail_dir / f"{30:020}.jsonl.foreign").exists()
+    call(sidecar)
+
+
+def test_a_segment_that_cannot_be_put_aside_is_told_once(keytrail, raw_backend, foreign, disk):
+    sidecar = keytrail(raw_backend(ok()), environment=disk.environment)
+    call(sidecar)
+    disk.set("rename *.foreign EIO")
+    put(foreign, sidecar, 30)
+
+    def failures():
+        sidecar.signal(signal.SIGHUP)  # looks at once
+        return [e for e in sidecar.log_lines() if e["event"] == "not_put_aside"]
+
+    wait_for(lambda: len(failures()) > 2, "the third try")
+    assert f"{30:020}.jsonl aside: Input/output error" in failures()[0]["message"]
+    disk.clear()
+    aside = sidecar.trail_dir / f"{30:020}.jsonl.foreign"
+    wait_for(lambda: failures() and aside.exists(), "the one that succeeds")
+    assert call(sidecar)
+    assert len(sidecar.own("keytrail.corrupt")) == 1 and not sidecar.own("keytrail.tamper")
 
 
 # ---- while the sidecar runs ----

@@ -1113,8 +1113,33 @@ a_segment_of_another_log_is_put_aside(void **state)
 	open_trail(f);
 	assert_int_equal(file_size(path_of(f, "00000000000000004000.jsonl.foreign.2")), n);
 	write_file(segment_path(f, 4000), foreign, n);
-	assert_int_equal(trail_put_foreign_aside(f->t), 1);
-	assert_int_equal(trail_put_foreign_aside(f->t), 0);
+	for (size_t left = 1; left < 2; left--) {
+		assert_int_equal(trail_find_foreign(f->t, &n, &f->err), 0);
+		assert_int_equal(n, left);
+		assert_int_equal(trail_put_foreign_aside(f->t, &f->err), 0);
+	}
+}
+
+/* One that cannot be put aside is told once, bounds nothing and is tried again. */
+static void
+a_segment_of_another_log_that_stays_is_told_once(void **state)
+{
+	struct fixture *f = *state;
+	char foreign[8192];
+	size_t size = foreign_segment(9, foreign, sizeof(foreign)), n;
+	uint64_t first, last;
+
+	open_trail(f);
+	append_durable(f, 3);
+	write_file(segment_path(f, 100), foreign, size);
+	for (size_t told = 1; told < 2; told--) {
+		assert_int_equal(trail_find_foreign(f->t, &n, &f->err), 0);
+		assert_int_equal(n, told);
+		assert_int_equal(trail_find_untold(f->t, &first, &last, &f->err), 0);
+	}
+	assert_int_equal(trail_put_foreign_aside(f->t, &f->err), 0);
+	assert_int_equal(file_size(path_of(f, "00000000000000000100.jsonl.foreign")), size);
+	assert_int_equal(trail_find_untold(f->t, &first, &last, &f->err), 0);
 }
 
 static void
@@ -2016,6 +2041,7 @@ main(void)
 		TEST(foreign_files_are_left_alone),
 		TEST(lines_of_another_log_are_corrupt),
 		TEST(a_segment_of_another_log_is_put_aside),
+		TEST(a_segment_of_another_log_that_stays_is_told_once),
 		TEST(what_stood_aside_of_another_log_stays_told_until_it_is_recorded),
 		TEST(a_reader_is_not_misled_by_lines_of_another_log),
 		TEST(a_renewed_log_keeps_its_lines_and_readers_follow),
