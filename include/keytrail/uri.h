@@ -41,8 +41,16 @@ enum http_refusal uri_check_query(struct slice query);
 /*
  * Would somebody read `name` as `literal` (of unreserved characters) though it is not it byte for
  * byte: percent-decoded any number of times, ASCII case folded, without white space ('+' too)
- * around it, without the "[...]" of an array?  Also true for a name of over 256 bytes with a '%'.
+ * around it, without the "[...]" of an array?  Also true for a name of over 256 bytes that holds
+ * any of this.
  */
 bool uri_is_disguised(struct slice name, struct slice literal);
+
+/*
+ * Would somebody who decodes a parameter, any number of times, before he looks for '&', ';' and '='
+ * in it read `literal` there, disguised or not?  Not asked of its name as it stands.  Also true
+ * where any of these names has over 256 bytes.
+ */
+bool uri_hides_parameter(struct slice parameter, struct slice literal);
 
 #endif

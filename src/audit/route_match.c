@@ -154,32 +154,42 @@ find_entry(struct walk *w)
 
 /* ---- what could be read in two ways ---- */
 
+struct parameter {
+	struct slice name, value, whole;
+};
+
+static bool
+is_disguised(const struct parameter *p, struct slice literal)
+{
+	return uri_is_disguised(p->name, literal) || uri_hides_parameter(p->whole, literal);
+}
+
 /* An override that no route names, however it is written.  One that a route names is a
  * discriminator like any other. */
 static bool
-is_override(const struct route_table *t, struct slice name)
+is_override(const struct route_table *t, const struct parameter *p)
 {
 	for (unsigned i = 0; i < t->nquery_names; i++)
 		if (slice_equal(t->query_names[i], override_parameter))
 			return false;
-	return slice_equal(name, override_parameter) || uri_is_disguised(name, override_parameter);
+	return slice_equal(p->name, override_parameter) || is_disguised(p, override_parameter);
 }
 
 static enum http_refusal
-check_parameter(const struct walk *w, const struct route_entry *e, struct slice name,
-    struct slice value, unsigned *seen)
+check_parameter(
+    const struct walk *w, const struct route_entry *e, const struct parameter *p, unsigned *seen)
 {
 	const struct route_table *t = w->table;
 
-	if (is_override(t, name))
+	if (is_override(t, p))
 		return REFUSAL_METHOD_OVERRIDE;
 	for (unsigned i = 0; i < t->nquery_names; i++) {
-		if (uri_is_disguised(name, t->query_names[i]))
+		if (is_disguised(p, t->query_names[i]))
 			return REFUSAL_AMBIGUOUS_QUERY;
-		if (!slice_equal(name, t->query_names[i]))
+		if (!slice_equal(p->name, t->query_names[i]))
 			continue;
 		if (e->query_name.p == NULL || e->query_index != i ||
-		    !slice_equal(value, e->query_value) || (*seen)++ > 0)
+		    !slice_equal(p->value, e->query_value) || (*seen)++ > 0)
 			return REFUSAL_AMBIGUOUS_QUERY;
 	}
 	return REFUSAL_NONE;
@@ -188,13 +198,16 @@ check_parameter(const struct walk *w, const struct route_entry *e, struct slice 
 static enum http_refusal
 check_query(const struct walk *w, const struct route_entry *e)
 {
-	struct slice rest = w->head->query, name, value;
+	struct slice rest = w->head->query;
 	enum http_refusal r = uri_check_query(rest);
+	struct parameter p;
 	unsigned seen = 0;
 	bool has_value;
 
-	while (r == REFUSAL_NONE && uri_next_parameter(&rest, &name, &value, &has_value))
-		r = check_parameter(w, e, name, has_value ? value : SLICE_EMPTY, &seen);
+	while (r == REFUSAL_NONE && uri_next_parameter(&rest, &p.name, &p.value, &has_value)) {
+		p.whole = (struct slice){ p.name.p, p.name.n + has_value + p.value.n };
+		r = check_parameter(w, e, &p, &seen);
+	}
 	return r;
 }
 
@@ -494,6 +507,14 @@ refusal_hides_action(enum http_refusal r)
 }
 
 static enum http_refusal
+check_headers(const struct walk *w)
+{
+	enum http_refusal r = check_declared_names(w);
+
+	return r != REFUSAL_NONE ? r : check_single_headers(w);
+}
+
+static enum http_refusal
 check_request(const struct walk *w, const struct route_entry *e)
 {
 	enum http_refusal r = check_overrides(w);
@@ -503,9 +524,7 @@ check_request(const struct walk *w, const struct route_entry *e)
 	if (r == REFUSAL_NONE)
 		r = check_query(w, e);
 	if (r == REFUSAL_NONE)
-		r = check_declared_names(w);
-	if (r == REFUSAL_NONE)
-		r = check_single_headers(w);
+		r = check_headers(w);
 	if (r == REFUSAL_NONE)
 		r = check_header_discriminators(w, e);
 	if (r == REFUSAL_NONE)
@@ -548,7 +567,8 @@ route_match(const struct route_table *t, const struct http_head *head, struct ro
 	memcpy(out->shape, "{}", sizeof("{}"));
 	/* OPTIONS * has no path; the parser lets no other such target through. */
 	if (slice_equal(head->path, SLICE("*"))) {
-		out->refusal = check_overrides(&w);
+		if ((out->refusal = check_overrides(&w)) == REFUSAL_NONE)
+			out->refusal = check_headers(&w);
 		memcpy(out->shape, "*", sizeof("*"));
 		return;
 	}

@@ -3,7 +3,7 @@
 #include "keytrail/chars.h"
 #include "keytrail/utf8.h"
 
-/* A name that is longer and holds an escape is no parameter that we can vouch for. */
+/* A name that is longer and holds what others decode or drop is none that we can vouch for. */
 #define NAME_MAX_DECODED 256
 
 /* The escape "XX" after a '%' at p: its byte, or -1 when it is malformed. */
@@ -199,23 +199,26 @@ uri_check_query(struct slice query)
 	return REFUSAL_NONE;
 }
 
-/* Decode to the end, as often as anybody might: whenever the bytes written so far end in an
- * escape, its byte takes their place, and may complete the next escape. */
+/* Append and decode to the end, as often as anybody might: whenever the bytes written so far end in
+ * an escape, its byte takes their place, and may complete the next escape. */
 static size_t
-decode_fully(struct slice name, char out[NAME_MAX_DECODED])
+decode_next(char *out, size_t n, char byte)
 {
-	size_t n = 0;
+	int c;
 
-	for (size_t i = 0; i < name.n; i++) {
-		int c;
-
-		out[n++] = name.p[i];
-		while (n >= 3 && out[n - 3] == '%' && (c = escape(out + n - 2, out + n)) != -1) {
-			n -= 2;
-			out[n - 1] = (char)c;
-		}
+	out[n++] = byte;
+	while (n >= 3 && out[n - 3] == '%' && (c = escape(out + n - 2, out + n)) != -1) {
+		n -= 2;
+		out[n - 1] = (char)c;
 	}
 	return n;
+}
+
+/* May these bytes still become others? */
+static bool
+is_pending(const char *p, size_t n)
+{
+	return (n >= 1 && p[n - 1] == '%') || (n >= 2 && p[n - 2] == '%');
 }
 
 static bool
@@ -240,6 +243,15 @@ is_same_name(struct slice name, struct slice literal)
 	return true;
 }
 
+static bool
+may_shrink(struct slice name)
+{
+	for (size_t i = 0; i < name.n; i++)
+		if (name.p[i] == '%' || name.p[i] == '[' || is_space(name.p[i]))
+			return true;
+	return false;
+}
+
 bool
 uri_is_disguised(struct slice name, struct slice literal)
 {
@@ -250,8 +262,9 @@ uri_is_disguised(struct slice name, struct slice literal)
 	if (slice_equal(name, literal))
 		return false;
 	if (name.n > sizeof(decoded))
-		return memchr(name.p, '%', name.n) != NULL;
-	plain.n = decode_fully(name, decoded);
+		return may_shrink(name);
+	for (size_t i = 0; i < name.n; i++)
+		plain.n = decode_next(decoded, plain.n, name.p[i]);
 	/* "action[]" and "action[x]" are an array called action to PHP, Rack and others. */
 	if ((bracket = memchr(plain.p, '[', plain.n)) != NULL)
 		plain.n = (size_t)(bracket - plain.p);
@@ -260,4 +273,41 @@ uri_is_disguised(struct slice name, struct slice literal)
 	while (plain.n > 0 && is_space(plain.p[plain.n - 1]))
 		plain.n--;
 	return is_same_name(plain, literal);
+}
+
+static bool
+is_read_as(struct slice name, struct slice literal)
+{
+	return slice_equal(name, literal) || uri_is_disguised(name, literal);
+}
+
+bool
+uri_hides_parameter(struct slice parameter, struct slice literal)
+{
+	char text[NAME_MAX_DECODED];
+	struct slice name = { text, 0 };
+	bool hidden = false, value = false;
+
+	if (memchr(parameter.p, '%', parameter.n) == NULL)
+		return false;
+	for (size_t i = 0; i < parameter.n; i++) {
+		bool ends;
+		size_t n;
+
+		if (name.n == sizeof(text))
+			return true;
+		n = decode_next(text, name.n, parameter.p[i]);
+		ends = text[n - 1] == '&' || text[n - 1] == ';';
+		name.n = n - 1;
+		hidden = hidden || ends;
+		if (!value && (ends || text[n - 1] == '=')) {
+			if ((hidden || parameter.p[i] != '=') && is_read_as(name, literal))
+				return true;
+			value = true;
+		}
+		if (ends)
+			value = false;
+		name.n = ends || (value && !is_pending(text, n)) ? 0 : n;
+	}
+	return !value && hidden && is_read_as(name, literal);
 }

@@ -2,7 +2,8 @@
  * Which action a request is: what is passed has the same one for every server that could stand
  * behind, or none.
  *
- * The input is a request's head.  The servers read the shipped set anew and differ in how they take
+ * The input is a request's head; a byte 1 in it repeats the next one, since there are limits of
+ * length that no mutation gets past.  The servers read the shipped set anew and differ in how they take
  * a path and a query apart; none is strict.
  */
 #include "keytrail/config.h"
@@ -17,6 +18,7 @@
 #define SET	     "proxy/routes/key-protect.json"
 #define SEGMENTS_MAX 64
 #define TEXT_MAX     4096
+#define RUN	     257
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -26,9 +28,10 @@ enum {
 	DECODES_TWICE = 2, /* then, and names and values too */
 	FOLDS = 4,	   /* capitals and small letters are one */
 	CUTS = 8, /* a segment's parameters after ';', a path after what decodes to '?' or '#' */
-	LAST_WINS = 16, /* of parameters of one name */
-	BACKSLASH = 32, /* is a slash; and ';' between parameters */
-	SERVERS = 64,
+	LAST_WINS = 16,	    /* of parameters of one name */
+	BACKSLASH = 32,	    /* is a slash; and ';' between parameters */
+	DECODES_QUERY = 64, /* before it splits that */
+	SERVERS = 128,
 };
 
 /* ---- text ---- */
@@ -103,6 +106,8 @@ find_action(struct target *t, unsigned server)
 {
 	char *save = NULL;
 
+	if ((server & DECODES_QUERY) != 0)
+		decode_as(t->query, server);
 	t->action = NULL;
 	for (char *s = strtok_r(t->query, (server & BACKSLASH) != 0 ? "&;" : "&", &save); s != NULL;
 	     s = strtok_r(NULL, (server & BACKSLASH) != 0 ? "&;" : "&", &save)) {
@@ -219,9 +224,25 @@ check_server(const struct http_head *head, const struct route_match *m, unsigned
 	abort();
 }
 
+static struct slice
+expand(const uint8_t *data, size_t size, char out[TEXT_MAX])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < size && n < TEXT_MAX - RUN; i++) {
+		size_t run = data[i] == 1 && i + 1 < size ? RUN : 1;
+
+		i += run > 1;
+		memset(out + n, data[i], run);
+		n += run;
+	}
+	return (struct slice){ out, n };
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static char text[TEXT_MAX];
 	static const struct http_limits limits = { .head = TEXT_MAX, .target = 2048, .fields = 24 };
 	static struct http_head head;
 	struct http_scan scan = { 0 };
@@ -229,8 +250,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct route_match m;
 	size_t used;
 
-	if (http_parse_request(&scan, (struct slice){ (const char *)data, size }, &limits, &head,
-		&used, &refusal) != HTTP_DONE)
+	if (http_parse_request(&scan, expand(data, size, text), &limits, &head, &used, &refusal) !=
+	    HTTP_DONE)
 		return 0;
 	route_match(set_of_keytrail(), &head, &m);
 	for (unsigned server = 0; server < SERVERS && m.refusal == REFUSAL_NONE; server++)

@@ -231,6 +231,9 @@ the_matching_rules_hold(void **state)
 	}
 }
 
+#define BLANKS_65 "+++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++"
+#define BLANKS	  BLANKS_65 BLANKS_65 BLANKS_65 BLANKS_65
+
 static const struct {
 	const char *label, *method, *target, *headers;
 	enum http_refusal refusal;
@@ -264,6 +267,15 @@ static const struct {
 	    "/api/v2/keys/x/actions/wrap?action=unwrap", NULL, REFUSAL_AMBIGUOUS_QUERY,
 	    "kms.secrets.default" },
 	{ "even the same one", "POST", "/api/v2/keys/x/actions/wrap?action=wrap", NULL,
+	    REFUSAL_AMBIGUOUS_QUERY, "kms.secrets.default" },
+	{ "a name behind more blanks than a name may have", "POST",
+	    "/api/v2/keys/x?" BLANKS "action=unwrap", NULL, REFUSAL_METHOD_OVERRIDE,
+	    "kms.secrets.default" },
+	{ "an action within a value", "POST", "/api/v2/keys/x?x=1%26action=unwrap", NULL,
+	    REFUSAL_AMBIGUOUS_QUERY, "kms.secrets.default" },
+	{ "an action within a name", "POST", "/api/v2/keys/x?x%26action=unwrap", NULL,
+	    REFUSAL_AMBIGUOUS_QUERY, "kms.secrets.default" },
+	{ "an action with its value in its name", "POST", "/api/v2/keys/x?action%3Dunwrap", NULL,
 	    REFUSAL_AMBIGUOUS_QUERY, "kms.secrets.default" },
 	{ "an action on another method", "DELETE", "/api/v2/keys/x?action=restore", NULL,
 	    REFUSAL_AMBIGUOUS_QUERY, "kms.secrets.default" },
@@ -363,12 +375,18 @@ static const struct {
 	    REFUSAL_METHOD_OVERRIDE, "kms.secrets.default" },
 	{ "as an array", "POST", "/api/v2/keys?_method%5b%5d=DELETE", NULL, REFUSAL_METHOD_OVERRIDE,
 	    "kms.secrets.default" },
+	{ "behind blanks", "POST", "/api/v2/keys?" BLANKS "_method=DELETE", NULL,
+	    REFUSAL_METHOD_OVERRIDE, "kms.secrets.default" },
+	{ "within a value", "POST", "/api/v2/keys?x=1%26_method=DELETE", NULL,
+	    REFUSAL_METHOD_OVERRIDE, "kms.secrets.default" },
 	{ "another URL", "GET", "/api/v2/keys", "X-Original-URL: /admin", REFUSAL_METHOD_OVERRIDE,
 	    "kms.secrets.default" },
 	{ "rewritten", "GET", "/api/v2/keys", "X-Rewrite-URL: /admin", REFUSAL_METHOD_OVERRIDE,
 	    "kms.secrets.default" },
 	{ "an override with OPTIONS *", "OPTIONS", "*", "X-HTTP-Method-Override: DELETE",
 	    REFUSAL_METHOD_OVERRIDE, "kms.secrets.default" },
+	{ "two tokens with OPTIONS *", "OPTIONS", "*", "Authorization: a\nAuthorization: b",
+	    REFUSAL_REPEATED_HEADER, "kms.secrets.default" },
 };
 
 static void
@@ -674,6 +692,12 @@ configured_headers_may_not_be_repeated(void **state)
 	assert_int_equal(m.refusal, REFUSAL_REPEATED_HEADER);
 	match(t, "GET", "/a", "X-Request-Id: 1, 2", &m);
 	assert_int_equal(m.refusal, REFUSAL_REPEATED_HEADER);
+	match(t, "OPTIONS", "*", "X-Request-Id: 1, 2", &m);
+	assert_int_equal(m.refusal, REFUSAL_REPEATED_HEADER);
+	match(t, "OPTIONS", "*", "X_Request-Id: 1", &m);
+	assert_int_equal(m.refusal, REFUSAL_ALIAS_HEADER);
+	match(t, "OPTIONS", "*", "X-Request-Id: 1", &m);
+	assert_int_equal(m.refusal, REFUSAL_NONE);
 	route_table_free(t);
 }
 

@@ -289,17 +289,67 @@ a_name_that_others_read_as_the_discriminator_is_disguised(void **state)
 }
 
 static void
-a_long_name_is_disguised_only_with_an_escape(void **state)
+a_long_name_is_disguised_with_what_others_drop(void **state)
 {
+	static const char dropped[] = "%+[ ";
 	char name[300];
 
 	(void)state;
 	memset(name, 'a', sizeof(name));
 	assert_false(uri_is_disguised((struct slice){ name, sizeof(name) }, SLICE("action")));
-	name[299] = '%';
-	assert_true(uri_is_disguised((struct slice){ name, sizeof(name) }, SLICE("action")));
-	assert_false(uri_is_disguised((struct slice){ name + 44, 256 }, SLICE("action")));
-	assert_true(uri_is_disguised((struct slice){ name + 43, 257 }, SLICE("action")));
+	for (size_t i = 0; i < sizeof(dropped); i++) {
+		name[299] = dropped[i];
+		assert_true(
+		    uri_is_disguised((struct slice){ name, sizeof(name) }, SLICE("action")));
+		assert_false(uri_is_disguised((struct slice){ name + 44, 256 }, SLICE("action")));
+		assert_true(uri_is_disguised((struct slice){ name + 43, 257 }, SLICE("action")));
+	}
+}
+
+static const struct {
+	const char *label;
+	struct slice parameter;
+	bool hides;
+} hidden[] = {
+	{ "itself", SLICE_INIT("action=wrap"), false },
+	{ "itself with an encoded value", SLICE_INIT("action=wr%61p"), false },
+	{ "a value", SLICE_INIT("x=a%20action%3Dwrap"), false },
+	{ "another one", SLICE_INIT("x=1%26actions=wrap"), false },
+	{ "the end of another one", SLICE_INIT("x=1%26reaction=wrap"), false },
+	{ "a value of another one", SLICE_INIT("x=1%26y=action"), false },
+	{ "only delimiters", SLICE_INIT("x=%26%3D%26%25"), false },
+	{ "in a value", SLICE_INIT("x=1%26action=wrap"), true },
+	{ "in a name", SLICE_INIT("x%26action=wrap"), true },
+	{ "all encoded", SLICE_INIT("x%3D1%26action%3Dwrap"), true },
+	{ "without a value", SLICE_INIT("x=1%26action"), true },
+	{ "among others", SLICE_INIT("x=1%26action=wrap%26y=2"), true },
+	{ "first", SLICE_INIT("%26action=wrap"), true },
+	{ "behind a semicolon", SLICE_INIT("x=1%3Baction=wrap"), true },
+	{ "before an encoded '='", SLICE_INIT("action%3dwrap"), true },
+	{ "before an encoded '&'", SLICE_INIT("action%26x=1"), true },
+	{ "twice encoded", SLICE_INIT("x=1%2526action=wrap"), true },
+	{ "digits of the escape encoded", SLICE_INIT("x=1%25%32%36action=wrap"), true },
+	{ "in disguise", SLICE_INIT("x=1%26+Act%69on%5b%5d=wrap"), true },
+	{ "after a percent sign", SLICE_INIT("x=%252%26action=wrap"), true },
+};
+
+static void
+a_parameter_may_hide_another_from_who_splits_before_decoding(void **state)
+{
+	char text[400] = "x=%26";
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++)
+		if (uri_hides_parameter(hidden[i].parameter, SLICE("action")) != hidden[i].hides)
+			fail_msg("%s", hidden[i].label);
+	memset(text + 5, '+', 300);
+	assert_false(uri_hides_parameter((struct slice){ text, 261 }, SLICE("action")));
+	strcpy(text + 305, "action=wrap");
+	assert_true(uri_hides_parameter(slice_of(text), SLICE("action")));
+	memset(text + 2, 'a', 300);
+	assert_false(uri_hides_parameter(slice_of(text), SLICE("action")));
+	memcpy(text + 300, "%26action=wrap", 15);
+	assert_true(uri_hides_parameter(slice_of(text), SLICE("action")));
 }
 
 int
@@ -311,7 +361,8 @@ main(void)
 		cmocka_unit_test(queries_are_well_formed_or_refused),
 		cmocka_unit_test(parameters_are_stepped_through),
 		cmocka_unit_test(a_name_that_others_read_as_the_discriminator_is_disguised),
-		cmocka_unit_test(a_long_name_is_disguised_only_with_an_escape),
+		cmocka_unit_test(a_long_name_is_disguised_with_what_others_drop),
+		cmocka_unit_test(a_parameter_may_hide_another_from_who_splits_before_decoding),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
