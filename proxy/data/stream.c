@@ -228,8 +228,12 @@ fail:
 void
 stream_close(struct stream *s)
 {
+	static const struct linger reset = { .l_onoff = 1 };
+
 	if (s->fd == -1)
 		return;
+	if (s->broken && s->ssl == NULL)
+		setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	if (s->ssl != NULL) {
 		if (!s->broken && SSL_is_init_finished(s->ssl))
 			SSL_shutdown(s->ssl);

@@ -51,7 +51,7 @@ struct stream {
 	bool hung_up;		 /* the peer will send no more: read until EOF */
 	bool unsure;		 /* the last edge may have been a reset behind unread bytes */
 	int reason;		 /* OpenSSL's reason code of a failed handshake; 0: none */
-	bool broken;		 /* no close_notify may be sent */
+	bool broken;   /* may not end in order: without close_notify, and a plain one by a reset */
 	size_t record; /* TLS: what the largest record to be sent may hold; 0: RECORD_MAX */
 };
 

@@ -287,6 +287,24 @@ def test_a_client_without_a_host_gets_the_default_one(keytrail, raw_backend):
     assert backend.requests[0].all("Host") == [f"localhost:{backend.port}"]
 
 
+def test_a_cut_answer_does_not_end_like_a_whole_one(keytrail, raw_backend):
+    """HTTP/1.0 knows no other end than the connection's."""
+    def script(connection):
+        connection.read_request()
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        assert cut.wait(20)
+
+    cut = threading.Event()
+    sidecar = keytrail(raw_backend(script), {"listen": {"tls": None}})
+    with http1.Client(sidecar.port) as c:
+        c.send("GET /api/v2/keys HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        c.read_head()
+        assert c.take(5) == b"hello"
+        cut.set()
+        with pytest.raises(ConnectionResetError):
+            c.more()
+
+
 # ---- where the request came from ----
 
 @pytest.mark.parametrize("label, trusted, forwarded, address, peer", [

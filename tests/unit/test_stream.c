@@ -235,10 +235,12 @@ bytes_then_the_end(void **state)
 			for (int together = 0; together < 2; together++) {
 				struct end ends[2];
 				char text[256];
-				bool cut =
-				    kind != PLAIN && (all[i] == FIN_ONLY || all[i] == BROKEN);
-				enum stream_result r;
+				enum stream_result r, want = STREAM_EOF;
 
+				if (kind == PLAIN && all[i] == BROKEN)
+					want = STREAM_ERROR;
+				else if (kind != PLAIN && (all[i] == FIN_ONLY || all[i] == BROKEN))
+					want = STREAM_CUT;
 				open_pair(ends, kind, 0);
 				send_text(&ends[0], "last words");
 				if (!together) {
@@ -251,7 +253,7 @@ bytes_then_the_end(void **state)
 				settle();
 				r = read_text(&ends[1], 100, text);
 				assert_string_equal(text, together ? "last words" : "");
-				if (r != (cut ? STREAM_CUT : STREAM_EOF))
+				if (r != want)
 					fail_msg(
 					    "%s, farewell %d: %d", kind_names[kind], all[i], r);
 				close_pair(ends);
