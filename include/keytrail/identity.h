@@ -41,14 +41,15 @@ void identity_from_authorization(struct slice value, struct identity *out);
 
 /*
  * What the newest tokens said: a client sends the same one with many requests.  A token is known by
- * its keyed hash, so that none is kept.  One thread's.
+ * its keyed hash, so that none is kept, and what it said for two calls of identity_memo_age at most.
+ * One thread's.
  */
 #define IDENTITY_MEMO_ROWS 64
 
 struct identity_memo {
 	unsigned char key[SIPHASH_KEY_SIZE];
 	struct identity_row {
-		bool used;
+		bool used, named, old;
 		uint64_t hash[2];
 		struct identity identity;
 	} rows[IDENTITY_MEMO_ROWS];
@@ -57,8 +58,13 @@ struct identity_memo {
 /* The key: random, and nobody else's. */
 void identity_memo_init(struct identity_memo *m, const unsigned char key[SIPHASH_KEY_SIZE]);
 
-/* identity_from_authorization, which it calls for what it does not remember. */
-void identity_recall(struct identity_memo *m, struct slice value, struct identity *out);
+/* identity_from_authorization, which it calls for what it does not remember.  Not named: the name is
+ * neither given nor kept. */
+void identity_recall(struct identity_memo *m, struct slice value, bool named, struct identity *out);
+
+/* Forget what was old, and call the rest old: whether there is any. */
+bool identity_memo_age(struct identity_memo *m);
+void identity_memo_fini(struct identity_memo *m);
 
 /* From a verified client certificate's subject (RFC 2253 text, UTF-8). */
 void identity_from_certificate(struct slice subject, struct identity *out);

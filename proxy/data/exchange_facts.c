@@ -82,7 +82,8 @@ classify(struct exchange *ex, const struct http_head *head)
 	route_match(c->routes, head, &match);
 	event_from_request(
 	    &ex->event, head, &match, snap->correlation_header, c->correlation_grammar);
-	identity_recall(&ex->worker->identities, event_authorization(head), &ex->event.identity);
+	worker_identify(
+	    ex->worker, event_authorization(head), snap->profile.names, &ex->event.identity);
 	if (ex->client.subject != NULL)
 		identity_from_certificate(*ex->client.subject, &ex->event.identity);
 	ex->guarantee = guarantee_of(ex, match.route);

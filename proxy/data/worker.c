@@ -17,6 +17,7 @@
 #define HEAD_SIZE	 4096
 #define TALLY_RETRY_MS	 100
 #define TALLY_SPACING_MS 1000
+#define IDENTITY_AGE_MS	 150000
 
 STAILQ_HEAD(reap_list, worker_reap);
 
@@ -34,7 +35,7 @@ struct worker_thread {
 	struct worker_turns turns;
 	bool turning;
 	struct event drain_timer;
-	struct wtimer tally_timer;
+	struct wtimer tally_timer, identity_timer;
 	int64_t tallied;	/* when they were written */
 	struct mail drain_mail; /* part of this struct, so that a stop needs no memory */
 	int64_t drain_deadline;
@@ -353,6 +354,31 @@ worker_count_refusal(struct worker *w, const char *reason, const char *source, u
 	count(w, &w->refusals, reason, source, slot);
 }
 
+/* ---- who asks ---- */
+
+static void
+on_identity_timer(void *arg)
+{
+	struct worker *w = arg;
+
+	if (identity_memo_age(&w->identities))
+		wtimer_set(&w->thread->identity_timer, IDENTITY_AGE_MS);
+}
+
+void
+worker_identify(
+    struct worker *w, struct slice authorization, enum event_names names, struct identity *out)
+{
+	/* What is to be hashed anew for each event is read anew. */
+	if (names == EVENT_NAME_HMAC) {
+		identity_from_authorization(authorization, out);
+		return;
+	}
+	identity_recall(&w->identities, authorization, names == EVENT_NAME_PLAIN, out);
+	if (w->thread->identity_timer.deadline == 0)
+		wtimer_set(&w->thread->identity_timer, IDENTITY_AGE_MS);
+}
+
 /* ---- draining ---- */
 
 void
@@ -569,6 +595,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 	event_assign(&t->turn_event, w->base, -1, 0, on_turn, w);
 	evtimer_assign(&t->drain_timer, w->base, on_drain_deadline, w);
 	wtimer_init(&t->tally_timer, w, on_tally_timer, w);
+	wtimer_init(&t->identity_timer, w, on_identity_timer, w);
 	w->index = o->index;
 	w->hooks = o->hooks;
 	w->log = o->log;
@@ -635,6 +662,7 @@ worker_free(struct worker *w)
 		event_del(&w->thread->turn_event);
 		event_del(&w->thread->drain_timer);
 		wtimer_fini(&w->thread->tally_timer);
+		wtimer_fini(&w->thread->identity_timer);
 		explicit_bzero(w->thread->random, sizeof(w->thread->random));
 		free(w->thread);
 	}
@@ -645,5 +673,6 @@ worker_free(struct worker *w)
 		worker_lease_drop(w->lease);
 	if (w->base != NULL)
 		event_base_free(w->base);
+	identity_memo_fini(&w->identities);
 	free(w);
 }

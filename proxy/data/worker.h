@@ -155,6 +155,11 @@ void worker_lose(struct worker *w, const char *action, const char *initiator, un
 /* A refusal that is not recorded by itself: as keytrail.refused, in the same way. */
 void worker_count_refusal(struct worker *w, const char *reason, const char *source, unsigned slot);
 
+/* Who asks, as identity_from_authorization has it.  What a token said is remembered for five minutes
+ * at most; of its name only what the events show. */
+void worker_identify(
+    struct worker *w, struct slice authorization, enum event_names names, struct identity *out);
+
 /* n random bytes (getrandom, drawn in bulk). */
 void worker_random(struct worker *w, unsigned char *out, size_t n);
 

@@ -270,7 +270,8 @@ static const struct member file_members[] = {
 	    .help =
 		"PEM file of the revocation lists of those authorities that issue to clients. "
 		"Where "
-		"none fits, or it is out of date, clients are refused. null: nothing is revoked." },
+		"none fits, or it is out of date, clients are refused. Lists of the authorities "
+		"above them are heeded too, but need not be there. null: nothing is revoked." },
 
 	{ .name = "upstream",
 	    .type = MEMBER_OBJECT,

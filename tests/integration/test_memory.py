@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer keeps freed memor
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="root alone may read the process")
 
 CANARY = re.compile(rb"cnry[0-9a-f]{16}q")
+IN_EVENTS = {"iam_id", "authn", "grant_type"}  # facts, or of the grammar of one: kept a while
 BODY_SIZES = (1, 100, 5000)  # canaries: within a record, a buffer, and over many of both
 
 
@@ -80,9 +81,15 @@ class Traffic:
                             f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\nX-T: "
                             + self.plant("answer's trailer").encode() + b"\r\n\r\n")
 
+    def token(self):
+        return make_token(b"secret of nobody", scope=self.plant("claim"),
+                          sub=self.plant("sub"), sub_type=self.plant("sub_type"),
+                          account={"bss": self.plant("account")},
+                          grant_type=self.plant("grant_type"),
+                          iam_id=self.plant("iam_id"), authn={"iam_id": self.plant("authn")})
+
     def fields(self, n):
-        return {"Authorization": "Bearer " + make_token(b"secret of nobody",
-                                                       scope=self.plant("claim")),
+        return {"Authorization": f"Bearer {self.token()}",
                 "X-Any": self.plant("header"), "Cookie": self.plant("Cookie"), "X-Size": str(n)}
 
     def call(self, client, n, chunked):
@@ -135,7 +142,7 @@ def test_nothing_of_a_call_stays_in_memory(keytrail, raw_backend, pki, transport
     for client in clients[1::2]:
         client.close()
     assert len(traffic.planted) > 1000
-    assert not found
+    assert {label for label, _ in found} <= IN_EVENTS
 
 
 @as_root

@@ -395,11 +395,11 @@ what_is_recalled_is_what_the_token_says(void **state)
 		identity_from_authorization(slice_of(value), &want);
 		for (int again = 0; again < 2; again++) {
 			memset(&got, 0xa5, sizeof(got));
-			identity_recall(&memo, slice_of(value), &got);
+			identity_recall(&memo, slice_of(value), true, &got);
 			assert_memory_equal(&got, &want, sizeof(got));
 		}
 	}
-	identity_recall(&memo, (struct slice){ NULL, 0 }, &got);
+	identity_recall(&memo, (struct slice){ NULL, 0 }, true, &got);
 	assert_int_equal(got.state, IDENTITY_NONE);
 }
 
@@ -413,13 +413,70 @@ a_token_is_read_once(void **state)
 
 	(void)state;
 	identity_memo_init(&memo, key);
-	identity_recall(&memo, value, &got);
+	identity_recall(&memo, value, true, &got);
 	for (size_t i = 0; i < IDENTITY_MEMO_ROWS; i++)
 		strcpy(memo.rows[i].identity.iam_id, "remembered");
-	identity_recall(&memo, value, &got);
+	identity_recall(&memo, value, true, &got);
 	assert_string_equal(got.iam_id, "remembered");
-	identity_recall(&memo, SLICE("Bearer e30.e30.c2lm"), &got);
+	identity_recall(&memo, SLICE("Bearer e30.e30.c2lm"), true, &got);
 	assert_string_equal(got.iam_id, "");
+}
+
+static bool
+holds(const struct identity_memo *m, const char *text)
+{
+	return memmem(m, sizeof(*m), text, strlen(text)) != NULL;
+}
+
+static void
+a_name_is_remembered_only_where_it_is_shown(void **state)
+{
+	static const unsigned char key[SIPHASH_KEY_SIZE] = { 1 };
+	static struct identity_memo memo;
+	struct identity got;
+	char encoded[128], value[256];
+
+	(void)state;
+	encode(SLICE("{\"iam_id\":\"IBMid-1\",\"sub\":\"alice\"}"), encoded);
+	snprintf(value, sizeof(value), "Bearer e30.%s.c2ln", encoded);
+	identity_memo_init(&memo, key);
+	for (int again = 0; again < 2; again++) {
+		identity_recall(&memo, slice_of(value), false, &got);
+		assert_string_equal(got.iam_id, "IBMid-1");
+		assert_string_equal(got.name, "");
+		assert_false(holds(&memo, "alice"));
+	}
+	identity_recall(&memo, slice_of(value), true, &got);
+	assert_string_equal(got.name, "alice");
+	identity_recall(&memo, slice_of(value), false, &got);
+	assert_string_equal(got.name, "");
+	assert_false(holds(&memo, "alice"));
+}
+
+static void
+what_is_old_is_forgotten(void **state)
+{
+	static const unsigned char key[SIPHASH_KEY_SIZE] = { 1 };
+	static struct identity_memo memo;
+	struct identity got;
+	char encoded[128], value[256];
+
+	(void)state;
+	encode(SLICE("{\"iam_id\":\"IBMid-1\"}"), encoded);
+	snprintf(value, sizeof(value), "Bearer e30.%s.c2ln", encoded);
+	identity_memo_init(&memo, key);
+	assert_false(identity_memo_age(&memo));
+	identity_recall(&memo, slice_of(value), true, &got);
+	assert_true(identity_memo_age(&memo));
+	/* That it is asked for keeps nothing young. */
+	identity_recall(&memo, slice_of(value), true, &got);
+	assert_true(holds(&memo, "IBMid-1"));
+	assert_false(identity_memo_age(&memo));
+	assert_false(holds(&memo, "IBMid-1"));
+	identity_recall(&memo, slice_of(value), true, &got);
+	assert_string_equal(got.iam_id, "IBMid-1");
+	identity_memo_fini(&memo);
+	assert_false(holds(&memo, "IBMid-1"));
 }
 
 int
@@ -438,6 +495,8 @@ main(void)
 		cmocka_unit_test(siphash_is_that_of_its_authors),
 		cmocka_unit_test(what_is_recalled_is_what_the_token_says),
 		cmocka_unit_test(a_token_is_read_once),
+		cmocka_unit_test(a_name_is_remembered_only_where_it_is_shown),
+		cmocka_unit_test(what_is_old_is_forgotten),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -385,6 +385,20 @@ random_bytes_do_not_repeat(void **state)
 	}
 }
 
+/* One timer, whoever asks. */
+static void
+who_was_identified_is_to_be_forgotten(void **state)
+{
+	struct bench *b = *state;
+	int before = event_base_get_num_events(b->worker->base, EVENT_BASE_COUNT_ADDED);
+	struct identity got;
+
+	for (unsigned i = 0; i < 3; i++)
+		worker_identify(b->worker, SLICE("Bearer e30.e30.c2ln"), EVENT_NAME_OMIT, &got);
+	assert_int_equal(
+	    event_base_get_num_events(b->worker->base, EVENT_BASE_COUNT_ADDED), before + 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -402,6 +416,7 @@ main(void)
 		TEST(who_waits_for_room_is_asked_once_a_time),
 		TEST(reaping_does_not_starve_the_descriptors),
 		TEST(random_bytes_do_not_repeat),
+		TEST(who_was_identified_is_to_be_forgotten),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
