@@ -84,10 +84,30 @@ wipe_and_free(void *p, const char *file, int line)
 	free(p);
 }
 
+/* The C library's own would leave what it moves where it was. */
+static void *
+reallocate(void *p, size_t n, const char *file, int line)
+{
+	size_t had = malloc_usable_size(p);
+	void *next;
+
+	if (n == 0) {
+		wipe_and_free(p, file, line);
+		return NULL;
+	}
+	if (n <= had)
+		return p;
+	if ((next = allocate(n, file, line)) != NULL && p != NULL) {
+		memcpy(next, p, had);
+		wipe_and_free(p, file, line);
+	}
+	return next;
+}
+
 int
 records_install(void)
 {
-	if (CRYPTO_set_mem_functions(allocate, NULL, wipe_and_free) != 1)
+	if (CRYPTO_set_mem_functions(allocate, reallocate, wipe_and_free) != 1)
 		return -1;
 	/* It goes on without what it could not make, and crashes later. */
 	return OPENSSL_init_crypto(0, NULL) == 1 && OSSL_LIB_CTX_get0_global_default() != NULL ? 0

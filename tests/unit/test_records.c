@@ -82,6 +82,30 @@ each_use_is_told_of_anew(void **state)
 	OPENSSL_free(next);
 }
 
+static void
+what_grows_leaves_nothing_behind(void **state)
+{
+	static const size_t sizes[] = { 1000, ROOM };
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		char *old = OPENSSL_malloc(sizes[i]), *grown, *next;
+		char *guard = OPENSSL_malloc(sizes[i]); /* not in place */
+
+		assert_true(old != NULL && guard != NULL);
+		memset(old, 's', sizes[i]);
+		assert_non_null(grown = OPENSSL_realloc(old, 4 * sizes[i]));
+		for (size_t k = 0; k < sizes[i]; k++)
+			assert_int_equal(grown[k], 's');
+		assert_non_null(next = OPENSSL_malloc(sizes[i]));
+		if (next == old)
+			assert_false(has(next, sizes[i], 's'));
+		OPENSSL_free(grown);
+		OPENSSL_free(guard);
+		OPENSSL_free(next);
+	}
+}
+
 static int
 install(void **state)
 {
@@ -96,6 +120,7 @@ main(void)
 		cmocka_unit_test(what_was_filled_is_wiped),
 		cmocka_unit_test(what_nobody_told_of_is_wiped_as_a_whole),
 		cmocka_unit_test(each_use_is_told_of_anew),
+		cmocka_unit_test(what_grows_leaves_nothing_behind),
 	};
 
 	return cmocka_run_group_tests(tests, install, NULL);
