@@ -15,6 +15,7 @@
 
 #define BACKLOG	     4096
 #define ACCEPT_BATCH 64
+#define STATM	     "/proc/self/statm"
 
 struct listener {
 	int fd;
@@ -32,7 +33,8 @@ struct listener {
 static void
 take_spare(struct listener *l)
 {
-	l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (l->spare == -1)
+		l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 /* Nothing is left to accept with: say so to who is waiting longest, instead of nothing at all. */
@@ -44,6 +46,7 @@ turn_away(struct listener *l)
 	if (l->spare == -1)
 		return;
 	close(l->spare);
+	l->spare = -1;
 	if ((c = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) != -1) {
 		metrics_add(l->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
 		close(c);
@@ -61,8 +64,11 @@ memory_is_full(const struct listener *l)
 
 	if (l->limits.memory == 0)
 		return false;
-	if ((n = pread(l->statm, text, sizeof(text) - 1, 0)) <= 0)
+	if ((n = pread(l->statm, text, sizeof(text) - 1, 0)) <= 0) {
+		log_error(l->log, "memory_unknown", "limits.memory: " STATM ": %s",
+		    n == 0 ? "it is empty" : strerror(errno));
 		return false;
+	}
 	text[n] = '\0';
 	strtoul(text, &rest, 10);
 	resident = strtoul(rest, NULL, 10);
@@ -137,6 +143,7 @@ on_pause_over(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	take_spare(l); /* another thread may have been faster than turn_away */
 	event_add(&l->readable, NULL);
 }
 
@@ -195,10 +202,16 @@ listener_new(const struct listener_opts *o, struct err *err)
 		free(l);
 		return NULL;
 	}
-	l->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-	take_spare(l);
+	l->statm = open(STATM, O_RDONLY | O_CLOEXEC);
+	l->spare = -1;
 	event_assign(&l->readable, o->base, l->fd, EV_READ | EV_PERSIST, on_readable, l);
 	evtimer_assign(&l->pause, o->base, on_pause_over, l);
+	if (l->statm == -1 && l->limits.memory != 0) {
+		err_set_errno(err, "limits.memory: " STATM);
+		listener_free(l);
+		return NULL;
+	}
+	take_spare(l);
 	if (event_add(&l->readable, NULL) == -1) {
 		err_set(err, "listen.address: memory is short");
 		listener_free(l);
