@@ -15,7 +15,8 @@
 
 #include <stdint.h>
 
-#define TICKETS_LIFETIME_S 7200 /* of a session, too */
+#define TICKETS_LIFETIME_S 7200	 /* of a session, too */
+#define TICKETS_CHAIN_S	   43200 /* of all that are resumed from one another */
 
 struct tickets;
 

@@ -245,9 +245,9 @@ copy_text(BIO *bio, char *out, size_t cap)
 	return len;
 }
 
-/* GENERAL_NAME_print writes "URI:" and "DNS:" itself. */
+/* The first of a type.  GENERAL_NAME_print writes "URI:" and "DNS:" itself. */
 static int
-print_alternative(BIO *bio, const X509 *cert)
+print_alternative(BIO *bio, const X509 *cert, int type)
 {
 	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
 	int rc = -1;
@@ -255,7 +255,7 @@ print_alternative(BIO *bio, const X509 *cert)
 	for (int i = 0; rc == -1 && i < sk_GENERAL_NAME_num(names); i++) {
 		GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
 
-		if (name->type == GEN_URI || name->type == GEN_DNS)
+		if (name->type == type)
 			rc = GENERAL_NAME_print(bio, name) == 1 ? 0 : -1;
 	}
 	GENERAL_NAMES_free(names);
@@ -267,8 +267,11 @@ print_name(BIO *bio, X509 *cert)
 {
 	const X509_NAME *subject = X509_get_subject_name(cert);
 
+	/* Workloads that share a subject differ in it (SPIFFE). */
+	if (print_alternative(bio, cert, GEN_URI) == 0)
+		return 0;
 	if (X509_NAME_entry_count(subject) == 0)
-		return print_alternative(bio, cert);
+		return print_alternative(bio, cert, GEN_DNS);
 	return X509_NAME_print_ex(
 		   bio, subject, 0, XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) >= 0
 		   ? 0

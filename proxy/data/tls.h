@@ -62,9 +62,9 @@ void tls_time_text(int64_t seconds, char out[TLS_TIME_SIZE]);
 struct tls_validity tls_validity_of(const SSL_CTX *ctx, const char *path);
 
 /*
- * Who the peer's verified certificate says it is: its subject as RFC 2253 text in UTF-8; where that
- * is empty the first URI or DNS subject alternative name, as "URI:..." or "DNS:...".  The length, 0
- * if there is none.
+ * Who the peer's verified certificate says it is: its first URI of the subject alternative names as
+ * "URI:...", else its subject as RFC 2253 text in UTF-8, else its first DNS name as "DNS:...".  The
+ * length, 0 if there is none.
  */
 size_t tls_peer_name(const SSL *ssl, char *out, size_t cap);
 

@@ -25,7 +25,7 @@ struct certificate {
 struct tls_server {
 	struct tickets *tickets;
 	X509_STORE *clients;   /* authorities and lists; NULL: no certificates are asked for */
-	int64_t clients_until; /* when the first of the lists ends */
+	int64_t clients_until; /* when the first of them ends */
 	unsigned char trust[32];
 	bool refuse_unknown;
 	size_t n;
@@ -248,7 +248,37 @@ on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *ciph
 	return age == TICKET_OLD || SSL_version(ssl) == TLS1_3_VERSION ? 2 : 1;
 }
 
-/* A resumed session is not verified again: it ends with what it was verified by. */
+/* OpenSSL counts a session's age from its newest ticket; this is when its client was verified. */
+static int
+on_seal(SSL *ssl, void *arg)
+{
+	SSL_SESSION *session = SSL_get_session(ssl);
+	int64_t now = monotonic_s();
+	void *since;
+	size_t n;
+
+	(void)arg;
+	/* Without memory the session is one that is not resumed. */
+	if (SSL_SESSION_get0_ticket_appdata(session, &since, &n) != 1 || n == 0)
+		SSL_SESSION_set1_ticket_appdata(session, &now, sizeof(now));
+	return 1;
+}
+
+static bool
+is_young(SSL_SESSION *session)
+{
+	int64_t since;
+	void *data;
+	size_t n;
+
+	if (SSL_SESSION_get0_ticket_appdata(session, &data, &n) != 1 || n != sizeof(since))
+		return false;
+	memcpy(&since, data, sizeof(since));
+	return monotonic_s() - since < TICKETS_CHAIN_S;
+}
+
+/* A resumed session is not verified again: it ends with what it was verified by.  Which of the
+ * authorities that was is not in it, so the first that ends counts for all. */
 static bool
 still_trusted(const struct tls_server *s, SSL_SESSION *session)
 {
@@ -268,7 +298,7 @@ on_session(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t n,
 	(void)arg;
 	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
-	if (!still_trusted(certificate_of(ssl)->server, session))
+	if (!is_young(session) || !still_trusted(certificate_of(ssl)->server, session))
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
 	return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
 }
@@ -370,10 +400,21 @@ note_clients_validity(struct tls_server *s, const struct config_listen *cfg)
 			narrow(
 			    &crl, X509_CRL_get0_lastUpdate(list), X509_CRL_get0_nextUpdate(list));
 	}
-	s->clients_until = crl.until;
+	s->clients_until = ca.until < crl.until ? ca.until : crl.until;
 	add_validity(s, ca);
 	if (crl.path != NULL)
 		add_validity(s, crl);
+}
+
+/* A list is wanted of who issued to the client; of the authorities above only where there is one. */
+static int
+on_verify(int ok, X509_STORE_CTX *store)
+{
+	if (ok || X509_STORE_CTX_get_error(store) != X509_V_ERR_UNABLE_TO_GET_CRL ||
+	    X509_STORE_CTX_get_error_depth(store) == 0)
+		return ok;
+	X509_STORE_CTX_set_error(store, X509_V_OK);
+	return 1;
 }
 
 static int
@@ -386,7 +427,8 @@ load_crl(X509_STORE *store, const char *path, struct err *err)
 	if ((lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file())) == NULL ||
 	    X509_load_crl_file(lookup, path, X509_FILETYPE_PEM) <= 0)
 		return tls_fail(err, "revocation lists in PEM", path);
-	X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+	X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+	X509_STORE_set_verify_cb(store, on_verify);
 	return 0;
 }
 
@@ -428,7 +470,7 @@ set_callbacks(SSL_CTX *ctx)
 	SSL_CTX_set_alpn_select_cb(ctx, select_alpn, NULL);
 	SSL_CTX_set_tlsext_status_cb(ctx, staple);
 	SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket);
-	SSL_CTX_set_session_ticket_cb(ctx, NULL, on_session, NULL);
+	SSL_CTX_set_session_ticket_cb(ctx, on_seal, on_session, NULL);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_timeout(ctx, TICKETS_LIFETIME_S);
 	SSL_CTX_set_num_tickets(ctx, 1);

@@ -12,6 +12,7 @@
 #include <openssl/x509v3.h>
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,6 +25,7 @@ struct pki_opts {
 	const char *name;	     /* common name; NULL: an empty subject */
 	const char *san;	     /* "DNS:localhost,IP:127.0.0.1", or NULL */
 	const struct pki_id *issuer; /* NULL: it signs itself and is a CA */
+	bool authority;		     /* a CA all the same */
 	long from, to;		     /* seconds from now; 0, 0: yesterday to tomorrow */
 };
 
@@ -55,8 +57,8 @@ pki_make(const struct pki_opts *o)
 	X509_gmtime_adj(X509_getm_notBefore(id.cert), o->to != 0 ? o->from : -day);
 	X509_gmtime_adj(X509_getm_notAfter(id.cert), o->to != 0 ? o->to : day);
 	X509_set_pubkey(id.cert, id.key);
-	pki_extend(
-	    id.cert, NID_basic_constraints, o->issuer == NULL ? "critical,CA:TRUE" : "CA:FALSE");
+	pki_extend(id.cert, NID_basic_constraints,
+	    o->issuer == NULL || o->authority ? "critical,CA:TRUE" : "CA:FALSE");
 	if (o->san != NULL)
 		pki_extend(id.cert, NID_subject_alt_name, o->san);
 	assert(X509_sign(id.cert, issuer->key, EVP_sha256()) > 0);

@@ -8,17 +8,33 @@
 #include <cmocka.h>
 
 #include "data/stream.h"
+#include "data/tickets.h"
 #include "data/tls.h"
 #include "pki.h"
 #include "tempdir.h"
 
+#include <inttypes.h>
 #include <openssl/err.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define SERVER_NAMES "DNS:kms.example,IP:127.0.0.1,IP:::1"
 #define DAY	     INT64_C(86400)
 
 static char dir[TEMPDIR_SIZE];
+static int64_t seconds_ahead; /* of the monotonic clock */
+
+/* In place of the C library's. */
+int
+clock_gettime(clockid_t id, struct timespec *ts)
+{
+	int rc = (int)syscall(SYS_clock_gettime, id, ts);
+
+	if (rc == 0 && id == CLOCK_MONOTONIC)
+		ts->tv_sec += seconds_ahead;
+	return rc;
+}
 
 /* Paths that stay good until as many more were asked for. */
 static char *
@@ -63,6 +79,41 @@ issue_nameless(const struct pki_id *ca, const char *file, const char *san)
 	pki_free(&id);
 }
 
+static void
+append_file(const char *to, const char *from)
+{
+	FILE *in = fopen(path(from), "r"), *out = fopen(path(to), "a");
+	char text[8192];
+	size_t n;
+
+	assert_true(in != NULL && out != NULL);
+	n = fread(text, 1, sizeof(text), in);
+	assert_int_equal(fwrite(text, 1, n, out), n);
+	fclose(in);
+	fclose(out);
+}
+
+/* A client of an authority between, with the lists of one and of both: the one above may have
+ * revoked the one between. */
+static void
+write_chain(const struct pki_id *ca)
+{
+	struct pki_id between =
+	    pki_make(&(struct pki_opts){ .name = "between", .issuer = ca, .authority = true });
+	struct pki_id below = pki_make(&(struct pki_opts){ .name = "below", .issuer = &between });
+
+	pki_write(&between, dir, "between", NULL);
+	pki_write(&below, dir, "below", NULL);
+	append_file("below.pem", "between.pem");
+	pki_write_crl(&between, NULL, 3600, path("between-crl.pem"));
+	pki_write_crl(&between, NULL, 3600, path("both-crl.pem"));
+	append_file("both-crl.pem", "empty-crl.pem");
+	pki_write_crl(ca, &between, 3600, path("revoking-crl.pem"));
+	append_file("revoking-crl.pem", "between-crl.pem");
+	pki_free(&between);
+	pki_free(&below);
+}
+
 /* Revocation lists and OCSP responses. */
 static void
 write_status(const struct pki_id *ca, const struct pki_id *other)
@@ -85,6 +136,18 @@ write_status(const struct pki_id *ca, const struct pki_id *other)
 	pki_free(&server);
 }
 
+/* An authority that has ended, and a client of it that has not. */
+static void
+write_old_ca(void)
+{
+	struct pki_id ca =
+	    pki_make(&(struct pki_opts){ .name = "old ca", .from = -7200, .to = -3600 });
+
+	pki_write(&ca, dir, "old-ca", NULL);
+	issue(&ca, "of-old-ca", NULL, 0, 0);
+	pki_free(&ca);
+}
+
 static int
 group_setup(void **state)
 {
@@ -104,7 +167,12 @@ group_setup(void **state)
 	issue(&ca, "wild", "DNS:*.wild.example", 0, 0);
 	issue_nameless(&ca, "spiffe", "email:a@b,URI:spiffe://example/pay,DNS:x");
 	issue_nameless(&ca, "nameless", NULL);
+	issue(&ca, "workload-a", "DNS:x,URI:spiffe://example/a", 0, 0);
+	issue(&ca, "dns", "DNS:x", 0, 0);
+	issue_nameless(&ca, "nameless-dns", "DNS:x,DNS:y");
 	write_status(&ca, &other);
+	write_chain(&ca);
+	write_old_ca();
 	pki_free(&ca);
 	pki_free(&other);
 	write_text("garbage", "-----BEGIN NONSENSE-----\n");
@@ -499,11 +567,12 @@ sessions_survive_a_reload_as_far_as_trust_does(void **state)
 }
 
 static const struct {
-	const char *label, *client, *crl;
+	const char *label, *client, *ca, *crl;
 	int64_t verified_at; /* seconds from now */
 } ended[] = {
-	{ "the certificate", "expired", NULL, -5400 },
-	{ "the list", "client", "old-crl.pem", -30 },
+	{ "the certificate", "expired", "ca.pem", NULL, -5400 },
+	{ "the list", "client", "ca.pem", "old-crl.pem", -30 },
+	{ "the authority", "of-old-ca", "old-ca.pem", NULL, -5400 },
 };
 
 static void
@@ -517,7 +586,7 @@ a_session_ends_with_what_it_was_verified_by(void **state)
 		struct call_opts o = { .client = client("ca.pem", ended[i / 2].client),
 			.server = server_of(
 			    &(struct server_opts){
-				.name = "server", .ca = "ca.pem", .crl = ended[i / 2].crl },
+				.name = "server", .ca = ended[i / 2].ca, .crl = ended[i / 2].crl },
 			    NULL),
 			.session = &session,
 			.version = versions[i % 2],
@@ -538,6 +607,32 @@ a_session_ends_with_what_it_was_verified_by(void **state)
 		SSL_CTX_free(o.client);
 		tls_server_free(o.server);
 	}
+}
+
+/* Hour by hour; the keys of the tickets change meanwhile. */
+static void
+sessions_are_not_resumed_from_one_another_for_ever(void **state)
+{
+	struct stream_session session = { NULL, NULL };
+	struct call_opts o = { .client = client("ca.pem", "client"),
+		.server = server("server", "ca.pem", NULL),
+		.session = &session };
+	struct call call;
+
+	(void)state;
+	session.ctx = o.client;
+	for (seconds_ahead = 0; seconds_ahead <= 2 * TICKETS_CHAIN_S; seconds_ahead += 3600) {
+		run_call(&call, &o);
+		assert_true(call.ok);
+		if (call.resumed != (seconds_ahead % TICKETS_CHAIN_S != 0))
+			fail_msg(
+			    "%" PRId64 " s: %sresumed", seconds_ahead, call.resumed ? "" : "not ");
+		end_call(&call);
+	}
+	seconds_ahead = 0;
+	SSL_SESSION_free(session.session);
+	SSL_CTX_free(o.client);
+	tls_server_free(o.server);
 }
 
 static void
@@ -585,12 +680,15 @@ a_client_is_named_by_its_certificate(void **state)
 }
 
 static void
-a_client_without_a_subject_is_named_by_an_alternative(void **state)
+a_client_is_named_by_its_uri_then_its_subject_then_its_dns_name(void **state)
 {
 	static const struct {
 		const char *client, *want;
 	} rows[] = {
 		{ "spiffe", "URI:spiffe://example/pay" },
+		{ "workload-a", "URI:spiffe://example/a" },
+		{ "dns", "CN=dns" },
+		{ "nameless-dns", "DNS:x" },
 		{ "nameless", "" },
 	};
 
@@ -644,6 +742,10 @@ static const struct {
 	{ "revoked", "revoked", "crl.pem", X509_V_ERR_CERT_REVOKED },
 	{ "a list that is out of date", "client", "old-crl.pem", X509_V_ERR_CRL_HAS_EXPIRED },
 	{ "a list of somebody else", "client", "other-crl.pem", X509_V_ERR_UNABLE_TO_GET_CRL },
+	{ "no list of who is above the issuer", "below", "between-crl.pem", X509_V_OK },
+	{ "lists of both", "below", "both-crl.pem", X509_V_OK },
+	{ "a revoked issuer", "below", "revoking-crl.pem", X509_V_ERR_CERT_REVOKED },
+	{ "only a list of who is above", "below", "crl.pem", X509_V_ERR_UNABLE_TO_GET_CRL },
 };
 
 static void
@@ -909,9 +1011,10 @@ main(void)
 		cmocka_unit_test(old_versions_are_refused),
 		cmocka_unit_test(sessions_survive_a_reload_as_far_as_trust_does),
 		cmocka_unit_test(a_session_ends_with_what_it_was_verified_by),
+		cmocka_unit_test(sessions_are_not_resumed_from_one_another_for_ever),
 		cmocka_unit_test(a_session_of_an_older_context_is_not_kept),
 		cmocka_unit_test(a_client_is_named_by_its_certificate),
-		cmocka_unit_test(a_client_without_a_subject_is_named_by_an_alternative),
+		cmocka_unit_test(a_client_is_named_by_its_uri_then_its_subject_then_its_dns_name),
 		cmocka_unit_test(a_certificate_may_be_optional_but_not_bad),
 		cmocka_unit_test(a_revocation_list_is_heeded),
 		cmocka_unit_test(a_certificate_is_chosen_by_name),
