@@ -1,5 +1,6 @@
 """What is known of the calls outside of the sidecar, and the trail held against it."""
 
+import collections
 import itertools
 import threading
 
@@ -8,11 +9,15 @@ from backend import ok
 from support import new_id
 
 KEY = "72ad31e8-ce01-495c-b757-3e840b0cc9f8"
-CALLS = [  # method, path, body, guarantee
-    ("GET", "/api/v2/keys", None, "async"),
-    ("POST", f"/api/v2/keys/{KEY}/actions/unwrap", "{}", "durable"),
-    ("DELETE", f"/api/v2/keys/{KEY}", None, "intent"),
-    ("PUT", f"/api/v2/keys/{KEY}/policies", "{}", "intent"),
+Call = collections.namedtuple("Call", "method path body guarantee action template")
+CALLS = [
+    Call("GET", "/api/v2/keys", None, "async", "kms.secrets.list", "/api/v2/keys"),
+    Call("POST", f"/api/v2/keys/{KEY}/actions/unwrap", "{}", "durable", "kms.secrets.unwrap",
+         "/api/v2/keys/{id}/actions/unwrap"),
+    Call("DELETE", f"/api/v2/keys/{KEY}", None, "intent", "kms.secrets.delete",
+         "/api/v2/keys/{id}"),
+    Call("PUT", f"/api/v2/keys/{KEY}/policies", "{}", "intent", "kms.policies.write",
+         "/api/v2/keys/{id}/policies"),
 ]
 CONFIG = {"routes": [{"action": "kms.secrets.list", "method": "GET", "path": "/api/v2/keys",
                       "guarantee": "async"}],
@@ -24,15 +29,15 @@ class Oracle:
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.reached = {}   # correlation ID -> method, as the back end saw it
+        self.sent = {}      # correlation ID -> Call, as a client sent it
+        self.reached = {}   # correlation ID -> method and path, as the back end saw it
         self.answered = {}  # correlation ID -> status, as a client saw it
-        self.guarantee = {}
 
     def script(self, connection):
         while (request := connection.read_request()) is not None:
             correlation = request.get("Correlation-Id")
             with self.lock:
-                self.reached[correlation] = request.method
+                self.reached[correlation] = request.method, request.target
             connection.send(ok(extra=f"Correlation-Id: {correlation}\r\n"))
 
     def check(self, events):
@@ -46,31 +51,38 @@ class Oracle:
             kind = intents if event.get("kind") == "intent" else closings
             assert event["correlationId"] not in kind, f"twice: {event}"
             kind[event["correlationId"]] = event
-        for correlation, method in self.reached.items():
-            assert correlation in closings, f"{method} {correlation} reached the service unrecorded"
-            if self.guarantee[correlation] == "intent":
-                assert correlation in intents, f"{method} {correlation} was forwarded unannounced"
+        for correlation, seen in self.reached.items():
+            sent = self.sent[correlation]
+            assert seen == (sent.method, sent.path)
+            assert correlation in closings, f"{seen} {correlation} reached the service unrecorded"
+            if sent.guarantee == "intent":
+                assert correlation in intents, f"{seen} {correlation} was forwarded unannounced"
         for correlation, status in self.answered.items():
             assert closings[correlation]["reason"].get("reasonCode") == status
         for correlation, event in intents.items():
-            assert event["outcome"] == "pending" and self.guarantee[correlation] == "intent"
+            assert event["outcome"] == "pending" and self.sent[correlation].guarantee == "intent"
             assert closings[correlation]["id"] == event["id"]
+            self.check_route(event)
         for correlation, event in closings.items():
-            assert correlation in self.guarantee
+            self.check_route(event)
             if event["reason"]["reasonType"] == "restart":
                 assert event["outcome"] == "unknown" and event["recovered"] is True
                 unknown += 1
         return unknown
 
+    def check_route(self, event):
+        sent, said = self.sent[event["correlationId"]], event["requestData"]
+        assert (event["action"], said["method"], said["path"]) == \
+            (sent.action, sent.method, sent.template), event
+
 
 def call_until_gone(sidecar, oracle, first):
     try:
         with sidecar.client() as c:
-            for method, path, body, guarantee in itertools.islice(
-                    itertools.cycle(CALLS), first, None):
+            for call in itertools.islice(itertools.cycle(CALLS), first, None):
                 correlation = new_id()
-                oracle.guarantee[correlation] = guarantee
-                r = c.request(method, path, {"Correlation-Id": correlation}, body)
+                oracle.sent[correlation] = call
+                r = c.request(call.method, call.path, {"Correlation-Id": correlation}, call.body)
                 if r.status == 200:
                     oracle.answered[correlation] = r.status
                 if r.get("Connection") == "close":

@@ -18,12 +18,18 @@ from faults import STALL
 from oracle import CALLS, CONFIG, KEY, Oracle, call_until_gone
 from support import KEYTRAIL, PATIENCE, merge, new_id, segments, wait_for
 
-CYCLES = int(os.environ.get("KEYTRAIL_KILL_CYCLES", "30"))
+CYCLES = int(os.environ.get("KEYTRAIL_KILL_CYCLES", "50"))
 SEED = int(os.environ.get("KEYTRAIL_KILL_SEED", time.time_ns() % 10**6))
 CLIENTS = 6
 
 
-def one_life(sidecar, oracle, rng):
+def check_proof(sidecar, key):
+    out = subprocess.run([KEYTRAIL, "verify", sidecar.trail_dir, "--key", key], timeout=PATIENCE,
+                         capture_output=True, text=True)
+    assert out.returncode == 0, out.stdout + out.stderr
+
+
+def one_life(sidecar, key, oracle, rng):
     sidecar.start()
     before = len(oracle.answered)
     threads = [threading.Thread(target=call_until_gone, args=(sidecar, oracle, i))
@@ -35,20 +41,24 @@ def one_life(sidecar, oracle, rng):
     sidecar.kill()
     for t in threads:
         t.join()
+    check_proof(sidecar, key)
     # Now and then it dies again while it recovers.
     if rng.random() < 0.3:
         sidecar.spawn()
         time.sleep(rng.uniform(0, 0.03))
         sidecar.kill()
+        check_proof(sidecar, key)
 
 
-def test_every_call_has_one_record_however_the_sidecar_dies(keytrail, raw_backend):
+def test_every_call_has_one_record_however_the_sidecar_dies(keytrail, raw_backend, signer):
     print(f"seed {SEED}")
     rng = random.Random(SEED)
     oracle = Oracle()
-    sidecar = keytrail(raw_backend(oracle.script), CONFIG, start=False)
+    sidecar = keytrail(raw_backend(oracle.script), merge(CONFIG, {
+        "audit": {"sign": {"file": str(signer[0])}}}))
+    sidecar.stop()  # a first checkpoint is there
     for cycle in range(CYCLES):
-        one_life(sidecar, oracle, rng)
+        one_life(sidecar, signer[1], oracle, rng)
         if cycle % 50 == 49:
             sidecar.start()
             oracle.check(sidecar.events())
@@ -58,6 +68,8 @@ def test_every_call_has_one_record_however_the_sidecar_dies(keytrail, raw_backen
     print(f"{CYCLES} kills, {len(oracle.reached)} calls reached the service, "
           f"{len(oracle.answered)} were answered, {unknown} ended unknown; lost 0, doubled 0")
     assert unknown > 0 or CYCLES < 30
+    sidecar.stop()
+    check_proof(sidecar, signer[1])
 
 
 def test_a_call_in_flight_is_recorded_after_a_kill(keytrail, raw_backend):
@@ -72,9 +84,9 @@ def test_a_call_in_flight_is_recorded_after_a_kill(keytrail, raw_backend):
     sidecar = keytrail(backend, CONFIG)
     sent = {}
     clients = [sidecar.client() for _ in CALLS]
-    for c, (method, path, body, guarantee) in zip(clients, CALLS):
-        sent[correlation := new_id()] = guarantee
-        c.send_request(method, path, {"Correlation-Id": correlation}, body)
+    for c, how in zip(clients, CALLS):
+        sent[correlation := new_id()] = how.guarantee
+        c.send_request(how.method, how.path, {"Correlation-Id": correlation}, how.body)
     backend.wait(lambda b: len(b.requests) == len(CALLS))
     sidecar.kill()
     hold.set()
@@ -100,14 +112,14 @@ def test_an_intent_is_durable_before_the_service_sees_the_call(keytrail, raw_bac
             connection.send(ok(extra=f"Correlation-Id: {request.get('Correlation-Id')}\r\n"))
 
     sidecar = keytrail(raw_backend(script))
-    for method, path, body, guarantee in CALLS:
+    for how in CALLS:
         correlation = new_id()
-        r = sidecar.call(method, path, {"Correlation-Id": correlation}, body)
+        r = sidecar.call(how.method, how.path, {"Correlation-Id": correlation}, how.body)
         assert r.status == 200
-        assert (correlation in seen[-1]) == (guarantee == "intent")
+        assert (correlation in seen[-1]) == (how.guarantee == "intent")
         events = [e for e in sidecar.events() if e.get("correlationId") == correlation]
         assert [e["outcome"] for e in events] == \
-            (["pending", "success"] if guarantee == "intent" else ["success"])
+            (["pending", "success"] if how.guarantee == "intent" else ["success"])
         assert len({e["id"] for e in events}) == 1
 
 
