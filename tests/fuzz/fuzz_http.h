@@ -209,8 +209,8 @@ check_body(const struct http_head *h, struct slice in, size_t step)
 #define STREAM_MESSAGES 8
 
 struct written {
-	size_t method_len; /* a request's */
-	unsigned status;   /* an answer's */
+	uint64_t line;	 /* sum of a request's method and of its target in origin form */
+	unsigned status; /* an answer's */
 	uint64_t content, sum;
 	bool whole;
 };
@@ -291,12 +291,29 @@ relay_body(struct relay *r, const struct http_head *h, enum http_framing framing
 	buf_fini(&out);
 }
 
+static uint64_t
+sum_slice(uint64_t sum, struct slice s)
+{
+	return strict_sum(sum, s.p, s.n);
+}
+
+static uint64_t
+sum_line(struct slice method, struct slice path, struct slice query)
+{
+	uint64_t sum = sum_slice(sum_slice(STRICT_SUM_INIT, method), SLICE(" "));
+
+	return sum_slice(sum_slice(sum, path), query);
+}
+
 /* What our own decoder makes of the body that follows the head. */
 static struct written
 understand(const struct http_head *h, struct slice rest)
 {
 	static struct body_run run;
-	struct written w = { .status = h->status, .method_len = h->method.n };
+	/* The '?' stands before the query. */
+	struct slice query =
+	    h->has_query ? (struct slice){ h->query.p - 1, h->query.n + 1 } : SLICE_EMPTY;
+	struct written w = { .status = h->status, .line = sum_line(h->method, h->path, query) };
 
 	read_body(h, rest, rest.n > 0 ? rest.n : 1, &run);
 	w.content = run.n;
@@ -357,7 +374,9 @@ check_stream(enum kind kind, const struct http_limits *limits, struct slice in, 
 		CHECK(result == (r.messages[i].whole ? STRICT_WHOLE : STRICT_PARTIAL));
 		CHECK(m.has_head && m.content == r.messages[i].content);
 		CHECK(m.sum == r.messages[i].sum && m.status == r.messages[i].status);
-		CHECK(m.method_len == r.messages[i].method_len);
+		CHECK(r.messages[i].line == sum_line((struct slice){ m.method, m.method_len },
+						(struct slice){ m.target, m.target_len },
+						SLICE_EMPTY));
 		rest = slice_sub(rest, result == STRICT_WHOLE ? m.used : rest.n, rest.n);
 	}
 	CHECK(rest.n == 0);

@@ -85,6 +85,7 @@ LIST = b"GET /api/v2/keys HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 JUDGED = collections.OrderedDict({
     "all is well": (LIST, [LIST], [event()], OK, None),
+    "an end within the head": (LIST[:-2], [], [], b"", None),
     "a request without an event": (LIST + LIST, [LIST, LIST], [event()], OK, "hidden"),
     "a request that nobody sent": (b"", [LIST], [event()], OK, "hidden"),
     "another target": (LIST, [LIST.replace(b"keys", b"rings")], [event()], OK, "difference"),
@@ -93,6 +94,7 @@ JUDGED = collections.OrderedDict({
     "another method": (LIST, [LIST], [event(requestData={"method": "PUT"})], OK, "recorded"),
     "an event for nothing": (LIST, [LIST], [event(), event(correlationId="b")], OK + OK, "an event"),
     "another status": (LIST, [LIST], [event(reason={"reasonCode": 404})], OK, "the client got 200"),
+    "silence": (LIST, [], [], b"", "silence"),
     "no answer": (LIST, [LIST], [event()], b"", "0 answers"),
     "an answer too many": (LIST, [LIST], [event()], OK + OK, "the client got what is no answer"),
     "hop-by-hop": (LIST, [LIST.replace(b"\r\n\r\n", b"\r\nTE: a\r\n\r\n")], [event()], OK, "non-canonical"),

@@ -285,6 +285,8 @@ def judge_request(parts, seen, routes):
             faults.append(f"hidden: nobody sent {got}")
         elif why := unlike(got, direct.messages[i]):
             faults.append(f"difference: {why}")
+    if direct.messages and direct.messages[0].whole and not seen.events:
+        faults.append(f"silence: nothing came of {direct.messages[0]}")
     refused = any(e.get("correlationSource") != "service" for e in seen.events)
     what = {"forwarded": sum(r.whole for r in seen.requests), "refused": int(refused),
             "silent": int(not seen.events)}
