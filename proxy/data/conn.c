@@ -32,6 +32,7 @@ struct conn {
 	int64_t arrival;	   /* of the head's first byte, wall clock ns; 0: none yet */
 	size_t lingered;
 	bool ended; /* lingering: close_notify and FIN are sent */
+	bool last;  /* lingering: the client may not send more, and has not */
 	struct origin peer;
 	struct peer *source; /* NULL: a trusted network's */
 	int64_t born;	     /* monotonic ns */
@@ -92,6 +93,19 @@ close_conn(struct conn *c)
 	worker_connection_gone(w);
 }
 
+/* RFC 9112 section 9.6 has it dropped; that somebody tries is told. */
+static void
+tell_more(struct conn *c)
+{
+	char source[PEERS_TEXT_SIZE];
+
+	if (!c->last)
+		return;
+	c->last = false;
+	peers_source_text(c->peer.address, source);
+	worker_count_refusal(c->worker, "after_close", source, RING_NO_SLOT);
+}
+
 static void
 linger(struct conn *c)
 {
@@ -108,6 +122,7 @@ linger(struct conn *c)
 			break;
 		r = stream_read(&c->stream, buf_tail(&c->in), STREAM_READ, &n);
 		if (r == STREAM_OK) {
+			tell_more(c);
 			c->lingered += n;
 			buf_commit(&c->in, n);
 			buf_consume(&c->in, n);
@@ -122,6 +137,8 @@ start_linger(struct conn *c)
 {
 	c->state = CONN_LINGER;
 	c->lingered = 0;
+	if (buf_size(&c->in) > 0)
+		tell_more(c);
 	buf_consume(&c->in, buf_size(&c->in));
 	wtimer_set(&c->timer, timeouts_of(c)->body);
 	linger(c);
@@ -152,7 +169,7 @@ on_resume(void *arg)
 
 /* Through the worker's list, so that a client who pipelines cannot make us recurse. */
 static void
-on_exchange_done(void *arg, bool keep_alive)
+on_exchange_done(void *arg, enum exchange_end end)
 {
 	struct conn *c = arg;
 
@@ -165,7 +182,8 @@ on_exchange_done(void *arg, bool keep_alive)
 		close_conn(c);
 		return;
 	}
-	c->state = keep_alive ? CONN_IDLE : CONN_LINGER;
+	c->state = end == EXCHANGE_NEXT ? CONN_IDLE : CONN_LINGER;
+	c->last = end == EXCHANGE_LAST;
 	c->resuming = true;
 	c->resume = (struct worker_reap){ .reap = on_resume, .arg = c };
 	worker_reap_later(c->worker, &c->resume);

@@ -315,13 +315,23 @@ observe(const struct exchange *ex)
 	metrics_add(ex->worker->metrics, METRIC_REQUESTS_IN_FLIGHT, 0, -1);
 }
 
+/* What is left of a body must never be read as a request. */
+static enum exchange_end
+end_of(const struct exchange *ex)
+{
+	if (!http_body_done(&ex->request_body))
+		return EXCHANGE_CLOSE;
+	if (ex->client_ends)
+		return EXCHANGE_LAST;
+	return ex->keep && !ex->client_gone ? EXCHANGE_NEXT : EXCHANGE_CLOSE;
+}
+
 static void
 on_done(struct exchange *ex)
 {
 	struct worker *w = ex->worker;
 	bool whole = ex->answer_read && ex->all_sent && ex->refusal == REFUSAL_NONE;
-	/* What is left of a body must never be read as a request. */
-	bool keep = ex->keep && !ex->client_gone && http_body_done(&ex->request_body);
+	enum exchange_end end = end_of(ex);
 
 	assert(ex->slot == RING_NO_SLOT && !ex->claimed);
 	if (ex->up != NULL)
@@ -333,7 +343,7 @@ on_done(struct exchange *ex)
 	worker_lease_drop(ex->lease);
 	ex->reap = (struct worker_reap){ .reap = free_exchange, .arg = ex };
 	worker_reap_later(w, &ex->reap);
-	ex->client.done(ex->client.arg, keep);
+	ex->client.done(ex->client.arg, end);
 }
 
 /* ---- the machine ---- */

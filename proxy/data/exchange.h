@@ -22,6 +22,13 @@ struct exchange;
 /* Of the blocks of the worker's pool `exchanges`. */
 extern const size_t exchange_size;
 
+/* What the client's next bytes are. */
+enum exchange_end {
+	EXCHANGE_NEXT,	/* the next request */
+	EXCHANGE_LAST,	/* nothing that may be: it said that this request was the last one */
+	EXCHANGE_CLOSE, /* not to be told: the connection ends */
+};
+
 /* The client's side, as an exchange sees it; borrowed until `done`. */
 struct exchange_client {
 	struct worker *worker;
@@ -32,9 +39,9 @@ struct exchange_client {
 	struct peer *source; /* or NULL: the address of each request decides */
 	int64_t last_ns; /* monotonic: the answer to what begins from then on ends the connection */
 	const struct slice *subject; /* of the verified client certificate, or NULL */
-	/* The exchange is over and forgets the client: keep_alive when the next request may follow.
-	 * May be called from within any function of this header. */
-	void (*done)(void *arg, bool keep_alive);
+	/* The exchange is over and forgets the client.  May be called from within any function of
+	 * this header. */
+	void (*done)(void *arg, enum exchange_end end);
 	void *arg;
 };
 

@@ -91,6 +91,7 @@ classify(struct exchange *ex, const struct http_head *head)
 	ex->to_head = slice_equal(head->method, SLICE("HEAD"));
 	ex->is_10 = head->minor == 0;
 	ex->client_keeps = head->keep_alive;
+	ex->client_ends = !head->keep_alive;
 	ex->may_retry = (ex->to_head || slice_equal(head->method, SLICE("GET"))) &&
 			head->framing == HTTP_NO_BODY && match.route->retry;
 	http_body_init(&ex->request_body, head->framing, head->length);

@@ -34,6 +34,7 @@ struct exchange {
 	bool to_head;	   /* HEAD: the answer has no body */
 	bool may_retry;	   /* GET or HEAD without a body, on a route that allows it */
 	bool client_keeps; /* the client's head allows another request */
+	bool client_ends;  /* the client's head forbids another request */
 	bool is_10;	   /* HTTP/1.0 */
 	bool client_gone;  /* nothing can be sent to it any more */
 	bool claimed;	   /* room in the ring */

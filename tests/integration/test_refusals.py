@@ -100,6 +100,31 @@ def backend_of_all(raw_backend):
     return raw_backend(ok())
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_follows_the_last_request_is_dropped_and_recorded(keytrail, backend_of_all, apart):
+    sidecar = keytrail(backend_of_all)
+    with sidecar.client() as c:
+        c.send(get("Connection: close") + (b"" if apart else get()))
+        assert c.read_response().status == 200
+        if apart:
+            c.send(get())
+        assert c.is_closed()
+    event, = sidecar.wait_own("keytrail.refused")
+    assert event["details"]["reasons"] == "after_close 1"
+    assert event["details"]["sources"] == "127.0.0.1"
+    assert len(backend_of_all.requests) == 1 and len(sidecar.calls()) == 1
+
+
+def test_the_rest_of_a_refused_body_is_no_request(keytrail, backend_of_all):
+    sidecar = keytrail(backend_of_all, {"limits": {"body": 1000}})
+    with sidecar.client() as c:
+        c.send(post("Connection: close", "Content-Length: 1001") + b"x" * 1001)
+        assert c.read_response().status == 413
+    sidecar.wait_calls(1)
+    sidecar.stop()
+    assert sidecar.own("keytrail.refused") == []
+
+
 def recorded(sidecar, status, code):
     """A call's event with our status, or keytrail.refused with the reason."""
     for e in sidecar.events():
