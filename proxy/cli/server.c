@@ -211,7 +211,6 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 	if (restart[0] != '\0')
 		log_warn(
 		    s->log, "reload_needs_restart", "%s: takes effect at the next start", restart);
-	listener_set_limits(s->listener, &next->limits);
 	log_set_level(s->log, next->log_level);
 	config_unref(s->config);
 	s->config = next;
@@ -324,10 +323,11 @@ stop_workers(struct server *s)
 	/* Workers first: whoever sees the listener gone meets workers that know. */
 	for (unsigned i = 0; i < s->nstarted; i++)
 		worker_drain(s->workers[i], deadline);
-	listener_free(s->listener);
-	s->listener = NULL;
+	listener_stop(s->listener);
 	for (unsigned i = 0; i < s->nstarted; i++)
 		worker_join(s->workers[i]);
+	listener_free(s->listener);
+	s->listener = NULL;
 }
 
 static void

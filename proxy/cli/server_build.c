@@ -301,14 +301,9 @@ make_workers(struct server *s, struct err *err)
 static int
 open_listeners(struct server *s, struct err *err)
 {
-	struct listener_opts lopts = { .base = s->base,
-		.address = &s->config->listen.address,
+	struct listener_opts lopts = { .address = &s->config->listen.address,
 		.workers = s->workers,
-		.nworkers = s->nworkers,
-		.open_connections = &s->open_connections,
-		.limits = &s->config->limits,
-		.metrics = s->shard,
-		.log = s->log };
+		.nworkers = s->nworkers };
 	struct admin_opts aopts = server_admin;
 
 	aopts.base = s->base;

@@ -9,13 +9,13 @@
 #include <inttypes.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#define BACKLOG	     4096
-#define ACCEPT_BATCH 64
-#define STATM	     "/proc/self/statm"
+#define BACKLOG 4096
+#define STATM	"/proc/self/statm"
 
 struct listener {
 	int fd;
@@ -23,11 +23,8 @@ struct listener {
 	struct event readable, pause;
 	struct worker **workers;
 	unsigned nworkers, turn;
-	atomic_uint *open_connections;
-	struct config_limits limits;
+	struct worker *home; /* the first: whose thread this is */
 	int statm;
-	struct metrics_shard *metrics;
-	struct log *log;
 };
 
 static void
@@ -48,7 +45,7 @@ turn_away(struct listener *l)
 	close(l->spare);
 	l->spare = -1;
 	if ((c = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) != -1) {
-		metrics_add(l->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
+		metrics_add(l->home->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
 		close(c);
 	}
 	take_spare(l);
@@ -56,48 +53,54 @@ turn_away(struct listener *l)
 
 /* proc_pid_statm(5): the second word is the resident set, in pages. */
 static bool
-memory_is_full(const struct listener *l)
+memory_is_full(const struct listener *l, uint64_t limit)
 {
 	unsigned long resident;
 	char text[128], *rest;
 	ssize_t n;
 
-	if (l->limits.memory == 0)
+	if (limit == 0)
 		return false;
 	if ((n = pread(l->statm, text, sizeof(text) - 1, 0)) <= 0) {
-		log_error(l->log, "memory_unknown", "limits.memory: " STATM ": %s",
+		log_error(l->home->log, "memory_unknown", "limits.memory: " STATM ": %s",
 		    n == 0 ? "it is empty" : strerror(errno));
 		return false;
 	}
 	text[n] = '\0';
 	strtoul(text, &rest, 10);
 	resident = strtoul(rest, NULL, 10);
-	return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE) >= l->limits.memory;
+	return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE) >= limit;
 }
 
 static void
 reject(struct listener *l, int fd, const char *limit, uint64_t value)
 {
-	metrics_add(l->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
-	log_warn(
-	    l->log, "too_many_connections", "limits.%s (%" PRIu64 ") is reached", limit, value);
+	metrics_add(l->home->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
+	log_warn(l->home->log, "too_many_connections", "limits.%s (%" PRIu64 ") is reached", limit,
+	    value);
 	close(fd);
 }
 
 static void
 deal(struct listener *l, int fd, const struct sockaddr_storage *peer)
 {
-	if (atomic_load_explicit(l->open_connections, memory_order_relaxed) >=
-	    l->limits.connections) {
-		reject(l, fd, "connections", l->limits.connections);
+	const struct config_limits *limits = &l->home->lease->snapshot->config->limits;
+	atomic_uint *open_connections = l->home->open_connections;
+	struct worker *w = l->workers[l->turn];
+
+	if (atomic_load_explicit(open_connections, memory_order_relaxed) >= limits->connections) {
+		reject(l, fd, "connections", limits->connections);
 		return;
 	}
-	if (memory_is_full(l)) {
-		reject(l, fd, "memory", l->limits.memory);
+	if (memory_is_full(l, limits->memory)) {
+		reject(l, fd, "memory", limits->memory);
 		return;
 	}
-	atomic_fetch_add_explicit(l->open_connections, 1, memory_order_relaxed);
-	worker_accept(l->workers[l->turn], fd, peer);
+	atomic_fetch_add_explicit(open_connections, 1, memory_order_relaxed);
+	if (w == l->home)
+		w->hooks->accept(w, fd, peer);
+	else
+		worker_accept(w, fd, peer);
 	l->turn = (l->turn + 1) % l->nworkers;
 }
 
@@ -106,33 +109,28 @@ pause_accepting(struct listener *l)
 {
 	struct timeval tv = { 0, 100000 };
 
-	log_error(l->log, "accept_failed", "accept: %s", strerror(errno));
+	log_error(l->home->log, "accept_failed", "accept: %s", strerror(errno));
 	event_del(&l->readable);
 	evtimer_add(&l->pause, &tv);
 }
 
+/* One at a time: what waits behind it is told of again, after all else that is ready. */
 static void
 on_readable(evutil_socket_t fd, short what, void *arg)
 {
+	struct sockaddr_storage peer = { 0 };
+	socklen_t len = sizeof(peer);
 	struct listener *l = arg;
+	int c = accept4(fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	(void)what;
-	for (int i = 0; i < ACCEPT_BATCH; i++) {
-		struct sockaddr_storage peer = { 0 };
-		socklen_t len = sizeof(peer);
-		int c = accept4(fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-		if (c != -1) {
-			deal(l, c, &peer);
-			continue;
-		}
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-			pause_accepting(l);
-			turn_away(l);
-			return;
-		}
-		if (errno != ECONNABORTED && errno != EINTR)
-			return;
+	if (c != -1) {
+		deal(l, c, &peer);
+	} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+		pause_accepting(l);
+		turn_away(l);
+	} else if (errno == EINVAL) { /* it is stopped */
+		event_del(&l->readable);
 	}
 }
 
@@ -187,6 +185,7 @@ struct listener *
 listener_new(const struct listener_opts *o, struct err *err)
 {
 	struct listener *l = calloc(1, sizeof(*l));
+	int one = 1;
 
 	if (l == NULL) {
 		err_set(err, "memory is short");
@@ -194,19 +193,18 @@ listener_new(const struct listener_opts *o, struct err *err)
 	}
 	l->workers = o->workers;
 	l->nworkers = o->nworkers;
-	l->open_connections = o->open_connections;
-	l->limits = *o->limits;
-	l->metrics = o->metrics;
-	l->log = o->log;
+	l->home = o->workers[0];
 	if ((l->fd = listener_bind(o->address, "listen.address", err)) == -1) {
 		free(l);
 		return NULL;
 	}
+	/* What it accepts inherits this. */
+	setsockopt(l->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	l->statm = open(STATM, O_RDONLY | O_CLOEXEC);
 	l->spare = -1;
-	event_assign(&l->readable, o->base, l->fd, EV_READ | EV_PERSIST, on_readable, l);
-	evtimer_assign(&l->pause, o->base, on_pause_over, l);
-	if (l->statm == -1 && l->limits.memory != 0) {
+	event_assign(&l->readable, l->home->base, l->fd, EV_READ | EV_PERSIST, on_readable, l);
+	evtimer_assign(&l->pause, l->home->base, on_pause_over, l);
+	if (l->statm == -1 && l->home->lease->snapshot->config->limits.memory != 0) {
 		err_set_errno(err, "limits.memory: " STATM);
 		listener_free(l);
 		return NULL;
@@ -221,9 +219,11 @@ listener_new(const struct listener_opts *o, struct err *err)
 }
 
 void
-listener_set_limits(struct listener *l, const struct config_limits *limits)
+listener_stop(struct listener *l)
 {
-	l->limits = *limits;
+	/* The descriptor is the worker's: it may be accepting from it at this moment. */
+	if (l != NULL)
+		shutdown(l->fd, SHUT_RD);
 }
 
 void

@@ -1,8 +1,11 @@
 /*
- * listener: accepts client connections on the main thread and deals them to the workers in turn.
+ * listener: accepts client connections on the first worker's thread and deals them to the workers in
+ * turn, so that with one worker no connection changes threads.
  *
  * Over the limit of open connections, or of memory, a new one is closed at once and counted.  When
- * descriptors run out, one connection is turned away and accepting pauses for 100 ms.  Main thread.
+ * descriptors run out, one connection is turned away and accepting pauses for 100 ms.
+ *
+ * Main makes it before the workers run, stops it at any time, and frees it when they are joined.
  */
 #ifndef KEYTRAIL_PROXY_LISTENER_H
 #define KEYTRAIL_PROXY_LISTENER_H
@@ -12,14 +15,9 @@
 struct listener;
 
 struct listener_opts {
-	struct event_base *base; /* of the main thread */
 	const struct config_address *address;
 	struct worker **workers;
 	unsigned nworkers;
-	atomic_uint *open_connections;
-	const struct config_limits *limits; /* copied */
-	struct metrics_shard *metrics;
-	struct log *log;
 };
 
 /* Bind and listen on the first address of a name; `what` names the member in errors.  The
@@ -27,9 +25,8 @@ struct listener_opts {
 int listener_bind(const struct config_address *address, const char *what, struct err *err);
 
 struct listener *listener_new(const struct listener_opts *opts, struct err *err);
-/* `connections` and `memory` of them. */
-void listener_set_limits(struct listener *l, const struct config_limits *limits);
-/* Stop accepting and close. */
+/* Refuse connections from now on. */
+void listener_stop(struct listener *l); /* NULL is allowed */
 void listener_free(struct listener *l); /* NULL is allowed */
 
 /* The bound address of a listening descriptor as text ("127.0.0.1:8443"): the port is known even

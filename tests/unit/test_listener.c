@@ -14,12 +14,13 @@
 #include <cmocka.h>
 
 struct fixture {
-	struct event_base *base;
 	struct metrics *metrics;
-	struct log *log;
 	struct config_address address;
-	struct config_limits limits;
+	struct config config;
+	struct snapshot snapshot;
+	struct lease lease;
 	atomic_uint open;
+	struct worker worker, *workers[1];
 	struct listener_opts opts;
 	struct rlimit descriptors; /* as it was */
 	struct err err;
@@ -31,16 +32,17 @@ setup(void **state)
 	static char host[] = "127.0.0.1";
 	struct fixture *f = calloc(1, sizeof(*f));
 
-	f->base = event_base_new();
 	f->metrics = metrics_new();
-	f->log = log_new(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_ERROR);
 	f->address.host = host;
-	f->opts = (struct listener_opts){ .base = f->base,
-		.address = &f->address,
-		.open_connections = &f->open,
-		.limits = &f->limits,
-		.metrics = metrics_shard_new(f->metrics),
-		.log = f->log };
+	f->snapshot.config = &f->config;
+	f->lease.snapshot = &f->snapshot;
+	f->worker.base = event_base_new();
+	f->worker.lease = &f->lease;
+	f->worker.open_connections = &f->open;
+	f->worker.metrics = metrics_shard_new(f->metrics);
+	f->worker.log = log_new(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_ERROR);
+	f->workers[0] = &f->worker;
+	f->opts = (struct listener_opts){ &f->address, f->workers, 1 };
 	getrlimit(RLIMIT_NOFILE, &f->descriptors);
 	*state = f;
 	return 0;
@@ -52,9 +54,9 @@ teardown(void **state)
 	struct fixture *f = *state;
 
 	setrlimit(RLIMIT_NOFILE, &f->descriptors);
-	event_base_free(f->base);
+	event_base_free(f->worker.base);
 	metrics_free(f->metrics);
-	log_free(f->log);
+	log_free(f->worker.log);
 	free(f);
 	return 0;
 }
@@ -82,10 +84,10 @@ a_limit_of_memory_that_cannot_be_watched_is_an_error(void **state)
 	struct listener *l;
 
 	leave_descriptors(f, 1);
-	f->limits.memory = 1 << 20;
+	f->config.limits.memory = 1 << 20;
 	assert_null(listener_new(&f->opts, &f->err));
 	assert_non_null(strstr(f->err.msg, "limits.memory"));
-	f->limits.memory = 0;
+	f->config.limits.memory = 0;
 	assert_non_null(l = listener_new(&f->opts, &f->err));
 	listener_free(l);
 }
@@ -105,12 +107,12 @@ a_spare_descriptor_that_was_lost_is_taken_again(void **state)
 	assert_non_null(l);
 	assert_int_equal(getsockname(listener_fd(l), (struct sockaddr *)&sin, &n), 0);
 	assert_int_equal(connect(client, (struct sockaddr *)&sin, n), 0);
-	event_base_loop(f->base, EVLOOP_ONCE); /* accepting fails, and pauses */
+	event_base_loop(f->worker.base, EVLOOP_ONCE); /* accepting fails, and pauses */
 	assert_int_equal(leave_descriptors(f, 1), spare + 1);
-	event_base_loop(f->base, EVLOOP_ONCE);
+	event_base_loop(f->worker.base, EVLOOP_ONCE);
 	assert_int_not_equal(fcntl(spare, F_GETFD), -1);
 	/* It is what the client is turned away with. */
-	event_base_loop(f->base, EVLOOP_ONCE);
+	event_base_loop(f->worker.base, EVLOOP_ONCE);
 	assert_int_equal(read(client, &byte, 1), 0);
 	assert_int_not_equal(fcntl(spare, F_GETFD), -1);
 	listener_free(l);

@@ -298,14 +298,9 @@ run_reload(struct err *err)
 static int
 run_listener(struct err *err)
 {
-	struct listener_opts opts = { .base = base,
-		.address = &config->listen.address,
-		.workers = &bench.worker,
-		.nworkers = 1,
-		.open_connections = &bench.connections,
-		.limits = &config->limits,
-		.metrics = bench.worker->metrics,
-		.log = bench.log };
+	struct listener_opts opts = {
+		.address = &config->listen.address, .workers = &bench.worker, .nworkers = 1
+	};
 	struct listener *l = listener_new(&opts, err);
 
 	listener_free(l);
