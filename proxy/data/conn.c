@@ -8,8 +8,6 @@
 #include "keytrail/parse.h"
 
 #include <assert.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -474,7 +472,6 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		.ending = on_ending,
 		.arg = c };
 	struct err err;
-	int one = 1;
 
 	if (c == NULL || w->draining) {
 		close(fd);
@@ -489,7 +486,6 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		close(fd);
 		goto refused;
 	}
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (stream_open(&c->stream, fd, &opts, &err) == -1) {
 		log_warn(w->log, "accept_failed", "%s", err.msg);
 		leave_source(w, c->source);

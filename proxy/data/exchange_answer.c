@@ -205,6 +205,13 @@ fill_answer(struct exchange *ex)
 	return false;
 }
 
+/* After an early answer of 2xx or 3xx the request's body is still on its way. */
+static bool
+ends_with_answer(const struct exchange *ex)
+{
+	return ex->answer_read && (ex->up == NULL || ex->all_sent || ex->stopped);
+}
+
 static void
 pump_body(struct exchange *ex)
 {
@@ -220,16 +227,15 @@ pump_body(struct exchange *ex)
 		more = ex->answer_read || buf_size(&ex->to_client) >= PUMP_MAX || fill_answer(ex);
 		if (ex->state != EX_RELAY)
 			return;
+		if (!ex->keep && ends_with_answer(ex))
+			stream_end_follows(ex->client.stream);
 		if (!exchange_flush_client(ex)) {
 			if (ex->client_gone)
 				exchange_cut(ex, METRIC_CLIENT_ABORTS);
 			return;
 		}
 	} while (!ex->answer_read && more);
-	if (!ex->answer_read)
-		return;
-	/* An early answer of 2xx or 3xx: the request's body is still on its way. */
-	if (ex->up == NULL || ex->all_sent || ex->stopped)
+	if (ends_with_answer(ex))
 		exchange_finish(ex);
 }
 

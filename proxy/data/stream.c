@@ -46,9 +46,17 @@ socket_read(struct stream *s, void *p, size_t cap)
 	return n;
 }
 
+/* A session ticket is of no use before the answer, and goes out with it where that comes soon. */
+static bool
+may_wait(const struct stream *s)
+{
+	return s->more || (s->ssl != NULL && SSL_get_state(s->ssl) == TLS_ST_SW_SESSION_TICKET);
+}
+
 static ssize_t
 socket_write(struct stream *s, const void *p, size_t len)
 {
+	bool more = may_wait(s);
 	ssize_t n;
 
 	if (!s->writable) {
@@ -56,7 +64,7 @@ socket_write(struct stream *s, const void *p, size_t len)
 		return -1;
 	}
 	do
-		n = send(s->fd, p, len, MSG_NOSIGNAL);
+		n = send(s->fd, p, len, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
 	while (n == -1 && errno == EINTR);
 	if ((n == -1 && errno == EAGAIN) || (n >= 0 && (size_t)n < len))
 		s->writable = false;
@@ -70,8 +78,7 @@ bio_read(BIO *bio, char *p, int cap)
 {
 	ssize_t n = socket_read(BIO_get_data(bio), p, (size_t)cap);
 
-	if (n > 0)
-		records_filled(p, (size_t)n);
+	records_filled(p, n > 0 ? (size_t)n : 0);
 	BIO_clear_retry_flags(bio);
 	if (n == -1 && errno == EAGAIN)
 		BIO_set_retry_read(bio);
@@ -173,6 +180,35 @@ set_server_name(SSL *ssl, const char *name)
 	return SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, sni) == 1;
 }
 
+/* CVE-2024-4741: before these, OpenSSL freed a buffer that held a part of a record. */
+static bool
+frees_only_what_is_empty(void)
+{
+	static const unsigned fixed[] = { 14, 6, 2, 1 }; /* 3.0, 3.1, ... */
+	unsigned minor = OPENSSL_version_minor();
+
+	return OPENSSL_version_major() > 3 || minor >= sizeof(fixed) / sizeof(*fixed) ||
+	       OPENSSL_version_patch() >= fixed[minor];
+}
+
+/*
+ * OpenSSL takes room for the largest record with each write, and we wipe what it gives back: let
+ * that be about as large as this one.  It may not change as long as there is such room: OpenSSL
+ * would use what is too small, and drop what is of another size together with what waits in it.
+ */
+static void
+fit_record(struct stream *s, size_t len)
+{
+	size_t record =
+	    len < RECORD_MAX ? (len + RECORD_STEP - 1) / RECORD_STEP * RECORD_STEP : RECORD_MAX;
+
+	if (record == s->record || !frees_only_what_is_empty() || SSL_free_buffers(s->ssl) != 1)
+		return;
+	SSL_set_max_send_fragment(s->ssl, (long)record);
+	SSL_set_split_send_fragment(s->ssl, (long)record);
+	s->record = record;
+}
+
 static int
 start_tls(struct stream *s, const struct stream_opts *o)
 {
@@ -183,6 +219,7 @@ start_tls(struct stream *s, const struct stream_opts *o)
 	BIO_set_data(bio, s);
 	BIO_set_init(bio, 1);
 	SSL_set_bio(s->ssl, bio, bio);
+	fit_record(s, 1); /* few handshakes need more */
 	if (!o->client) {
 		SSL_set_accept_state(s->ssl);
 		return 0;
@@ -367,35 +404,6 @@ read_some(struct stream *s, void *p, size_t cap, size_t *n)
 	return r;
 }
 
-/* CVE-2024-4741: before these, OpenSSL freed a buffer that held a part of a record. */
-static bool
-frees_only_what_is_empty(void)
-{
-	static const unsigned fixed[] = { 14, 6, 2, 1 }; /* 3.0, 3.1, ... */
-	unsigned minor = OPENSSL_version_minor();
-
-	return OPENSSL_version_major() > 3 || minor >= sizeof(fixed) / sizeof(*fixed) ||
-	       OPENSSL_version_patch() >= fixed[minor];
-}
-
-/*
- * OpenSSL takes room for the largest record with each write, and we wipe what it gives back: let
- * that be about as large as this one.  It may not change as long as there is such room: OpenSSL
- * would use what is too small, and drop what is of another size together with what waits in it.
- */
-static void
-fit_record(struct stream *s, size_t len)
-{
-	size_t record =
-	    len < RECORD_MAX ? (len + RECORD_STEP - 1) / RECORD_STEP * RECORD_STEP : RECORD_MAX;
-
-	if (record == s->record || !frees_only_what_is_empty() || SSL_free_buffers(s->ssl) != 1)
-		return;
-	SSL_set_max_send_fragment(s->ssl, (long)record);
-	SSL_set_split_send_fragment(s->ssl, (long)record);
-	s->record = record;
-}
-
 enum stream_result
 stream_read(struct stream *s, void *p, size_t cap, size_t *n)
 {
@@ -463,6 +471,12 @@ stream_is_reset(struct stream *s)
 	    error == 0)
 		return false;
 	return told(s, STREAM_ERROR) == STREAM_ERROR;
+}
+
+void
+stream_end_follows(struct stream *s)
+{
+	s->more = true;
 }
 
 enum stream_result

@@ -52,6 +52,7 @@ struct stream {
 	bool unsure;		 /* the last edge may have been a reset behind unread bytes */
 	int reason;		 /* OpenSSL's reason code of a failed handshake; 0: none */
 	bool broken;   /* may not end in order: without close_notify, and a plain one by a reset */
+	bool more;     /* more is written soon, or the end */
 	size_t record; /* TLS: what the largest record to be sent may hold; 0: RECORD_MAX */
 };
 
@@ -106,6 +107,9 @@ bool stream_has_news(const struct stream *s);
 
 /* Has the peer reset the connection?  Asks the kernel; call it only when `ready` was called. */
 bool stream_is_reset(struct stream *s);
+
+/* What is written from now on is followed by the end at once: let them share a segment. */
+void stream_end_follows(struct stream *s);
 
 /* Say that nothing more will be sent (close_notify, FIN), go on receiving.  STREAM_AGAIN: the
  * close_notify has to wait; call again when `ready` was called. */

@@ -242,6 +242,8 @@ bytes_then_the_end(void **state)
 				else if (kind != PLAIN && (all[i] == FIN_ONLY || all[i] == BROKEN))
 					want = STREAM_CUT;
 				open_pair(ends, kind, 0);
+				if (together && all[i] != BROKEN)
+					stream_end_follows(&ends[0].stream);
 				send_text(&ends[0], "last words");
 				if (!together) {
 					settle();
