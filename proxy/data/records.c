@@ -18,7 +18,7 @@
 
 struct lent {
 	char *room;
-	size_t filled; /* 0: nobody told */
+	ssize_t filled; /* -1: nobody told */
 };
 
 static _Thread_local struct pool rooms = { .size = ROOM };
@@ -42,7 +42,7 @@ lend(void)
 	if (l == NULL)
 		l = find(NULL);
 	if (l != NULL)
-		*l = (struct lent){ room, 0 };
+		*l = (struct lent){ room, -1 };
 	return room;
 }
 
@@ -51,7 +51,7 @@ take_back(char *room, size_t size)
 {
 	struct lent *l = find(room);
 
-	explicit_bzero(room, l != NULL && l->filled > 0 ? l->filled : size);
+	explicit_bzero(room, l != NULL && l->filled >= 0 ? (size_t)l->filled : size);
 	if (l != NULL)
 		*l = (struct lent){ NULL, 0 };
 	pool_give(&rooms, room);
@@ -122,8 +122,8 @@ records_filled(const void *p, size_t n)
 	for (unsigned i = 0; i < LENT; i++) {
 		struct lent *l = &lent[i];
 
-		if (l->room != NULL && end > l->room && end <= l->room + ROOM &&
-		    (size_t)(end - l->room) > l->filled)
-			l->filled = (size_t)(end - l->room);
+		if (l->room != NULL && end >= l->room && end <= l->room + ROOM &&
+		    end - l->room > l->filled)
+			l->filled = end - l->room;
 	}
 }
