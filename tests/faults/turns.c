@@ -2,11 +2,13 @@
  * turns: how long a turn of an event loop is, for LD_PRELOAD.
  *
  * At the end KEYTRAIL_TURNS has the most times that a thread read one descriptor between two waits
- * for events, and the most descriptors that one closed.
+ * for events, the most descriptors that one closed, and the most handshakes that one went on with.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <openssl/ssl.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -14,8 +16,9 @@
 #include <unistd.h>
 
 static _Thread_local int last = -1;
-static _Thread_local unsigned reads, closes;
-static atomic_uint most_reads, most_closes;
+static _Thread_local unsigned reads, closes, handshakes;
+static _Thread_local bool turning; /* has waited: what comes before belongs to no loop */
+static atomic_uint most_reads, most_closes, most_handshakes;
 
 static void
 raise_to(atomic_uint *most, unsigned n)
@@ -31,7 +34,9 @@ epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 
 	*(void **)&real = dlsym(RTLD_NEXT, "epoll_wait");
 	raise_to(&most_closes, closes);
-	reads = closes = 0;
+	raise_to(&most_handshakes, handshakes);
+	reads = closes = handshakes = 0;
+	turning = true;
 	return real(epfd, events, n, timeout);
 }
 
@@ -57,6 +62,16 @@ close(int fd)
 	return real(fd);
 }
 
+int
+SSL_do_handshake(SSL *ssl)
+{
+	int (*real)(SSL *);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "SSL_do_handshake");
+	handshakes += turning;
+	return real(ssl);
+}
+
 static __attribute__((destructor)) void
 tell(void)
 {
@@ -65,6 +80,7 @@ tell(void)
 
 	if (fd == -1)
 		return;
-	dprintf(fd, "%u %u\n", atomic_load(&most_reads), atomic_load(&most_closes));
+	dprintf(fd, "%u %u %u\n", atomic_load(&most_reads), atomic_load(&most_closes),
+	    atomic_load(&most_handshakes));
 	close(fd);
 }

@@ -80,6 +80,19 @@ def record(kind, payload, length=None):
 ALERT, HANDSHAKE, DATA = 21, 22, 23
 
 
+@pytest.mark.parametrize("minimum, status", [("1.2", 200), ("1.3", 502)])
+def test_a_key_service_below_the_minimum_version_is_not_called(keytrail, raw_backend, pki, minimum,
+                                                               status):
+    context = pki.server()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    backend = raw_backend(ok(), context=context)
+    sidecar = keytrail(backend, {"upstream": {"tls": {"min_version": minimum}}})
+    assert sidecar.call("GET", "/api/v2/keys").status == status
+    event, = sidecar.wait_calls(1)
+    assert event["reason"]["reasonCode"] == status
+    assert len(backend.requests) == (status == 200)
+
+
 def says(data, wait=True):
     """Bytes of its own choice instead of a handshake."""
     def script(connection, unused):
