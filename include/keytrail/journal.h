@@ -42,6 +42,9 @@ struct journal_opts {
 	/* Up to which number these may go now; asked again for the others.  NULL: all.  Called on the
 	 * journal thread. */
 	uint64_t (*settled)(void *arg, uint64_t first, uint64_t last);
+	/* Up to which number the lines are signed, or UINT64_MAX: nothing removed waits for that.
+	 * NULL: as if so.  Called on the journal thread. */
+	uint64_t (*covered)(void *arg);
 	void *keep_arg;
 	/* The durable number has moved: wake the sinks.  Called on the journal thread. */
 	void (*durable)(void *arg, uint64_t seq);

@@ -54,6 +54,8 @@ uint64_t ledger_keep_seq(struct ledger *l);
 /* Lines below that, first to last, are to expire.  The highest whose tile is durable, so that the tree
  * can be made without the line; the thread sees to the others: ask again (one thread). */
 uint64_t ledger_settled(struct ledger *l, uint64_t first, uint64_t last);
+/* Lines up to here are signed; UINT64_MAX: none will be (any thread). */
+uint64_t ledger_told_seq(struct ledger *l);
 /* "signed by <name>+<id>". */
 void ledger_key_name(const struct ledger *l, char *out, size_t n);
 /* The verifier key. */
@@ -75,7 +77,7 @@ int ledger_open(struct ledger *l, const struct trail *t, const struct trail_reco
  * some of it (ledger_signed_size), ledger_open goes on.  ledger_signed_note is the old log's last
  * checkpoint then. */
 int ledger_begin(struct ledger *l, const struct trail *t, struct err *err);
-/* Why nothing is signed, or "" (any thread). */
+/* Why nothing is signed, for good or for now, or "" (any thread). */
 void ledger_refusal(struct ledger *l, char *out, size_t n);
 
 /* The thread's work in steps, for tests: sync what is to expire; take in what is durable; sign it. */

@@ -25,6 +25,10 @@ struct trail;
 
 bool trail_is_id(const char *s);
 
+struct trail_range {
+	uint64_t first, last;
+};
+
 /* The calls that a disk can fail; tests give their own.  As the system calls: -1 and errno. */
 struct trail_io {
 	int (*create)(void *arg, int dirfd, const char *name); /* O_EXCL, for writing, 0640 */
@@ -67,6 +71,7 @@ struct trail_recovery {
 	uint64_t corrupt_first, corrupt_last;
 	uint64_t missing_first, missing_last; /* durable numbers that are gone; 0 when none */
 	uint64_t foreign;		      /* segments of another log, put aside */
+	uint64_t foreign_left;		      /* those of them that perhaps were not yet */
 };
 
 /* Lock, recover (rings included), make ready to append.  "locked by process N" and the like in
@@ -147,27 +152,32 @@ void trail_durable_mark(const struct trail *t, uint64_t *segment, uint64_t *offs
 /* The range that trail_expire would remove now, or 0: recorded before it is gone. */
 int trail_expirable(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err);
+/* The event that tells of the removal that comes next is durable, and has this number: where the log
+ * is signed, the next start believes in the removal if that line was signed. */
+void trail_expiry_recorded(struct trail *t, uint64_t seq);
 /* Remove sealed segments that are older than `before_ns` (or, with max_size, the oldest ones) and
- * wholly below `keep_seq`.  Fills the removed range (0 when none). */
+ * wholly below `keep_seq`, the oldest first, a power cut included.  Fills the removed range (0 when
+ * none). */
 int trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err);
+/* Numbers up to this one have expired. */
+uint64_t trail_expired(const struct trail *t);
 
 /* Segments with lines of another log alone: how many that were not there when this was last asked.
  * Once the event that tells of them is durable they are put aside, as <segment>.foreign; -1: not all. */
 int trail_find_foreign(struct trail *t, size_t *n, struct err *err);
 int trail_put_foreign_aside(struct trail *t, struct err *err);
 
-/* Numbers without a line, because a whole segment or a segment's end is gone, that have not expired
- * and of which nobody was told: 1, 0: there are none, -1.  What was looked at is looked at once, but
- * for segments that go. */
-int trail_find_untold(struct trail *t, uint64_t *first, uint64_t *last, struct err *err);
+/* The first numbers above `from` without a line, because a whole segment or a segment's end is gone,
+ * that have not expired and of which nobody was told: 1, 0: there are none, -1.  What was looked at to
+ * the end is looked at once, but for segments that go. */
+int trail_find_untold(
+    struct trail *t, uint64_t from, uint64_t *first, uint64_t *last, struct err *err);
 /* The event that tells of them is appended: kept from the next trail_recovery_recorded on. */
 void trail_told(struct trail *t, uint64_t first, uint64_t last);
-/* What was told by then, by earlier runs too; of more than that many, the lowest are taken for one. */
+/* What was told by then, by earlier runs too; of more than that many the lowest are forgotten, and told
+ * again by the next start. */
 #define TRAIL_TOLD_MAX 8
-struct trail_range {
-	uint64_t first, last;
-};
 size_t trail_told_ranges(const struct trail *t, struct trail_range out[TRAIL_TOLD_MAX]);
 
 /* The first numbers above `from` that have no line because a whole segment or a segment's end is
@@ -274,6 +284,11 @@ int trail_parse_line(struct slice line, struct trail_member *out);
 struct slice trail_line_value(struct slice line, struct slice key);
 /* The same of a string, between the quotes and not unescaped. */
 struct slice trail_line_string(struct slice line, struct slice key);
+
+/* Numbers that a line with this start (one of those here) tells of: `first` and `last` of its details. */
+#define TRAIL_EXPIRE_START SLICE("{\"action\":\"keytrail.expire\",")
+#define TRAIL_TAMPER_START SLICE("{\"action\":\"keytrail.tamper\",")
+bool trail_line_range(struct slice line, struct slice start, struct trail_range *out);
 
 /* The closing event of an intent's call of which nothing more is known: outcome unknown, reason
  * restart, severity at least warning.  Both lines lack their closing brace; `out` has room for one

@@ -219,6 +219,14 @@ settled(void *arg, uint64_t first, uint64_t last)
 	return s->ledger != NULL ? ledger_settled(s->ledger, first, last) : last;
 }
 
+static uint64_t
+covered(void *arg)
+{
+	struct server *s = arg;
+
+	return s->ledger != NULL ? ledger_told_seq(s->ledger) : UINT64_MAX;
+}
+
 static void
 on_durable(void *arg, uint64_t seq)
 {
@@ -257,6 +265,7 @@ open_journal(struct server *s, struct err *err)
 		.last_line_ns = s->last_line_ns,
 		.keep_seq = keep_seq,
 		.settled = settled,
+		.covered = covered,
 		.keep_arg = s,
 		.durable = on_durable,
 		.durable_arg = s,

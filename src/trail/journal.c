@@ -17,6 +17,7 @@
 
 #define RETRY_NS     (100 * CLOCK_NS_PER_MS) /* while the trail cannot be written */
 #define RETENTION_NS (60 * CLOCK_NS_PER_S)
+#define SIGNED_NS    CLOCK_NS_PER_S
 #define WATCH_NS     CLOCK_NS_PER_S
 #define CPU_PERCENT  6 /* of the time between two syncs that a sync may cost */
 
@@ -340,8 +341,14 @@ apply_retention(struct journal *j, int64_t now)
 {
 	j->retention_ns = now + RETENTION_NS;
 	journal_record_gaps(j);
-	if (j->failures > 0 || journal_expire(j) == -1)
+	switch (j->failures > 0 ? -1 : journal_expire(j)) {
+	case -1:
 		j->retention_ns = now + RETRY_NS;
+		break;
+	case 1:
+		j->retention_ns = now + SIGNED_NS;
+		break;
+	}
 }
 
 /* What is to be told is durable first: a page made anew says that it was told. */
@@ -379,7 +386,8 @@ work(struct journal *j)
 		check_room(j, now);
 	if (j->failures > 0)
 		return;
-	if (atomic_exchange(&j->retention_changed, false) || now >= j->retention_ns)
+	if (atomic_exchange(&j->retention_changed, false) || now >= j->retention_ns ||
+	    journal_may_remove(j))
 		apply_retention(j, now);
 	if (j->failures > 0)
 		return;

@@ -77,6 +77,7 @@ struct journal {
 	int64_t last_sync_ns, spacing_ns, sync_cost_ns;
 	int64_t retry_ns, room_ns, retention_ns, watch_ns; /* when due */
 	uint64_t segment;				   /* of the durable mark */
+	uint64_t expiry, expiry_last; /* the line that tells of a removal, 0: none; up to where */
 	struct clock_watch clock;
 	int64_t trusted_ns; /* from then on, by the clock that never steps, ages count */
 	struct journal_loss lost[JOURNAL_LOSSES];
@@ -103,8 +104,11 @@ void journal_record_tampering(struct journal *j);
 void journal_record_harm(struct journal *j);
 /* Lines are gone with a segment, or a segment's end. */
 void journal_record_gaps(struct journal *j);
-/* Record what will be removed, make that durable, remove it.  -1: not done, try again. */
+/* Record what will be removed, make that durable and have it signed, remove it.  1: it is to be signed;
+ * -1: not done, try again. */
 int journal_expire(struct journal *j);
+/* There is something recorded that may be removed now. */
+bool journal_may_remove(const struct journal *j);
 int journal_commit(struct journal *j);
 
 #endif

@@ -288,13 +288,13 @@ put_foreign_aside(struct journal *j)
 void
 journal_record_gaps(struct journal *j)
 {
-	uint64_t first, last;
+	uint64_t first, last = 0;
 	struct err err;
 	int rc;
 
 	if (put_foreign_aside(j) == -1)
 		return;
-	while ((rc = trail_find_untold(j->opts.trail, &first, &last, &err)) == 1) {
+	while ((rc = trail_find_untold(j->opts.trail, last, &first, &last, &err)) == 1) {
 		record_range(j, "keytrail.tamper", SEVERITY_CRITICAL,
 		    "keytrail: lines are gone with a segment, or a segment's end", first, last);
 		trail_told(j->opts.trail, first, last);
@@ -433,32 +433,67 @@ settle_rings(struct journal *j, struct err *err)
 	return 0;
 }
 
-/* Recorded before it is done, and no more is removed than was recorded. */
-int
-journal_expire(struct journal *j)
+/* 1, or 0: there is nothing to remove. */
+static int
+record_expiry(struct journal *j, int64_t before, uint64_t max_size, struct err *err)
 {
 	struct trail *t = j->opts.trail;
-	uint64_t max_size = atomic_load_explicit(&j->max_size, memory_order_relaxed);
-	int64_t before = expired_before(j);
 	uint64_t first, last;
-	struct err err;
 
-	if (find_expirable(j, before, max_size, &first, &last, &err) == -1)
-		goto fail;
+	if (find_expirable(j, before, max_size, &first, &last, err) == -1)
+		return -1;
 	if (last == 0)
 		return 0;
 	record_range(j, "keytrail.expire", SEVERITY_NORMAL,
 	    "keytrail: expired segments are removed", first, last);
-	if (journal_commit(j) == -1)
-		return -1;
+	j->expiry_last = last;
+	if (j->failures > 0 || journal_commit(j) == -1)
+		return err_set(err, "the event that tells of it was not recorded");
+	j->expiry = trail_durable_seq(t);
 	FAULT_POINT("expire.after_record");
-	if (settle_rings(j, &err) == -1 ||
-	    trail_expire(t, before, max_size, last + 1, &first, &last, &err) == -1)
-		goto fail;
+	return 1;
+}
+
+/* What is gone without a signed line that says so, nobody can tell from what was taken away.  On a full
+ * disk nothing can be signed before something goes. */
+bool
+journal_may_remove(const struct journal *j)
+{
+	const struct journal_opts *o = &j->opts;
+
+	return j->expiry != 0 && (o->covered == NULL || j->state == RING_NO_ROOM ||
+				     o->covered(o->keep_arg) >= j->expiry);
+}
+
+static int
+remove_expired(struct journal *j, int64_t before, uint64_t max_size, struct err *err)
+{
+	struct trail *t = j->opts.trail;
+	uint64_t first, last;
+
+	trail_expiry_recorded(t, j->expiry);
+	j->expiry = 0;
+	if (settle_rings(j, err) == -1 ||
+	    trail_expire(t, before, max_size, lower(j->expiry_last + 1, keep_from(j)), &first,
+		&last, err) == -1)
+		return -1;
 	log_info(j->opts.log, "trail_expired", "removed %llu to %llu", (unsigned long long)first,
 	    (unsigned long long)last);
 	return 0;
-fail:
-	log_error(j->opts.log, "trail_expire_failed", "%s", err.msg);
-	return -1;
+}
+
+/* Recorded before it is done, and no more is removed than was recorded. */
+int
+journal_expire(struct journal *j)
+{
+	uint64_t max_size = atomic_load_explicit(&j->max_size, memory_order_relaxed);
+	int64_t before = expired_before(j);
+	struct err err;
+	int rc = j->expiry != 0 ? 1 : record_expiry(j, before, max_size, &err);
+
+	if (rc == 1 && journal_may_remove(j))
+		rc = remove_expired(j, before, max_size, &err);
+	if (rc == -1)
+		log_error(j->opts.log, "trail_expire_failed", "%s", err.msg);
+	return rc;
 }

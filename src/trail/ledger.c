@@ -68,6 +68,7 @@ take_line(
 	l->seqs[l->taken] = seq;
 	l->taken = merkle_batch_add(l->batch, line);
 	l->others += !ledger_is_own(line);
+	l->urgent |= slice_has_prefix(line, TRAIL_EXPIRE_START);
 	return l->taken < MERKLE_BATCH ? 0 : append_batch(l, policy, err);
 }
 
@@ -161,6 +162,7 @@ ledger_sign(struct ledger *l, struct err *err)
 		l->last = cp;
 		atomic_store(&l->covered, l->base + cp.size);
 		l->others = 0;
+		l->urgent = false;
 		tell(l, buf_slice(&note));
 		if (l->opts.signed_ != NULL)
 			l->opts.signed_(l->opts.arg, cp.size, buf_slice(&note));
@@ -181,6 +183,12 @@ ledger_keep_seq(struct ledger *l)
 		return UINT64_MAX;
 	return covered <= l->base ? covered + 1
 				  : covered - (covered - l->base) % MERKLE_TILE_WIDTH + 1;
+}
+
+uint64_t
+ledger_told_seq(struct ledger *l)
+{
+	return ledger_is_refused(l) ? UINT64_MAX : ledger_covered(l);
 }
 
 uint64_t
@@ -232,8 +240,8 @@ is_due(const struct ledger *l, int64_t now)
 		return false;
 	if (l->last.size == 0)
 		return true;
-	return since >= GAP_NS &&
-	       (l->others >= l->opts.events || since >= l->opts.interval_s * CLOCK_NS_PER_S);
+	return since >= GAP_NS && (l->urgent || l->others >= l->opts.events ||
+				      since >= l->opts.interval_s * CLOCK_NS_PER_S);
 }
 
 bool
@@ -259,10 +267,18 @@ sign_what_is_due(struct ledger *l, int64_t now, bool last, struct err *err)
 }
 
 static void
+set_trouble(struct ledger *l, const char *text)
+{
+	pthread_mutex_lock(&l->lock);
+	snprintf(l->trouble, sizeof(l->trouble), "%s", text);
+	pthread_mutex_unlock(&l->lock);
+}
+
+static void
 work(struct ledger *l, bool last)
 {
 	int64_t now = clock_mono_ns();
-	struct err err;
+	struct err err = { .msg = "" };
 
 	if (ledger_is_refused(l) || (!last && now < l->retry_ns))
 		return;
@@ -270,9 +286,9 @@ work(struct ledger *l, bool last)
 		log_error(l->opts.log, "not_signed", "%s", err.msg);
 	else if (ledger_settle(l, &err) == -1)
 		log_error(l->opts.log, "nothing_expires", "%s", err.msg);
-	else
-		return;
-	l->retry_ns = now + RETRY_NS;
+	set_trouble(l, err.msg);
+	if (err.msg[0] != '\0')
+		l->retry_ns = now + RETRY_NS;
 }
 
 /* True when it is time to stop. */
@@ -343,6 +359,6 @@ void
 ledger_refusal(struct ledger *l, char *out, size_t n)
 {
 	pthread_mutex_lock(&l->lock);
-	snprintf(out, n, "%s", l->refusal);
+	snprintf(out, n, "%s", l->refusal[0] != '\0' ? l->refusal : l->trouble);
 	pthread_mutex_unlock(&l->lock);
 }

@@ -28,6 +28,7 @@ struct ledger {
 	uint64_t seqs[MERKLE_BATCH];
 	unsigned taken;
 	bool loaded;
+	bool urgent;	 /* there is a line that somebody waits to see signed */
 	uint64_t others; /* lines since the last checkpoint that are not about one */
 	int64_t signed_ns, retry_ns;
 
@@ -41,6 +42,7 @@ struct ledger {
 	uint64_t settled; /* below and at: what has expired, or may */
 	uint64_t expiring_first, expiring_last;
 	char refusal[ERR_MSG_MAX];
+	char trouble[ERR_MSG_MAX]; /* that may pass */
 };
 
 /* The lines of the trail into the tree, until it has the size `end` (0: all that is durable). */

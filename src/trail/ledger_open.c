@@ -389,6 +389,23 @@ compare_last_lines(struct comparison *c, struct err *err)
 	return expect != 0 ? compare_void(c, expect, c->end, err) : 0;
 }
 
+/* What precedes the first line has expired, or was taken away. */
+static int
+compare_beginning(struct comparison *c, const struct trail *t, struct err *err)
+{
+	uint64_t from = trail_expired(t) > c->l->base ? trail_expired(t) : c->l->base, seq;
+	struct trail_reader *r;
+	struct slice line;
+	int rc;
+
+	if (trail_reader_open_at(c->l->files.dirfd, c->l->base + 1, &r, err) == -1)
+		return -1;
+	if ((rc = trail_reader_next(r, &line, &seq, err)) == 1)
+		rc = compare_void(c, from + 1, seq - 1, err);
+	trail_reader_close(r);
+	return rc;
+}
+
 static int
 compare(struct ledger *l, const struct trail *t, const struct trail_recovery *rec,
     struct ledger_findings *out, struct err *err)
@@ -399,7 +416,7 @@ compare(struct ledger *l, const struct trail *t, const struct trail_recovery *re
 	uint64_t first, last;
 
 	out->first = out->last = out->checked = 0;
-	if (compare_last_lines(&c, err) == -1 ||
+	if (compare_last_lines(&c, err) == -1 || compare_beginning(&c, t, err) == -1 ||
 	    trail_find_gap(t, l->base, &first, &last, err) == -1)
 		return -1;
 	if (first > 0 && compare_void(&c, first, last, err) == -1)

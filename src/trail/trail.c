@@ -305,6 +305,19 @@ find_used(struct trail *t, const struct trail_opts *opts)
 		t->used = given;
 }
 
+/* What was signed has expired only where a line that was signed says so: the page anybody can write. */
+static void
+judge_expiry(struct trail *t, const struct trail_opts *opts, struct trail_gone *gone)
+{
+	bool is_signed = opts->signed_log != NULL && strcmp(opts->signed_log, t->log.id) == 0 &&
+			 opts->signed_size > 0;
+
+	if (!is_signed || gone->expired <= t->log.base)
+		return;
+	if (gone->told_by > t->log.base + opts->signed_size || !trail_tells_of_expiry(t, gone))
+		gone->expired = t->log.base;
+}
+
 static int
 open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 {
@@ -331,6 +344,7 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 		    t->path);
 	write_member(t);
 	find_used(t, opts);
+	judge_expiry(t, opts, &before.gone);
 	if (before.valid && trail_finish_expiry(t, before.gone.expired, err) == -1)
 		return -1;
 	if (trail_recover(t, &before, err) == -1)

@@ -7,7 +7,7 @@
 
 /* ---- what is known ---- */
 
-/* Of more than can be kept, the lowest two are taken for one. */
+/* What is between two ranges was told by neither: of more than can be kept the lowest one goes. */
 void
 trail_gone_add(struct trail_gone *g, uint64_t first, uint64_t last)
 {
@@ -27,8 +27,6 @@ trail_gone_add(struct trail_gone *g, uint64_t first, uint64_t last)
 	while (i < g->n)
 		all[n++] = g->told[i++];
 	drop = n > TRAIL_TOLD_MAX;
-	if (drop)
-		all[1].first = all[0].first;
 	g->n = (uint32_t)(n - drop);
 	memcpy(g->told, all + drop, g->n * sizeof(all[0]));
 }
@@ -122,7 +120,7 @@ list_own(const struct trail *t, struct trail_list *l, struct err *err)
 }
 
 int
-trail_find_untold(struct trail *t, uint64_t *first, uint64_t *last, struct err *err)
+trail_find_untold(struct trail *t, uint64_t from, uint64_t *first, uint64_t *last, struct err *err)
 {
 	struct trail_list l;
 
@@ -132,6 +130,7 @@ trail_find_untold(struct trail *t, uint64_t *first, uint64_t *last, struct err *
 		if (i > 0 && was_next(&t->seen, l.first[i - 1], l.first[i]))
 			continue;
 		*first = i > 0 ? end_before(t, &l, i) : 1;
+		*first = *first > from ? *first : from + 1;
 		*last = l.first[i] - 1;
 		if (*first <= *last && cut_known(&t->gone, first, last)) {
 			trail_list_free(&l);

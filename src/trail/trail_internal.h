@@ -27,7 +27,8 @@ struct trail_state;
 
 /* Numbers without a line that nobody need be told of any more. */
 struct trail_gone {
-	uint64_t expired; /* up to this one they were removed for their age or size */
+	uint64_t expired; /* up to this one they were removed for their age or size, */
+	uint64_t told_by; /* as the line of this number says */
 	uint32_t n;
 	struct trail_range told[TRAIL_TOLD_MAX]; /* ascending, apart */
 };
@@ -211,9 +212,10 @@ bool trail_is_held(const struct trail *t, uint64_t first, uint64_t last);
 
 /* ---- trail_retain ---- */
 
-/* Remove what is left of the segments up to this number: a power cut may have undone some of an
- * expiry that is recorded, and in any order. */
+/* Remove what is left of the segments up to this number: a kill may have cut their removal short. */
 int trail_finish_expiry(struct trail *t, uint64_t expired, struct err *err);
+/* Is there the line that tells of this expiry? */
+bool trail_tells_of_expiry(struct trail *t, const struct trail_gone *g);
 
 /* ---- trail_recover ---- */
 

@@ -188,6 +188,18 @@ trail_line_string(struct slice line, struct slice key)
 		   : SLICE_EMPTY;
 }
 
+bool
+trail_line_range(struct slice line, struct slice start, struct trail_range *out)
+{
+	struct slice details;
+
+	if (!slice_has_prefix(line, start))
+		return false;
+	details = trail_line_value(line, SLICE("details"));
+	return slice_to_u64(trail_line_value(details, SLICE("first")), &out->first) == 0 &&
+	       slice_to_u64(trail_line_value(details, SLICE("last")), &out->last) == 0;
+}
+
 size_t
 trail_line_recovered(struct slice line, char *out)
 {

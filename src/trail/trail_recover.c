@@ -394,7 +394,9 @@ quarantine(struct trail *t, const struct trail_state_info *before, struct err *e
 		return 0;
 	if (trail_list_foreign(t, &l, err) == -1)
 		return -1;
-	t->found.foreign += l.n;
+	/* A start that was killed has told of some. */
+	t->found.foreign += l.n > t->found.foreign_left ? l.n - t->found.foreign_left : 0;
+	t->found.foreign_left = l.n;
 	info.found = t->found;
 	info.unrecorded = true;
 	if (l.n > 0 && (rc = trail_state_create(t->dirfd, &info, &page, err)) == 0) {
@@ -403,6 +405,7 @@ quarantine(struct trail *t, const struct trail_state_info *before, struct err *e
 		trail_put_aside(t, &l);
 		FAULT_POINT("foreign.after_rename");
 	}
+	t->found.foreign_left = 0;
 	trail_list_free(&l);
 	return rc;
 }

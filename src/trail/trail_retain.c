@@ -61,6 +61,19 @@ remember(struct trail *t, uint64_t last, struct err *err)
 	return 0;
 }
 
+/* One after the other: what is left begins with the lowest number that there is, whenever the power
+ * goes. */
+static int
+remove_segment(struct trail *t, uint64_t first, struct err *err)
+{
+	struct trail_name name = trail_segment_name(first, "");
+
+	if (unlinkat(t->dirfd, name.s, 0) == -1 || fsync(t->dirfd) == -1)
+		return err_set_errno(err, "%s: remove %s", t->path, name.s);
+	FAULT_POINT("expire.after_unlink");
+	return 0;
+}
+
 static int
 expire(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64_t *last,
     struct err *err)
@@ -77,23 +90,19 @@ expire(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64
 	if (rc == 0 && removing && n > 0)
 		rc = remember(t, trail_list_end(&l, n - 1) - 1, err);
 	for (size_t i = 0; i < n && rc == 0; i++) {
-		struct trail_name name = trail_segment_name(l.first[i], "");
-
-		if (removing && (fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW) == -1 ||
-				    unlinkat(t->dirfd, name.s, 0) == -1)) {
-			rc = err_set_errno(err, "%s: remove %s", t->path, name.s);
-			break;
-		}
 		if (removing) {
-			FAULT_POINT("expire.after_unlink");
+			struct trail_name name = trail_segment_name(l.first[i], "");
+
+			st.st_size = 0;
+			fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW);
+			if ((rc = remove_segment(t, l.first[i], err)) == -1)
+				break;
 			atomic_fetch_sub(&t->sealed_bytes, (uint64_t)st.st_size);
 			atomic_fetch_sub(&t->segments, 1);
 		}
 		*first = l.first[0];
 		*last = trail_list_end(&l, i) - 1;
 	}
-	if (removing && *last > 0 && fsync(t->dirfd) == -1 && rc == 0)
-		rc = err_set_errno(err, "%s: sync", t->path);
 	trail_list_free(&l);
 	return rc;
 }
@@ -114,19 +123,79 @@ int
 trail_finish_expiry(struct trail *t, uint64_t expired, struct err *err)
 {
 	struct trail_list l;
-	bool removed = false;
 	int rc = 0;
 
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return -1;
-	for (size_t i = 0; i + 1 < l.n && l.first[i + 1] <= expired + 1 && rc == 0; i++) {
-		rc = unlinkat(t->dirfd, trail_segment_name(l.first[i], "").s, 0);
-		removed = true;
-	}
-	if (rc == 0 && removed)
-		rc = fsync(t->dirfd);
+	for (size_t i = 0; i + 1 < l.n && l.first[i + 1] <= expired + 1 && rc == 0; i++)
+		rc = remove_segment(t, l.first[i], err);
 	trail_list_free(&l);
-	return rc == 0 ? 0 : err_set_errno(err, "%s: remove expired segments", t->path);
+	return rc;
+}
+
+static bool
+is_below(const struct trail_member *m, const void *seq)
+{
+	return m->seq < *(const uint64_t *)seq;
+}
+
+/* Beyond the durable mark too: a power cut may leave an older one. */
+static bool
+find_teller(struct trail_cursor *c, int fd, uint64_t segment, const struct trail_gone *g)
+{
+	struct trail_piece p;
+	struct trail_member m;
+	struct trail_range said;
+	struct stat st;
+	struct err err;
+
+	if (fstat(fd, &st) == -1 || trail_cursor_seek(c, fd, segment, (uint64_t)st.st_size,
+					is_below, &g->told_by, &err) == -1)
+		return false;
+	while (trail_cursor_next(c, &p, &err) == 1)
+		if (trail_cursor_parse(c, &p, &m) && m.seq >= g->told_by)
+			return m.seq == g->told_by &&
+			       trail_line_range(p.bytes, TRAIL_EXPIRE_START, &said) &&
+			       said.last >= g->expired;
+	return false;
+}
+
+bool
+trail_tells_of_expiry(struct trail *t, const struct trail_gone *g)
+{
+	struct trail_cursor c;
+	struct trail_list l;
+	struct err err;
+	bool tells = false;
+	size_t i;
+	int fd = -1;
+
+	if (trail_list_segments(t->dirfd, &l, &err) == -1)
+		return false;
+	if ((i = trail_list_find(&l, g->told_by)) < l.n)
+		fd = openat(t->dirfd, trail_segment_name(l.first[i], "").s,
+		    O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd != -1 && trail_cursor_init(&c, &err) == 0) {
+		c.log = &t->log;
+		tells = find_teller(&c, fd, l.first[i], g);
+		trail_cursor_fini(&c);
+	}
+	if (fd != -1)
+		close(fd);
+	trail_list_free(&l);
+	return tells;
+}
+
+void
+trail_expiry_recorded(struct trail *t, uint64_t seq)
+{
+	t->gone.told_by = seq;
+}
+
+uint64_t
+trail_expired(const struct trail *t)
+{
+	return t->gone.expired;
 }
 
 int

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define MAGIC	  "KTSTATE\n"
-#define VERSION	  6
+#define VERSION	  7
 #define PAGE	  4096
 #define SECTOR	  512
 #define TRIES_MAX 1000
@@ -71,6 +71,16 @@ identity_sum(const struct identity *id)
 	return crc32c(0, id, offsetof(struct identity, sum));
 }
 
+/* Whoever made its sum. */
+static bool
+is_sane(const struct identity *id)
+{
+	return id->gone.n <= TRAIL_TOLD_MAX && id->log.id[TRAIL_ID_SIZE - 1] == '\0' &&
+	       id->boot[TRAIL_ID_SIZE - 1] == '\0' &&
+	       id->found.given_up[TRAIL_ID_SIZE - 1] == '\0' &&
+	       id->found.previous_boot[TRAIL_ID_SIZE - 1] == '\0';
+}
+
 /* The latest valid one, or NULL. */
 static const struct identity *
 find_identity(const struct page *p)
@@ -80,7 +90,7 @@ find_identity(const struct page *p)
 	for (size_t i = 0; i < 2; i++) {
 		const struct identity *id = &p->identities[i].of;
 
-		if (id->generation > 0 && id->sum == identity_sum(id) &&
+		if (id->generation > 0 && id->sum == identity_sum(id) && is_sane(id) &&
 		    (best == NULL || id->generation > best->generation))
 			best = id;
 	}

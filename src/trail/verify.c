@@ -97,15 +97,54 @@ say_range(struct check *c, enum verify_kind kind, uint64_t from, uint64_t to, co
 		verify_find(c, kind, "events %" PRIu64 " to %" PRIu64 ": %s", from, to, what);
 }
 
+static bool
+was_tampered(const struct check *c, struct range r)
+{
+	for (size_t i = 0; i < c->ntampered; i++)
+		if (c->tampered[i].from <= r.to && r.from <= c->tampered[i].to)
+			return true;
+	return false;
+}
+
+/* The oldest lines go first.  Asked after the gap was found: what went while we read is gone by now. */
+static bool
+is_preceded(struct check *c, uint64_t from)
+{
+	struct trail_reader *r;
+	struct slice line;
+	struct err err;
+	uint64_t seq;
+	bool is;
+
+	if (trail_reader_open(c->opts->dir, c->log->base + 1, &r, &err) == -1)
+		return false;
+	is = trail_reader_next(r, &line, &seq, &err) == 1 && seq < from;
+	trail_reader_close(r);
+	return is;
+}
+
 static void
 judge_missing(struct check *c, struct range r)
 {
-	if (r.to <= c->expire_last) {
-		c->report->expired = r.to > c->report->expired ? r.to : c->report->expired;
-		return;
+	uint64_t said = c->claim_last > c->expire_last ? c->claim_last : c->expire_last;
+
+	if (was_tampered(c, r)) {
+		say_range(c, VERIFY_INCOMPLETE, r.from, r.to,
+		    "the line is gone, and the log says that it was taken away");
+	} else if (r.to > said) {
+		say_range(c, VERIFY_INCOMPLETE, r.from > said ? r.from : said + 1, r.to,
+		    "the line is gone, and the log does not say that it expired");
+	} else if (is_preceded(c, r.from)) {
+		say_range(c, VERIFY_INCOMPLETE, r.from, r.to,
+		    "the line is gone, but older ones are there: it did not expire");
+	} else if (r.to > c->expire_last) {
+		say_range(c, VERIFY_CANNOT_TELL, r.from, r.to,
+		    "the line is gone, and what says that it expired is not signed");
+		if (c->report->complete == VERIFY_YES)
+			c->report->complete = VERIFY_UNKNOWN;
+	} else if (r.to > c->report->expired) {
+		c->report->expired = r.to;
 	}
-	say_range(c, VERIFY_INCOMPLETE, r.from > c->expire_last ? r.from : c->expire_last + 1, r.to,
-	    "the line is gone, and the log does not say that it expired");
 }
 
 static void
@@ -185,23 +224,25 @@ judge_damage(struct check *c, uint64_t segment)
 }
 
 static void
-note_expire(struct check *c, struct slice line)
+note_expire(struct slice line, uint64_t *last)
 {
-	static const struct slice opening = SLICE_INIT(
-	    "{\"action\":\"keytrail.expire\",\"dataEvent\":false,\"details\":{\"first\":");
-	static const struct slice key = SLICE_INIT(",\"last\":");
-	const char *at, *end;
-	uint64_t last;
+	struct trail_range said;
 
-	if (!slice_has_prefix(line, opening))
+	if (trail_line_range(line, TRAIL_EXPIRE_START, &said) && said.last > *last)
+		*last = said.last;
+}
+
+static void
+note_tamper(struct check *c, struct slice line)
+{
+	struct trail_range said;
+
+	if (!trail_line_range(line, TRAIL_TAMPER_START, &said) || said.last == 0)
 		return;
-	at = memmem(line.p, line.n, key.p, key.n);
-	if (at == NULL || (end = memchr(at, '}', (size_t)(line.p + line.n - at))) == NULL)
-		return;
-	at += key.n;
-	if (slice_to_u64((struct slice){ at, (size_t)(end - at) }, &last) == 0 &&
-	    last > c->expire_last)
-		c->expire_last = last;
+	if (c->ntampered < MISSING_MAX)
+		c->tampered[c->ntampered++] = (struct range){ said.first, said.last };
+	else if (said.first < c->tampered[0].from) /* what expires is all up to a number */
+		c->tampered[0].from = said.first;
 }
 
 /* Of the signed lines and those after them. */
@@ -243,11 +284,13 @@ take_line(struct check *c, const struct trail_walk_item *item)
 		skip(c, seq - 1);
 	else
 		judge_damage(c, item->segment);
-	if (seq <= c->end)
+	if (seq <= c->end) {
 		take_hash(c, item->line, seq);
-	else
+		note_expire(item->line, &c->expire_last);
+	} else {
 		c->report->unsigned_lines++;
-	note_expire(c, item->line);
+	}
+	note_tamper(c, item->line);
 	note_loss(c, item->line);
 	verify_note_line(c, item->line, seq);
 	if (c->last_line == 0)
@@ -304,19 +347,57 @@ walk(struct check *c, struct trail_walk *w, struct err *err)
 
 /* ---- the end ---- */
 
-/* Removal is recorded before it is done, but perhaps behind where the walk ended. */
+/* Was this line signed meanwhile? */
+static bool
+is_in(struct check *c, const struct checkpoint *now, struct slice line, uint64_t seq)
+{
+	struct merkle_source source = { now->size, tiles_read, &c->files };
+	struct merkle_hash leaf, hashes[MERKLE_PROOF_MAX];
+	uint64_t index = seq - 1 - c->log->base;
+	struct err err;
+	size_t n;
+
+	if (index >= now->size ||
+	    merkle_prove_inclusion(&source, index, now->size, hashes, &n, &err) == -1)
+		return false;
+	merkle_leaf(line, &leaf);
+	return merkle_verify_inclusion(&leaf, index, now->size, hashes, n, &now->root);
+}
+
+/* The checkpoint that is there now; size 0: none that is any good. */
+static void
+read_newer(struct check *c, struct checkpoint *now)
+{
+	struct buf note = BUF_INIT;
+	struct checkpoint_key signer;
+	enum checkpoint_verdict v;
+	struct err err;
+
+	if (ledger_read_checkpoint(c->files.dirfd, &note, &err) != 1 ||
+	    !verify_read_note(c, buf_slice(&note), now, &signer, &v, &err) ||
+	    strcmp(now->origin, c->cp.origin) != 0)
+		now->size = 0;
+	buf_fini(&note);
+}
+
+/* Removal is recorded and signed before it is done, but perhaps since the checkpoint was read. */
 static int
 look_for_expiry(struct check *c, struct err *err)
 {
+	struct checkpoint now;
 	struct trail_reader *r;
+	struct trail_range said;
 	struct slice line;
 	uint64_t seq;
 	int rc;
 
-	if (trail_reader_open(c->opts->dir, c->expect, &r, err) == -1)
+	read_newer(c, &now);
+	if (trail_reader_open(c->opts->dir, c->end + 1, &r, err) == -1)
 		return -1;
 	while ((rc = trail_reader_next(r, &line, &seq, err)) == 1)
-		note_expire(c, line);
+		if (trail_line_range(line, TRAIL_EXPIRE_START, &said))
+			note_expire(
+			    line, is_in(c, &now, line, seq) ? &c->expire_last : &c->claim_last);
 	trail_reader_close(r);
 	return rc;
 }

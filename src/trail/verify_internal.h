@@ -47,9 +47,12 @@ struct check {
 	 * have expired */
 	struct range missing[MISSING_MAX];
 	size_t nmissing;
-	uint64_t expire_last; /* the log says that up to here all has expired */
-	uint64_t recorded;    /* largest checkpoint in the lines, */
-	uint64_t recorder;    /* and the number of the line */
+	uint64_t expire_last;		    /* signed lines say that up to here all has expired; */
+	uint64_t claim_last;		    /* others say so up to here */
+	struct range tampered[MISSING_MAX]; /* the log says that they were taken away */
+	size_t ntampered;
+	uint64_t recorded; /* largest checkpoint in the lines, */
+	uint64_t recorder; /* and the number of the line */
 	struct checkpoint_key
 	    current; /* that signs, as the lines tell; id 0 and no name: unknown */
 	uint64_t differ, differ_first; /* lines that are not as the tiles say */

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shutil
+import struct
 
 import pytest
 
@@ -173,6 +174,54 @@ def signed_again_and_both_keys_given(t):
     return ["--key", t.resign()]
 
 
+def expiry_forged(t, gone):
+    """Killed with lines that are not signed, the last of which then says that a segment expired."""
+    t.sidecar.start()
+    calls(t.sidecar, 3)
+    t.sidecar.kill()
+    path = segments(t.dir)[gone]
+    last = int(segments(t.dir)[gone + 1].stem) - 1
+    t.edit(lambda lines: lines[:-1] + [expiry_of(lines[-1], last)], -1)
+    path.unlink()
+    return last
+
+
+def expiry_of(line, last):
+    """A line that says so, of the same length."""
+    head = b'{"action":"keytrail.expire","dataEvent":false,"details":{"first":1,"last":%d},"x":"' % last
+    trail = b'"' + line[line.rindex(b',"trail"'):]
+    return mend(head + b"x" * (len(line) - len(head) - len(trail)) + trail)
+
+
+def expiry_forged_and_a_segment_removed(t):
+    expiry_forged(t, 1)
+
+
+def expiry_forged_and_the_first_segment_removed(t):
+    expiry_forged(t, 0)
+
+
+def expiry_forged_before_a_start(t):
+    expiry_forged(t, 0)
+    t.sidecar.start()
+    t.sidecar.stop()
+
+
+def expiry_forged_in_the_state_too(t):
+    """Both halves of the page, their sums made good."""
+    last = expiry_forged(t, 0)
+    teller = json.loads(segments(t.dir)[-1].read_bytes().splitlines()[-1])["trail"]["seq"]
+    page = bytearray((t.dir / "state").read_bytes())
+    for at in (512, 1024):
+        expired, total = at + 280, at + 432
+        assert struct.unpack_from("<Q", page, total)[0] == crc32c(bytes(page[at:total]))
+        struct.pack_into("<QQ", page, expired, last, teller)
+        struct.pack_into("<Q", page, total, crc32c(bytes(page[at:total])))
+    (t.dir / "state").write_bytes(page)
+    t.sidecar.start()
+    t.sidecar.stop()
+
+
 CHEATS = {
     "a line is edited": (edited, ALTERED, "offset [0-9]+: bytes|event 10"),
     "a line is edited, its CRC sum made to fit":
@@ -190,6 +239,14 @@ CHEATS = {
         (middle_segment_removed, INCOMPLETE, "the line is gone"),
     "a segment in the middle is removed, then a start":
         (middle_segment_removed_before_a_start, INCOMPLETE, "are of an earlier log"),
+    "a segment in the middle is removed, a line behind the checkpoint says that it expired":
+        (expiry_forged_and_a_segment_removed, INCOMPLETE, "older ones are there"),
+    "the first segment is removed, a line behind the checkpoint says that it expired":
+        (expiry_forged_and_the_first_segment_removed, CANNOT_TELL,
+         "what says that it expired is not signed"),
+    "the same, then a start": (expiry_forged_before_a_start, INCOMPLETE, "are of an earlier log"),
+    "the same, the state page says so too, then a start":
+        (expiry_forged_in_the_state_too, INCOMPLETE, "are of an earlier log"),
     "lines of another trail stand in the place of two": (lines_of_another_log, ALTERED,
         r"segment 1, offset [0-9.]+: lines of another log, the first with number 10\b"),
     "a segment of another trail stands in the place of one":

@@ -256,7 +256,8 @@ def test_dying_while_a_segment_of_another_log_is_put_aside(keytrail, raw_backend
     assert sidecar.process.wait(PATIENCE) == -signal.SIGKILL
     sidecar.program = KEYTRAIL
     sidecar.start()
-    assert sidecar.wait_own("keytrail.corrupt")
+    told, = sidecar.wait_own("keytrail.corrupt")
+    assert told["details"] == {"segments": 1}
     assert (sidecar.trail_dir / f"{30:020}.jsonl.foreign").exists()
     call(sidecar)
     sidecar.stop()

@@ -43,7 +43,7 @@ struct fixture {
 	struct metrics *metrics;
 	struct log *log;
 	_Atomic unsigned notified[RINGS];
-	_Atomic uint64_t durable, keep;
+	_Atomic uint64_t durable, keep, covered;
 	struct err err;
 };
 
@@ -172,6 +172,12 @@ static uint64_t
 on_keep(void *arg)
 {
 	return atomic_load(&((struct fixture *)arg)->keep);
+}
+
+static uint64_t
+on_covered(void *arg)
+{
+	return atomic_load(&((struct fixture *)arg)->covered);
 }
 
 static void
@@ -800,6 +806,60 @@ expired_segments_are_recorded_and_go(void **state)
 	assert_true(count_lines(f, "\"id\":\"x\"") < 400);
 }
 
+static void
+commit_durable(struct fixture *f, unsigned n)
+{
+	while (n-- > 0) {
+		uint64_t pos = commit(f, 0, "x", RING_DURABLE);
+
+		WAIT_UNTIL(ring_durable(f->rings[0]) == pos);
+	}
+}
+
+/* Of 405 lines some are to go, as is recorded, and not signed. */
+static void
+make_expiry(struct fixture *f, struct journal_opts *opts)
+{
+	opts->covered = on_covered;
+	start(f, opts);
+	commit_durable(f, 400);
+	atomic_store(&f->keep, 401);
+	journal_set_retention(f->j, 400 * 86400, 40000);
+	WAIT_UNTIL(count_lines(f, "\"keytrail.expire\"") == 1);
+	commit_durable(f, 5);
+	assert_int_equal(count_lines(f, "\"id\":\"x\""), 405);
+}
+
+static void
+what_expires_goes_when_the_line_that_tells_is_signed(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	struct trail_stats stats;
+
+	make_expiry(f, &opts);
+	assert_int_equal(count_lines(f, "\"keytrail.expire\""), 1);
+	atomic_store(&f->covered, 1000);
+	WAIT_UNTIL((trail_stats(f->t, &stats), stats.bytes < 45000));
+	assert_int_equal(stop(f), 0);
+}
+
+/* Nothing can be signed there before something goes. */
+static void
+on_a_full_disk_what_expires_goes_at_once(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+
+	make_expiry(f, &opts);
+	set_faults(&f->disk, 0, 0, 1000000);
+	while (ring_state(f->rings[0]) == RING_OK)
+		commit_durable(f, 1);
+	WAIT_UNTIL(faccessat(trail_dirfd(f->t), "00000000000000000001.jsonl", F_OK, 0) == -1);
+	set_faults(&f->disk, 0, 0, 0);
+	assert_int_equal(stop(f), 0);
+}
+
 /* Without its lines a start would record it again. */
 static void
 what_a_call_in_flight_needs_does_not_expire(void **state)
@@ -1129,6 +1189,8 @@ main(void)
 		TEST(damage_that_several_readers_meet_is_recorded_once),
 		TEST(what_an_earlier_start_told_of_is_not_told_again),
 		TEST(expired_segments_are_recorded_and_go),
+		TEST(what_expires_goes_when_the_line_that_tells_is_signed),
+		TEST(on_a_full_disk_what_expires_goes_at_once),
 		TEST(what_a_call_in_flight_needs_does_not_expire),
 		TEST(checkpoints_that_come_at_once_are_all_recorded),
 		TEST(a_clock_that_is_not_trusted_expires_nothing),

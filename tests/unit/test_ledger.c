@@ -598,6 +598,22 @@ the_thread_signs_when_it_is_time_and_at_the_stop(void **state)
 	assert_true(atomic_load(&f->told) <= 8);
 }
 
+/* The line that tells of it, as the journal does. */
+static void
+append_expiry(struct fixture *f, uint64_t first, uint64_t last)
+{
+	char text[200];
+	uint64_t seq;
+
+	snprintf(text, sizeof(text),
+	    "{\"action\":\"keytrail.expire\",\"details\":{\"first\":%" PRIu64 ",\"last\":%" PRIu64
+	    "}",
+	    first, last);
+	assert_int_equal(trail_append(f->t, slice_of(text), clock_wall_ns(), &seq, &f->err), 0);
+	append(f, 1, "test");
+	trail_expiry_recorded(f->t, seq);
+}
+
 /* Of the tiles those that were not synced are gone: of their lines none has expired. */
 static void
 lines_expire_when_their_tiles_are_durable(void **state)
@@ -607,12 +623,13 @@ lines_expire_when_their_tiles_are_durable(void **state)
 
 	open_well(f);
 	for (unsigned i = 0; i < 20; i++)
-		append(f, 50, "test");
+		append(f, i == 0 ? 48 : 50, "test");
 	assert_int_equal(ledger_keep_seq(f->l), 1);
-	sign(f);
-	assert_int_equal(ledger_keep_seq(f->l), 769);
 	assert_int_equal(trail_expirable(f->t, INT64_MAX, 0, 512, &first, &last, &f->err), 0);
 	assert_in_range(last, 257, 511);
+	append_expiry(f, first, last);
+	sign(f);
+	assert_int_equal(ledger_keep_seq(f->l), 769);
 	assert_int_equal(ledger_settled(f->l, first, last), 0);
 	assert_int_equal(ledger_settle(f->l, &f->err), 0);
 	assert_int_equal(ledger_settled(f->l, first, last), last);
@@ -628,6 +645,27 @@ lines_expire_when_their_tiles_are_durable(void **state)
 	close_all(f, false);
 	assert_int_equal(unlink(path_of(f, "tile/0/001")), 0);
 	assert_int_equal(open_all(f), -1);
+}
+
+static void
+an_expiry_that_no_signed_line_tells_of_ends_the_log(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first, last;
+
+	open_well(f);
+	for (unsigned i = 0; i < 20; i++)
+		append(f, 50, "test");
+	sign(f);
+	assert_int_equal(trail_expirable(f->t, INT64_MAX, 0, 512, &first, &last, &f->err), 0);
+	append_expiry(f, first, last);
+	assert_int_equal(trail_expire(f->t, INT64_MAX, 0, last + 1, &first, &last, &f->err), 0);
+	assert_true(first == 1 && last > 0);
+	close_all(f, false);
+	assert_int_equal(open_all(f), -1);
+	assert_string_equal(f->found.unfit, "signed lines are gone or altered");
+	assert_int_equal(f->found.first, 1);
+	assert_int_equal(f->found.last, last);
 }
 
 static double
@@ -698,6 +736,7 @@ main(void)
 		TEST(nothing_is_signed_anew_where_a_checkpoint_is_gone),
 		TEST(the_thread_signs_when_it_is_time_and_at_the_stop),
 		TEST(lines_expire_when_their_tiles_are_durable),
+		TEST(an_expiry_that_no_signed_line_tells_of_ends_the_log),
 		TEST(cost_of_a_line),
 	};
 

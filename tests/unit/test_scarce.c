@@ -350,7 +350,7 @@ keep_house(struct trail *t, struct err *err)
 	return trail_reserve(t, err) == -1 || trail_hold_add(t, &hold, err) == -1 ||
 		       trail_save_retention(t, &retention, err) == -1 ||
 		       trail_expire(t, 0, 1, 3, &first, &last, err) == -1 ||
-		       trail_find_untold(t, &first, &last, err) == -1 ||
+		       trail_find_untold(t, 0, &first, &last, err) == -1 ||
 		       trail_hold_remove(t, "case", &removed, err) == -1 ||
 		       trail_reopen(t, err) == -1 || trail_expect_rings(t, 2, err) == -1
 		   ? -1

@@ -871,6 +871,58 @@ expired_segments_are_no_loss(void **state)
 	assert_int_equal(f->report.complete, VERIFY_NO);
 }
 
+/* A line with a range, and the first segment's end. */
+static uint64_t
+append_range(struct fixture *f, const char *action)
+{
+	uint64_t first, last;
+	char line[200];
+
+	assert_int_equal(
+	    trail_expirable(f->t, 0, 2 * SEGMENT, LINES + 1, &first, &last, &f->err), 0);
+	snprintf(line, sizeof(line),
+	    "{\"action\":\"%s\",\"details\":{\"first\":%" PRIu64 ",\"last\":%" PRIu64 "}", action,
+	    first, last);
+	append(f, line);
+	return last;
+}
+
+static void
+an_expiry_that_is_not_signed_is_not_believed(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first, last;
+
+	open_trail(f);
+	last = append_range(f, "keytrail.expire");
+	assert_int_equal(trail_expire(f->t, 0, 2 * SEGMENT, last + 1, &first, &last, &f->err), 0);
+	close_all(f, false);
+	assert_int_equal(verify_trail(&f->opts, &f->report, &f->err), 0);
+	assert_int_equal(f->report.unaltered, VERIFY_YES);
+	assert_int_equal(f->report.complete, VERIFY_UNKNOWN);
+	assert_true(f->report.cannot_tell);
+	assert_true(has_words(&f->report, "what says that it expired is not signed"));
+}
+
+static void
+what_was_taken_away_has_not_expired(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first, last;
+
+	open_trail(f);
+	open_ledger(f);
+	append_range(f, "keytrail.tamper");
+	last = append_range(f, "keytrail.expire");
+	assert_int_equal(trail_expire(f->t, 0, 2 * SEGMENT, last + 1, &first, &last, &f->err), 0);
+	sign(f, &f->all);
+	close_all(f, true);
+	assert_int_equal(verify_trail(&f->opts, &f->report, &f->err), 0);
+	assert_int_equal(f->report.unaltered, VERIFY_YES);
+	assert_int_equal(f->report.complete, VERIFY_NO);
+	assert_true(has_words(&f->report, "the log says that it was taken away"));
+}
+
 static void
 append_signed(struct fixture *f, const char *line)
 {
@@ -948,6 +1000,8 @@ main(void)
 		cmocka_unit_test(every_way_to_cheat_is_told),
 		TEST(the_report_says_what_was_covered),
 		TEST(expired_segments_are_no_loss),
+		TEST(an_expiry_that_is_not_signed_is_not_believed),
+		TEST(what_was_taken_away_has_not_expired),
 		TEST(losses_are_added_up),
 		TEST(a_change_of_keys_without_the_old_one_is_told),
 		TEST(without_the_state_nothing_is_read),
