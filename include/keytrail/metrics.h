@@ -55,6 +55,7 @@ enum metric_id {
 	METRIC_TRAIL_SEGMENTS,	   /* gauge */
 	METRIC_TRAIL_FREE_BYTES,   /* gauge: room on the trail's file system */
 	METRIC_TRAIL_SEQUENCE,	   /* gauge: highest durable number */
+	METRIC_TRAIL_SIGNING,	   /* gauge: 1 while it can be signed */
 	METRIC_TRAIL_SIGNED,	   /* gauge: events that the last checkpoint covers */
 	METRIC_TRAIL_WRITABLE,	   /* gauge 0/1 */
 	METRIC_DEGRADED,	   /* gauge 0/1: break-glass */

@@ -68,7 +68,7 @@ refresh(void *arg)
 {
 	struct server *s = arg;
 	struct trail_stats st;
-	char why[128];
+	char why[128], unsigned_[128] = "audit.sign is null";
 	int64_t left = degrade_left_ns(&s->degrade, clock_mono_ns());
 
 	trail_stats(s->trail, &st);
@@ -79,6 +79,9 @@ refresh(void *arg)
 	metrics_set(s->shard, METRIC_TRAIL_SEQUENCE, 0, (double)trail_durable_seq(s->trail));
 	metrics_set(s->shard, METRIC_TRAIL_SIGNED, 0,
 	    s->ledger != NULL ? (double)ledger_covered(s->ledger) : 0);
+	if (s->ledger != NULL)
+		ledger_refusal(s->ledger, unsigned_, sizeof(unsigned_));
+	metrics_set(s->shard, METRIC_TRAIL_SIGNING, 0, unsigned_[0] == '\0');
 	metrics_set(s->shard, METRIC_TRAIL_WRITABLE, 0, why[0] == '\0');
 	metrics_set(s->shard, METRIC_LOG_SUPPRESSED, 0, (double)log_suppressed_total(s->log));
 	metrics_set(s->shard, METRIC_LOG_DROPPED, 0, (double)log_dropped_total(s->log));

@@ -99,6 +99,9 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    GAUGE("trail_free_bytes", "bytes", LABELS_NONE, "Room on the trail's file system."),
 	[METRIC_TRAIL_SEQUENCE] = GAUGE("trail_durable_sequence", NULL, LABELS_NONE,
 	    "Highest sequence number that is durable."),
+	[METRIC_TRAIL_SIGNING] = GAUGE("trail_signing", NULL, LABELS_NONE,
+	    "1 while checkpoints are signed; 0: audit.sign is null, or /readyz?verbose says why "
+	    "not."),
 	[METRIC_TRAIL_SIGNED] = GAUGE("trail_signed_sequence", NULL, LABELS_NONE,
 	    "Highest sequence number that a signed checkpoint covers; 0: nothing is signed."),
 	[METRIC_TRAIL_WRITABLE] =

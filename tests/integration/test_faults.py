@@ -268,12 +268,21 @@ def test_tail_and_queries_step_over_what_they_cannot_read(long, disk):
     assert "damaged" not in json.loads(long.fetch("admin", "/events?limit=1000"))
 
 
+def signing(sidecar):
+    checks = json.loads(sidecar.fetch("admin", "/readyz?verbose"))["checks"]
+    return next(c["detail"] for c in checks if c["name"] == "signing")
+
+
 def test_what_cannot_be_read_is_signed_when_it_can(long, disk, signer):
     disk.set("read *.jsonl EIO")
     call(long, *DURABLE)
     wait_for(lambda: any(e["event"] == "not_signed" and "Input/output error" in e["message"]
                          for e in long.log_lines()), "the ledger, which cannot read")
+    wait_for(lambda: long.metric("keytrail_trail_signing") == 0, "the metric")
+    assert "Input/output error" in signing(long)
     disk.clear()
+    wait_for(lambda: long.metric("keytrail_trail_signing") == 1, "the ledger, which reads again")
+    assert signing(long).startswith("signed by ")
     long.stop()
     out = subprocess.run([KEYTRAIL, "verify", long.trail_dir, "--key", signer[1]], text=True,
                          capture_output=True)
