@@ -118,7 +118,7 @@ LIBPROXY := $B/libproxy.a
 .PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-callgrind \
         bench-quick soak slow testssl wire hostile docs install image clean \
         help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
-        run-tsan run-valgrind run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
+        corpus run-corpus run-tsan run-valgrind run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -235,7 +235,7 @@ $B/fuzz/fuzz_request $B/fuzz/fuzz_response: $B/tests/wire/strict.o
 
 CLANG_ADDRESS = $(MAKE) --no-print-directory CC=clang SAN=address
 
-test: ## install what is missing, build, check, then unit, fuzz-seed and integration tests
+test: ## install what is missing, build, check, then unit, fuzz (ten seconds each) and integration tests
 	$(call again,$(PACKAGES_TEST),programs)
 	+@MAKE='$(MAKE)' $(PYTHON) tests/run check unit replay model integration
 
@@ -279,8 +279,14 @@ FUZZ_SECONDS ?= 60
 run-fuzz: $(FUZZ)
 	@$(PYTHON) tests/fuzz/run --seconds $(FUZZ_SECONDS) $(FUZZ)
 
+corpus: ## keep what `make fuzz` found that reaches new code in tests/fuzz/corpus
+	$(call again,$(PACKAGES_CHECK),CC=clang SAN=address run-corpus)
+
+run-corpus: $(FUZZ)
+	@$(PYTHON) tests/fuzz/run --merge $(FUZZ)
+
 replay: $(FUZZ)
-	@$(PYTHON) tests/fuzz/run $(FUZZ)
+	@$(PYTHON) tests/fuzz/run --seconds 10 --jobs 2 $(FUZZ)
 
 model: ## search every state of the model of the event path; its mutants must be caught
 	$(call again,$(PACKAGES_MODEL),run-model)
