@@ -14,11 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define HEADERS_MAX	 8192
 #define TIMEOUT_S	 5
 #define FORM_MAX	 4096
+#define VISITORS_MAX	 64
 
 #define TYPE_TEXT	 "text/plain; charset=utf-8"
 #define TYPE_JSON	 "application/json"
@@ -32,6 +34,8 @@ struct door {
 	bool guarded;  /* of the administration */
 	bool operates; /* the Unix socket: calls that change something */
 	char *host;    /* as bound; NULL for the socket */
+	struct bufferevent *visitors[VISITORS_MAX]; /* connections, the oldest first */
+	unsigned nvisitors;
 };
 
 struct admin {
@@ -494,6 +498,58 @@ on_request(struct evhttp_request *req, void *arg)
 	answer_text(req, 404, "no such page\n");
 }
 
+/* ---- connections ---- */
+
+/* evhttp takes its callbacks away from what it frees. */
+static bool
+is_gone(struct bufferevent *visitor)
+{
+	bufferevent_event_cb on_event;
+
+	bufferevent_getcb(visitor, NULL, NULL, &on_event, NULL);
+	return on_event == NULL;
+}
+
+static void
+forget_gone(struct door *door)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < door->nvisitors; i++)
+		if (is_gone(door->visitors[i]))
+			bufferevent_decref(door->visitors[i]);
+		else
+			door->visitors[kept++] = door->visitors[i];
+	door->nvisitors = kept;
+}
+
+/* evhttp, whose connection it is, sees its end. */
+static void
+end_oldest(struct door *door)
+{
+	shutdown(bufferevent_getfd(door->visitors[0]), SHUT_RDWR);
+	bufferevent_decref(door->visitors[0]);
+	door->nvisitors--;
+	memmove(door->visitors, door->visitors + 1, door->nvisitors * sizeof(door->visitors[0]));
+}
+
+/* Who holds a connection open shall not keep others from coming. */
+static struct bufferevent *
+on_visitor(struct event_base *base, void *arg)
+{
+	struct door *door = arg;
+	struct bufferevent *visitor = bufferevent_socket_new(base, -1, 0);
+
+	if (visitor == NULL)
+		return NULL;
+	forget_gone(door);
+	if (door->nvisitors == VISITORS_MAX)
+		end_oldest(door);
+	bufferevent_incref(visitor);
+	door->visitors[door->nvisitors++] = visitor;
+	return visitor;
+}
+
 /* ---- listening ---- */
 
 static void
@@ -520,6 +576,7 @@ open_door(struct admin *a, struct door *door, int fd, const char *host, struct e
 	evhttp_set_max_headers_size(door->http, HEADERS_MAX);
 	evhttp_set_max_body_size(door->http, door->operates ? FORM_MAX : 0);
 	evhttp_set_timeout(door->http, TIMEOUT_S);
+	evhttp_set_bevcb(door->http, on_visitor, door);
 	evhttp_set_gencb(door->http, on_request, door);
 	if (evhttp_accept_socket(door->http, fd) == -1)
 		goto fail;
@@ -599,6 +656,8 @@ close_door(struct door *door)
 {
 	if (door->http != NULL)
 		evhttp_free(door->http);
+	while (door->nvisitors > 0)
+		bufferevent_decref(door->visitors[--door->nvisitors]);
 	free(door->host);
 }
 

@@ -583,6 +583,34 @@ test_a_stale_socket_is_replaced_and_a_live_one_is_not(void **state)
 	}
 }
 
+/* More than there may be, all silent. */
+static void
+test_a_new_connection_ends_the_oldest(void **state)
+{
+	struct fixture *f = *state;
+	int fds[70];
+	char byte;
+
+	start_or_fail(f);
+	for (unsigned i = 0; i < 70; i++) {
+		fds[i] = connect_tcp(f->config.metrics.port);
+		fcntl(fds[i], F_SETFL, O_NONBLOCK);
+		event_base_loop(f->base, EVLOOP_ONCE);
+	}
+	assert_int_equal(ask(f, f->config.metrics.port, "GET /livez", ""), 200);
+	/* That one went; it had ended the seventh. */
+	for (unsigned i = 0; i < 70; i++) {
+		ssize_t n = read(fds[i], &byte, 1);
+
+		if (i < 7 ? n != 0 : n != -1 || errno != EAGAIN)
+			fail_msg("connection %u: %zd", i, n);
+		close(fds[i]);
+	}
+	/* Those who left make room. */
+	for (unsigned i = 0; i < 200; i++)
+		assert_int_equal(ask(f, f->config.metrics.port, "GET /livez", ""), 200);
+}
+
 static void
 test_a_port_in_use_is_named(void **state)
 {
@@ -633,6 +661,7 @@ main(void)
 		TEST(test_an_operator_is_known_by_the_kernel),
 		TEST(test_what_changes_something_goes_over_the_socket_only),
 		TEST(test_a_stale_socket_is_replaced_and_a_live_one_is_not),
+		TEST(test_a_new_connection_ends_the_oldest),
 		TEST(test_a_port_in_use_is_named),
 		TEST(test_neither_listener_is_started_unasked),
 	};
