@@ -275,7 +275,8 @@ take_piece(struct trail_reader *r, const struct trail_piece *p, struct slice *li
 {
 	struct trail_member *m = &r->member;
 
-	if (!parse(r, p, m) || m->seq > r->mark.seq) {
+	if (!parse(r, p, m) || m->seq > r->mark.seq ||
+	    (m->seq > r->want && m->seq >= TRAIL_BELIEVED_END)) {
 		r->bad++;
 		return false;
 	}
