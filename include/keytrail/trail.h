@@ -168,6 +168,10 @@ uint64_t trail_expired(const struct trail *t);
 int trail_find_foreign(struct trail *t, size_t *n, struct err *err);
 int trail_put_foreign_aside(struct trail *t, struct err *err);
 
+/* A sealed segment that is another file, or of another length, than when trail_find_untold looked; it is
+ * told once, and looked at anew. */
+bool trail_find_changed(struct trail *t, uint64_t *segment);
+
 /* The first numbers above `from` without a line, because a whole segment or a segment's end is gone,
  * that have not expired and of which nobody was told: 1, 0: there are none, -1.  What was looked at to
  * the end is looked at once, but for segments that go. */

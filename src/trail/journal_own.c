@@ -263,6 +263,19 @@ journal_record_tampering(struct journal *j)
 	j->untold = true;
 }
 
+static void
+record_changes(struct journal *j)
+{
+	uint64_t segment;
+
+	while (trail_find_changed(j->opts.trail, &segment)) {
+		const struct event_detail details[] = { NUMBER("segment", segment) };
+
+		record_tamper(j, "keytrail: a sealed segment was changed or replaced", details,
+		    COUNT(details));
+	}
+}
+
 /* Told before they go: nobody would find them again.  -1: nothing can be said of the others. */
 static int
 put_foreign_aside(struct journal *j)
@@ -292,6 +305,7 @@ journal_record_gaps(struct journal *j)
 	struct err err;
 	int rc;
 
+	record_changes(j);
 	if (put_foreign_aside(j) == -1)
 		return;
 	while ((rc = trail_find_untold(j->opts.trail, last, &first, &last, &err)) == 1) {

@@ -183,7 +183,7 @@ trail_free(struct trail *t)
 	trail_state_unmap(t->state);
 	pthread_mutex_destroy(&t->holds_lock);
 	buf_fini(&t->queue);
-	trail_list_free(&t->seen);
+	trail_seen_fini(&t->seen);
 	trail_list_free(&t->foreign);
 	for (size_t i = 0; i < 3; i++) {
 		int fd = (int[]){ t->open.fd, t->lockfd, t->dirfd }[i];

@@ -57,7 +57,7 @@ trail_list_foreign(const struct trail *t, struct trail_list *out, struct err *er
 		return -1;
 	*out = (struct trail_list){ l.first, 0 };
 	for (size_t i = 0; i < l.n; i++)
-		if (l.first[i] != t->open.first && !trail_list_has(&t->seen, l.first[i]) &&
+		if (l.first[i] != t->open.first && !trail_list_has(&t->seen.names, l.first[i]) &&
 		    is_foreign(t, &c, l.first[i]))
 			out->first[out->n++] = l.first[i];
 	trail_cursor_fini(&c);

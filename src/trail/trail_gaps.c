@@ -123,11 +123,12 @@ int
 trail_find_untold(struct trail *t, uint64_t from, uint64_t *first, uint64_t *last, struct err *err)
 {
 	struct trail_list l;
+	int rc;
 
 	if (list_own(t, &l, err) == -1)
 		return -1;
 	for (size_t i = 0; i < l.n; i++) {
-		if (i > 0 && was_next(&t->seen, l.first[i - 1], l.first[i]))
+		if (i > 0 && was_next(&t->seen.names, l.first[i - 1], l.first[i]))
 			continue;
 		*first = i > 0 ? end_before(t, &l, i) : 1;
 		*first = *first > from ? *first : from + 1;
@@ -137,9 +138,9 @@ trail_find_untold(struct trail *t, uint64_t from, uint64_t *first, uint64_t *las
 			return 1;
 		}
 	}
-	trail_list_free(&t->seen);
-	t->seen = l;
-	return 0;
+	rc = trail_seen_set(t, &l, err);
+	trail_list_free(&l);
+	return rc;
 }
 
 void

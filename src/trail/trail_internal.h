@@ -121,6 +121,16 @@ int trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t segment, uint64_t
     bool (*before)(const struct trail_member *m, const void *arg), const void *arg,
     struct err *err);
 
+/* ---- trail_seen ---- */
+
+struct trail_file; /* what it was when it was looked at */
+struct trail_seen {
+	struct trail_list names;
+	struct trail_file *files; /* as many */
+};
+int trail_seen_set(struct trail *t, const struct trail_list *l, struct err *err);
+void trail_seen_fini(struct trail_seen *s);
+
 /* ---- trail: the writer ---- */
 
 /* The one that is written. */
@@ -145,7 +155,7 @@ struct trail {
 	struct trail_recovery found;
 	bool recorded; /* it is in events */
 	struct trail_gone gone;
-	struct trail_list seen;	   /* segments between which nothing was missing */
+	struct trail_seen seen;	   /* segments between which nothing was missing */
 	struct trail_list foreign; /* segments that were told of and stand there still */
 	unsigned harmed;	   /* files that were told of and are not mended; bits */
 	unsigned rings;

@@ -498,6 +498,34 @@ def test_a_segment_that_vanishes_under_the_sidecar_is_told_when_the_next_one_beg
     long.start()
 
 
+@pytest.mark.parametrize("harm", [end_removed, segment_emptied])
+def test_a_sealed_segment_that_is_cut_under_the_sidecar_is_told(long, harm):
+    segment = numbers(segments(long.trail_dir)[1])[0]
+    hole = harm(segments(long.trail_dir))
+    long.signal(signal.SIGHUP)  # looks at once
+    long.wait_own("keytrail.tamper", 2)
+    long.stop()
+    assert [e["details"] for e in long.own("keytrail.tamper")] == [
+        {"segment": segment}, {"first": hole[0], "last": hole[1]}]
+    long.start()
+
+
+def test_a_sealed_segment_that_is_replaced_under_the_sidecar_is_told(long, foreign):
+    first, second, third, *_ = segments(long.trail_dir)
+    whole = second.read_bytes()
+    replaced(second)  # bytes that are no lines
+    long.signal(signal.SIGHUP)  # looks at once
+    told, = long.wait_own("keytrail.tamper")
+    assert told["severity"] == "critical" and told["details"] == {"segment": numbers(second)[0]}
+    second.write_bytes(whole)
+    shutil.copy(foreign, first)
+    long.signal(signal.SIGHUP)
+    corrupt, = long.wait_own("keytrail.corrupt")
+    assert corrupt["details"] == {"segments": 1}
+    gone = [e["details"] for e in long.wait_own("keytrail.tamper", 4)[1:]]
+    assert {"segment": 1} in gone and {"first": 1, "last": numbers(second)[0] - 1} in gone
+
+
 def test_what_expires_is_not_missed(keytrail):
     sidecar = keytrail(None, {**SMALL, "audit": {**SMALL["audit"], "max_size": 131072}})
     for end in (sidecar.stop, sidecar.kill):

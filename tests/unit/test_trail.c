@@ -1530,6 +1530,34 @@ more_holes_than_are_remembered_are_told_once_each(void **state)
 }
 
 static void
+a_sealed_segment_that_changes_is_told_once(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first, last, segment;
+	static char bytes[65536];
+	size_t n;
+
+	open_trail(f);
+	append_durable(f, 200);
+	assert_false(trail_find_changed(f->t, &segment));
+	assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), 0);
+	append_durable(f, 1); /* the open one may grow */
+	assert_false(trail_find_changed(f->t, &segment));
+	n = read_file(segment_path(f, 1), bytes, sizeof(bytes));
+	assert_int_equal(
+	    renameat(trail_dirfd(f->t), "00000000000000000001.jsonl", trail_dirfd(f->t), "kept"),
+	    0);
+	for (size_t cut = 0; cut < 2; cut++) {
+		write_file(segment_path(f, 1), bytes, n - cut);
+		assert_true(trail_find_changed(f->t, &segment));
+		assert_int_equal(segment, 1);
+		assert_false(trail_find_changed(f->t, &segment));
+		assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), cut);
+	}
+	assert_int_equal(first, last);
+}
+
+static void
 what_is_held_stays_until_the_hold_is_removed(void **state)
 {
 	const struct trail_hold hold = { "case-7", 100, 120 };
@@ -2086,6 +2114,7 @@ main(void)
 		TEST(more_holes_than_are_remembered_are_told_once_each),
 		TEST(retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged),
 		TEST(a_mark_that_is_older_than_what_expired_misses_nothing),
+		TEST(a_sealed_segment_that_changes_is_told_once),
 		TEST(what_is_held_stays_until_the_hold_is_removed),
 		TEST(holds_have_a_name_and_a_range),
 		TEST(with_damaged_holds_everything_is_held),
