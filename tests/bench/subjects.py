@@ -253,9 +253,9 @@ def keytrail(folder, certs, target, build, name, guarantee="async", sinks=(), ro
                    **({"path": str(home / f"out{n}.jsonl")} if kind == "file" else {})}
                   for n, kind in enumerate(sinks)],
         "include": [route_set(home, guarantee)],
-        "routes": [{"action": f"bench.things.n{n}", "method": "GET",
-                    "path": f"/bench/v{n}/things/{{thing}}/parts/{{part}}"} for n in range(routes)],
+        "routes": [{"action": f"bench.n{n}", "method": "GET",
+                    "path": f"/bench/v{n}/{{thing}}/parts/{{part}}"} for n in range(routes)],
     }
-    (home / "routes.json").write_text(json.dumps(config, indent=1))
+    (home / "routes.json").write_text(json.dumps(config, separators=(",", ":")))
     return Subject(name, [program, "run", home / "routes.json"], port,
                    lambda: count_lines((home / "trail").glob("*.jsonl")), metrics, home / "log")
