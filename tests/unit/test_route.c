@@ -581,6 +581,28 @@ the_default_has_the_guarantee_it_was_given(void **state)
 	route_table_free(t);
 }
 
+/* A POST, and what it is taken for. */
+struct posted {
+	const char *target, *headers, *action;
+	enum http_refusal refusal;
+};
+
+static void
+expect_posted(const struct route_spec *specs, size_t nspecs, const struct posted *want, size_t n)
+{
+	struct route_table *t = compile(specs, nspecs);
+
+	for (size_t i = 0; i < n; i++) {
+		struct route_match m;
+
+		match(t, "POST", want[i].target, want[i].headers, &m);
+		if (m.refusal != want[i].refusal || strcmp(m.route->action, want[i].action) != 0)
+			fail_msg("%s %s: %s, %s", want[i].target, want[i].headers, m.route->action,
+			    refusal_info(m.refusal)->label);
+	}
+	route_table_free(t);
+}
+
 static void
 headers_can_decide(void **state)
 {
@@ -594,10 +616,7 @@ headers_can_decide(void **state)
 		{ SPEC("x.none", "POST", "/") },
 		{ SPEC("x.other", "POST", "/other") },
 	};
-	static const struct {
-		const char *target, *headers, *action;
-		enum http_refusal refusal;
-	} want[] = {
+	static const struct posted want[] = {
 		{ "/", "X-Target: Service.Encrypt", "x.encrypt", REFUSAL_NONE },
 		{ "/", "x-TARGET: Service.Decrypt", "x.decrypt", REFUSAL_NONE },
 		{ "/?dry=1", "X-Target: Service.Decrypt", "x.both", REFUSAL_NONE },
@@ -615,18 +634,9 @@ headers_can_decide(void **state)
 		{ "/other", "X-Target: Service.Encrypt", "x.default", REFUSAL_AMBIGUOUS_HEADER },
 		{ "/?dry=1", "X-Target: Service.Encrypt", "x.default", REFUSAL_AMBIGUOUS_QUERY },
 	};
-	struct route_table *t = compile(specs, COUNT(specs));
 
 	(void)state;
-	for (size_t i = 0; i < COUNT(want); i++) {
-		struct route_match m;
-
-		match(t, "POST", want[i].target, want[i].headers, &m);
-		if (m.refusal != want[i].refusal || strcmp(m.route->action, want[i].action) != 0)
-			fail_msg("%s %s: %s, %s", want[i].target, want[i].headers, m.route->action,
-			    refusal_info(m.refusal)->label);
-	}
-	route_table_free(t);
+	expect_posted(specs, COUNT(specs), want, COUNT(want));
 }
 
 /* A service that obeys an override is told apart by it, as strictly as by anything else. */
@@ -640,10 +650,7 @@ overrides_that_a_route_names_decide(void **state)
 		{ SPEC("x.replace", "POST", "/b"), .query_name = "_method", .query_value = "put" },
 		{ SPEC("x.other", "POST", "/b") },
 	};
-	static const struct {
-		const char *target, *headers, *action;
-		enum http_refusal refusal;
-	} want[] = {
+	static const struct posted want[] = {
 		{ "/a", NULL, "x.create", REFUSAL_NONE },
 		{ "/a", "X-Http-Method-Override: DELETE", "x.delete", REFUSAL_NONE },
 		{ "/b?_method=put", NULL, "x.replace", REFUSAL_NONE },
@@ -658,18 +665,9 @@ overrides_that_a_route_names_decide(void **state)
 		{ "/a", "X-HTTP-Method: DELETE", "x.default", REFUSAL_METHOD_OVERRIDE },
 		{ "/b", "X-HTTP-Method-Override: DELETE", "x.default", REFUSAL_AMBIGUOUS_HEADER },
 	};
-	struct route_table *t = compile(specs, COUNT(specs));
 
 	(void)state;
-	for (size_t i = 0; i < COUNT(want); i++) {
-		struct route_match m;
-
-		match(t, "POST", want[i].target, want[i].headers, &m);
-		if (m.refusal != want[i].refusal || strcmp(m.route->action, want[i].action) != 0)
-			fail_msg("%s %s: %s, %s", want[i].target, want[i].headers, m.route->action,
-			    refusal_info(m.refusal)->label);
-	}
-	route_table_free(t);
+	expect_posted(specs, COUNT(specs), want, COUNT(want));
 }
 
 static void
