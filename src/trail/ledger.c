@@ -37,6 +37,8 @@ fill_void(struct ledger *l, enum tiles_policy policy, uint64_t size, struct err 
 {
 	struct merkle_hash none;
 
+	if (size <= l->tree.size)
+		return 0;
 	if (size - l->tree.size > VOID_MAX)
 		return err_set(err, "%s: numbers %" PRIu64 " to %" PRIu64 " have no lines", l->dir,
 		    l->base + l->tree.size + 1, l->base + size);
