@@ -1,9 +1,10 @@
 /*
  * tiles: the files of a tree's hashes, <dir>/tile/<level>/<index>[.p/<width>] (C2SP tlog-tiles).
  *
- * A file is written under another name and renamed, so that no reader meets half of one.  Only full
- * tiles of level 0 are ever synced, by tiles_sync: what a power cut takes of the others is made again
- * from those and from the segments.  One writer a directory; any reader.
+ * No reader meets half of a file: a new one is written before a checkpoint covers it, and one that is
+ * there is replaced by renaming.  Only full tiles of level 0 are ever synced, by tiles_sync: what a
+ * power cut takes of the others is made again from those and from the segments.  One writer a
+ * directory; any reader.
  */
 #ifndef KEYTRAIL_TILES_H
 #define KEYTRAIL_TILES_H

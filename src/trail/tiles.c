@@ -1,13 +1,14 @@
 #include "keytrail/tiles.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NEW_NAME "tile/new"
+#define SPARE_NAME "tile/new"
 
 void
 tiles_path(unsigned level, uint64_t index, unsigned width, char out[TILES_PATH_MAX])
@@ -78,33 +79,50 @@ make_folders(int dirfd, const char *path)
 static void
 remove_partial(int dirfd, unsigned level, uint64_t index)
 {
-	char path[TILES_PATH_MAX], folder[TILES_PATH_MAX];
+	char folder[TILES_PATH_MAX];
+	const struct dirent *file;
+	DIR *dir;
+	int fd;
 
 	tiles_path(level, index, 1, folder);
 	*strrchr(folder, '/') = '\0';
-	if (unlinkat(dirfd, folder, AT_REMOVEDIR) == 0 || errno == ENOENT)
+	if (unlinkat(dirfd, folder, AT_REMOVEDIR) == 0 || errno == ENOENT ||
+	    (fd = openat(dirfd, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)) == -1)
 		return;
-	for (unsigned w = 1; w < MERKLE_TILE_WIDTH; w++) {
-		tiles_path(level, index, w, path);
-		unlinkat(dirfd, path, 0);
+	if ((dir = fdopendir(fd)) == NULL) {
+		close(fd);
+		return;
 	}
+	while ((file = readdir(dir)) != NULL)
+		unlinkat(fd, file->d_name, 0);
+	closedir(dir);
 	unlinkat(dirfd, folder, AT_REMOVEDIR);
 }
 
 static int
-write_new(int dirfd, const struct merkle_hash *hashes, unsigned width)
+write_file(int dirfd, const char *path, int flags, const struct merkle_hash *hashes, unsigned width)
 {
 	size_t n = width * sizeof(*hashes);
 	ssize_t done;
 	int fd;
 
-	if ((fd = openat(dirfd, NEW_NAME, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-		 0640)) == -1)
+	if ((fd = openat(dirfd, path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0640)) ==
+	    -1)
 		return -1;
 	done = write(fd, hashes, n);
 	if (done >= 0 && (size_t)done < n)
 		errno = ENOSPC;
 	return close(fd) == 0 && done == (ssize_t)n ? 0 : -1;
+}
+
+static int
+write_new(int dirfd, const char *path, const struct merkle_hash *hashes, unsigned width)
+{
+	int rc = write_file(dirfd, path, O_EXCL, hashes, width);
+
+	if (rc == -1 && errno == ENOENT && make_folders(dirfd, path) == 0)
+		rc = write_file(dirfd, path, O_EXCL, hashes, width);
+	return rc;
 }
 
 int
@@ -114,12 +132,9 @@ tiles_write(const struct tiles *t, unsigned level, uint64_t index, unsigned widt
 	char path[TILES_PATH_MAX];
 
 	tiles_path(level, index, width, path);
-	if ((write_new(t->dirfd, hashes, width) == -1 &&
-		(errno != ENOENT || make_folders(t->dirfd, path) == -1 ||
-		    write_new(t->dirfd, hashes, width) == -1)) ||
-	    (renameat(t->dirfd, NEW_NAME, t->dirfd, path) == -1 &&
-		(errno != ENOENT || make_folders(t->dirfd, path) == -1 ||
-		    renameat(t->dirfd, NEW_NAME, t->dirfd, path) == -1)))
+	if (write_new(t->dirfd, path, hashes, width) == -1 &&
+	    (errno != EEXIST || write_file(t->dirfd, SPARE_NAME, O_TRUNC, hashes, width) == -1 ||
+		renameat(t->dirfd, SPARE_NAME, t->dirfd, path) == -1))
 		return err_set_errno(err, "write %s", path);
 	if (width == MERKLE_TILE_WIDTH)
 		remove_partial(t->dirfd, level, index);
