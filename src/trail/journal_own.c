@@ -131,7 +131,7 @@ record_foreign(struct journal *j, uint64_t n)
 		.action = "keytrail.corrupt",
 		.severity = SEVERITY_CRITICAL,
 		.outcome = EVENT_SUCCESS,
-		.message = "keytrail: segments of another log stood in the trail",
+		.message = "keytrail: segments that are not of this log stood in the trail",
 		.details = details,
 		.ndetails = COUNT(details),
 	};

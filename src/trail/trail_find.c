@@ -91,6 +91,12 @@ find_within(struct search *s, size_t i, uint64_t *seq, struct err *err)
 	return rc;
 }
 
+static bool
+is_stray(const struct search *s, size_t i)
+{
+	return s->list.first[i] < s->mark.segment && trail_is_stray(s->dirfd, &s->log, &s->list, i);
+}
+
 /* The last segment that begins earlier holds the place, or it is the beginning of the next one. */
 static int
 search(struct search *s, uint64_t *seq, struct err *err)
@@ -105,6 +111,11 @@ search(struct search *s, uint64_t *seq, struct err *err)
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
+		if (is_stray(s, middle)) {
+			trail_list_drop(&s->list, middle);
+			high--;
+			continue;
+		}
 		if (begins_earlier(s, middle, &earlier, err) == -1)
 			return -1;
 		if (earlier)

@@ -1,36 +1,54 @@
-/* Segments that somebody has copied here from another trail. */
+/* Segments that somebody has copied here from another trail, and files that are none at all. */
 #include "keytrail/fault.h"
 #include "trail_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum whose { OURS, THEIRS, NOBODYS };
+
 /* One line of our own is worth keeping all that surrounds it. */
-static bool
-is_foreign(const struct trail *t, struct trail_cursor *c, uint64_t first)
+static enum whose
+find_owner(const struct trail *t, struct trail_cursor *c, uint64_t first)
 {
 	struct trail_name name = trail_segment_name(first, "");
 	int fd = openat(t->dirfd, name.s, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	bool own = false, other = false;
+	enum whose whose = NOBODYS;
 	struct trail_piece p;
 	struct trail_member m;
 	struct stat st;
 	struct err err;
 
 	if (fd == -1)
-		return false;
-	if (fstat(fd, &st) == 0) {
+		return OURS;
+	if (fstat(fd, &st) == -1)
+		whose = OURS;
+	else
 		trail_cursor_set(c, fd, first, 0, (uint64_t)st.st_size);
-		while (!own && trail_cursor_next(c, &p, &err) == 1) {
-			own = trail_cursor_parse(c, &p, &m);
-			other |= !own && p.whole && trail_parse_line(p.bytes, &m) == 0;
-		}
+	while (whose != OURS && trail_cursor_next(c, &p, &err) == 1) {
+		if (trail_cursor_parse(c, &p, &m))
+			whose = OURS;
+		else if (p.whole && trail_parse_line(p.bytes, &m) == 0)
+			whose = THEIRS;
 	}
 	close(fd);
-	return other && !own;
+	return whose;
+}
+
+static bool
+is_foreign(const struct trail *t, struct trail_cursor *c, const struct trail_mark *durable,
+    const struct trail_list *l, size_t i)
+{
+	uint64_t first = l->first[i];
+	enum whose whose = find_owner(t, c, first);
+
+	return whose == THEIRS ||
+	       (whose == NOBODYS && first <= durable->seq && first != durable->segment &&
+		   trail_is_stray(t->dirfd, &t->log, l, i));
 }
 
 static int
@@ -48,20 +66,22 @@ begin(const struct trail *t, struct trail_list *l, struct trail_cursor *c, struc
 }
 
 int
-trail_list_foreign(const struct trail *t, struct trail_list *out, struct err *err)
+trail_list_foreign(const struct trail *t, const struct trail_mark *durable, struct trail_list *out,
+    struct err *err)
 {
 	struct trail_cursor c;
 	struct trail_list l;
 
 	if (begin(t, &l, &c, err) == -1)
 		return -1;
-	*out = (struct trail_list){ l.first, 0 };
-	for (size_t i = 0; i < l.n; i++)
+	*out = (struct trail_list){ calloc(l.n + 1, sizeof(*l.first)), 0 };
+	for (size_t i = 0; i < l.n && out->first != NULL; i++)
 		if (l.first[i] != t->open.first && !trail_list_has(&t->seen.names, l.first[i]) &&
-		    is_foreign(t, &c, l.first[i]))
+		    is_foreign(t, &c, durable, &l, i))
 			out->first[out->n++] = l.first[i];
+	trail_list_free(&l);
 	trail_cursor_fini(&c);
-	return 0;
+	return out->first != NULL ? 0 : err_set_errno(err, "%s", t->path);
 }
 
 bool
@@ -76,7 +96,7 @@ trail_is_alien(const struct trail *t)
 		return false;
 	alien = l.n > 0;
 	for (size_t i = 0; i < l.n && alien; i++)
-		alien = is_foreign(t, &c, l.first[i]);
+		alien = find_owner(t, &c, l.first[i]) == THEIRS;
 	trail_cursor_fini(&c);
 	trail_list_free(&l);
 	return alien;
@@ -123,7 +143,7 @@ trail_find_foreign(struct trail *t, size_t *n, struct err *err)
 {
 	struct trail_list l;
 
-	if (trail_list_foreign(t, &l, err) == -1)
+	if (trail_list_foreign(t, &t->mark, &l, err) == -1)
 		return -1;
 	*n = 0;
 	for (size_t i = 0; i < l.n; i++)

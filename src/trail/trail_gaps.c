@@ -50,41 +50,6 @@ cut_known(const struct trail_gone *g, uint64_t *first, uint64_t *last)
 
 /* ---- what is there ---- */
 
-static uint64_t
-last_line(const struct trail_log *log, const char *mem, size_t n)
-{
-	const char *line = mem, *end;
-	struct trail_member m;
-	uint64_t last = 0;
-
-	for (; (end = memchr(line, '\n', (size_t)(mem + n - line))) != NULL; line = end + 1)
-		if (trail_parse_line((struct slice){ line, (size_t)(end - line) }, &m) == 0 &&
-		    trail_owns(log, &m))
-			last = m.seq;
-	return last;
-}
-
-/* The number of the last line in a sealed segment; 0 when damage hides it. */
-static uint64_t
-last_number(const struct trail *t, uint64_t first)
-{
-	char mem[2 * TRAIL_LINE_MAX];
-	struct stat st;
-	ssize_t n = -1;
-	int fd;
-
-	fd = openat(t->dirfd, trail_segment_name(first, "").s, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd == -1)
-		return 0;
-	if (fstat(fd, &st) == 0)
-		n = pread(fd, mem, sizeof(mem),
-		    st.st_size > (off_t)sizeof(mem) ? st.st_size - (off_t)sizeof(mem) : 0);
-	close(fd);
-	if (n == 0) /* emptied */
-		return first - 1;
-	return n > 0 ? last_line(&t->log, mem, (size_t)n) : 0;
-}
-
 /* Did `b` follow `a` in the list? */
 static bool
 was_next(const struct trail_list *l, uint64_t a, uint64_t b)
@@ -98,24 +63,31 @@ was_next(const struct trail_list *l, uint64_t a, uint64_t b)
 static uint64_t
 end_before(const struct trail *t, const struct trail_list *l, size_t i)
 {
-	uint64_t there = last_number(t, l->first[i - 1]);
+	uint64_t there = trail_last_number(t->dirfd, &t->log, l->first[i - 1]);
 
 	return there == 0 ? l->first[i] : there + 1;
 }
 
-/* Those of another log bound nothing. */
+/* A stray bounds nothing; what was looked at is none. */
+static bool
+bounds(const struct trail *t, const struct trail_list *l, size_t i)
+{
+	uint64_t first = l->first[i];
+
+	if (trail_list_has(&t->foreign, first))
+		return false;
+	return first == t->open.first || first > t->mark.seq ||
+	       trail_list_has(&t->seen.names, first) || !trail_is_stray(t->dirfd, &t->log, l, i);
+}
+
 static int
 list_own(const struct trail *t, struct trail_list *l, struct err *err)
 {
-	size_t n;
-
 	if (trail_list_segments(t->dirfd, l, err) == -1)
 		return err_prefix(err, "%s", t->path);
-	n = l->n;
-	l->n = 0;
-	for (size_t i = 0; i < n; i++)
-		if (!trail_list_has(&t->foreign, l->first[i]))
-			l->first[l->n++] = l->first[i];
+	for (size_t i = l->n; i-- > 0;)
+		if (!bounds(t, l, i))
+			trail_list_drop(l, i);
 	return 0;
 }
 
@@ -163,7 +135,7 @@ trail_find_gap(
 	struct trail_list l;
 
 	*first = *last = 0;
-	if (trail_list_segments(t->dirfd, &l, err) == -1)
+	if (list_own(t, &l, err) == -1)
 		return -1;
 	for (size_t i = 1; i < l.n && *last == 0; i++) {
 		uint64_t begin = l.first[i] > from + 1 ? end_before(t, &l, i) : l.first[i];

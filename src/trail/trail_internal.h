@@ -58,6 +58,8 @@ bool trail_state_is_named(const struct trail_state *s, int dirfd);
 void trail_state_unmap(struct trail_state *s); /* NULL is allowed */
 /* When its file was cut: the page anew.  True when it was. */
 bool trail_state_mend(struct trail_state *s, const struct trail_state_info *info);
+/* Whose lines they are up to any mark that was read before; false: nobody knows. */
+bool trail_state_read_log(const struct trail_state *s, struct trail_log *out);
 void trail_state_publish(struct trail_state *s, const struct trail_mark *m);
 /* False when the page is being overwritten faster than it can be read, or is damaged. */
 bool trail_state_read(const struct trail_state *s, struct trail_mark *out);
@@ -84,6 +86,7 @@ uint64_t trail_list_end(const struct trail_list *l, size_t i);
 /* Index of the last segment that begins at or before seq; n when there is none. */
 size_t trail_list_find(const struct trail_list *l, uint64_t seq);
 bool trail_list_has(const struct trail_list *l, uint64_t first);
+void trail_list_drop(struct trail_list *l, size_t i);
 
 /* Walks through a file newline by newline, never past `limit`, which may grow. */
 struct trail_cursor {
@@ -187,7 +190,7 @@ int trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *e
 void trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset);
 uint64_t trail_step(const struct trail *t);
 
-/* Can the line be of this log, by the id that it carries? */
+/* Can the line be of this log, by the id that it carries?  NULL: nobody knows which one. */
 bool trail_owns(const struct trail_log *log, const struct trail_member *m);
 
 /* What the state page is to say. */
@@ -198,14 +201,32 @@ int trail_write_log(struct trail *t, struct err *err);
 /* -1: the directory was deleted, and nothing can be put into it. */
 int trail_check_directory(const struct trail *t, struct err *err);
 
+/* ---- trail_own ---- */
+
+/* The number of a segment's last line; 0 when damage hides it. */
+uint64_t trail_last_number(int dirfd, const struct trail_log *log, uint64_t segment);
+/* Is it a file that was put between the lines of a segment?  Up to the durable mark only: a segment
+ * that was begun and has no line yet looks like one. */
+bool trail_is_stray(int dirfd, const struct trail_log *log, const struct trail_list *l, size_t i);
+/* Where the segment ends that begins with this number, and as trail_list_find: strays are none. */
+uint64_t trail_own_end(
+    int dirfd, const struct trail_log *log, const struct trail_list *l, uint64_t segment);
+size_t trail_own_find(
+    int dirfd, const struct trail_log *log, const struct trail_list *l, uint64_t seq);
+/* Take those out of the list that are above the last segment that begins at or before `from`. */
+void trail_drop_strays(int dirfd, const struct trail_log *log, uint64_t from,
+    const struct trail_mark *mark, struct trail_list *l);
+
 /* ---- trail_gaps ---- */
 
 void trail_gone_add(struct trail_gone *g, uint64_t first, uint64_t last);
 
 /* ---- trail_foreign ---- */
 
-/* Of the segments that were not there before, those that have lines of another log alone. */
-int trail_list_foreign(const struct trail *t, struct trail_list *out, struct err *err);
+/* Of the segments that were not there before, those that have lines of another log alone, and strays
+ * without any of ours. */
+int trail_list_foreign(const struct trail *t, const struct trail_mark *durable,
+    struct trail_list *out, struct err *err);
 /* All that there is are such segments: not they are from elsewhere, but the files that say whose
  * directory it is. */
 bool trail_is_alien(const struct trail *t);

@@ -275,7 +275,8 @@ first_time(struct trail *t, uint64_t segment, char out[TRAIL_TIME_SIZE])
 	if (fd != -1)
 		close(fd);
 	if (n <= 0 || (end = memchr(text, '\n', (size_t)n)) == NULL ||
-	    trail_parse_line((struct slice){ text, (size_t)(end - text) }, &member) == -1)
+	    trail_parse_line((struct slice){ text, (size_t)(end - text) }, &member) == -1 ||
+	    !trail_owns(&t->log, &member))
 		return;
 	snprintf(out, TRAIL_TIME_SIZE, "%.*s", (int)member.at.n, member.at.p);
 }

@@ -103,7 +103,7 @@ trail_parse_line(struct slice line, struct trail_member *out)
 bool
 trail_owns(const struct trail_log *log, const struct trail_member *m)
 {
-	return m->seq <= log->base || slice_equal(m->log, slice_of(log->id));
+	return log == NULL || m->seq <= log->base || slice_equal(m->log, slice_of(log->id));
 }
 
 /* ---- top-level members of canonical JSON ---- */

@@ -25,19 +25,6 @@ struct trail_reader {
 	struct trail_member member; /* of the last line */
 };
 
-/* While nobody can tell, a line may be any log's. */
-static void
-read_log(struct trail_reader *r)
-{
-	struct trail_log log;
-	struct err err;
-
-	if (trail_read_log(r->dirfd, &log, &err) == -1)
-		return;
-	r->log = log;
-	r->c.log = &r->log;
-}
-
 int
 trail_reader_open_at(int dirfd, uint64_t from_seq, struct trail_reader **out, struct err *err)
 {
@@ -53,7 +40,6 @@ trail_reader_open_at(int dirfd, uint64_t from_seq, struct trail_reader **out, st
 	}
 	if (trail_state_map(r->dirfd, &r->state, err) == -1 || trail_cursor_init(&r->c, err) == -1)
 		goto fail;
-	read_log(r);
 	*out = r;
 	return 0;
 fail:
@@ -114,6 +100,8 @@ trail_reader_corrupt(const struct trail_reader *r)
 	return r->corrupt;
 }
 
+/* The log may have been given up for another one since.  While nobody can tell, a line may be any
+ * log's. */
 static bool
 read_mark(struct trail_reader *r)
 {
@@ -122,6 +110,8 @@ read_mark(struct trail_reader *r)
 	if (!trail_state_read(r->state, &m) || m.seq <= r->mark.seq)
 		return false;
 	r->mark = m;
+	if (trail_state_read_log(r->state, &r->log))
+		r->c.log = &r->log;
 	return true;
 }
 
@@ -156,7 +146,6 @@ start_segment(struct trail_reader *r, uint64_t first, struct err *err)
 	if (fstat(r->fd, &st) == -1)
 		return err_set_errno(err, "read the trail");
 	r->first = first;
-	r->end = 0;
 	r->bad = 0;
 	if (r->want < first)
 		r->want = first;
@@ -170,13 +159,25 @@ start_segment(struct trail_reader *r, uint64_t first, struct err *err)
 static size_t
 choose(const struct trail_reader *r, const struct trail_list *l)
 {
-	size_t i = trail_list_find(l, r->want);
+	size_t i = trail_own_find(r->dirfd, r->c.log, l, r->want);
 
 	if (i == l->n)
 		i = 0;
 	while (i < l->n && l->first[i] <= r->first)
 		i++;
 	return i < l->n && l->first[i] <= r->mark.segment ? i : l->n;
+}
+
+/* Where the segment ends; 0 while the mark is in it. */
+static uint64_t
+find_end(const struct trail_reader *r, const struct trail_list *l, uint64_t first)
+{
+	uint64_t end;
+
+	if (first == r->mark.segment)
+		return 0;
+	end = trail_own_end(r->dirfd, r->c.log, l, first);
+	return end < r->mark.segment ? end : r->mark.segment;
 }
 
 /* 1: one is open; 0: none yet. */
@@ -197,6 +198,7 @@ open_segment(struct trail_reader *r, struct err *err)
 		i = choose(r, &l);
 		found = i < l.n;
 		first = found ? l.first[i] : 0;
+		r->end = found ? find_end(r, &l, first) : 0;
 		trail_list_free(&l);
 		if (!found)
 			return 0;
@@ -220,21 +222,18 @@ leave_segment(struct trail_reader *r)
 	r->fd = -1;
 }
 
-/* The mark has left the segment: it ends where the next one begins. */
+/* The mark has left the segment. */
 static int
-find_end(struct trail_reader *r, struct err *err)
+set_end(struct trail_reader *r, struct err *err)
 {
 	struct trail_list l;
 	struct stat st;
-	size_t i;
 
 	if (fstat(r->fd, &st) == -1)
 		return err_set_errno(err, "read the trail");
 	if (trail_list_segments(r->dirfd, &l, err) == -1)
 		return -1;
-	for (i = 0; i < l.n && l.first[i] <= r->first;)
-		i++;
-	r->end = i < l.n ? l.first[i] : r->mark.segment;
+	r->end = find_end(r, &l, r->first);
 	trail_list_free(&l);
 	r->c.limit = (uint64_t)st.st_size;
 	return 0;
@@ -249,24 +248,12 @@ advance(struct trail_reader *r, struct err *err)
 		return 1;
 	}
 	if (r->mark.segment != r->first)
-		return find_end(r, err) == -1 ? -1 : 1;
+		return set_end(r, err) == -1 ? -1 : 1;
 	if (!refresh_mark(r))
 		return 0;
 	if (r->mark.segment == r->first)
 		r->c.limit = r->mark.offset;
 	return 1;
-}
-
-/* The log may have been given up for another one since. */
-static bool
-parse(struct trail_reader *r, const struct trail_piece *p, struct trail_member *m)
-{
-	if (trail_cursor_parse(&r->c, p, m))
-		return true;
-	if (!p->whole || trail_parse_line(p->bytes, m) == -1)
-		return false;
-	read_log(r);
-	return trail_cursor_parse(&r->c, p, m);
 }
 
 /* True: a line to hand out. */
@@ -275,7 +262,7 @@ take_piece(struct trail_reader *r, const struct trail_piece *p, struct slice *li
 {
 	struct trail_member *m = &r->member;
 
-	if (!parse(r, p, m) || m->seq > r->mark.seq ||
+	if (!trail_cursor_parse(&r->c, p, m) || m->seq > r->mark.seq ||
 	    (m->seq > r->want && m->seq >= TRAIL_BELIEVED_END)) {
 		r->bad++;
 		return false;

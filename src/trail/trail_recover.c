@@ -392,7 +392,7 @@ quarantine(struct trail *t, const struct trail_state_info *before, struct err *e
 
 	if (!before->valid)
 		return 0;
-	if (trail_list_foreign(t, &l, err) == -1)
+	if (trail_list_foreign(t, &before->mark, &l, err) == -1)
 		return -1;
 	/* A start that was killed has told of some. */
 	t->found.foreign += l.n > t->found.foreign_left ? l.n - t->found.foreign_left : 0;
@@ -428,6 +428,7 @@ trail_recover(struct trail *t, const struct trail_state_info *before, struct err
 		goto out;
 	s.c.step_over = true;
 	s.c.log = before->valid ? &t->log : NULL;
+	trail_drop_strays(t->dirfd, s.c.log, s.before.segment, &s.before, &l);
 	if (scan_segments(&s, &l, err) == 0 && choose_segment(&s, l.n > 0, err) == 0)
 		rc = 0;
 out:

@@ -24,10 +24,10 @@ may_go(const struct retain *r, const struct stat *st, uint64_t end)
 	return written < r->before_ns || (r->max_size > 0 && r->total > r->max_size);
 }
 
-/* How many segments may go, oldest first; the open one and what is not durable never. */
+/* How many segments may go, oldest first; the open one and what is not durable never.  Strays among
+ * them leave the list. */
 static int
-count_expired(
-    struct trail *t, const struct trail_list *l, struct retain *r, size_t *n, struct err *err)
+count_expired(struct trail *t, struct trail_list *l, struct retain *r, size_t *n, struct err *err)
 {
 	struct trail_stats stats;
 	struct stat st;
@@ -36,8 +36,12 @@ count_expired(
 	r->total = stats.bytes;
 	for (*n = 0; *n < l->n; ++*n) {
 		struct trail_name name = trail_segment_name(l->first[*n], "");
-		uint64_t end = trail_list_end(l, *n);
+		uint64_t end;
 
+		while (*n + 1 < l->n && l->first[*n + 1] < t->mark.segment &&
+		       trail_is_stray(t->dirfd, &t->log, l, *n + 1))
+			trail_list_drop(l, *n + 1);
+		end = trail_list_end(l, *n);
 		if (l->first[*n] >= t->open.first || l->first[*n] >= t->mark.segment ||
 		    end > t->mark.seq + 1)
 			break;
@@ -172,7 +176,7 @@ trail_tells_of_expiry(struct trail *t, const struct trail_gone *g)
 
 	if (trail_list_segments(t->dirfd, &l, &err) == -1)
 		return false;
-	if ((i = trail_list_find(&l, g->told_by)) < l.n)
+	if ((i = trail_own_find(t->dirfd, &t->log, &l, g->told_by)) < l.n)
 		fd = openat(t->dirfd, trail_segment_name(l.first[i], "").s,
 		    O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd != -1 && trail_cursor_init(&c, &err) == 0) {

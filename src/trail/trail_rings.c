@@ -273,6 +273,7 @@ mark_all_known(struct rings *r, struct err *err)
 	c.log = &r->t->log;
 	if (trail_list_segments(r->t->dirfd, &l, err) == -1)
 		goto out;
+	trail_drop_strays(r->t->dirfd, &r->t->log, r->segment, &r->t->mark, &l);
 	rc = 0;
 	if (r->nheld > 0)
 		qsort(r->held, r->nheld, sizeof(*r->held), compare_keys);

@@ -122,6 +122,12 @@ trail_list_has(const struct trail_list *l, uint64_t first)
 	return i < l->n && l->first[i] == first;
 }
 
+void
+trail_list_drop(struct trail_list *l, size_t i)
+{
+	memmove(l->first + i, l->first + i + 1, (--l->n - i) * sizeof(*l->first));
+}
+
 /* ---- the pieces of a file ---- */
 
 int
@@ -230,8 +236,7 @@ bool
 trail_cursor_parse(
     const struct trail_cursor *c, const struct trail_piece *p, struct trail_member *m)
 {
-	return p->whole && trail_parse_line(p->bytes, m) == 0 &&
-	       (c->log == NULL || trail_owns(c->log, m));
+	return p->whole && trail_parse_line(p->bytes, m) == 0 && trail_owns(c->log, m);
 }
 
 int

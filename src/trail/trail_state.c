@@ -338,6 +338,22 @@ trail_state_unmap(struct trail_state *s)
 	free(s);
 }
 
+bool
+trail_state_read_log(const struct trail_state *s, struct trail_log *out)
+{
+	struct page page;
+	const struct identity *id;
+
+	for (int i = 0; i < TRIES_MAX; i++) {
+		memcpy(&page, s->page, sizeof(page));
+		if ((id = find_identity(&page)) != NULL) {
+			*out = id->log;
+			return true;
+		}
+	}
+	return false;
+}
+
 void
 trail_state_publish(struct trail_state *s, const struct trail_mark *m)
 {

@@ -11,7 +11,8 @@ struct trail_walk {
 	int dirfd, fd;
 	struct trail_state_info state;
 	struct trail_list list;
-	size_t next; /* segment to open, in the list */
+	size_t next;  /* segment to open, in the list */
+	uint64_t end; /* number at which the open one ends */
 	struct trail_cursor c;
 };
 
@@ -93,6 +94,9 @@ open_next(struct trail_walk *w, struct err *err)
 			continue;
 		if (w->fd == -1 || fstat(w->fd, &st) == -1)
 			return err_set_errno(err, "read %s", name.s);
+		w->end = first < mark->segment
+			     ? trail_own_end(w->dirfd, &w->state.log, &w->list, first)
+			     : TRAIL_SEQ_END;
 		trail_cursor_set(&w->c, w->fd, first, 0,
 		    first == mark->segment ? mark->offset : (uint64_t)st.st_size);
 		return 1;
@@ -123,7 +127,7 @@ trail_walk_next(struct trail_walk *w, struct trail_walk_item *out, struct err *e
 		out->kind = TRAIL_WALK_DAMAGE;
 	else if (!trail_owns(&w->state.log, &out->member))
 		out->kind = TRAIL_WALK_FOREIGN;
-	else if (out->member.seq >= trail_list_end(&w->list, w->next - 1))
+	else if (out->member.seq >= w->end)
 		out->kind = TRAIL_WALK_LEFTOVER;
 	else
 		out->kind = TRAIL_WALK_LINE;

@@ -116,6 +116,10 @@ def segment_added(t):
     shutil.copy(t.foreign(), t.dir / f"{int(segments(t.dir)[1].stem) + 5:020}.jsonl")
 
 
+def empty_segment_added(t):
+    (t.dir / f"{int(segments(t.dir)[1].stem) + 5:020}.jsonl").touch()
+
+
 def segment_added_before_a_start(t):
     """It is put aside, and what is there is what was signed."""
     segment_added(t)
@@ -252,7 +256,8 @@ CHEATS = {
     "a segment of another trail stands in the place of one":
         (segment_exchanged, ALTERED, r"offset 0: lines of another log, the first with number 1\b"),
     "a segment of another trail is added":
-        (segment_added, ALTERED, r"offset 0: lines of another log, the first with number 1\b"),
+        (segment_added, ALTERED, r"offset 0: lines of another log, the first with number 1(?m:$)"),
+    "an empty file with a segment's name is added": (empty_segment_added, 0, ""),
     "a segment of another trail is added, then a start": (segment_added_before_a_start, 0, ""),
     "the whole directory is rolled back (`--since`)": (rolled_back, INCOMPLETE, "rolled back"),
     "the checkpoint is removed": (checkpoint_stripped, CANNOT_TELL, "there is no checkpoint"),

@@ -2,6 +2,7 @@
 used again, no intent left open."""
 
 import base64
+import json
 import os
 import shutil
 import signal
@@ -298,6 +299,37 @@ def test_a_segment_that_cannot_be_put_aside_is_told_once(keytrail, raw_backend, 
     wait_for(lambda: failures() and aside.exists(), "the one that succeeds")
     assert call(sidecar)
     assert len(sidecar.own("keytrail.corrupt")) == 1 and not sidecar.own("keytrail.tamper")
+
+
+def test_a_file_that_stands_between_our_lines_hides_none(keytrail, raw_backend, foreign, disk):
+    """It cannot be put aside, and all go on reading behind it."""
+    sidecar = keytrail(raw_backend(ok()), {**SMALL, "sinks": SINKS}, environment=disk.environment)
+    calls(sidecar, 20)
+    sidecar.stop()
+    sidecar.config["sinks"] = []
+    sidecar.write_config()
+    sidecar.start()
+    calls(sidecar, 180)
+    sidecar.stop()
+    first, second, *_ = segments(sidecar.trail_dir)
+    disk.set("rename *.foreign EIO")
+    put(foreign, sidecar, 10)
+    sidecar.config["sinks"] = SINKS
+    sidecar.write_config()
+    sidecar.start()
+    assert sidecar.wait_own("keytrail.corrupt")[0]["details"] == {"segments": 1}
+    last = call(sidecar)
+    out = sidecar.folder / "out.jsonl"
+    wait_for(lambda: last in out.read_text(), "the sink, which comes to the end")
+    got = [json.loads(line)["trail"]["seq"] for line in out.read_text().splitlines()]
+    assert got == list(range(1, len(got) + 1))
+    assert sidecar.metric("keytrail_sink_events_missing_total", sink="file") == 0
+    for since in range(1, numbers(first)[1] + 2):
+        page = json.loads(sidecar.fetch("admin", f"/events?limit=1&since={since}"))
+        assert [e["trail"]["seq"] for e in page["events"]] == [since]
+    assert numbers(second)[0] == numbers(first)[1] + 1
+    assert not sidecar.own("keytrail.tamper")
+    (sidecar.trail_dir / f"{10:020}.jsonl").unlink()
 
 
 # ---- while the sidecar runs ----

@@ -614,12 +614,15 @@ append_expiry(struct fixture *f, uint64_t first, uint64_t last)
 	trail_expiry_recorded(f->t, seq);
 }
 
-/* Of the tiles those that were not synced are gone: of their lines none has expired. */
+/* Of the tiles those that were not synced are gone: of their lines none has expired.  An empty file in
+ * front of the line that tells of the expiry does not hide it. */
 static void
 lines_expire_when_their_tiles_are_durable(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t first, last;
+	char name[40];
+	int fd;
 
 	open_well(f);
 	for (unsigned i = 0; i < 20; i++)
@@ -635,6 +638,10 @@ lines_expire_when_their_tiles_are_durable(void **state)
 	assert_int_equal(ledger_settled(f->l, first, last), last);
 	assert_int_equal(trail_expire(f->t, INT64_MAX, 0, last + 1, &first, &last, &f->err), 0);
 	close_all(f, false);
+	snprintf(name, sizeof(name), "%020d.jsonl", 999);
+	fd = open(path_of(f, name), O_WRONLY | O_CREAT | O_EXCL, 0600);
+	assert_true(fd != -1);
+	close(fd);
 	assert_int_equal(unlink(path_of(f, "tile/0/002")), 0);
 	assert_int_equal(unlink(path_of(f, "tile/0/003.p/232")), 0);
 	assert_int_equal(unlink(path_of(f, "tile/1/000.p/3")), 0);

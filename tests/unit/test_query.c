@@ -411,15 +411,19 @@ a_range_of_numbers_or_times_holds_its_beginning_and_not_its_end(void **state)
 	expect_page(f, "n500 n501", "503", false);
 }
 
-/* Every time of the trail, and one beyond each end. */
+/* Every time of the trail, and one beyond each end; whatever somebody puts between our lines. */
 static void
 a_time_is_found_wherever_it_is(void **state)
 {
 	struct fixture *f = *state;
 	char at[CLOCK_EVENT_TIME_SIZE];
 	uint64_t seq;
+	int fd;
 
 	append_many(f, 1000);
+	fd = openat(trail_dirfd(f->trail), "00000000000000000007.jsonl", O_WRONLY | O_CREAT, 0600);
+	assert_true(fd != -1);
+	close(fd);
 	for (int i = -1; i <= 1000; i++) {
 		clock_event_time((SECOND + (int64_t)i) * CLOCK_NS_PER_S, at);
 		assert_int_equal(trail_find_time(trail_dirfd(f->trail), at, &seq, &f->err), 0);

@@ -1209,6 +1209,152 @@ a_reader_is_not_misled_by_lines_of_another_log(void **state)
 	assert_int_equal(read_all(f, 100).n, 52);
 }
 
+/* 1 to 50 in a sealed segment, 51 to 60 in the open one; the bytes of the first. */
+static size_t
+append_two_segments(struct fixture *f, char *first, size_t cap)
+{
+	f->segment_size = 1 << 20;
+	open_trail(f);
+	append_durable(f, 50);
+	assert_int_equal(trail_reopen(f->t, &f->err), 0); /* seals it */
+	append_durable(f, 10);
+	return read_file(segment_path(f, 1), first, cap);
+}
+
+static void
+no_file_that_is_put_between_our_lines_hides_one(void **state)
+{
+	enum what { NOTHING, FOREIGN, OURS, HALF, KINDS };
+	static const struct {
+		uint64_t name;
+		enum what what;
+	} rows[] = { { 30, FOREIGN }, { 30, NOTHING }, { 30, OURS }, { 45, HALF }, { 2, FOREIGN },
+		{ 50, FOREIGN }, { 55, FOREIGN }, { 55, NOTHING }, { 55, OURS }, { 60, NOTHING } };
+	struct fixture *f = *state;
+	char bytes[KINDS][16384], log[TRAIL_ID_SIZE];
+	size_t n[KINDS] = { [FOREIGN] = foreign_segment(9, bytes[FOREIGN], sizeof(bytes[0])) },
+	       left;
+	uint64_t first, last;
+
+	n[OURS] = append_two_segments(f, bytes[OURS], sizeof(bytes[0]));
+	n[HALF] = n[OURS] / 2;
+	memcpy(bytes[HALF], bytes[OURS], n[HALF]);
+	strcpy(log, trail_log_id(f->t));
+	close_trail(f, true);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		write_file(segment_path(f, rows[i].name), bytes[rows[i].what], n[rows[i].what]);
+		for (uint64_t from = 1; from <= 60; from++) {
+			struct seen seen = read_all(f, from);
+
+			if (seen.n != 61 - from || seen.gaps > 0)
+				fail_msg("row %zu: %" PRIu64 " lines from %" PRIu64 " on", i,
+				    seen.n, from);
+		}
+		open_trail(f);
+		assert_int_equal(trail_durable_seq(f->t), 60);
+		assert_string_equal(trail_log_id(f->t), log);
+		assert_int_equal(f->rec.foreign, rows[i].what < OURS);
+		assert_int_equal(f->rec.missing_last + f->rec.corrupt_lines, 0);
+		assert_int_equal(trail_find_foreign(f->t, &left, &f->err), 0);
+		assert_int_equal(left, 0);
+		assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), 0);
+		assert_int_equal(read_all(f, 0).n, 60);
+		close_trail(f, i % 2 == 0);
+		unlink(segment_path(f, rows[i].name));
+	}
+}
+
+/* Where the end of the segment is damaged, nobody can tell from it how far it goes. */
+static void
+damage_does_not_hide_that_a_file_was_put_there(void **state)
+{
+	struct fixture *f = *state;
+	char foreign[8192], junk[3 * TRAIL_LINE_MAX];
+	size_t n = foreign_segment(9, foreign, sizeof(foreign));
+	long size;
+
+	f->segment_size = 1 << 20;
+	open_trail(f);
+	append_durable(f, 400);
+	assert_int_equal(trail_reopen(f->t, &f->err), 0);
+	append_durable(f, 1);
+	size = file_size(segment_path(f, 1)) - (long)sizeof(junk);
+	assert_true(size > 8192);
+	assert_int_equal(truncate(segment_path(f, 1), size), 0);
+	memset(junk, 'x', sizeof(junk));
+	append_file(segment_path(f, 1), junk, sizeof(junk));
+	write_file(segment_path(f, 5), foreign, n);
+	assert_in_range(read_all(f, 0).n, 30, 399);
+	assert_int_equal(read_all(f, 0).gaps, 1);
+	assert_int_equal(read_all(f, 0).last, 401);
+}
+
+static void
+what_a_ring_holds_is_known_behind_a_file_that_was_put_there(void **state)
+{
+	struct fixture *f = *state;
+	char bytes[16384];
+	struct ring *r;
+	size_t n;
+
+	n = append_two_segments(f, bytes, sizeof(bytes));
+	assert_int_equal(ring_open(trail_dirfd(f->t), "ring.0", &(struct ring_opts){ .size = 4096 },
+			     &r, &f->err),
+	    0);
+	commit_ring(r, "{\"action\":\"written\",\"id\":\"a\"");
+	append(f, "{\"action\":\"written\",\"id\":\"a\"");
+	sync_trail(f); /* killed before the release */
+	ring_close(r);
+	close_trail(f, false);
+	write_file(segment_path(f, 55), bytes, n);
+	open_trail(f);
+	assert_int_equal(f->rec.from_rings, 0);
+	assert_int_equal(trail_durable_seq(f->t), 61);
+}
+
+/* Nor may what it seems to end, go before all of it may. */
+static void
+a_file_that_was_put_there_lets_nothing_expire(void **state)
+{
+	static const char never[] = "0000-01-01T00:00:00.00+0000";
+	struct fixture *f = *state;
+	char bytes[16384];
+	size_t n = foreign_segment(9, bytes, sizeof(bytes));
+	uint64_t first, last;
+
+	append_two_segments(f, (char[16384]){ 0 }, 16384);
+	write_file(segment_path(f, 30), bytes, n);
+	assert_int_equal(trail_expirable(f->t, INT64_MAX, 0, 45, &first, &last, &f->err), 0);
+	assert_int_equal(last, 0);
+	assert_int_equal(trail_expirable(f->t, INT64_MAX, 0, 51, &first, &last, &f->err), 0);
+	assert_int_equal(last, 50);
+	assert_int_equal(trail_seq_range(f->t, never, never, &first, &last, &f->err), 0);
+	assert_true(first == 1 && last == 50);
+}
+
+/* Even where a failed write left lines of it in the one before. */
+static void
+a_segment_with_a_damaged_start_is_none_that_was_put_there(void **state)
+{
+	struct fixture *f = *state;
+	char text[4096];
+	size_t size;
+
+	open_trail(f);
+	for (int i = 0; i < 3; i++) {
+		append_durable(f, 5);
+		assert_int_equal(trail_reopen(f->t, &f->err), 0);
+	}
+	close_trail(f, true);
+	size = read_file(segment_path(f, 6), text, sizeof(text));
+	append_file(segment_path(f, 1), text, size / 5);
+	assert_int_equal(read_all(f, 0).n, 15);
+	flip_byte(segment_path(f, 6), 5);
+	assert_int_equal(read_all(f, 0).n, 14);
+	open_trail(f);
+	assert_int_equal(f->rec.foreign + f->rec.missing_last, 0);
+}
+
 static void
 a_renewed_log_keeps_its_lines_and_readers_follow(void **state)
 {
@@ -2102,6 +2248,11 @@ main(void)
 		TEST(a_segment_of_another_log_that_stays_is_told_once),
 		TEST(what_stood_aside_of_another_log_stays_told_until_it_is_recorded),
 		TEST(a_reader_is_not_misled_by_lines_of_another_log),
+		TEST(no_file_that_is_put_between_our_lines_hides_one),
+		TEST(damage_does_not_hide_that_a_file_was_put_there),
+		TEST(what_a_ring_holds_is_known_behind_a_file_that_was_put_there),
+		TEST(a_file_that_was_put_there_lets_nothing_expire),
+		TEST(a_segment_with_a_damaged_start_is_none_that_was_put_there),
 		TEST(a_renewed_log_keeps_its_lines_and_readers_follow),
 		TEST(a_renewal_that_was_cut_short_is_completed),
 		TEST(lines_without_any_identity_become_those_of_an_earlier_log),
