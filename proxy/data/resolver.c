@@ -26,12 +26,15 @@ struct lookup {
 
 struct resolver {
 	struct worker *worker;
+	struct lease *lease; /* whose addresses are looked up */
 	struct evdns_base *dns;
 	struct event timer;
 	struct event changed_event;
 	void (*changed)(void *arg);
 	void *arg;
 	unsigned nlookups, running;
+	bool starved; /* this round had no memory to ask with */
+	bool late;    /* the next round waits for memory */
 	struct lookup lookups[CONFIG_ADDRESSES_MAX];
 	unsigned ntargets, turn;
 	struct resolver_target targets[RESOLVER_TARGETS_MAX];
@@ -61,50 +64,83 @@ adopt_found(struct resolver *r)
 }
 
 static void
+set_timer(struct resolver *r, int seconds)
+{
+	const struct timeval tv = { seconds, 0 };
+
+	r->late = evtimer_add(&r->timer, &tv) == -1;
+}
+
+static void
 end_round(struct resolver *r)
 {
-	struct timeval tv = { r->nfound > 0 ? REFRESH_S : RETRY_S, 0 };
-
 	adopt_found(r);
-	evtimer_add(&r->timer, &tv);
+	set_timer(r, r->nfound > 0 ? REFRESH_S : RETRY_S);
+	r->late = r->late || r->starved;
 	/* Through the loop: numeric addresses are "resolved" before resolver_refresh returns. */
 	event_active(&r->changed_event, EV_TIMEOUT, 0);
 }
 
 static void
-add_found(struct resolver *r, const struct evutil_addrinfo *ai)
+add_found(struct resolver *r, const void *address, size_t len)
 {
-	struct resolver_target t = { .len = ai->ai_addrlen };
+	struct resolver_target t = { .len = (socklen_t)len };
 
-	if (r->nfound == RESOLVER_TARGETS_MAX || ai->ai_addrlen > sizeof(t.address))
+	if (r->nfound == RESOLVER_TARGETS_MAX || len > sizeof(t.address))
 		return;
-	memcpy(&t.address, ai->ai_addr, ai->ai_addrlen);
+	memcpy(&t.address, address, len);
 	for (unsigned i = 0; i < r->nfound; i++)
 		if (same_address(&t, &r->found[i]))
 			return;
 	r->found[r->nfound++] = t;
 }
 
+/* Without evdns, which asks for memory. */
+static bool
+add_number(struct resolver *r, const struct config_address *a)
+{
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(a->port) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(a->port) };
+
+	if (inet_pton(AF_INET, a->host, &v4.sin_addr) == 1)
+		add_found(r, &v4, sizeof(v4));
+	else if (inet_pton(AF_INET6, a->host, &v6.sin6_addr) == 1)
+		add_found(r, &v6, sizeof(v6));
+	else
+		return false;
+	return true;
+}
+
+static void
+end_lookup(struct lookup *l)
+{
+	l->running = false;
+	if (--l->resolver->running == 0)
+		end_round(l->resolver);
+}
+
 static void
 on_lookup(int result, struct evutil_addrinfo *list, void *arg)
 {
 	struct lookup *l = arg;
-	struct resolver *r = l->resolver;
+	struct resolver *r;
 
-	/* Told later, when this lookup may already serve another request. */
+	/* Told later, when this lookup may serve another request, or be gone. */
 	if (result == EVUTIL_EAI_CANCEL)
 		return;
+	r = l->resolver;
+	/* At once, no server was asked. */
+	if (result == EVUTIL_EAI_MEMORY || (result != 0 && l->request == NULL))
+		r->starved = true;
 	l->request = NULL;
-	l->running = false;
 	if (result != 0)
 		log_warn(r->worker->log, "resolve_failed", "upstream address %u: %s", l->index + 1,
 		    evutil_gai_strerror(result));
 	for (const struct evutil_addrinfo *ai = list; ai != NULL; ai = ai->ai_next)
-		add_found(r, ai);
+		add_found(r, ai->ai_addr, ai->ai_addrlen);
 	if (list != NULL)
 		evutil_freeaddrinfo(list);
-	if (--r->running == 0)
-		end_round(r);
+	end_lookup(l);
 }
 
 static void
@@ -118,6 +154,12 @@ cancel_lookups(struct resolver *r)
 	r->running = 0;
 }
 
+static const struct config_upstream *
+config_of(const struct lease *l)
+{
+	return &l->snapshot->config->upstream;
+}
+
 static void
 start_lookup(struct resolver *r, unsigned i, const struct config_address *a)
 {
@@ -128,8 +170,12 @@ start_lookup(struct resolver *r, unsigned i, const struct config_address *a)
 	struct evdns_getaddrinfo_request *request;
 	char port[8];
 
-	snprintf(port, sizeof(port), "%u", a->port);
 	*l = (struct lookup){ .resolver = r, .index = i, .running = true };
+	if (add_number(r, a)) {
+		end_lookup(l);
+		return;
+	}
+	snprintf(port, sizeof(port), "%u", a->port);
 	request = evdns_getaddrinfo(r->dns, a->host, port, &hints, on_lookup, l);
 	if (l->running)
 		l->request = request;
@@ -138,10 +184,13 @@ start_lookup(struct resolver *r, unsigned i, const struct config_address *a)
 static void
 start_round(struct resolver *r)
 {
-	const struct config_upstream *c = &r->worker->lease->snapshot->config->upstream;
+	const struct config_upstream *c = config_of(r->lease);
 
 	cancel_lookups(r);
 	r->nfound = 0;
+	r->starved = false;
+	/* evdns never ends a lookup for whose own timer memory was short. */
+	set_timer(r, REFRESH_S);
 	assert(c->naddresses <= CONFIG_ADDRESSES_MAX);
 	r->nlookups = (unsigned)c->naddresses;
 	/* All are counted before the first starts: a number ends within start_lookup. */
@@ -205,14 +254,44 @@ resolver_free(struct resolver *r)
 	event_del(&r->timer);
 	event_del(&r->changed_event);
 	evdns_base_free(r->dns, 0);
+	if (r->lease != NULL)
+		worker_lease_drop(r->lease);
 	free(r);
+}
+
+static bool
+same_names(const struct config_upstream *a, const struct config_upstream *b)
+{
+	if (a->naddresses != b->naddresses)
+		return false;
+	for (size_t i = 0; i < a->naddresses; i++)
+		if (a->addresses[i].port != b->addresses[i].port ||
+		    strcmp(a->addresses[i].host, b->addresses[i].host) != 0)
+			return false;
+	return true;
 }
 
 void
 resolver_refresh(struct resolver *r)
 {
-	r->ntargets = 0;
+	struct lease *before = r->lease;
+
+	r->lease = worker_lease_take(r->worker);
+	if (before != NULL) {
+		if (!same_names(config_of(before), config_of(r->lease)))
+			r->ntargets = 0;
+		worker_lease_drop(before);
+	}
 	start_round(r);
+}
+
+void
+resolver_wake(struct resolver *r)
+{
+	if (r->late && r->running == 0)
+		start_round(r);
+	else if (r->late)
+		set_timer(r, REFRESH_S);
 }
 
 bool

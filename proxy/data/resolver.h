@@ -25,8 +25,12 @@ struct resolver *resolver_new(
     struct worker *w, void (*changed)(void *arg), void *arg, struct err *err);
 void resolver_free(struct resolver *r); /* NULL is allowed */
 
-/* Look up all names of the worker's current configuration; forget what it does not name. */
+/* Look up all names of the worker's current configuration; where they are others than before, forget
+ * what those led to. */
 void resolver_refresh(struct resolver *r);
+
+/* An address will be wanted: look up now what memory was too short for. */
+void resolver_wake(struct resolver *r);
 
 /* A round of lookups is under way: with no target known yet, wait for `changed`. */
 bool resolver_pending(const struct resolver *r);

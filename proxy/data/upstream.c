@@ -382,6 +382,7 @@ upstream_acquire(struct upstream *u, struct upstream_request *r, bool fresh)
 		take_from_pool(c);
 		return c;
 	}
+	resolver_wake(u->resolver);
 	r->conn = NULL;
 	r->tries = 0;
 	r->fresh = fresh;

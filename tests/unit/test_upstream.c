@@ -38,7 +38,13 @@ fini(struct worker *w)
 	upstream_free(w->upstream);
 }
 
-static const struct worker_hooks hooks = { .init = init, .fini = fini };
+static void
+reload(struct worker *w)
+{
+	upstream_reconfigure(w->upstream);
+}
+
+static const struct worker_hooks hooks = { .init = init, .fini = fini, .reload = reload };
 
 static int
 bound(uint16_t *port)
@@ -212,6 +218,47 @@ when_all_are_dead_each_is_tried_once(void **state)
 		assert_int_equal(a.request.tries, 2);
 	}
 	assert_int_equal(gauge(f, METRIC_UPSTREAM_OPEN), 0);
+}
+
+static void
+reload_to(struct fixture *f, struct snapshot *s)
+{
+	struct worker_reload *r;
+	struct err err;
+
+	r = worker_reload_prepare(&f->bench.worker, 1, s, &err);
+	assert_non_null(r);
+	worker_reload_commit(r);
+	while (f->bench.worker->lease->snapshot != s)
+		bench_wait(&f->bench);
+}
+
+static void
+a_reload_forgets_only_what_is_named_no_more(void **state)
+{
+	struct config_address elsewhere = { (char[]){ "elsewhere.invalid" }, 443 };
+	struct fixture *f = *state;
+	struct snapshot same = { .refs = 1000, .config = &f->bench.config }, other;
+	struct config config;
+	struct asker a;
+
+	start(f, f->ports[0], 0);
+	/* What was found stays in use while it is looked up again, with or without success. */
+	snprintf(f->host, sizeof(f->host), "nowhere.invalid");
+	reload_to(f, &same);
+	ask_and_wait(f, &a, false);
+	assert_non_null(a.conn);
+	assert_int_equal(port_of(&a), f->ports[0]);
+	upstream_release(a.conn, false);
+	config = f->bench.config;
+	config.upstream.addresses = &elsewhere;
+	other = (struct snapshot){ .refs = 1000, .config = &config };
+	reload_to(f, &other);
+	ask(f, &a, false);
+	bench_turn(&f->bench);
+	assert_null(a.conn);
+	upstream_cancel(f->bench.worker->upstream, &a.request);
+	reload_to(f, &f->bench.snapshot); /* which outlives this function */
 }
 
 /* ---- the pool ---- */
@@ -421,6 +468,7 @@ main(void)
 		TEST(addresses_are_taken_in_turn),
 		TEST(a_dead_address_is_stepped_over_and_set_aside),
 		TEST(when_all_are_dead_each_is_tried_once),
+		TEST(a_reload_forgets_only_what_is_named_no_more),
 		TEST(a_connection_is_used_again_unless_a_fresh_one_is_asked_for),
 		TEST(what_is_not_clean_is_not_used_again),
 		TEST(what_arrived_before_the_loop_told_of_it_is_seen),
