@@ -9,7 +9,7 @@
 #ifndef KEYTRAIL_IDENTITY_H
 #define KEYTRAIL_IDENTITY_H
 
-#include "keytrail/siphash.h"
+#include "keytrail/keyhash.h"
 #include "keytrail/slice.h"
 
 #include <stdbool.h>
@@ -47,7 +47,7 @@ void identity_from_authorization(struct slice value, struct identity *out);
 #define IDENTITY_MEMO_ROWS 64
 
 struct identity_memo {
-	unsigned char key[SIPHASH_KEY_SIZE];
+	struct keyhash *hash;
 	struct identity_row {
 		bool used, named, old;
 		uint64_t hash[2];
@@ -55,8 +55,8 @@ struct identity_memo {
 	} rows[IDENTITY_MEMO_ROWS];
 };
 
-/* The key: random, and nobody else's. */
-void identity_memo_init(struct identity_memo *m, const unsigned char key[SIPHASH_KEY_SIZE]);
+/* The key: random, and nobody else's.  -1: memory is short. */
+int identity_memo_init(struct identity_memo *m, const unsigned char key[KEYHASH_KEY_SIZE]);
 
 /* identity_from_authorization, which it calls for what it does not remember.  Not named: the name is
  * neither given nor kept. */

@@ -577,7 +577,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 	struct worker_thread *t = calloc(1, sizeof(*t));
-	unsigned char key[SIPHASH_KEY_SIZE];
+	unsigned char key[KEYHASH_KEY_SIZE];
 
 	if (w == NULL || t == NULL || (w->lease = lease_new(o->snapshot)) == NULL ||
 	    (w->base = base_new()) == NULL) {
@@ -607,13 +607,16 @@ worker_new(const struct worker_opts *o, struct err *err)
 	w->open_connections = o->open_connections;
 	w->degrade = o->degrade;
 	w->peers = o->peers;
-	worker_random(w, key, sizeof(key));
-	identity_memo_init(&w->identities, key);
 	pool_init(&w->reads, STREAM_READ);
 	pool_init(&w->heads, HEAD_SIZE);
 	TAILQ_INIT(&w->conns);
 	TAILQ_INIT(&w->durable_waiters);
 	TAILQ_INIT(&w->room_waiters);
+	worker_random(w, key, sizeof(key));
+	if (identity_memo_init(&w->identities, key) == -1) {
+		err_set(err, "worker %u: memory is short", o->index);
+		goto fail;
+	}
 	if ((t->mailbox = mailbox_new(w->base, err)) == NULL ||
 	    (w->stream_method = stream_method_new(err)) == NULL || w->hooks->init(w, err) == -1 ||
 	    journal_add_ring(o->journal, o->ring, notify, t, err) == -1)

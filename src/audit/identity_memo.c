@@ -1,10 +1,10 @@
 #include "keytrail/identity.h"
 
-void
-identity_memo_init(struct identity_memo *m, const unsigned char key[SIPHASH_KEY_SIZE])
+int
+identity_memo_init(struct identity_memo *m, const unsigned char key[KEYHASH_KEY_SIZE])
 {
 	memset(m->rows, 0, sizeof(m->rows));
-	memcpy(m->key, key, SIPHASH_KEY_SIZE);
+	return (m->hash = keyhash_new(key)) != NULL ? 0 : -1;
 }
 
 static void
@@ -28,7 +28,7 @@ identity_recall(struct identity_memo *m, struct slice value, bool named, struct 
 		identity_from_authorization(value, out);
 		return;
 	}
-	siphash(m->key, value, hash);
+	keyhash(m->hash, value, hash);
 	row = &m->rows[hash[0] % IDENTITY_MEMO_ROWS];
 	if (!row->used || row->named != named || row->hash[0] != hash[0] ||
 	    row->hash[1] != hash[1]) {
@@ -55,5 +55,6 @@ identity_memo_age(struct identity_memo *m)
 void
 identity_memo_fini(struct identity_memo *m)
 {
+	keyhash_free(m->hash);
 	explicit_bzero(m, sizeof(*m));
 }
