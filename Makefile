@@ -194,7 +194,7 @@ $B/load: $(LOAD_OBJ)
 $B/bench/%: tests/bench/%.c $(LIBPROXY) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -o $@ $< $(LIBPROXY) $(LIB) $(LDLIBS)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) $(WHOLE) -o $@ $< $(LIBPROXY) $(LIB) $(LDLIBS)
 
 $B/storm: $(WIRE_OBJ)
 	$(call say,LINK,$@)

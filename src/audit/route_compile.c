@@ -235,6 +235,21 @@ order_literals(const void *a, const void *b)
 	return route_slice_order(*(const struct slice *)a, *(const struct slice *)b);
 }
 
+/* Literals of one text are one: of many routes few lines of memory are looked at. */
+static void
+share_literals(struct route_table *t)
+{
+	for (size_t i = 0; i < t->nnodes; i++)
+		for (size_t j = 0; j < t->nodes[i].capacity; j++) {
+			struct slice *s = &t->nodes[i].children[j].literal;
+			const struct slice *same =
+			    bsearch(s, t->literals, t->nliterals, sizeof(*s), order_literals);
+
+			if (same != NULL)
+				*s = *same;
+		}
+}
+
 static int
 collect_literals(struct route_table *t)
 {
@@ -253,6 +268,7 @@ collect_literals(struct route_table *t)
 	for (size_t i = 0; i < n; i++)
 		if (i == 0 || !slice_equal(t->literals[t->nliterals - 1], t->literals[i]))
 			t->literals[t->nliterals++] = t->literals[i];
+	share_literals(t);
 	return 0;
 }
 

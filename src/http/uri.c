@@ -128,9 +128,41 @@ check_segment(struct slice raw, bool *delimiter)
 	return REFUSAL_NONE;
 }
 
+#define LANES 16
+
+/* GCC's vector extension: a comparison sets all bits of the lanes where it is true. */
+typedef unsigned char lanes __attribute__((vector_size(LANES)));
+
+static inline bool
+are_plain(const char *p)
+{
+	lanes b, letters, others;
+	uint64_t half[2];
+
+	memcpy(&b, p, LANES);
+	letters = (lanes)((b | 0x20) - 'a' < 26);
+	others = (lanes)(b - '-' < 13) & (lanes)(b != '.'); /* '-', '/' and digits */
+	letters |= others | (lanes)(b == '_');
+	memcpy(half, &letters, sizeof(half));
+	return (half[0] & half[1]) == UINT64_MAX;
+}
+
+/* Letters, digits, '-', '_' and '/' alone: then only an empty segment can be wrong. */
+static bool
+is_plain(struct slice path)
+{
+	if (path.n < LANES)
+		return false;
+	for (size_t i = 0; i < path.n - LANES; i += LANES)
+		if (!are_plain(path.p + i))
+			return false;
+	return are_plain(path.p + path.n - LANES);
+}
+
 enum http_refusal
 uri_split_path(struct slice path, struct uri_path *out)
 {
+	bool plain = is_plain(path);
 	size_t begin = 1;
 
 	out->nsegments = 0;
@@ -146,7 +178,8 @@ uri_split_path(struct slice path, struct uri_path *out)
 
 		if (out->nsegments == URI_SEGMENTS_MAX)
 			return REFUSAL_BAD_TARGET;
-		if ((refusal = check_segment(raw, &delimiter)) != REFUSAL_NONE)
+		if (!(plain && raw.n > 0) &&
+		    (refusal = check_segment(raw, &delimiter)) != REFUSAL_NONE)
 			return refusal;
 		out->encoded_delimiter |= (uint32_t)delimiter << out->nsegments;
 		out->segments[out->nsegments++] = raw;

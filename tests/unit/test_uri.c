@@ -146,6 +146,29 @@ paths_that_could_be_read_in_two_ways_are_refused(void **state)
 	}
 }
 
+/* Long paths are looked at 16 bytes at once. */
+static void
+a_byte_is_judged_alike_in_a_short_path_and_in_a_long_one(void **state)
+{
+	char few[] = "/a?cc", many[] = "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaacc";
+	struct slice short_path = { few, sizeof(few) - 1 }, long_path = { many, sizeof(many) - 1 };
+
+	(void)state;
+	for (unsigned b = 0; b < 256; b++) {
+		for (size_t at = 2; at < long_path.n - 2; at++) {
+			struct uri_path out, want;
+			enum http_refusal refusal;
+
+			few[2] = many[at] = (char)b;
+			refusal = uri_split_path(short_path, &want);
+			if (uri_split_path(long_path, &out) != refusal ||
+			    (refusal == NONE && out.nsegments != want.nsegments))
+				fail_msg("byte %02x at %zu", b, at);
+			many[at] = 'a';
+		}
+	}
+}
+
 static void
 segments_are_raw_and_between_the_slashes(void **state)
 {
@@ -357,6 +380,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(paths_that_could_be_read_in_two_ways_are_refused),
+		cmocka_unit_test(a_byte_is_judged_alike_in_a_short_path_and_in_a_long_one),
 		cmocka_unit_test(segments_are_raw_and_between_the_slashes),
 		cmocka_unit_test(queries_are_well_formed_or_refused),
 		cmocka_unit_test(parameters_are_stepped_through),
