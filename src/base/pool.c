@@ -35,7 +35,7 @@ pool_take(struct pool *p)
 void
 pool_give(struct pool *p, void *block)
 {
-	if (block != NULL && p->n < KEPT)
+	if (block != NULL && p->n != KEPT)
 		p->kept[p->n++] = block;
 	else
 		free(block);
