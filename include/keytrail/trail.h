@@ -125,6 +125,8 @@ int trail_sync(struct trail *t, struct err *err);
 int trail_reopen(struct trail *t, struct err *err);
 /* The state page was found cut since this was last asked; it is whole again. */
 bool trail_state_was_cut(struct trail *t);
+/* A segment that is full had to grow on since this was last asked, for this reason. */
+bool trail_could_not_roll(struct trail *t, struct err *why);
 /* The open segment was found gone since this was last asked: which one, and which durable numbers
  * went with it (0 when none). */
 bool trail_tampered(struct trail *t, uint64_t *segment, uint64_t *first, uint64_t *last);

@@ -175,6 +175,10 @@ journal_commit(struct journal *j)
 		fail(j, METRIC_TRAIL_SYNC, &err);
 		return -1;
 	}
+	if (trail_could_not_roll(j->opts.trail, &err)) {
+		metrics_add(j->opts.metrics, METRIC_TRAIL_FAILURES, METRIC_TRAIL_OPEN, 1);
+		log_error(j->opts.log, "segment_grows_on", "%s", err.msg);
+	}
 	adapt_spacing(j, thread_cpu_ns() - cpu);
 	metrics_observe(j->opts.metrics, METRIC_FSYNC_SECONDS,
 	    (double)(clock_mono_ns() - written) / (double)CLOCK_NS_PER_S);

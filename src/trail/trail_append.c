@@ -192,16 +192,16 @@ static void
 roll(struct trail *t)
 {
 	struct trail_segment old = t->open;
-	struct err err;
+	struct err *err = &t->not_rolled;
 	int fd;
 
 	old.roll_at = old.offset + trail_step(t);
-	if (trail_segment_create(t, t->last_seq + 1, &fd, &err) == -1) {
+	if (trail_segment_create(t, t->last_seq + 1, &fd, err) == -1) {
 		set_open(t, &old);
 		return;
 	}
 	trail_segment_use(t, fd, t->last_seq + 1, 0);
-	if (trail_reserve(t, &err) == -1) {
+	if (trail_reserve(t, err) == -1) {
 		unlinkat(t->dirfd, trail_segment_name(t->open.first, "").s, 0);
 		close(fd);
 		set_open(t, &old);
@@ -394,6 +394,14 @@ trail_check(struct trail *t, struct err *err)
 	if (trail_check_directory(t, err) == -1)
 		return -1;
 	return err_set(err, "%s: %s was deleted, renamed or replaced", t->path, name.s);
+}
+
+bool
+trail_could_not_roll(struct trail *t, struct err *why)
+{
+	*why = t->not_rolled;
+	t->not_rolled.msg[0] = '\0';
+	return why->msg[0] != '\0';
 }
 
 bool

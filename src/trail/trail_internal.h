@@ -170,6 +170,7 @@ struct trail {
 	int64_t at_tick;
 	struct buf queue;
 	struct trail_segment open;
+	struct err not_rolled; /* why the last successor could not be made, or "" */
 	uint64_t tampered; /* the segment that was found gone, 0: none; with it, durable lines: */
 	uint64_t tampered_first, tampered_last;
 	uint64_t last_seq; /* numbered */

@@ -2055,10 +2055,14 @@ a_roll_that_fails_lets_the_segment_grow(void **state)
 	struct trail_io io = faulty_io(&x);
 
 	assert_int_equal(try_open(f, &io), 0);
+	assert_false(trail_could_not_roll(f->t, &f->err));
 	x = (struct faults){ .fail_creates = 1000, .error = ENOSPC };
 	append_durable(f, 100);
 	assert_int_equal(read_all(f, 0).n, 100);
 	assert_true(x.fail_creates < 1000);
+	assert_true(trail_could_not_roll(f->t, &f->err));
+	assert_non_null(strstr(f->err.msg, "No space left on device"));
+	assert_false(trail_could_not_roll(f->t, &f->err));
 }
 
 /* The successor is there and valid, but has no room: the old segment is still the open one. */
