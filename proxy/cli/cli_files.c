@@ -1,5 +1,7 @@
 #include "cli/cli_files.h"
 
+#include "keytrail/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -50,7 +52,7 @@ cli_write_new(const char *path, unsigned mode, struct slice text, struct err *er
 
 	if ((fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode)) == -1)
 		return err_set_errno(err, "%s: create", path);
-	if (write(fd, text.p, text.n) != (ssize_t)text.n || fsync(fd) == -1) {
+	if (file_write(fd, text.p, text.n, FILE_HERE) == -1 || fsync(fd) == -1) {
 		err_set_errno(err, "%s: write", path);
 		close(fd);
 		unlink(path);

@@ -1,6 +1,7 @@
 /* keytrail rotate-key: the statement by which the key of a trail hands over to another. */
 #include "cli/cli.h"
 #include "cli/cli_files.h"
+#include "keytrail/file.h"
 #include "keytrail/ledger.h"
 #include "keytrail/rotation.h"
 
@@ -27,7 +28,7 @@ read_signer(const char *path, struct err *err)
 
 	if ((fd = cli_open(path, err)) == -1)
 		return NULL;
-	if ((n = read(fd, text, sizeof(text))) == -1) {
+	if ((n = file_read(fd, text, sizeof(text), FILE_HERE)) == -1) {
 		err_set_errno(err, "%s: read", path);
 	} else {
 		n -= n > 0 && text[n - 1] == '\n';
@@ -61,23 +62,6 @@ read_last(struct rotating *r, struct err *err)
 }
 
 static int
-write_statement(const struct rotating *r, struct err *err)
-{
-	struct slice text = buf_slice(&r->statement);
-	int fd = openat(
-	    r->dirfd, "rotation.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
-	bool ok;
-
-	if (fd == -1)
-		return err_set_errno(err, "%s: write rotation", r->dir);
-	ok = write(fd, text.p, text.n) == (ssize_t)text.n && fsync(fd) == 0;
-	if (close(fd) == -1 || !ok ||
-	    renameat(r->dirfd, "rotation.new", r->dirfd, "rotation") == -1 || fsync(r->dirfd) == -1)
-		return err_set_errno(err, "%s: write rotation", r->dir);
-	return 0;
-}
-
-static int
 rotate(struct rotating *r, char **argv, struct err *err)
 {
 	r->dir = argv[1];
@@ -87,7 +71,9 @@ rotate(struct rotating *r, char **argv, struct err *err)
 	    (r->new = read_signer(argv[3], err)) == NULL || read_last(r, err) == -1 ||
 	    rotation_write(r->old, r->new, r->last.origin, &r->statement, err) == -1)
 		return -1;
-	return write_statement(r, err);
+	if (file_replace(r->dirfd, "rotation", 0640, buf_slice(&r->statement), err) == -1)
+		return err_prefix(err, "%s", r->dir);
+	return 0;
 }
 
 int

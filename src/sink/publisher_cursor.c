@@ -1,6 +1,7 @@
 #include "publisher_cursor.h"
 
 #include "keytrail/crc32c.h"
+#include "keytrail/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -56,14 +57,16 @@ all_zero(const void *bytes, size_t n)
 	return true;
 }
 
-/* A file that was never written in full is a new one. */
+/* A file that was never written in full is a new one; what cannot be read is none. */
 static enum cursor_found
 read_slots(struct cursor *c)
 {
 	struct slot slots[SLOTS] = { 0 };
 	bool known = false;
-	ssize_t n = pread(c->fd, slots, sizeof(slots), 0);
+	ssize_t n = file_read(c->fd, slots, sizeof(slots), 0);
 
+	if (n == -1)
+		return CURSOR_DAMAGED;
 	for (int i = 0; i < SLOTS; i++) {
 		if (!is_valid(&slots[i]) || (known && slots[i].generation < c->generation))
 			continue;
@@ -82,7 +85,7 @@ reserve(int dirfd, int fd)
 {
 	static const char zeros[SLOTS * SLOT_SIZE];
 
-	if (pwrite(fd, zeros, sizeof(zeros), 0) != (ssize_t)sizeof(zeros) || fsync(fd) == -1)
+	if (file_write(fd, zeros, sizeof(zeros), 0) == -1 || fsync(fd) == -1)
 		return -1;
 	return fsync(dirfd);
 }
@@ -136,8 +139,8 @@ cursor_write(struct cursor *c, const struct line_id *at)
 	memcpy(slot.log, at->log, TRAIL_ID_SIZE);
 	memcpy(slot.boot, at->boot, TRAIL_ID_SIZE);
 	slot.sum = sum_of(&slot);
-	if (pwrite(c->fd, &slot, sizeof(slot), (off_t)(slot.generation % SLOTS * SLOT_SIZE)) !=
-	    (ssize_t)sizeof(slot))
+	if (file_write(c->fd, &slot, sizeof(slot), (off_t)(slot.generation % SLOTS * SLOT_SIZE)) ==
+	    -1)
 		return -1;
 	take_slot(c, &slot);
 	return 0;

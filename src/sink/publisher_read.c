@@ -3,6 +3,7 @@
 #include "publisher_impl.h"
 
 #include "keytrail/clock.h"
+#include "keytrail/file.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -282,7 +283,7 @@ append_line(int fd, struct slice line)
 	if (fstat(fd, &st) == -1 || buf_append_slice(&text, line) == -1 ||
 	    buf_append(&text, "\n", 1) == -1)
 		goto done;
-	if (write(fd, text.mem, buf_size(&text)) == (ssize_t)buf_size(&text) && fsync(fd) == 0)
+	if (file_write(fd, text.mem, buf_size(&text), FILE_HERE) == 0 && fsync(fd) == 0)
 		rc = 0;
 	else if (ftruncate(fd, st.st_size) == -1)
 		rc = -1; /* the line may stand there twice, or in part and then whole */

@@ -2,6 +2,7 @@
 
 #include "keytrail/buf.h"
 #include "keytrail/clock.h"
+#include "keytrail/file.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -70,14 +71,14 @@ mend_tail(int fd, off_t size)
 	ssize_t got;
 	char *line;
 
-	if ((got = pread(fd, tail, n, size - (off_t)n)) <= 0 || tail[got - 1] == '\n')
+	if ((got = file_read(fd, tail, n, size - (off_t)n)) <= 0 || tail[got - 1] == '\n')
 		return got == -1 ? -1 : 0;
 	line = memrchr(tail, '\n', (size_t)got);
 	line = line == NULL ? tail : line + 1;
 	n = (size_t)(tail + got - line);
 	if ((line > tail || got == size) && is_begun(line, n) && !is_complete(line, n))
 		return ftruncate(fd, size - (off_t)n);
-	return write(fd, "\n", 1) == 1 ? 0 : -1;
+	return file_write(fd, "\n", 1, FILE_HERE);
 }
 
 static int64_t
@@ -415,31 +416,18 @@ lines_that_fit(struct file_sink *s, const struct slice *lines, size_t n)
 }
 
 static int
-write_text(struct file_sink *s)
-{
-	while (buf_size(&s->text) > 0) {
-		struct slice rest = buf_slice(&s->text);
-		ssize_t w = write(s->fd, rest.p, rest.n);
-
-		if (w == -1 && errno == EINTR)
-			continue;
-		if (w == -1)
-			return -1;
-		buf_consume(&s->text, (size_t)w);
-	}
-	return 0;
-}
-
-static int
 write_lines(struct file_sink *s, const struct slice *lines, size_t n, struct err *err)
 {
+	struct slice text;
+
 	buf_consume(&s->text, buf_size(&s->text));
 	for (size_t i = 0; i < n; i++)
 		if (buf_append_slice(&s->text, lines[i]) == -1 ||
 		    buf_append(&s->text, "\n", 1) == -1)
 			return err_set(err, "%s: memory is short", s->path);
 	s->unsynced = true;
-	if (write_text(s) == -1) {
+	text = buf_slice(&s->text);
+	if (file_write(s->fd, text.p, text.n, FILE_HERE) == -1) {
 		err_set_errno(err, "%s: write", s->path);
 		/* No half line stays; where even this fails, opening again mends the tail. */
 		if (ftruncate(s->fd, s->st.st_size) == -1) {

@@ -1,5 +1,6 @@
 #include "keytrail/crc32c.h"
 #include "keytrail/fault.h"
+#include "keytrail/file.h"
 #include "keytrail/mapguard.h"
 #include "ring_internal.h"
 
@@ -51,16 +52,11 @@ ring_header_valid(const struct ring_header *h)
 int
 ring_read(int fd, void *mem, size_t n, size_t at, const char *name, struct err *err)
 {
-	size_t done = 0;
-	ssize_t got = 1;
+	ssize_t got = file_read(fd, mem, n, (off_t)at);
 
-	while (done < n && got != 0) {
-		got = pread(fd, (char *)mem + done, n - done, (off_t)(at + done));
-		if (got == -1 && errno != EINTR)
-			return err_set_errno(err, "read %s", name);
-		done += got > 0 ? (size_t)got : 0;
-	}
-	memset((char *)mem + done, 0, n - done);
+	if (got == -1)
+		return err_set_errno(err, "read %s", name);
+	memset((char *)mem + got, 0, n - (size_t)got);
 	return 0;
 }
 
@@ -103,7 +99,7 @@ ring_write_header(
 	put_identity(&h, opts, epoch);
 	h.segment = opts->segment;
 	h.offset = opts->offset;
-	if (pwrite(fd, &h, sizeof(h), 0) != sizeof(h) || fdatasync(fd) == -1)
+	if (file_write(fd, &h, sizeof(h), 0) == -1 || fdatasync(fd) == -1)
 		return err_set_errno(err, "write %s", name);
 	return 0;
 }
@@ -116,7 +112,6 @@ prepare_file(
 	off_t total = (off_t)ring_file_size(opts);
 	struct ring_header h;
 	struct stat st;
-	int rc;
 
 	if (ring_read_header(fd, &h, name, err) == -1 || ring_next_epoch(&h, epoch, err) == -1)
 		return -1;
@@ -129,10 +124,8 @@ prepare_file(
 		if (ftruncate(fd, total) == -1)
 			return err_set_errno(err, "cut %s", name);
 	}
-	if ((rc = posix_fallocate(fd, 0, total)) != 0) {
-		errno = rc;
+	if (file_reserve(fd, total) == -1)
 		return err_set_errno(err, "reserve %lld bytes for %s", (long long)total, name);
-	}
 	if (fdatasync(fd) == -1)
 		return err_set_errno(err, "sync %s", name);
 	return ring_write_header(fd, opts, *epoch, name, err);

@@ -194,42 +194,57 @@ ring_horizon(int dirfd, const char *name, uint64_t *segment, uint64_t *offset, s
 	return 0;
 }
 
+/* Has the file less than its header says? */
+static int
+look_for_cut(int fd, const struct ring_header *h, bool *cut, const char *name, struct err *err)
+{
+	struct ring_opts opts = { .size = h->size, .slots = h->slots, .slot_size = h->slot_size };
+	struct stat st;
+
+	*cut = false;
+	if (!ring_header_valid(h))
+		return 0;
+	if (fstat(fd, &st) == -1)
+		return err_set_errno(err, "%s", name);
+	*cut = (uint64_t)st.st_size < ring_file_size(&opts);
+	return 0;
+}
+
 int
 ring_is_cut(int dirfd, const char *name, bool *cut, struct err *err)
 {
 	struct ring_header h;
-	struct stat st;
 	int fd, rc;
 
 	*cut = false;
 	if ((fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
 		return errno == ENOENT ? 0 : err_set_errno(err, "open %s", name);
-	rc = ring_read_header(fd, &h, name, err);
-	if (rc == 0 && fstat(fd, &st) == -1)
-		rc = err_set_errno(err, "%s", name);
-	if (rc == 0 && ring_header_valid(&h))
-		*cut = (uint64_t)st.st_size <
-		       ring_file_size(&(struct ring_opts){
-			   .size = h.size, .slots = h.slots, .slot_size = h.slot_size });
+	if ((rc = ring_read_header(fd, &h, name, err)) == 0)
+		rc = look_for_cut(fd, &h, cut, name, err);
 	close(fd);
 	return rc;
 }
 
+/* One that is cut is emptied: no later start is to find it again. */
 int
 ring_clear(int dirfd, const char *name, struct err *err)
 {
 	struct ring_header h;
 	struct ring_opts opts;
 	uint32_t epoch;
+	bool cut;
 	int fd, rc = -1;
 
 	if ((fd = openat(dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) == -1)
 		return errno == ENOENT ? 0 : err_set_errno(err, "open %s", name);
-	if (ring_read_header(fd, &h, name, err) == -1)
+	if (ring_read_header(fd, &h, name, err) == -1 ||
+	    look_for_cut(fd, &h, &cut, name, err) == -1)
 		goto out;
 	opts = (struct ring_opts){ .size = h.size, .slots = h.slots, .slot_size = h.slot_size };
 	if (!ring_header_valid(&h))
 		rc = 0;
+	else if (cut)
+		rc = ftruncate(fd, 0) == -1 ? err_set_errno(err, "clear %s", name) : 0;
 	else if (ring_next_epoch(&h, &epoch, err) == 0)
 		rc = ring_write_header(fd, &opts, epoch, name, err);
 	FAULT_POINT("recover.after_clear");

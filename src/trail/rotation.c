@@ -1,9 +1,8 @@
 #include "keytrail/rotation.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include "keytrail/file.h"
+
 #include <stdio.h>
-#include <unistd.h>
 
 #define TITLE "keytrail.key"
 
@@ -85,17 +84,5 @@ rotation_leads_to(const struct rotation *r, const struct checkpoint_key *k)
 int
 rotation_read_file(int dirfd, struct buf *out, struct err *err)
 {
-	ssize_t n;
-	int fd;
-
-	if ((fd = openat(dirfd, "rotation", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
-		return errno == ENOENT ? 0 : err_set_errno(err, "open rotation");
-	if (buf_reserve(out, CHECKPOINT_NOTE_MAX + 1) == -1 ||
-	    (n = read(fd, buf_tail(out), CHECKPOINT_NOTE_MAX + 1)) == -1) {
-		close(fd);
-		return err_set_errno(err, "read rotation");
-	}
-	close(fd);
-	buf_commit(out, (size_t)n);
-	return 1;
+	return file_load(dirfd, "rotation", CHECKPOINT_NOTE_MAX + 1, out, err);
 }

@@ -1,5 +1,7 @@
 #include "keytrail/tiles.h"
 
+#include "keytrail/file.h"
+
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
@@ -28,23 +30,19 @@ tiles_path(unsigned level, uint64_t index, unsigned width, char out[TILES_PATH_M
 		snprintf(out + used, TILES_PATH_MAX - used, ".p/%u", width);
 }
 
-/* False when there is no such file, or a shorter one. */
-static bool
+/* -1 and errno: ENOENT also for a file that is shorter. */
+static int
 read_hashes(int dirfd, const char *path, unsigned width, struct merkle_hash *out)
 {
-	size_t want = width * sizeof(*out), have = 0;
-	ssize_t n = 1;
-	int fd;
+	size_t want = width * sizeof(*out);
+	int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t have = fd != -1 ? file_read(fd, out, want, 0) : -1;
+	int why = have == -1 ? errno : ENOENT;
 
-	if ((fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
-		return false;
-	while (have < want && (n = read(fd, (char *)out + have, want - have)) != 0) {
-		if (n == -1 && errno != EINTR)
-			break;
-		have += n > 0 ? (size_t)n : 0;
-	}
-	close(fd);
-	return have == want;
+	if (fd != -1)
+		close(fd);
+	errno = why;
+	return have == (ssize_t)want ? 0 : -1;
 }
 
 int
@@ -55,10 +53,12 @@ tiles_read(void *arg, unsigned level, uint64_t index, unsigned width, struct mer
 	char path[TILES_PATH_MAX], full[TILES_PATH_MAX];
 
 	tiles_path(level, index, width, path);
-	if (read_hashes(t->dirfd, path, width, out))
+	if (read_hashes(t->dirfd, path, width, out) == 0)
 		return 0;
+	if (errno != ENOENT)
+		return err_set_errno(err, "read %s", path);
 	tiles_path(level, index, MERKLE_TILE_WIDTH, full);
-	if (width < MERKLE_TILE_WIDTH && read_hashes(t->dirfd, full, width, out))
+	if (width < MERKLE_TILE_WIDTH && read_hashes(t->dirfd, full, width, out) == 0)
 		return 0;
 	return err_set(err, "%s: no such tile", path);
 }
@@ -103,16 +103,13 @@ static int
 write_file(int dirfd, const char *path, int flags, const struct merkle_hash *hashes, unsigned width)
 {
 	size_t n = width * sizeof(*hashes);
-	ssize_t done;
-	int fd;
+	int fd, rc;
 
 	if ((fd = openat(dirfd, path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0640)) ==
 	    -1)
 		return -1;
-	done = write(fd, hashes, n);
-	if (done >= 0 && (size_t)done < n)
-		errno = ENOSPC;
-	return close(fd) == 0 && done == (ssize_t)n ? 0 : -1;
+	rc = file_write(fd, hashes, n, 0);
+	return close(fd) == 0 ? rc : -1;
 }
 
 static int

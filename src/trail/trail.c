@@ -1,5 +1,6 @@
 /* Opening and closing: the directory, its lock, its identity. */
 #include "keytrail/fault.h"
+#include "keytrail/file.h"
 #include "trail_internal.h"
 
 #include <assert.h>
@@ -52,7 +53,8 @@ refuse_second(struct trail *t, struct err *err)
 	char text[24] = "";
 	long pid;
 
-	if (pread(t->lockfd, text, sizeof(text) - 1, 0) > 0 && (pid = strtol(text, NULL, 10)) > 0)
+	if (file_read(t->lockfd, text, sizeof(text) - 1, 0) > 0 &&
+	    (pid = strtol(text, NULL, 10)) > 0)
 		return err_set(err, "%s: locked by process %ld", t->path, pid);
 	return err_set(err, "%s: locked by another process", t->path);
 }
@@ -73,7 +75,7 @@ lock_directory(struct trail *t, struct err *err)
 					    : err_set_errno(err, "%s: lock", t->path);
 	n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
 	/* In this order a full disk has room for it: the old one's. */
-	if (pwrite(t->lockfd, text, (size_t)n, 0) != n || ftruncate(t->lockfd, n) == -1)
+	if (file_write(t->lockfd, text, (size_t)n, 0) == -1 || ftruncate(t->lockfd, n) == -1)
 		return err_set_errno(err, "%s: write lock", t->path);
 	return 0;
 }
@@ -91,7 +93,7 @@ read_log_file(int dirfd, struct trail_log *out)
 
 	if ((fd = openat(dirfd, "log", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) == -1)
 		return false;
-	n = pread(fd, text, sizeof(text), 0);
+	n = file_read(fd, text, sizeof(text), 0);
 	close(fd);
 	if (n <= TRAIL_ID_SIZE + 1 || text[TRAIL_ID_SIZE - 1] != ' ' || text[n - 1] != '\n')
 		return false;
@@ -202,7 +204,7 @@ count_segments(struct trail *t, struct err *err)
 	struct stat st;
 
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
-		return -1;
+		return err_prefix(err, "%s", t->path);
 	for (size_t i = 0; i < l.n; i++)
 		if (l.first[i] != t->open.first &&
 		    fstatat(t->dirfd, trail_segment_name(l.first[i], "").s, &st, 0) == 0)
@@ -271,7 +273,7 @@ remember_gone(struct trail *t, const struct trail_state_info *before, struct err
 		t->gone = before->gone;
 	} else {
 		if (trail_list_segments(t->dirfd, &l, err) == -1)
-			return -1;
+			return err_prefix(err, "%s", t->path);
 		t->gone.expired = l.n > 0 ? l.first[0] - 1 : 0;
 		trail_list_free(&l);
 	}

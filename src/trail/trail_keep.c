@@ -5,6 +5,7 @@
  * that precedes it, in hex.  retention: seconds, a space, bytes.
  */
 #include "keytrail/crc32c.h"
+#include "keytrail/file.h"
 #include "trail_internal.h"
 
 #include <errno.h>
@@ -23,21 +24,8 @@
 int
 trail_replace_file(struct trail *t, const char *name, struct slice text, struct err *err)
 {
-	struct trail_name new;
-	int fd;
-
-	snprintf(new.s, sizeof(new.s), "%s.new", name);
-	if ((fd = openat(t->dirfd, new.s, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-		 0600)) == -1)
-		return err_set_errno(err, "%s: create %s", t->path, name);
-	if (write(fd, text.p, text.n) != (ssize_t)text.n || fsync(fd) == -1) {
-		err_set_errno(err, "%s: write %s", t->path, name);
-		close(fd);
-		return -1;
-	}
-	close(fd);
-	if (renameat(t->dirfd, new.s, t->dirfd, name) == -1 || fsync(t->dirfd) == -1)
-		return err_set_errno(err, "%s: create %s", t->path, name);
+	if (file_replace(t->dirfd, name, 0600, text, err) == -1)
+		return err_prefix(err, "%s", t->path);
 	return 0;
 }
 
@@ -50,7 +38,7 @@ read_file(struct trail *t, const char *name, char text[FILE_MAX + 1], struct err
 
 	if (fd == -1)
 		return errno == ENOENT ? 0 : err_set_errno(err, "%s: open %s", t->path, name);
-	n = pread(fd, text, FILE_MAX, 0);
+	n = file_read(fd, text, FILE_MAX, 0);
 	close(fd);
 	if (n == -1)
 		return err_set_errno(err, "%s: read %s", t->path, name);
@@ -268,7 +256,7 @@ first_time(struct trail *t, uint64_t segment, char out[TRAIL_TIME_SIZE])
 	char text[TRAIL_LINE_MAX], *end;
 	int fd =
 	    openat(t->dirfd, trail_segment_name(segment, "").s, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	ssize_t n = fd != -1 ? pread(fd, text, sizeof(text), 0) : -1;
+	ssize_t n = fd != -1 ? file_read(fd, text, sizeof(text), 0) : -1;
 	struct trail_member member;
 
 	out[0] = '\0';

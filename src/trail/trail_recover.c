@@ -3,6 +3,7 @@
  * stepped over where lines follow; then what only the rings held is appended.
  */
 #include "keytrail/fault.h"
+#include "keytrail/file.h"
 #include "trail_internal.h"
 
 #include <errno.h>
@@ -63,9 +64,9 @@ copy_aside(struct scan *s, int fd, uint64_t first, const char *suffix, uint64_t 
 		return err_set_errno(err, "%s: create %s", s->t->path, name.s);
 	while (at < end) {
 		size_t want = end - at < sizeof(mem) ? (size_t)(end - at) : sizeof(mem);
-		ssize_t n = pread(fd, mem, want, (off_t)at);
+		ssize_t n = file_read(fd, mem, want, (off_t)at);
 
-		if (n <= 0 || write(out, mem, (size_t)n) != n)
+		if (n <= 0 || file_write(out, mem, (size_t)n, FILE_HERE) == -1)
 			goto out;
 		at += (uint64_t)n;
 	}
@@ -207,11 +208,13 @@ write_again(int fd, uint64_t at, uint64_t end)
 		size_t want = end - at < sizeof(mem) ? (size_t)(end - at) : sizeof(mem);
 		ssize_t n = pread(fd, mem, want, (off_t)at);
 
+		if (n == -1 && errno == EINTR)
+			continue;
 		if (n == -1 && errno == EIO) {
 			at += TRAIL_BLOCK - at % TRAIL_BLOCK;
 			continue;
 		}
-		if (n <= 0 || pwrite(fd, mem, (size_t)n, (off_t)at) != n)
+		if (n <= 0 || file_write(fd, mem, (size_t)n, (off_t)at) == -1)
 			return -1;
 		at += (uint64_t)n;
 	}
@@ -423,7 +426,7 @@ trail_recover(struct trail *t, const struct trail_state_info *before, struct err
 	if (quarantine(t, before, err) == -1)
 		return -1;
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
-		return -1;
+		return err_prefix(err, "%s", t->path);
 	if (trail_cursor_init(&s.c, err) == -1)
 		goto out;
 	s.c.step_over = true;

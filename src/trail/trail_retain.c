@@ -89,7 +89,7 @@ expire(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64
 
 	*first = *last = 0;
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
-		return -1;
+		return err_prefix(err, "%s", t->path);
 	rc = count_expired(t, &l, r, &n, err);
 	if (rc == 0 && removing && n > 0)
 		rc = remember(t, trail_list_end(&l, n - 1) - 1, err);
@@ -130,7 +130,7 @@ trail_finish_expiry(struct trail *t, uint64_t expired, struct err *err)
 	int rc = 0;
 
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
-		return -1;
+		return err_prefix(err, "%s", t->path);
 	for (size_t i = 0; i + 1 < l.n && l.first[i + 1] <= expired + 1 && rc == 0; i++)
 		rc = remove_segment(t, l.first[i], err);
 	trail_list_free(&l);

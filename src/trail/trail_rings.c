@@ -271,8 +271,10 @@ mark_all_known(struct rings *r, struct err *err)
 		return -1;
 	c.step_over = true;
 	c.log = &r->t->log;
-	if (trail_list_segments(r->t->dirfd, &l, err) == -1)
+	if (trail_list_segments(r->t->dirfd, &l, err) == -1) {
+		err_prefix(err, "%s", r->t->path);
 		goto out;
+	}
 	trail_drop_strays(r->t->dirfd, &r->t->log, r->segment, &r->t->mark, &l);
 	rc = 0;
 	if (r->nheld > 0)

@@ -1,5 +1,6 @@
 #include "keytrail/crc32c.h"
 #include "keytrail/fault.h"
+#include "keytrail/file.h"
 #include "keytrail/mapguard.h"
 #include "trail_internal.h"
 
@@ -162,7 +163,7 @@ trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
 	*out = (struct trail_state_info){ 0 };
 	if ((fd = openat(dirfd, "state", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) == -1)
 		return errno == ENOENT ? 0 : err_set_errno(err, "open state");
-	if (pread(fd, file.bytes, PAGE, 0) == -1) {
+	if (file_read(fd, file.bytes, PAGE, 0) == -1) {
 		close(fd);
 		return err_set_errno(err, "read state");
 	}
@@ -196,7 +197,7 @@ map_page(int dirfd, const char *name, int flags, struct trail_state **out, struc
 
 	if ((fd = openat(dirfd, name, flags | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1)
 		return err_set_errno(err, "open %s", name);
-	if ((flags & O_ACCMODE) == O_RDWR && (errno = posix_fallocate(fd, 0, PAGE)) != 0) {
+	if ((flags & O_ACCMODE) == O_RDWR && file_reserve(fd, PAGE) == -1) {
 		err_set_errno(err, "reserve state");
 		goto fail;
 	}
