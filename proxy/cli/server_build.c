@@ -380,22 +380,15 @@ static void
 record_findings(struct server *s)
 {
 	const struct ledger_findings *f = &s->findings;
-	char why[256];
 	const struct event_detail range[] = {
 		{ "first", EVENT_DETAIL_NUMBER, NULL, f->first },
 		{ "last", EVENT_DETAIL_NUMBER, NULL, f->last },
 	};
-	const struct event_detail reason[] = { { "reason", EVENT_DETAIL_STRING, why, 0 } };
 
-	if (s->ledger == NULL)
-		return;
 	if (f->last > 0)
 		record_tamper(s,
 		    "keytrail: lines of the trail are gone or not those that were signed", range,
 		    2);
-	ledger_refusal(s->ledger, why, sizeof(why));
-	if (why[0] != '\0')
-		record_tamper(s, "keytrail: the trail cannot be signed", reason, 1);
 }
 
 static void

@@ -2,15 +2,13 @@
 
 #include "keytrail/base64.h"
 #include "keytrail/clock.h"
-#include "keytrail/fault.h"
+#include "keytrail/file.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #define POLL_NS	 (500 * CLOCK_NS_PER_MS)
 #define GAP_NS	 CLOCK_NS_PER_S /* from one checkpoint to the next, at least */
@@ -118,23 +116,6 @@ ledger_advance(struct ledger *l, struct err *err)
 
 /* ---- signing ---- */
 
-static int
-write_checkpoint(struct ledger *l, struct slice note, struct err *err)
-{
-	int dirfd = l->files.dirfd, fd;
-	bool ok;
-
-	if ((fd = openat(dirfd, "checkpoint.new",
-		 O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640)) == -1)
-		return err_set_errno(err, "%s: write checkpoint", l->dir);
-	ok = write(fd, note.p, note.n) == (ssize_t)note.n && fdatasync(fd) == 0;
-	FAULT_POINT("ledger.before_rename");
-	if (close(fd) == -1 || !ok ||
-	    renameat(dirfd, "checkpoint.new", dirfd, "checkpoint") == -1 || fsync(dirfd) == -1)
-		return err_set_errno(err, "%s: write checkpoint", l->dir);
-	return 0;
-}
-
 static void
 tell(struct ledger *l, struct slice note)
 {
@@ -160,7 +141,7 @@ ledger_sign(struct ledger *l, struct err *err)
 	tiles_tree_root(&l->tree, &cp.root);
 	if (tiles_tree_write_edge(&l->tree, &l->files, l->last.size, err) == 0 &&
 	    checkpoint_write(l->signer, &cp, &note, err) == 0 &&
-	    write_checkpoint(l, buf_slice(&note), err) == 0) {
+	    file_replace(l->files.dirfd, "checkpoint", 0640, buf_slice(&note), err) == 0) {
 		l->last = cp;
 		atomic_store(&l->covered, l->base + cp.size);
 		l->others = 0;
@@ -268,8 +249,8 @@ sign_what_is_due(struct ledger *l, int64_t now, bool last, struct err *err)
 	return ledger_sign(l, err);
 }
 
-static void
-set_trouble(struct ledger *l, const char *text)
+void
+ledger_set_trouble(struct ledger *l, const char *text)
 {
 	pthread_mutex_lock(&l->lock);
 	snprintf(l->trouble, sizeof(l->trouble), "%s", text);
@@ -288,7 +269,7 @@ work(struct ledger *l, bool last)
 		log_error(l->opts.log, "not_signed", "%s", err.msg);
 	else if (ledger_settle(l, &err) == -1)
 		log_error(l->opts.log, "nothing_expires", "%s", err.msg);
-	set_trouble(l, err.msg);
+	ledger_set_trouble(l, err.msg);
 	if (err.msg[0] != '\0')
 		l->retry_ns = now + RETRY_NS;
 }

@@ -27,6 +27,8 @@ struct ledger {
 	struct merkle_batch *batch;  /* lines on their way into the tree */
 	uint64_t seqs[MERKLE_BATCH];
 	unsigned taken;
+	uint64_t unsearched; /* up to here a line may tell of a checkpoint that is gone; or 0 */
+	bool clean;	     /* the run before ended well */
 	bool loaded;
 	bool urgent;	 /* there is a line that somebody waits to see signed */
 	uint64_t others; /* lines since the last checkpoint that are not about one */
@@ -51,6 +53,7 @@ void ledger_drop_reader(struct ledger *l);
 /* The tree of the last checkpoint; -1 also when nothing may be signed (see the refusal). */
 int ledger_load(struct ledger *l, bool clean, struct err *err);
 bool ledger_is_refused(struct ledger *l);
+void ledger_set_trouble(struct ledger *l, const char *text);
 bool ledger_is_own(struct slice line);
 
 #endif

@@ -1,5 +1,6 @@
 /* Opening: the key, the checkpoint that is there, and the tree that it signs. */
 #include "keytrail/fault.h"
+#include "keytrail/file.h"
 #include "keytrail/rotation.h"
 #include "ledger_internal.h"
 
@@ -14,28 +15,10 @@
 
 /* ---- files ---- */
 
-static int
-read_note(int dirfd, const char *name, struct buf *out, struct err *err)
-{
-	ssize_t n;
-	int fd;
-
-	if ((fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
-		return errno == ENOENT ? 0 : err_set_errno(err, "open %s", name);
-	if (buf_reserve(out, CHECKPOINT_NOTE_MAX + 1) == -1 ||
-	    (n = read(fd, buf_tail(out), CHECKPOINT_NOTE_MAX + 1)) == -1) {
-		close(fd);
-		return err_set_errno(err, "read %s", name);
-	}
-	close(fd);
-	buf_commit(out, (size_t)n);
-	return 1;
-}
-
 int
 ledger_read_checkpoint(int dirfd, struct buf *out, struct err *err)
 {
-	return read_note(dirfd, "checkpoint", out, err);
+	return file_load(dirfd, "checkpoint", CHECKPOINT_NOTE_MAX + 1, out, err);
 }
 
 /* Did the key that signed the checkpoint hand over to ours?  1, 0, -1. */
@@ -234,22 +217,32 @@ load_leaves(struct ledger *l, uint64_t size, struct err *err)
 	return 0;
 }
 
+/* The number of the first line that is there: 1, 0, -1. */
+static int
+find_first(struct ledger *l, uint64_t *seq, struct err *err)
+{
+	struct trail_reader *r;
+	struct slice line;
+	int rc;
+
+	if (trail_reader_open_at(l->files.dirfd, l->base + 1, &r, err) == -1)
+		return -1;
+	rc = trail_reader_next(r, &line, seq, err);
+	trail_reader_close(r);
+	return rc;
+}
+
 /* How many leaves, whole tiles of them, only the tiles have: the lines have expired. */
 static int
 count_expired(struct ledger *l, uint64_t *n, struct err *err)
 {
-	struct trail_reader *r;
-	struct slice line;
 	uint64_t seq;
-	int rc;
+	int rc = find_first(l, &seq, err);
 
 	*n = 0;
-	if (trail_reader_open_at(l->files.dirfd, l->base + 1, &r, err) == -1)
-		return -1;
-	if ((rc = trail_reader_next(r, &line, &seq, err)) == 1 && seq <= l->base + l->last.size)
+	if (rc == 1 && seq <= l->base + l->last.size)
 		*n = (seq - 1 - l->base + MERKLE_TILE_WIDTH - 1) / MERKLE_TILE_WIDTH *
 		     MERKLE_TILE_WIDTH;
-	trail_reader_close(r);
 	return rc == -1 ? -1 : 0;
 }
 
@@ -284,12 +277,44 @@ load_signed(struct ledger *l, bool clean, struct err *err)
 	return tiles_tree_write_edge(&l->tree, &l->files, 0, err);
 }
 
+/* Of a run that had signed it, or had ended well and so must have. */
+static bool
+tells_of_checkpoint(const struct ledger *l, struct slice line)
+{
+	return ledger_is_own(line) ||
+	       (l->clean && slice_has_prefix(line, SLICE("{\"action\":\"keytrail.start\"")) &&
+		   memmem(line.p, line.n, "\"signing\":\"none\"", 16) == NULL);
+}
+
+/* No checkpoint is left: where there was one, nobody may sign another of its size. */
+static int
+check_unsigned(struct ledger *l, struct err *err)
+{
+	struct trail_reader *r;
+	struct slice line;
+	bool had = false;
+	uint64_t seq;
+	int rc;
+
+	if (trail_reader_open_at(l->files.dirfd, l->base + 1, &r, err) == -1)
+		return -1;
+	while (!had && (rc = trail_reader_next(r, &line, &seq, err)) == 1 && seq <= l->unsearched)
+		had = tells_of_checkpoint(l, line);
+	trail_reader_close(r);
+	if (had)
+		return refuse(l, err, "the checkpoint is gone, but the log had one");
+	if (rc != -1)
+		l->unsearched = 0;
+	return rc == -1 ? -1 : 0;
+}
+
 int
 ledger_load(struct ledger *l, bool clean, struct err *err)
 {
 	ledger_drop_reader(l);
 	l->tree.size = 0;
-	if (l->last.size > 0 && load_signed(l, clean, err) == -1)
+	if (l->last.size > 0 ? load_signed(l, clean, err) == -1
+			     : (l->unsearched > 0 && check_unsigned(l, err) == -1))
 		return -1;
 	ledger_drop_reader(l);
 	l->others = 0;
@@ -394,16 +419,9 @@ static int
 compare_beginning(struct comparison *c, const struct trail *t, struct err *err)
 {
 	uint64_t from = trail_expired(t) > c->l->base ? trail_expired(t) : c->l->base, seq;
-	struct trail_reader *r;
-	struct slice line;
-	int rc;
+	int rc = find_first(c->l, &seq, err);
 
-	if (trail_reader_open_at(c->l->files.dirfd, c->l->base + 1, &r, err) == -1)
-		return -1;
-	if ((rc = trail_reader_next(r, &line, &seq, err)) == 1)
-		rc = compare_void(c, from + 1, seq - 1, err);
-	trail_reader_close(r);
-	return rc;
+	return rc == 1 ? compare_void(c, from + 1, seq - 1, err) : rc;
 }
 
 static int
@@ -425,27 +443,6 @@ compare(struct ledger *l, const struct trail *t, const struct trail_recovery *re
 		return 0;
 	first = rec->missing_first > l->base ? rec->missing_first : l->base + 1;
 	return compare_void(&c, first, rec->missing_last, err);
-}
-
-/* No checkpoint is left: was there one?  A line about one tells, and a run that signed and ended
- * well. */
-static int
-look_for_checkpoints(struct ledger *l, bool clean, bool *had, struct err *err)
-{
-	struct trail_reader *r;
-	struct slice line;
-	uint64_t seq;
-	int rc;
-
-	*had = false;
-	if (trail_reader_open_at(l->files.dirfd, l->base + 1, &r, err) == -1)
-		return -1;
-	while (!*had && (rc = trail_reader_next(r, &line, &seq, err)) == 1)
-		*had = ledger_is_own(line) ||
-		       (clean && slice_has_prefix(line, SLICE("{\"action\":\"keytrail.start\"")) &&
-			   memmem(line.p, line.n, "\"signing\":\"none\"", 16) == NULL);
-	trail_reader_close(r);
-	return *had ? 0 : rc;
 }
 
 static int
@@ -472,22 +469,18 @@ static int
 open_tree(struct ledger *l, const struct trail *t, const struct trail_recovery *rec,
     struct ledger_findings *out, struct err *err)
 {
-	bool had;
-
 	if (find_origin(l, t, err) == -1)
 		return -1;
 	if (l->unfit[0] != '\0')
 		return unfit(out, l->unfit);
-	if (l->last.size == 0) {
-		if (look_for_checkpoints(l, rec->clean, &had, err) == -1)
-			return -1;
-		return had ? unfit(out, "the checkpoint is gone, but the log had one")
-			   : ledger_load(l, rec->clean, err);
-	}
-	if (strcmp(l->last.origin, l->origin) != 0)
+	if (l->last.size > 0 && strcmp(l->last.origin, l->origin) != 0)
 		return unfit(out, "the checkpoint that is there is of another log");
+	l->clean = rec->clean;
+	l->unsearched = trail_last_seq(t);
 	if (ledger_load(l, rec->clean, err) == -1)
 		return ledger_is_refused(l) ? unfit(out, l->refusal) : -1;
+	if (l->last.size == 0)
+		return 0;
 	if (compare(l, t, rec, out, err) == -1 || out->last > 0) {
 		/* Perhaps it is the tile. */
 		if (ledger_load(l, false, err) == -1)
@@ -510,8 +503,7 @@ ledger_open(struct ledger *l, const struct trail *t, const struct trail_recovery
 			refuse(l, &why, out->unfit);
 		return 0;
 	}
-	if (!ledger_is_refused(l))
-		refuse(l, &why, err->msg);
+	ledger_set_trouble(l, err->msg);
 	return -1;
 }
 
@@ -554,7 +546,7 @@ find_old_note(struct ledger *l, const char *log)
 
 	snprintf(name, sizeof(name), "checkpoint.%s", log);
 	buf_consume(&l->note, buf_size(&l->note));
-	read_note(l->files.dirfd, name, &l->note, &err);
+	file_load(l->files.dirfd, name, CHECKPOINT_NOTE_MAX + 1, &l->note, &err);
 }
 
 static int
@@ -567,6 +559,7 @@ put_all_aside(struct ledger *l, const char *log, struct err *err)
 		return -1;
 	FAULT_POINT("renew.after_aside");
 	l->last.size = 0;
+	l->unsearched = 0;
 	return 0;
 }
 
