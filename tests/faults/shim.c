@@ -6,10 +6,11 @@
  *
  *	<call> <path> <what> [<from> [<times>]]
  *
- * call: open, read, write, sync, allocate, truncate, rename or unlink.  path: a pattern as of
- * fnmatch(3), of the whole path (for rename, the new one).  what: the name of an errno; short (one
- * byte less than was asked for, at least one); or stall (as long as the rule is there).  From the
- * from-th match on (default 1), so many times (default: always), counted since the file has changed.
+ * call: open, read, write, sync (also of what is mapped), allocate, truncate, rename (link too) or
+ * unlink.  path: a pattern as of fnmatch(3), of the whole path (for rename, the new one).  what: the
+ * name of an errno; short (one byte less than was asked for, at least one); or stall (as long as the
+ * rule is there).  From the from-th match on (default 1), so many times (default: always), counted
+ * since the file has changed.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -22,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -244,6 +246,38 @@ fdatasync(int fd)
 	return decide_fd("sync", fd) == FAIL ? -1 : real(fd);
 }
 
+/* Of the file that is mapped there, by the kernel's own table. */
+static int
+decide_mapped(const char *call, const void *p)
+{
+	char line[PATH_MAX + 128];
+	unsigned long from, to, at = (unsigned long)p;
+	int before = errno, column, rc = PASS;
+	FILE *f = fopen("/proc/self/maps", "re");
+
+	while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+		if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %n", &from, &to, &column) == 2 &&
+		    at >= from && at < to) {
+			line[strcspn(line, "\n")] = '\0';
+			errno = before;
+			rc = decide(call, line + column);
+			before = errno;
+			break;
+		}
+	if (f != NULL)
+		fclose(f);
+	errno = before;
+	return rc;
+}
+
+int
+msync(void *p, size_t n, int flags)
+{
+	REAL(msync, int, void *, size_t, int);
+
+	return decide_mapped("sync", p) == FAIL ? -1 : real(p, n, flags);
+}
+
 int
 fallocate(int fd, int mode, off_t at, off_t n)
 {
@@ -297,6 +331,22 @@ renameat(int from, const char *old, int to, const char *new)
 	REAL(renameat, int, int, const char *, int, const char *);
 
 	return decide_at("rename", to, new) == FAIL ? -1 : real(from, old, to, new);
+}
+
+int
+renameat2(int from, const char *old, int to, const char *new, unsigned flags)
+{
+	REAL(renameat2, int, int, const char *, int, const char *, unsigned);
+
+	return decide_at("rename", to, new) == FAIL ? -1 : real(from, old, to, new, flags);
+}
+
+int
+linkat(int from, const char *old, int to, const char *new, int flags)
+{
+	REAL(linkat, int, int, const char *, int, const char *, int);
+
+	return decide_at("rename", to, new) == FAIL ? -1 : real(from, old, to, new, flags);
 }
 
 int

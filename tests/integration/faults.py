@@ -1,9 +1,23 @@
-"""A disk that fails when it is told to (tests/faults/shim.c)."""
+"""A disk that fails when it is told to (tests/faults/shim.c), and what a sidecar then shows."""
 
-from support import BUILD
+import json
+import urllib.error
+
+import oracle
+from support import BUILD, merge, new_id
 
 KEYTRAIL_FAULTS = BUILD / "keytrail-faults"
 STALL = "sync *.jsonl stall"
+CONFIG = merge(oracle.CONFIG, {"workers": 1})
+ASYNC = ("GET", "/api/v2/keys")
+DURABLE = ("POST", f"/api/v2/keys/{oracle.KEY}/actions/unwrap")
+INTENT = ("DELETE", f"/api/v2/keys/{oracle.KEY}")
+EVERY = (ASYNC, DURABLE, INTENT)
+CONFIG = merge(oracle.CONFIG, {"workers": 1})
+ASYNC = ("GET", "/api/v2/keys")
+DURABLE = ("POST", f"/api/v2/keys/{oracle.KEY}/actions/unwrap")
+INTENT = ("DELETE", f"/api/v2/keys/{oracle.KEY}")
+EVERY = (ASYNC, DURABLE, INTENT)
 
 
 class Disk:
@@ -22,3 +36,87 @@ class Disk:
 
     def clear(self):
         self.rules.unlink()
+
+
+def call(sidecar, method, path):
+    """One call; its correlation ID and the answer."""
+    correlation = new_id()
+    return correlation, sidecar.call(method, path, {"Correlation-Id": correlation})
+
+
+def call_each(sidecar):
+    """A call with each guarantee, served; their correlation IDs."""
+    sent = [call(sidecar, *how) for how in EVERY]
+    assert [r.status for _, r in sent] == [200] * 3
+    return [correlation for correlation, _ in sent]
+
+
+def lost(sidecar, **labels):
+    return sidecar.metric("keytrail_events_lost_total", **labels)
+
+
+def is_balanced(sidecar):
+    """Nothing waits: accepted = durable + lost."""
+    return sidecar.metric("keytrail_events_accepted_total") == \
+        sidecar.metric("keytrail_events_durable_total") + lost(sidecar)
+
+
+def failures(sidecar, operation):
+    return sidecar.metric("keytrail_trail_failures_total", operation=operation)
+
+
+def unready(sidecar):
+    """Why it is not ready, by the admin listener; None when it is."""
+    try:
+        sidecar.fetch("admin", "/readyz?verbose")
+    except urllib.error.HTTPError as e:
+        assert e.code == 503
+        return next(c["detail"] for c in json.loads(e.read())["checks"] if not c["ok"])
+    return None
+
+
+def said(sidecar, event):
+    """What its own log says, of one kind."""
+    return [e["message"] for e in sidecar.log_lines() if e["event"] == event]
+
+
+def call(sidecar, method, path):
+    """One call; its correlation ID and the answer."""
+    correlation = new_id()
+    return correlation, sidecar.call(method, path, {"Correlation-Id": correlation})
+
+
+def call_each(sidecar):
+    """A call with each guarantee, served; their correlation IDs."""
+    sent = [call(sidecar, *how) for how in EVERY]
+    assert [r.status for _, r in sent] == [200] * 3
+    return [correlation for correlation, _ in sent]
+
+
+def lost(sidecar, **labels):
+    return sidecar.metric("keytrail_events_lost_total", **labels)
+
+
+def is_balanced(sidecar):
+    """Nothing waits: accepted = durable + lost."""
+    return sidecar.metric("keytrail_events_accepted_total") == \
+        sidecar.metric("keytrail_events_durable_total") + lost(sidecar)
+
+
+def failures(sidecar, operation):
+    return sidecar.metric("keytrail_trail_failures_total", operation=operation)
+
+
+def unready(sidecar):
+    """Why it is not ready, by the admin listener; None when it is."""
+    try:
+        sidecar.fetch("admin", "/readyz?verbose")
+    except urllib.error.HTTPError as e:
+        assert e.code == 503
+        return next(c["detail"] for c in json.loads(e.read())["checks"] if not c["ok"])
+    return None
+
+
+def told(sidecar, event):
+    """What its own log says, of one kind."""
+    return [e["message"] for e in sidecar.log_lines() if e["event"] == event]
