@@ -3,6 +3,7 @@
  * of its name, and the one before it ends below.  A file of which neither is so was put there: it
  * bounds nothing, and the lines of the one before it count.
  */
+#include "keytrail/file.h"
 #include "trail_internal.h"
 
 #include <fcntl.h>
@@ -75,7 +76,7 @@ trail_last_number(int dirfd, const struct trail_log *log, uint64_t segment)
 
 	if ((fd = open_at(dirfd, segment, &st)) == -1)
 		return 0;
-	n = pread(fd, mem, sizeof(mem),
+	n = file_read(fd, mem, sizeof(mem),
 	    st.st_size > (off_t)sizeof(mem) ? st.st_size - (off_t)sizeof(mem) : 0);
 	close(fd);
 	if (n == 0) /* emptied */

@@ -266,7 +266,7 @@ def test_nothing_expires_before_what_recovery_needs_is_synced(keytrail, raw_back
 
 # ---- the ledger ----
 
-LEDGER = ["open */tile/* EIO", "write */tile/* EIO", "write */tile/* ENOSPC", "rename */tile/* EIO",
+LEDGER = ["open */tile/* EIO", "write */tile/* EIO", "write */tile/* ENOSPC",
           "open */checkpoint.new EIO", "write */checkpoint.new ENOSPC",
           "sync */checkpoint.new EIO", "rename */checkpoint EIO"]
 
