@@ -10,6 +10,7 @@ import argparse
 import collections
 import contextlib
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -43,6 +44,12 @@ SHARES = (
 # Frames that were entered before the count began: their row is that of all they call.
 OUTER = re.compile(r":(clone|start_thread|thread_main|event_base_dispatch) ")
 
+ALLOCATOR = re.compile("(m|c|re|aligned_)alloc|posix_memalign|reallocarray|strn?dup")
+
+# The lines of callgrind's file that name an object, a file, a function; with a 'c' before, the called
+# one's.  A name is written once and then stands as its number.
+KINDS = {"ob": "object", "fl": "file", "fi": "file", "fe": "file", "fn": "function"}
+
 
 def load(port, requests, client):
     command = ["h2load", "--h1", "-t1", f"-c{CONNECTIONS}", f"-n{requests}"]
@@ -65,12 +72,27 @@ def costs(path):
     return found
 
 
+def own_allocations(path):
+    """Calls of an allocator from keytrail's own code; records.c allocates for OpenSSL."""
+    names, here, callee, found = {}, {}, {}, 0
+    for line in path.read_text().splitlines():
+        tag, _, field = line.partition("=")
+        kind = KINDS.get(tag.removeprefix("c"))
+        if kind:
+            key, _, name = field.partition(" ")
+            (callee if tag[0] == "c" else here)[kind] = names.setdefault((kind, key), name)
+        elif (tag == "calls" and ALLOCATOR.fullmatch(callee["function"])
+              and here["object"].endswith("/keytrail") and not here["file"].endswith("data/records.c")):
+            found += int(field.split()[0])
+    return found
+
+
 def share_of(place):
     return next(name for name, pattern in SHARES if re.search(pattern, place))
 
 
 def count_instructions(subject, folder, client):
-    """Of the worker, by "file:function [object]", a request."""
+    """Of the worker a request: by "file:function [object]", and its own code's allocations."""
     out = folder / "callgrind.out"
     pid = str(subject.process.pid)
     for requests in (SHORT, SHORT, LONG):  # the first warms up
@@ -79,7 +101,9 @@ def count_instructions(subject, folder, client):
                        stderr=subprocess.DEVNULL)
     worker = max(folder.glob(f"{out.name}.3-*"), key=lambda path: sum(costs(path).values()))
     few, many = costs(str(worker).replace(".3-", ".2-")), costs(worker)
-    return {place: (n - few[place]) / (LONG - SHORT) for place, n in many.items()}
+    places = {place: (n - few[place]) / (LONG - SHORT) for place, n in many.items()}
+    own = [own_allocations(path) for path in (pathlib.Path(str(worker).replace(".3-", ".2-")), worker)]
+    return places, max(0, own[1] - own[0]) / (LONG - SHORT)
 
 
 def count_calls(subject, folder, client):
@@ -97,7 +121,7 @@ def count_calls(subject, folder, client):
             for calls, errors, name in rows if name != "total"}
 
 
-def report(places, calls, top):
+def report(places, allocations, calls, top):
     shares = collections.Counter()
     for place, n in places.items():
         shares[share_of(place)] += n
@@ -105,7 +129,8 @@ def report(places, calls, top):
     lines = ["| share | instructions a request |", "|---|---:|"]
     lines += [f"| {name} | {n:.0f} |" for name, n in shares.most_common() if name != aside]
     lines += [f"| **sum** | {sum(shares.values()) - shares[aside]:.0f} |",
-              f"| {aside}, in bytes | {shares[aside]:.0f} |", "",
+              f"| {aside}, in bytes | {shares[aside]:.0f} |",
+              f"| allocations by keytrail's own code | {allocations:.2f} |", "",
               "| system call | a request | of these failed |", "|---|---:|---:|"]
     lines += [f"| {name} | {n:.2f} | {failed:.2f} |"
               for name, (n, failed) in sorted(calls.items(), key=lambda item: -item[1][0])
@@ -129,6 +154,14 @@ def serving(folder, build, name, wrapper):
         yield subject, loads.Client(folder, subjects.ROOT / build, set(cpus))
 
 
+def count(folder, build):
+    """What count_instructions says of a keytrail of its own, with the certificates in `folder`."""
+    valgrind = ["valgrind", "-q", "--tool=callgrind", "--separate-threads=yes",
+                f"--callgrind-out-file={folder}/callgrind.out"]
+    with serving(folder, build, "counted", valgrind) as (subject, client):
+        return count_instructions(subject, folder, client)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--build", default="build", help="folder that holds keytrail")
@@ -139,13 +172,10 @@ def main():
     folder.mkdir(parents=True)
     subprocess.run([subjects.ROOT / "certs/make-certs", folder / "certs"], check=True,
                    stdout=subprocess.DEVNULL)
-    valgrind = ["valgrind", "-q", "--tool=callgrind", "--separate-threads=yes",
-                f"--callgrind-out-file={folder}/callgrind.out"]
-    with serving(folder, opts.build, "counted", valgrind) as (subject, client):
-        places = count_instructions(subject, folder, client)
+    places, allocations = count(folder, opts.build)
     with serving(folder, opts.build, "traced", []) as (subject, client):
         calls = count_calls(subject, folder, client)
-    table = report(places, calls, opts.top)
+    table = report(places, allocations, calls, opts.top)
     print(table)
     (folder / "result.md").write_text(table)
 
