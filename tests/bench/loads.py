@@ -42,6 +42,10 @@ def token(size=TOKEN_BYTES):
 
 HEADERS = {"Authorization": f"Bearer {token()}", "Bluemix-Instance": INSTANCE}
 
+# Requests whose events are of different sizes: without a word of who asks, and with every one.
+BRIEF, VERBOSE = {}, HEADERS | {"User-Agent": " ".join(f"tool{n}/1.2.3" for n in range(10)),
+                                "X-Kms-Key-Ring": "ring-" + "r" * 90, "Correlation-Id": "c" * 64}
+
 
 class Client:
     """Runs load generators on the processors that are not the proxy's."""
@@ -73,11 +77,11 @@ class Client:
             sys.exit(f"bench: {command[0]} ended with {process.returncode}:\n{text}")
         return text
 
-    def wrk(self, port, connections, seconds, size=1024, upload=False, tls=True):
+    def wrk(self, port, connections, seconds, size=1024, upload=False, tls=True, headers=None):
         """As fast as it goes, on kept connections."""
         target = "/api/v2/keys" if upload else path_of(size)
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
-        for name, value in HEADERS.items():
+        for name, value in (HEADERS if headers is None else headers).items():
             command += ["-H", f"{name}: {value}"]
         if upload:
             command += ["-s", self.upload_script]

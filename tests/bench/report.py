@@ -231,7 +231,7 @@ def plots(result, folder):
         images.append(plot(folder, "idle", "Memory over idle TLS connections", "connections", "MiB",
                            {"keytrail": result.idle}, log=False))
         for family, points in result.scale.items():
-            images.append(plot(folder, family, f"CPU per request over {family}, async", family, "µs",
+            images.append(plot(folder, family.replace(" ", "-"), f"CPU per request over {family}, async", family, "µs",
                                {"async": [(max(x, 1) if family == "routes" else x, y)
                                           for x, y in points]}, log=family == "routes"))
     return images

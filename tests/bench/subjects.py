@@ -38,6 +38,7 @@ class Subject:
     records: object = None  # () -> number; None: it writes none
     metrics: int = 0        # port of /metrics
     log: pathlib.Path = pathlib.Path("/dev/null")
+    trail: pathlib.Path = None
     process: subprocess.Popen = None
 
 
@@ -258,4 +259,5 @@ def keytrail(folder, certs, target, build, name, guarantee="async", sinks=(), ro
     }
     (home / "routes.json").write_text(json.dumps(config, separators=(",", ":")))
     return Subject(name, [program, "run", home / "routes.json"], port,
-                   lambda: count_lines((home / "trail").glob("*.jsonl")), metrics, home / "log")
+                   lambda: count_lines((home / "trail").glob("*.jsonl")), metrics, home / "log",
+                   home / "trail")
