@@ -1,9 +1,12 @@
 /*
  * journal: the one thread that turns ring entries into numbered, durable lines of the trail.
  *
- * It drains all rings, appends the batch with one write, and syncs when somebody waits (spaced
- * adaptively, so that syncing takes at most 6 % of a CPU; a lone waiter is synced at once) or when
- * the flush interval is over.  Then it releases ring space and notifies the producers that wait.
+ * It drains all rings, appends the batch with one write, and syncs when somebody waits or when the
+ * flush interval is over.  Then it releases ring space and notifies the producers that wait.
+ *
+ * Who waits is synced at once when as many wait as the last sync released and left waiting: all who
+ * can be expected have come.  Else syncs are spaced adaptively, so that they take at most 8 % of a
+ * CPU.  A lone waiter thus never waits for others, callers in a closed loop share one sync a round.
  */
 #ifndef KEYTRAIL_JOURNAL_H
 #define KEYTRAIL_JOURNAL_H

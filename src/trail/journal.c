@@ -19,7 +19,7 @@
 #define RETENTION_NS (60 * CLOCK_NS_PER_S)
 #define SIGNED_NS    CLOCK_NS_PER_S
 #define WATCH_NS     CLOCK_NS_PER_S
-#define CPU_PERCENT  6 /* of the time between two syncs that a sync may cost */
+#define CPU_PERCENT  8 /* of the time between two syncs that a sync may cost */
 
 /* ---- the commit ---- */
 
@@ -158,6 +158,20 @@ count_recorded(struct journal *j)
 	}
 }
 
+static uint64_t
+waiting_in_rings(const struct journal *j)
+{
+	uint64_t n = 0;
+	struct slice line;
+	unsigned flags;
+
+	for (size_t i = 0; i < j->nmembers; i++)
+		for (uint64_t pos = j->members[i].pos;
+		     ring_next(j->members[i].ring, &pos, &line, &flags);)
+			n += (flags & RING_DURABLE) != 0;
+	return n;
+}
+
 int
 journal_commit(struct journal *j)
 {
@@ -185,7 +199,7 @@ journal_commit(struct journal *j)
 	metrics_observe(j->opts.metrics, METRIC_COMMIT_EVENTS, (double)j->pending);
 	metrics_add(j->opts.metrics, METRIC_EVENTS_DURABLE, 0, (int64_t)j->pending);
 	j->last_sync_ns = start;
-	j->last_waiting = j->waiting;
+	j->expected = j->waiting + waiting_in_rings(j);
 	j->pending = j->recorded = j->waiting = 0;
 	j->failures = 0;
 	buf_consume(&j->own, buf_size(&j->own));
@@ -328,14 +342,15 @@ repair(struct journal *j)
 
 /* ---- what is due ---- */
 
-/* When what is pending must be synced.  One waiter alone is not made to wait: spacing is for load,
- * which shows in the last commit too. */
+/* When what is pending must be synced.  Spacing gathers those who come by themselves.  Once as many
+ * wait as can be expected, waiting on would gather nobody: callers who wait for their answers send
+ * nothing meanwhile.  So a lone one never waits, and many share each sync without losing time. */
 static int64_t
 sync_due_ns(const struct journal *j)
 {
 	if (j->waiting == 0)
 		return j->pending_since_ns + j->opts.flush_interval_ms * CLOCK_NS_PER_MS;
-	if (j->waiting == 1 && j->last_waiting <= 1)
+	if (j->waiting >= j->expected)
 		return 0;
 	return j->last_sync_ns + j->spacing_ns;
 }
@@ -438,6 +453,7 @@ sleep_until_kicked(struct journal *j, enum sleep how, int64_t when)
 
 	if (left <= 0)
 		return;
+	atomic_store(&j->awaited, (int64_t)(j->expected - j->waiting));
 	atomic_store(&j->sleeping, how);
 	if (!called(j))
 		futex(&j->sleeping, FUTEX_WAIT_PRIVATE, how, &ts);
@@ -454,7 +470,7 @@ rest(struct journal *j)
 	if (j->failures > 0)
 		sleep_until(j->retry_ns);
 	else if (j->waiting > 0)
-		sleep_until(sync_due_ns(j)); /* whoever comes meanwhile shares the sync */
+		sleep_until_kicked(j, GATHERING, sync_due_ns(j));
 	else if (j->pending > 0)
 		sleep_until_kicked(j, DOZING, earlier(when, sync_due_ns(j)));
 	else
@@ -577,10 +593,13 @@ wake(struct journal *j)
 		futex(&j->sleeping, FUTEX_WAKE_PRIVATE, 1, NULL);
 }
 
+/* The count decides only when to look: who was seen in the ring before he came here wakes too early. */
 void
 journal_kick(struct journal *j)
 {
-	if (atomic_load(&j->sleeping) != AWAKE)
+	uint32_t how = atomic_load(&j->sleeping);
+
+	if (how != AWAKE && (how != GATHERING || atomic_fetch_sub(&j->awaited, 1) <= 1))
 		wake(j);
 }
 
@@ -599,7 +618,7 @@ journal_stop(struct journal *j, struct err *err)
 	if (!j->running)
 		return 0;
 	atomic_store(&j->stop, true);
-	journal_kick(j);
+	wake(j);
 	pthread_join(j->thread, NULL);
 	j->running = false;
 	if (j->result == 0)
@@ -636,7 +655,7 @@ journal_set_retention(struct journal *j, uint64_t retention_s, uint64_t max_size
 	atomic_store_explicit(&j->retention_s, retention_s, memory_order_relaxed);
 	atomic_store_explicit(&j->max_size, max_size, memory_order_relaxed);
 	atomic_store(&j->retention_changed, true);
-	journal_kick(j);
+	wake(j);
 }
 
 /* Every sink that reads past the damage tells of it, and recovery may have met it before, at this start
@@ -668,7 +687,7 @@ journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
 		j->corrupt_last = last;
 	pthread_mutex_unlock(&j->lock);
 	atomic_store(&j->reported, true);
-	journal_kick(j);
+	wake(j);
 }
 
 void
@@ -686,5 +705,5 @@ journal_report_checkpoint(struct journal *j, uint64_t size, struct slice note)
 	to->text[base64_encode(note.p, note.n, to->text)] = '\0';
 	pthread_mutex_unlock(&j->lock);
 	atomic_store(&j->reported, true);
-	journal_kick(j);
+	wake(j);
 }

@@ -36,8 +36,9 @@ struct journal_loss {
 
 enum { JOURNAL_TOO_LARGE, JOURNAL_RING_CUT, JOURNAL_LOSSES };
 
-/* DOZING: there is something to sync later, only somebody who waits is a reason to wake. */
-enum sleep { AWAKE, DOZING, ASLEEP };
+/* DOZING: there is something to sync later, only somebody who waits is a reason to wake.  GATHERING:
+ * somebody waits for a commit, and it for as many as are awaited. */
+enum sleep { AWAKE, GATHERING, DOZING, ASLEEP };
 
 struct journal {
 	struct journal_opts opts;
@@ -50,6 +51,7 @@ struct journal {
 
 	/* any thread */
 	_Atomic uint32_t sleeping; /* enum sleep; a futex */
+	_Atomic int64_t awaited;   /* while GATHERING: durable entries that are still to come */
 	_Atomic bool stop, retention_changed, reported;
 	_Atomic uint64_t retention_s, max_size;
 	pthread_mutex_t lock; /* of what follows */
@@ -72,7 +74,7 @@ struct journal {
 	unsigned failures;	    /* since the last good commit */
 	uint64_t pending, recorded; /* numbered and not durable; of these, counted */
 	uint64_t waiting;	    /* durable entries among them */
-	uint64_t last_waiting;	    /* the same at the last commit */
+	uint64_t expected; /* to wait for the next commit: whom the last one released or left */
 	int64_t pending_since_ns;
 	int64_t last_sync_ns, spacing_ns, sync_cost_ns;
 	int64_t retry_ns, room_ns, retention_ns, watch_ns; /* when due */

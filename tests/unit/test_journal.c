@@ -425,38 +425,53 @@ a_lone_waiter_is_synced_at_once(void **state)
 	assert_int_equal(syncs_done(&f->disk), 20);
 }
 
-/* Many clients at a time, each waiting for its answer: the load that group commit is for.  A line
- * that is met alone, because this thread was interrupted, waits too: the commit before was shared. */
+/* Waiters that come while one is being synced. */
+static void
+commit_during_a_sync(struct fixture *f, unsigned n)
+{
+	hold_syncs(&f->disk, true);
+	commit(f, 0, "first", RING_DURABLE);
+	wait_for_held_sync(&f->disk);
+	for (unsigned i = 0; i < n; i++)
+		commit(f, i % RINGS, "more", RING_DURABLE);
+	hold_syncs(&f->disk, false);
+	WAIT_UNTIL(atomic_load(&f->durable) > 0);
+}
+
 static void
 syncs_are_spaced_under_load(void **state)
 {
 	struct fixture *f = *state;
 	struct journal_opts opts = plain_opts(f);
-	uint64_t last[2] = { 0 };
-	int64_t begin;
-	unsigned rounds = 0, before;
+	int64_t begin = clock_mono_ns();
 
-	opts.spacing_min_us = opts.spacing_max_us = 50000;
+	opts.spacing_min_us = opts.spacing_max_us = 100000;
 	start(f, &opts);
-	hold_syncs(&f->disk, true);
-	commit(f, 0, "first", RING_DURABLE);
-	wait_for_held_sync(&f->disk);
-	for (unsigned i = 0; i < 16; i++)
-		last[i % 2] = commit(f, i % 2, "shared", RING_DURABLE);
-	hold_syncs(&f->disk, false);
-	WAIT_UNTIL(ring_durable(f->rings[0]) == last[0] && ring_durable(f->rings[1]) == last[1]);
-	before = syncs_done(&f->disk);
-	begin = clock_mono_ns();
-	while (clock_mono_ns() - begin < 400 * CLOCK_NS_PER_MS) {
-		for (unsigned i = 0; i < 16; i++)
-			last[i % 2] = commit(f, i % 2, "line", RING_DURABLE);
-		WAIT_UNTIL(
-		    ring_durable(f->rings[0]) == last[0] && ring_durable(f->rings[1]) == last[1]);
-		rounds++;
+	commit_during_a_sync(f, 16);
+	WAIT_UNTIL(atomic_load(&f->durable) == 17);
+	assert_true(clock_mono_ns() - begin >= 100 * CLOCK_NS_PER_MS);
+	assert_int_equal(syncs_done(&f->disk), 2);
+}
+
+/* Callers who wait for their answers: each round is one sync, which waits for the last of them alone. */
+static void
+who_is_expected_is_waited_for_and_nobody_else(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+
+	opts.flush_interval_ms = opts.spacing_min_us = opts.spacing_max_us = 600 * 1000 * 1000;
+	start(f, &opts);
+	commit_during_a_sync(f, 16);
+	for (unsigned round = 0; round < 10; round++) {
+		for (unsigned i = round == 0 ? 16 : 0; i < 17; i++)
+			commit(f, i % RINGS, "back", RING_DURABLE);
+		WAIT_UNTIL(atomic_load(&f->durable) == 1 + 17 * (round + 1));
+		assert_int_equal(syncs_done(&f->disk), 2 + round);
 	}
-	assert_true(syncs_done(&f->disk) - before <=
-		    (unsigned)((clock_mono_ns() - begin) / (50 * CLOCK_NS_PER_MS)) + 2);
-	assert_true(rounds >= 2);
+	commit(f, 0, "the only one", RING_DURABLE);
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(count_lines(f, "the only one"), 1);
 }
 
 static void
@@ -1173,6 +1188,7 @@ main(void)
 		TEST(all_that_wait_share_one_sync_and_one_notice_a_ring),
 		TEST(a_lone_waiter_is_synced_at_once),
 		TEST(syncs_are_spaced_under_load),
+		TEST(who_is_expected_is_waited_for_and_nobody_else),
 		TEST(async_lines_are_durable_after_the_flush_interval),
 		TEST(a_waiter_does_not_wait_for_the_flush_interval_of_others),
 		TEST(who_found_the_ring_full_hears_of_room),
