@@ -38,7 +38,7 @@ struct conn {
 	struct slice subject;
 	struct worker_reap resume, reap;
 	bool resuming;
-	struct worker_turn turn; /* of the handshake; of the end */
+	struct worker_turn turn; /* of the handshake; of the end; of what came too late */
 };
 
 static void read_head(struct conn *c);
@@ -397,32 +397,8 @@ on_ready(void *arg)
 }
 
 static void
-on_turn(void *arg)
+time_over(struct conn *c)
 {
-	struct conn *c = arg;
-
-	if (c->state == CONN_HANDSHAKE) {
-		handshake(c);
-		return;
-	}
-	stream_tell_end(&c->stream);
-	on_ready(c);
-}
-
-/* A thousand clients may go at once, and each leaves much to do. */
-static void
-on_ending(void *arg)
-{
-	struct conn *c = arg;
-
-	worker_turn_wait(c->worker, &c->turn);
-}
-
-static void
-on_timeout(void *arg)
-{
-	struct conn *c = arg;
-
 	if (c->state == CONN_BUSY) {
 		exchange_on_timeout(c->exchange);
 		return;
@@ -437,6 +413,41 @@ on_timeout(void *arg)
 	}
 	if (c->state != CONN_DEAD && !c->resuming)
 		close_conn(c);
+}
+
+static void
+on_turn(void *arg)
+{
+	struct conn *c = arg;
+
+	if (c->timer.deadline == WTIMER_OVER) {
+		wtimer_clear(&c->timer);
+		time_over(c);
+	}
+	if (c->state == CONN_HANDSHAKE) {
+		handshake(c);
+	} else if (c->stream.end != STREAM_OK) {
+		stream_tell_end(&c->stream);
+		on_ready(c);
+	}
+}
+
+/* A thousand clients may go at once, or be late, and each leaves much to do. */
+static void
+on_ending(void *arg)
+{
+	struct conn *c = arg;
+
+	worker_turn_wait(c->worker, &c->turn);
+}
+
+static void
+on_timeout(void *arg)
+{
+	struct conn *c = arg;
+
+	c->timer.deadline = WTIMER_OVER;
+	worker_turn_wait(c->worker, &c->turn);
 }
 
 /* Each connection has a slot for its call in flight.  False: one too many. */

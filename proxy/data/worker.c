@@ -31,6 +31,7 @@ struct worker_thread {
 	struct event reap_event;
 	struct reap_list reaps;
 	bool reaping;
+	struct event release_event;
 	struct event turn_event;
 	struct worker_turns turns;
 	bool turning;
@@ -71,6 +72,18 @@ worker_lease_drop(struct lease *l)
 	free(l);
 }
 
+/* ---- turns of the loop ---- */
+
+/* Once the loop has looked at the descriptors again. */
+static void
+in_next_turn(struct event *ev)
+{
+	const struct timeval at_once = { 0, 0 };
+
+	if (evtimer_add(ev, &at_once) == -1)
+		event_active(ev, EV_TIMEOUT, 0);
+}
+
 /* ---- waiting for the journal ---- */
 
 static void
@@ -105,21 +118,43 @@ worker_wait_cancel(struct worker_waiter *waiter)
 	waiter->queue = NULL;
 }
 
+/* Positions grow in the order of queueing, so the first that is not durable ends it. */
+static bool
+release_first(struct worker *w)
+{
+	struct worker_waiter *waiter = TAILQ_FIRST(&w->durable_waiters);
+
+	if (waiter == NULL || waiter->position > ring_durable(w->ring))
+		return false;
+	worker_wait_cancel(waiter);
+	waiter->ready(waiter->arg);
+	return true;
+}
+
+static void
+on_release(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *w = arg;
+	unsigned n = 0;
+
+	(void)fd;
+	(void)what;
+	while (n < WORKER_RELEASES && release_first(w))
+		n++;
+	if (n == WORKER_RELEASES)
+		in_next_turn(&w->thread->release_event);
+}
+
 static void
 on_durable(struct mail *m)
 {
 	struct worker *w =
 	    ((struct worker_thread *)((char *)m - offsetof(struct worker_thread, durable_mail)))
 		->worker;
-	uint64_t durable = ring_durable(w->ring);
 	struct worker_waiter *waiter;
 	unsigned nroom = 0;
 
-	/* Positions grow in the order of queueing, so the first that is not durable ends it. */
-	while ((waiter = TAILQ_FIRST(&w->durable_waiters)) != NULL && waiter->position <= durable) {
-		worker_wait_cancel(waiter);
-		waiter->ready(waiter->arg);
-	}
+	on_release(-1, 0, w);
 	/* Who finds no room queues again, at the end: each is asked once. */
 	TAILQ_FOREACH(waiter, &w->room_waiters, link)
 	nroom++;
@@ -167,7 +202,6 @@ on_reap(evutil_socket_t fd, short what, void *arg)
 {
 	struct worker_thread *t = ((struct worker *)arg)->thread;
 	struct reap_list now = STAILQ_HEAD_INITIALIZER(now);
-	const struct timeval at_once = { 0, 0 };
 	struct worker_reap *r;
 
 	(void)fd;
@@ -179,8 +213,8 @@ on_reap(evutil_socket_t fd, short what, void *arg)
 		r->reap(r->arg);
 	}
 	t->reaping = false;
-	if (!STAILQ_EMPTY(&t->reaps) && evtimer_add(&t->reap_event, &at_once) == -1)
-		event_active(&t->reap_event, EV_TIMEOUT, 0);
+	if (!STAILQ_EMPTY(&t->reaps))
+		in_next_turn(&t->reap_event);
 }
 
 static void
@@ -207,7 +241,6 @@ on_turn(evutil_socket_t fd, short what, void *arg)
 {
 	struct worker *w = arg;
 	struct worker_thread *t = w->thread;
-	const struct timeval at_once = { 0, 0 };
 	struct worker_turn *turn;
 
 	(void)fd;
@@ -218,8 +251,8 @@ on_turn(evutil_socket_t fd, short what, void *arg)
 		turn->ready(turn->arg);
 	}
 	t->turning = false;
-	if (!TAILQ_EMPTY(&t->turns) && evtimer_add(&t->turn_event, &at_once) == -1)
-		event_active(&t->turn_event, EV_TIMEOUT, 0);
+	if (!TAILQ_EMPTY(&t->turns))
+		in_next_turn(&t->turn_event);
 }
 
 void
@@ -592,6 +625,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 	STAILQ_INIT(&t->reaps);
 	TAILQ_INIT(&t->turns);
 	event_assign(&t->reap_event, w->base, -1, 0, on_reap, w);
+	event_assign(&t->release_event, w->base, -1, 0, on_release, w);
 	event_assign(&t->turn_event, w->base, -1, 0, on_turn, w);
 	evtimer_assign(&t->drain_timer, w->base, on_drain_deadline, w);
 	wtimer_init(&t->tally_timer, w, on_tally_timer, w);
@@ -662,6 +696,7 @@ worker_free(struct worker *w)
 		mailbox_free(w->thread->mailbox);
 		stream_method_free(w->stream_method);
 		event_del(&w->thread->reap_event);
+		event_del(&w->thread->release_event);
 		event_del(&w->thread->turn_event);
 		event_del(&w->thread->drain_timer);
 		wtimer_fini(&w->thread->tally_timer);

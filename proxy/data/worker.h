@@ -134,7 +134,9 @@ void worker_free(struct worker *w);
 struct lease *worker_lease_take(struct worker *w);
 void worker_lease_drop(struct lease *l);
 
-/* Ready is called once, when ring_durable has reached position; not from within this call. */
+/* Ready is called once, when ring_durable has reached position, WORKER_RELEASES of them in a turn of the
+ * loop; not from within this call. */
+#define WORKER_RELEASES 16
 void worker_wait_durable(struct worker *w, struct worker_waiter *waiter, uint64_t position);
 /* Ready is called when the ring may have room again. */
 void worker_wait_room(struct worker *w, struct worker_waiter *waiter);
@@ -174,6 +176,8 @@ struct worker_reap {
 };
 void worker_reap_later(struct worker *w, struct worker_reap *r);
 
+#define WTIMER_OVER (-1) /* a deadline: it has fired, and who was called has put off what to do */
+
 /*
  * A deadline that is cheap to move: moving it later does not touch the event loop; when the old
  * time comes, the timer looks again.
@@ -181,7 +185,7 @@ void worker_reap_later(struct worker *w, struct worker_reap *r);
 struct wtimer {
 	struct event event;
 	struct worker *worker;
-	int64_t deadline; /* monotonic ns; 0: not set */
+	int64_t deadline; /* monotonic ns, or WTIMER_OVER; 0: not set */
 	int64_t pending;  /* when the event fires; 0: it does not */
 	void (*fire)(void *arg);
 	void *arg;

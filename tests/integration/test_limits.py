@@ -262,6 +262,29 @@ def test_who_goes_at_once_goes_a_few_at_a_time(keytrail, raw_backend, turns, gua
     assert closes <= 2 * 8  # both sides of a few
 
 
+@pytest.mark.parametrize("guarantee", ["async", "durable"])
+def test_who_is_late_is_told_so_a_few_at_a_time(keytrail, raw_backend, turns, guarantee):
+    environment, counts = turns
+    backend = raw_backend(lambda c: (c.read_head(), c.rest()))
+    sidecar = keytrail(backend, {"workers": 1, "audit": {"guarantee": guarantee},
+                                 "timeouts": {"body": "2s"}}, environment=environment)
+    clients = [sidecar.client() for _ in range(60)]
+    for c in clients:
+        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nab")
+    backend.wait(lambda b: len(b.requests) == 60)
+    sidecar.signal(signal.SIGSTOP)
+    time.sleep(2)  # it is their time that has to pass
+    sidecar.signal(signal.SIGCONT)
+    for c in clients:
+        assert c.read_response().status == 408
+        c.sock.close()
+    assert len(sidecar.wait_calls(60)) == 60
+    wait_for(lambda: sidecar.metric("keytrail_connections_open") == 0, "all to be gone")
+    sidecar.stop()
+    _, closes, _ = counts()
+    assert closes <= 2 * 16
+
+
 def hello():
     """The first flight of a client."""
     out = ssl.MemoryBIO()
