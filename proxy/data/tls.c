@@ -49,9 +49,11 @@ is_whole(X509 *cert)
 {
 	uint32_t flags = X509_get_extension_flags(cert);
 	bool self = (flags & EXFLAG_SI) == 0 || (flags & EXFLAG_SS) != 0;
+	const EVP_PKEY *key = X509_get0_pubkey(cert);
 
-	return (flags & (EXFLAG_INVALID | EXFLAG_NO_FINGERPRINT)) == 0 && self &&
-	       X509_get0_pubkey(cert) != NULL;
+	/* A key of which nobody could say how strong it is counts as too weak for ever. */
+	return (flags & (EXFLAG_INVALID | EXFLAG_NO_FINGERPRINT)) == 0 && self && key != NULL &&
+	       EVP_PKEY_get_security_bits(key) > 0;
 }
 
 bool
