@@ -127,3 +127,9 @@ records_filled(const void *p, size_t n)
 			l->filled = end - l->room;
 	}
 }
+
+void
+records_release(void)
+{
+	pool_fini(&rooms);
+}

@@ -17,4 +17,7 @@ int records_install(void);
  * tells of all, or of none: room of which nothing was told is wiped as a whole. */
 void records_filled(const void *p, size_t n);
 
+/* The calling thread ends: what it keeps is freed. */
+void records_release(void);
+
 #endif
