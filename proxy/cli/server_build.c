@@ -480,8 +480,8 @@ start(struct server *s, struct err *err)
 	if (journal_start(s->journal, err) == -1)
 		return -1;
 	await_start(s, position);
-	server_watch_clock(s);
-	server_watch_files(s);
+	if (server_watch_clock(s, err) == -1 || server_watch_files(s, err) == -1)
+		return -1;
 	for (; s->nstarted < s->nworkers; s->nstarted++)
 		if (worker_start(s->workers[s->nstarted], err) == -1)
 			return -1;

@@ -69,8 +69,8 @@ server_look_back(struct server *s)
 	trail_reader_close(r);
 }
 
-void
-server_watch_clock(struct server *s)
+int
+server_watch_clock(struct server *s, struct err *err)
 {
 	int64_t wall = clock_wall_ns();
 
@@ -78,7 +78,9 @@ server_watch_clock(struct server *s)
 		record_jump(s, s->last_line_ns, wall, "stopped");
 	clock_watch(&s->clock_watch, wall, clock_boot_ns());
 	event_assign(&s->clock_timer, s->base, -1, EV_PERSIST, on_clock_timer, s);
-	event_add(&s->clock_timer, &look_interval);
+	if (event_add(&s->clock_timer, &look_interval) == -1)
+		return err_set(err, "cannot watch the clock: memory is short");
+	return 0;
 }
 
 const char *

@@ -96,13 +96,13 @@ void server_on_degrade_timer(evutil_socket_t fd, short what, void *arg);
 /* Before the trail is opened note the time of its last line; once it runs record that the clock was put back
  * meanwhile, and watch it. */
 void server_look_back(struct server *s);
-void server_watch_clock(struct server *s);
+int server_watch_clock(struct server *s, struct err *err);
 /* Changes when one of the files of TLS that the configuration names was replaced. */
 uint64_t server_files_state(const struct config *c);
 
 /* Load them when they are, and tell of those that end.  As at HUP, a file that is of no use changes
  * nothing, and is tried again when it is another. */
-void server_watch_files(struct server *s);
+int server_watch_files(struct server *s, struct err *err);
 void server_reload_files(struct server *s);
 
 #define SERVER_VALIDITIES_MAX (TLS_VALIDITIES_MAX + 1)

@@ -60,13 +60,13 @@ record_refusal(struct server *s, const struct admin_call *call, const char *path
 
 /* ---- break-glass ---- */
 
-static void
+static int
 arm_timer(struct server *s)
 {
 	int64_t left = degrade_left_ns(&s->degrade, clock_mono_ns());
 	struct timeval tv = { left / CLOCK_NS_PER_S, left % CLOCK_NS_PER_S / 1000 + 1 };
 
-	evtimer_add(&s->degrade_timer, &tv);
+	return evtimer_add(&s->degrade_timer, &tv);
 }
 
 static int
@@ -92,9 +92,12 @@ begin_degrade(struct server *s, const struct admin_call *call, struct buf *text,
 	if (degrade_begin(&s->degrade, seconds, s->config->audit.degrade_max,
 		reason != NULL ? reason : "", clock_mono_ns(), err) == -1)
 		return -1;
+	if (arm_timer(s) == -1) {
+		degrade_end(&s->degrade, err);
+		return err_set(err, "memory is short");
+	}
 	s->degraded_before = metrics_value(s->metrics, METRIC_DEGRADED_REQUESTS, 0);
 	s->degraded_until = clock_wall_ns() + (int64_t)seconds * CLOCK_NS_PER_S;
-	arm_timer(s);
 	clock_event_time(s->degraded_until, until);
 	log_warn(
 	    s->log, "degraded", "until %s, by %s: %s", until, call->peer.name, s->degrade.reason);
@@ -153,9 +156,7 @@ server_on_degrade_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	/* The loop's clock is coarser than ours: it may call a little too early. */
-	if (degrade_left_ns(&s->degrade, clock_mono_ns()) > 0)
-		arm_timer(s);
-	else
+	if (degrade_left_ns(&s->degrade, clock_mono_ns()) <= 0 || arm_timer(s) == -1)
 		server_end_degrade(s, "elapsed");
 }
 

@@ -127,9 +127,11 @@ on_look(evutil_socket_t fd, short what, void *arg)
 		tell_ends(s);
 }
 
-void
-server_watch_files(struct server *s)
+int
+server_watch_files(struct server *s, struct err *err)
 {
 	event_assign(&s->files.timer, s->base, -1, EV_PERSIST, on_look, s);
-	event_add(&s->files.timer, &(struct timeval){ LOOK_S, 0 });
+	if (event_add(&s->files.timer, &(struct timeval){ LOOK_S, 0 }) == -1)
+		return err_set(err, "cannot watch files: memory is short");
+	return 0;
 }

@@ -104,14 +104,15 @@ deal(struct listener *l, int fd, const struct sockaddr_storage *peer)
 	l->turn = (l->turn + 1) % l->nworkers;
 }
 
+static const struct timeval pause_time = { 0, 100000 };
+
 static void
 pause_accepting(struct listener *l)
 {
-	struct timeval tv = { 0, 100000 };
-
 	log_error(l->home->log, "accept_failed", "accept: %s", strerror(errno));
-	event_del(&l->readable);
-	evtimer_add(&l->pause, &tv);
+	/* Without a timer the pause would have no end. */
+	if (evtimer_add(&l->pause, &pause_time) == 0)
+		event_del(&l->readable);
 }
 
 /* One at a time: what waits behind it is told of again, after all else that is ready. */
@@ -142,7 +143,8 @@ on_pause_over(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	take_spare(l); /* another thread may have been faster than turn_away */
-	event_add(&l->readable, NULL);
+	if (event_add(&l->readable, NULL) == -1)
+		evtimer_add(&l->pause, &pause_time); /* in the place that it has just left */
 }
 
 static int

@@ -251,6 +251,14 @@ fail_target(struct upstream *u, struct upstream_conn *c, enum upstream_failure m
 	start_connecting(u, r);
 }
 
+/* It is no target's fault. */
+static void
+fail_for_memory(struct upstream *u, struct upstream_conn *c)
+{
+	fail_request(u, c->request, UPSTREAM_FAILURE_CONNECT, REFUSAL_OUT_OF_MEMORY);
+	close_conn(c);
+}
+
 static void
 go_on_connecting(struct upstream *u, struct upstream_conn *c)
 {
@@ -308,7 +316,7 @@ open_socket(const struct resolver_target *t, bool *connecting)
 }
 
 static int
-open_conn(struct upstream *u, struct upstream_conn *c, struct err *err)
+open_stream(struct upstream *u, struct upstream_conn *c, int fd, bool connecting)
 {
 	const struct snapshot *snap = u->worker->lease->snapshot;
 	struct stream_opts opts = { .base = u->worker->base,
@@ -317,14 +325,12 @@ open_conn(struct upstream *u, struct upstream_conn *c, struct err *err)
 		.client = true,
 		.server_name = snap->config->upstream.server_name,
 		.session = &u->session,
+		.connecting = connecting,
 		.ready = on_ready,
 		.arg = c };
-	int fd;
+	struct err err;
 
-	c->target = resolver_next(u->resolver);
-	if ((fd = open_socket(&c->target, &opts.connecting)) == -1)
-		return err_set_errno(err, "connect");
-	return stream_open(&c->stream, fd, &opts, err);
+	return stream_open(&c->stream, fd, &opts, &err);
 }
 
 static void
@@ -332,6 +338,8 @@ start_connecting(struct upstream *u, struct upstream_request *r)
 {
 	struct upstream_conn *c = calloc(1, sizeof(*c));
 	struct err err;
+	bool connecting;
+	int fd;
 
 	if (c == NULL) {
 		fail_request(u, r, UPSTREAM_FAILURE_CONNECT, REFUSAL_OUT_OF_MEMORY);
@@ -346,10 +354,15 @@ start_connecting(struct upstream *u, struct upstream_request *r)
 	r->tries++;
 	u->nopen++;
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, 1);
-	if (open_conn(u, c, &err) == -1)
+	c->target = resolver_next(u->resolver);
+	if ((fd = open_socket(&c->target, &connecting)) == -1) {
+		err_set_errno(&err, "connect");
 		fail_target(u, c, UPSTREAM_FAILURE_CONNECT, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
-	else if (c->stream.writable)
+	} else if (open_stream(u, c, fd, connecting) == -1) {
+		fail_for_memory(u, c);
+	} else if (c->stream.writable) {
 		go_on_connecting(u, c);
+	}
 }
 
 static void

@@ -38,7 +38,7 @@ struct upstream_conn {
 /*
  * Asks for a connection.  `done` is called once, never from within upstream_acquire, with a
  * connection that is the caller's until upstream_release, or with NULL and the reason
- * (UPSTREAM_UNREACHABLE, _UNTRUSTED, _TIMEOUT, _BUSY).  Embedded in the caller; after
+ * (UPSTREAM_UNREACHABLE, _UNTRUSTED, _TIMEOUT, _BUSY, OUT_OF_MEMORY).  Embedded in the caller; after
  * upstream_cancel `done` is not called.
  */
 struct upstream_request {

@@ -1,5 +1,6 @@
 #include "data/worker.h"
 
+#include "data/records.h"
 #include "keytrail/clock.h"
 
 #include <event2/event.h>
@@ -37,6 +38,7 @@ struct worker_thread {
 	bool turning;
 	struct event drain_timer;
 	struct wtimer tally_timer, identity_timer;
+	struct wtimer_list unarmed;
 	int64_t tallied;	/* when they were written */
 	struct mail drain_mail; /* part of this struct, so that a stop needs no memory */
 	int64_t drain_deadline;
@@ -278,28 +280,56 @@ worker_turn_cancel(struct worker *w, struct worker_turn *turn)
 
 /* ---- timers ---- */
 
-static void
-arm(struct wtimer *t, int64_t ns)
+static bool
+try_to_arm(struct wtimer *t, int64_t now)
 {
+	int64_t ns = t->deadline > now ? t->deadline - now : 0;
 	struct timeval tv = { ns / CLOCK_NS_PER_S, ns % CLOCK_NS_PER_S / 1000 + 1 };
 
-	/* Where memory is short the next who sets it tries again. */
-	t->pending = event_add(&t->event, &tv) == 0 ? clock_mono_ns() + ns : 0;
+	t->pending = event_add(&t->event, &tv) == 0 ? t->deadline : 0;
+	return t->pending != 0;
+}
+
+static void
+take_from_unarmed(struct wtimer *t)
+{
+	if (t->unarmed)
+		LIST_REMOVE(t, link);
+	t->unarmed = false;
+}
+
+/* Where memory is short it waits for the next one that can be armed. */
+static void
+arm(struct wtimer *t, int64_t now)
+{
+	struct wtimer_list *unarmed = &t->worker->thread->unarmed;
+
+	take_from_unarmed(t);
+	if (!try_to_arm(t, now)) {
+		LIST_INSERT_HEAD(unarmed, t, link);
+		t->unarmed = true;
+		return;
+	}
+	while ((t = LIST_FIRST(unarmed)) != NULL) {
+		if (t->deadline != 0 && !try_to_arm(t, now))
+			return;
+		take_from_unarmed(t);
+	}
 }
 
 static void
 on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct wtimer *t = arg;
-	int64_t left;
+	int64_t now;
 
 	(void)fd;
 	(void)what;
 	t->pending = 0;
 	if (t->deadline == 0)
 		return;
-	if ((left = t->deadline - clock_mono_ns()) > 0) {
-		arm(t, left);
+	if (t->deadline > (now = clock_mono_ns())) {
+		arm(t, now);
 		return;
 	}
 	t->deadline = 0;
@@ -318,7 +348,7 @@ wtimer_set_from(struct wtimer *t, int64_t now_ns, unsigned ms)
 {
 	t->deadline = now_ns + ms * CLOCK_NS_PER_MS;
 	if (t->pending == 0 || t->pending > t->deadline)
-		arm(t, ms * CLOCK_NS_PER_MS);
+		arm(t, now_ns);
 }
 
 void
@@ -337,6 +367,7 @@ void
 wtimer_fini(struct wtimer *t)
 {
 	event_del(&t->event);
+	take_from_unarmed(t);
 	t->deadline = t->pending = 0;
 }
 
@@ -586,6 +617,7 @@ thread_main(void *arg)
 	snprintf(name, sizeof(name), "worker-%u", w->index);
 	pthread_setname_np(pthread_self(), name);
 	event_base_dispatch(w->base);
+	records_release();
 	return NULL;
 }
 
@@ -624,6 +656,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 	t->drain_mail.deliver = deliver_drain;
 	STAILQ_INIT(&t->reaps);
 	TAILQ_INIT(&t->turns);
+	LIST_INIT(&t->unarmed);
 	event_assign(&t->reap_event, w->base, -1, 0, on_reap, w);
 	event_assign(&t->release_event, w->base, -1, 0, on_release, w);
 	event_assign(&t->turn_event, w->base, -1, 0, on_turn, w);

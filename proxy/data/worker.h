@@ -187,9 +187,13 @@ struct wtimer {
 	struct worker *worker;
 	int64_t deadline; /* monotonic ns, or WTIMER_OVER; 0: not set */
 	int64_t pending;  /* when the event fires; 0: it does not */
+	LIST_ENTRY(wtimer) link;
+	bool unarmed; /* memory was short */
 	void (*fire)(void *arg);
 	void *arg;
 };
+LIST_HEAD(wtimer_list, wtimer);
+
 void wtimer_init(struct wtimer *t, struct worker *w, void (*fire)(void *arg), void *arg);
 void wtimer_set(struct wtimer *t, unsigned ms);
 void wtimer_set_from(struct wtimer *t, int64_t now_ns, unsigned ms); /* without reading the clock */

@@ -11,6 +11,7 @@
 #include "data/rewrite.h"
 #include "data/tickets.h"
 #include "data/tls.h"
+#include "data/upstream.h"
 #include "keytrail/parse.h"
 #include "pki.h"
 
@@ -114,10 +115,13 @@ static bool
 trusts(const SSL_CTX *ctx, X509 *cert)
 {
 	X509_STORE_CTX *c = X509_STORE_CTX_new();
-	bool ok = c != NULL &&
-		  X509_STORE_CTX_init(c, SSL_CTX_get_cert_store(ctx), cert, NULL) == 1 &&
-		  X509_verify_cert(c) == 1;
+	bool ok = c != NULL && X509_STORE_CTX_init(c, SSL_CTX_get_cert_store(ctx), cert, NULL) == 1;
 
+	if (ok) {
+		X509_VERIFY_PARAM_set_auth_level(
+		    X509_STORE_CTX_get0_param(c), SSL_CTX_get_security_level(ctx));
+		ok = X509_verify_cert(c) == 1;
+	}
 	X509_STORE_CTX_free(c);
 	return ok;
 }
@@ -347,6 +351,99 @@ run_name(struct err *err)
 	return resolve("localhost", err);
 }
 
+static void
+count_call(void *arg)
+{
+	++*(unsigned *)arg;
+}
+
+/* The next one that can be armed brings it. */
+static int
+run_timer(struct err *err)
+{
+	struct worker w = *bench.worker;
+	struct wtimer first, next;
+	unsigned fired = 0;
+
+	(void)err;
+	scarce.on = false;
+	w.base = event_base_new();
+	wtimer_init(&first, &w, count_call, &fired);
+	wtimer_init(&next, &w, count_call, &fired);
+	scarce.on = true;
+	wtimer_set(&first, 1);
+	scarce.on = false;
+	wtimer_set(&next, 1);
+	event_base_dispatch(w.base);
+	assert_int_equal(fired, 2);
+	wtimer_fini(&first);
+	wtimer_fini(&next);
+	event_base_free(w.base);
+	scarce.on = true;
+	return 0;
+}
+
+static enum http_refusal refused;
+
+static void
+on_connection(void *arg, struct upstream_conn *c, enum http_refusal why)
+{
+	(void)arg;
+	assert_null(c);
+	refused = why;
+}
+
+/* Where nobody shakes hands. */
+static int
+listen_somewhere(uint16_t *port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, len), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+	*port = ntohs(a.sin_port);
+	return fd;
+}
+
+/* The key service is not to blame. */
+static int
+run_connect(struct err *err)
+{
+	struct upstream_request r = { .done = on_connection };
+	struct upstream *u = bench.worker->upstream;
+	char host[] = "127.0.0.1";
+	struct config_address address = { .host = host };
+	int fd;
+
+	scarce.on = false;
+	fd = listen_somewhere(&address.port);
+	bench.config.upstream = config->upstream;
+	bench.config.upstream.addresses = &address;
+	bench.config.timeouts.connect = 20000;
+	bench.snapshot.client = tls_client_new(&config->upstream, err);
+	upstream_reconfigure(u);
+	bench_turn(&bench);
+	refused = REFUSAL_NONE;
+	scarce.on = true;
+	assert_null(upstream_acquire(u, &r, true));
+	event_base_loop(bench.worker->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+	scarce.on = false;
+	upstream_cancel(u, &r);
+	bench_turn(&bench);
+	SSL_CTX_free(bench.snapshot.client);
+	bench.snapshot.client = NULL;
+	bench.config.upstream = (struct config_upstream){ .naddresses = 0 };
+	close(fd);
+	scarce.on = true;
+	if (refused == REFUSAL_NONE)
+		return 0;
+	assert_int_equal(refused, REFUSAL_OUT_OF_MEMORY);
+	return err_set(err, "memory is short");
+}
+
 static int
 run_listener(struct err *err)
 {
@@ -433,6 +530,8 @@ static const struct scarce_case cases[] = {
 	{ .label = "reload of workers", .run = run_reload },
 	{ .label = "a number for an address", .run = run_number },
 	{ .label = "a name for an address", .run = run_name },
+	{ .label = "a timer", .run = run_timer },
+	{ .label = "a connection to the key service", .run = run_connect },
 	{ .label = "listener", .run = run_listener },
 	{ .label = "admin", .run = run_admin },
 	{ .label = "heads", .run = run_heads },
