@@ -339,18 +339,16 @@ hostile: ## the suites of DIR, or the cases of `make wire`; STREAMS=n: n mutants
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire $(if $(DIR),--suite $(DIR)) --seed $(SEED) \
 	    $(if $(STREAMS),--streams $(STREAMS) --storm build/storm,$(if $(DIR),,--cases $(CASES)))
 
-CYCLES ?= 1000
+CYCLES ?= 4000
+STATES ?= 20000
 
-crash: ## kill the sidecar CYCLES (1000) times under traffic; then recover STATES (5000) of a power cut
+crash: ## kill the sidecar CYCLES (4000) times under traffic, recover STATES (20000) of a power cut, fail every file
 	$(call again,$(PACKAGES_TEST),programs run-crash)
 
-STATES ?= 5000
-
-run-crash: $(CRASH) $B/faults/shim.so $B/unit/test_slots $B/unit/test_journal
+run-crash: programs $(CRASH) $B/keytrail-faults $(PRELOADED) $B/unit/test_slots $B/unit/test_journal
 	@$(PYTHON) tests/run-unit $(filter $B/unit/%,$^)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B KEYTRAIL_KILL_CYCLES=$(CYCLES) KEYTRAIL_POWER_STATES=$(STATES) \
-	    $(PYTHON) -m pytest -q -s -p no:cacheprovider \
-	    tests/integration/test_kill.py tests/integration/test_power.py
+	    $(PYTHON) tests/crash/campaign
 
 bench: ## what a request costs next to nginx, HAProxy and a bare relay; writes docs/bench/
 	$(call again,$(PACKAGES_BENCH),programs run-bench-programs)

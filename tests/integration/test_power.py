@@ -3,7 +3,7 @@
 A life of a trail (crash/life.c) is recorded (crash/record.c); from each record on, the disk may be in
 many states (crash/disk.py); each is recovered by a second life, and what that leaves is compared
 with what the world outside knew at the cut.  KEYTRAIL_POWER_STATES says how many states (make crash:
-5000), KEYTRAIL_POWER_SEED which.  A state that fails is kept below build/crash/failed.
+STATES), KEYTRAIL_POWER_SEED which.  A state that fails is kept below build/crash/failed.
 """
 
 import collections
@@ -27,6 +27,7 @@ import disk  # noqa: E402
 
 STATES = int(os.environ.get("KEYTRAIL_POWER_STATES", "120"))
 SEED = int(os.environ.get("KEYTRAIL_POWER_SEED", time.time_ns() % 10**6))
+OF_ONE_TRAIL = 2500  # states, at most
 LIFE, RECORDER = BUILD / "crash" / "life", BUILD / "crash" / "record.so"
 SEGMENT = re.compile(r"\d{20}\.jsonl")
 NUMBER = re.compile(rb',"seq":(\d+),"sum":"[0-9a-f]{8}"}}$')
@@ -185,7 +186,10 @@ class Study:
     def __init__(self, lives, tally):
         self.lives, self.tally = lives, tally
         self.failures = None  # a list: they are expected
-        self.rng = random.Random(SEED)
+        self.seed_by(SEED)
+
+    def seed_by(self, seed):
+        self.seed, self.rng = seed, random.Random(seed)
 
     def recover(self, world, content, killed, label):
         folder = self.lives.folder / "state"
@@ -200,7 +204,7 @@ class Study:
                 self.failures.append(str(e))
                 return
             kept = self.keep(content, label)
-            raise AssertionError(f"seed {SEED}, {label}: {e}\nkept in {kept}; again: "
+            raise AssertionError(f"seed {self.seed}, {label}: {e}\nkept in {kept}; again: "
                                  f"{LIFE} {kept}/state {kept}/key 0 32768 0") from e
 
     def keep(self, content, label):
@@ -226,13 +230,12 @@ class Study:
     def power_off(self, world, label, n, depth):
         if n == 0:
             self.recover(world, world.disk.now(), True, f"{label}, killed")
-        state = world.disk.state(f"{SEED} {label}", self.tally)
+        state = world.disk.state(f"{self.seed} {label}", self.tally)
         self.recover(world, state, False, label)
         if self.failures is None and depth < 2 and self.rng.random() < 0.04:
             plan = Plan(self.rng.choice([0, 5]), 32768, 0)
             records, _ = self.lives.record(state, plan)
             self.cut(state, records, 6, f"{label}, again", world, depth + 1)
-
 
     def killed_at_half(self, content, records):
         played = disk.Disk(content)
@@ -246,15 +249,19 @@ def study(tmp_path):
     return Study(Lives(tmp_path), collections.Counter())
 
 
-def test_what_a_power_cut_leaves_is_recovered(study):
-    content = {}
+@pytest.mark.parametrize("first", range(0, STATES, OF_ONE_TRAIL))
+def test_what_a_power_cut_leaves_is_recovered(study, first, record_property):
+    study.seed_by(SEED + first)
+    content, states = {}, min(OF_ONE_TRAIL, STATES - first)
     for number, plan in enumerate(PLANS):
         records, left = study.lives.record(content, plan)
-        budget = STATES * (number + 1) // len(PLANS) - study.tally["states"]
+        budget = states * (number + 1) // len(PLANS) - study.tally["states"]
         study.cut(content, records, max(10, budget * 2 // 5), f"trace {number}")
         # The next begins where this one ended: well, or by a kill.
         content = left if number % 2 else study.killed_at_half(content, records)
-    print(f"seed {SEED}: {dict(study.tally)}; lost 0, doubled 0")
+    record_property("lives recorded to cut their power", study.tally["traces"])
+    record_property("states of the disk recovered", study.tally["states"])
+    record_property("of them torn in the middle of a batch", study.tally["torn in the middle"])
 
 
 def test_a_disk_that_lies_is_noticed(study):
