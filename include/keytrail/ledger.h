@@ -1,9 +1,9 @@
 /*
  * ledger: the hash tree over the trail, its tiles and its signed checkpoint.
  *
- * One thread reads the durable trail as a sink does, hashes each line (without its newline; entry
- * `seq` - 1 - base of the tree), keeps <dir>/tile/ and signs <dir>/checkpoint: the first one at once,
- * then after `events` lines (at most once a second) or `interval_s`, and when it stops.  Lines about
+ * One thread takes the hash of each durable line (without its newline; entry `seq` - 1 - base of the
+ * tree) from where it was appended (leaves.h), or else reads the line as a sink does; it keeps
+ * <dir>/tile/ and signs <dir>/checkpoint: the first one at once, then after `events` lines (at most once a second) or `interval_s`, and when it stops.  Lines about
  * checkpoints alone are no reason for another.  Nobody waits for it; what fails is tried again.
  * A number that has no line is the hash of an empty entry.  Origin of the log: `<key name>/<log id>`.
  *

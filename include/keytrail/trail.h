@@ -12,6 +12,7 @@
 #define KEYTRAIL_TRAIL_H
 
 #include "keytrail/err.h"
+#include "keytrail/leaves.h"
 #include "keytrail/slice.h"
 
 #include <sys/types.h>
@@ -42,6 +43,7 @@ struct trail_io {
 struct trail_opts {
 	const char *dir;
 	bool create;	       /* make a new log where there is none */
+	bool hashed;	       /* keep the hashes of what is appended, for a ledger */
 	uint64_t segment_size; /* bytes */
 	uint64_t room;	       /* bytes of all rings; trail_reserve keeps half as much again */
 	/* Of this log so many lines are known to have been signed: their numbers are used up. */
@@ -148,6 +150,8 @@ bool trail_cannot_reserve(const struct trail *t);
 
 uint64_t trail_last_seq(const struct trail *t);
 uint64_t trail_durable_seq(const struct trail *t); /* any thread */
+/* Of the lines that are appended; NULL: they are not hashed. */
+struct leaves *trail_leaves(const struct trail *t);
 /* Segment and offset of the durable mark (for ring_release). */
 void trail_durable_mark(const struct trail *t, uint64_t *segment, uint64_t *offset);
 
@@ -292,8 +296,10 @@ struct slice trail_line_value(struct slice line, struct slice key);
 struct slice trail_line_string(struct slice line, struct slice key);
 
 /* Numbers that a line with this start (one of those here) tells of: `first` and `last` of its details. */
-#define TRAIL_EXPIRE_START SLICE("{\"action\":\"keytrail.expire\",")
-#define TRAIL_TAMPER_START SLICE("{\"action\":\"keytrail.tamper\",")
+#define TRAIL_EXPIRE_START     SLICE("{\"action\":\"keytrail.expire\",")
+#define TRAIL_CHECKPOINT_START SLICE("{\"action\":\"keytrail.checkpoint\"")
+#define TRAIL_TAMPER_START     SLICE("{\"action\":\"keytrail.tamper\",")
+enum leaf_kind trail_line_kind(struct slice line);
 bool trail_line_range(struct slice line, struct slice start, struct trail_range *out);
 
 /* The closing event of an intent's call of which nothing more is known: outcome unknown, reason

@@ -169,6 +169,7 @@ open_trail(struct server *s, struct err *err)
 	const struct config_audit *a = &s->config->audit;
 	struct trail_opts opts = { .dir = a->trail,
 		.create = a->create,
+		.hashed = s->ledger != NULL,
 		.segment_size = a->segment_size,
 		.room = a->ring_size * s->nworkers + SELF_RING,
 		.signed_log = s->ledger != NULL ? ledger_signed_log(s->ledger) : NULL,

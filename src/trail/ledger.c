@@ -10,25 +10,12 @@
 #include <signal.h>
 #include <stdio.h>
 
-#define POLL_NS	 (500 * CLOCK_NS_PER_MS)
-#define GAP_NS	 CLOCK_NS_PER_S /* from one checkpoint to the next, at least */
+#define POLL_NS	 (200 * CLOCK_NS_PER_MS) /* LEAVES_MAX are 80,000 lines a second */
+#define GAP_NS	 CLOCK_NS_PER_S		 /* from one checkpoint to the next, at least */
 #define RETRY_NS (10 * CLOCK_NS_PER_S)
 #define VOID_MAX ((uint64_t)1 << 24) /* numbers in a row that have no line */
 
 /* ---- taking lines in ---- */
-
-void
-ledger_drop_reader(struct ledger *l)
-{
-	trail_reader_close(l->reader);
-	l->reader = NULL;
-}
-
-bool
-ledger_is_own(struct slice line)
-{
-	return slice_has_prefix(line, SLICE("{\"action\":\"keytrail.checkpoint\""));
-}
 
 static int
 fill_void(struct ledger *l, enum tiles_policy policy, uint64_t size, struct err *err)
@@ -61,14 +48,20 @@ append_batch(struct ledger *l, enum tiles_policy policy, struct err *err)
 	return 0;
 }
 
+static void
+note_kind(struct ledger *l, enum leaf_kind kind)
+{
+	l->others += kind != LEAF_CHECKPOINT;
+	l->urgent |= kind == LEAF_EXPIRE;
+}
+
 static int
 take_line(
     struct ledger *l, enum tiles_policy policy, struct slice line, uint64_t seq, struct err *err)
 {
 	l->seqs[l->taken] = seq;
 	l->taken = merkle_batch_add(l->batch, line);
-	l->others += !ledger_is_own(line);
-	l->urgent |= slice_has_prefix(line, TRAIL_EXPIRE_START);
+	note_kind(l, trail_line_kind(line));
 	return l->taken < MERKLE_BATCH ? 0 : append_batch(l, policy, err);
 }
 
@@ -79,26 +72,73 @@ size_ahead(const struct ledger *l)
 	return l->taken > 0 ? l->seqs[l->taken - 1] - l->base : l->tree.size;
 }
 
-int
-ledger_take_lines(struct ledger *l, enum tiles_policy policy, uint64_t end, struct err *err)
+/* Need the next line not be read? */
+static bool
+is_hashed(const struct ledger *l)
+{
+	return l->leaves != NULL && leaves_have(l->leaves, l->base + size_ahead(l) + 1);
+}
+
+static int
+read_lines(struct ledger *l, struct trail_reader *r, enum tiles_policy policy, uint64_t end,
+    struct err *err)
 {
 	struct slice line;
 	uint64_t seq;
 	int rc = 1;
 
-	if (l->reader == NULL &&
-	    trail_reader_open_at(l->files.dirfd, l->base + l->tree.size + 1, &l->reader, err) == -1)
-		return -1;
-	while ((end == 0 || size_ahead(l) < end) &&
-	       (rc = trail_reader_next(l->reader, &line, &seq, err)) == 1) {
+	while ((end == 0 ? !is_hashed(l) : size_ahead(l) < end) &&
+	       (rc = trail_reader_next(r, &line, &seq, err)) == 1) {
 		if (end != 0 && seq > l->base + end)
 			break;
 		if (take_line(l, policy, line, seq, err) == -1)
 			return -1;
 	}
-	if (append_batch(l, policy, err) == -1 || rc == -1)
+	return append_batch(l, policy, err) == -1 || rc == -1 ? -1 : 0;
+}
+
+int
+ledger_take_lines(struct ledger *l, enum tiles_policy policy, uint64_t end, struct err *err)
+{
+	struct trail_reader *r;
+	int rc;
+
+	if (trail_reader_open_at(l->files.dirfd, l->base + l->tree.size + 1, &r, err) == -1)
 		return -1;
-	return end != 0 ? fill_void(l, policy, end, err) : 0;
+	rc = read_lines(l, r, policy, end, err);
+	trail_reader_close(r);
+	return rc == 0 && end != 0 ? fill_void(l, policy, end, err) : rc;
+}
+
+static bool
+is_level(const struct ledger *l)
+{
+	return l->base + l->tree.size >= trail_durable_seq(l->trail);
+}
+
+static int
+take_leaves(struct ledger *l, struct err *err)
+{
+	struct leaf leaf;
+
+	while (!is_level(l) && leaves_take(l->leaves, l->base + l->tree.size + 1, &leaf)) {
+		note_kind(l, leaf.kind);
+		if (tiles_tree_append(&l->tree, &l->files, TILES_WRITE, &leaf.hash, err) == -1)
+			return -1;
+	}
+	return 0;
+}
+
+static int
+take_durable(struct ledger *l, struct err *err)
+{
+	do {
+		if (l->leaves != NULL && take_leaves(l, err) == -1)
+			return -1;
+		if (!is_level(l) && ledger_take_lines(l, TILES_WRITE, 0, err) == -1)
+			return -1;
+	} while (is_hashed(l) && !is_level(l));
+	return 0;
 }
 
 /* After a failure what is known to be right is the tree of the last checkpoint. */
@@ -107,10 +147,9 @@ ledger_advance(struct ledger *l, struct err *err)
 {
 	if (!l->loaded && ledger_load(l, false, err) == -1)
 		return -1;
-	if (ledger_take_lines(l, TILES_WRITE, 0, err) == 0)
+	if (take_durable(l, err) == 0)
 		return 0;
 	l->loaded = false;
-	ledger_drop_reader(l);
 	return -1;
 }
 

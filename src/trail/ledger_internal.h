@@ -23,8 +23,9 @@ struct ledger {
 	char unfit[ERR_MSG_MAX]; /* what is wrong with the note, or "" */
 	uint64_t base;		 /* the number before the tree's first line */
 	struct tiles_tree tree;
-	struct trail_reader *reader; /* at the line after the tree and the batch; or NULL */
-	struct merkle_batch *batch;  /* lines on their way into the tree */
+	const struct trail *trail;
+	struct leaves *leaves;	    /* the trail's, or NULL */
+	struct merkle_batch *batch; /* lines that were read, on their way into the tree */
 	uint64_t seqs[MERKLE_BATCH];
 	unsigned taken;
 	uint64_t unsearched; /* up to here a line may tell of a checkpoint that is gone; or 0 */
@@ -49,11 +50,9 @@ struct ledger {
 
 /* The lines of the trail into the tree, until it has the size `end` (0: all that is durable). */
 int ledger_take_lines(struct ledger *l, enum tiles_policy policy, uint64_t end, struct err *err);
-void ledger_drop_reader(struct ledger *l);
 /* The tree of the last checkpoint; -1 also when nothing may be signed (see the refusal). */
 int ledger_load(struct ledger *l, bool clean, struct err *err);
 bool ledger_is_refused(struct ledger *l);
 void ledger_set_trouble(struct ledger *l, const char *text);
-bool ledger_is_own(struct slice line);
 
 #endif

@@ -119,7 +119,6 @@ ledger_free(struct ledger *l)
 {
 	if (l == NULL)
 		return;
-	ledger_drop_reader(l);
 	merkle_batch_free(l->batch);
 	buf_fini(&l->note);
 	buf_fini(&l->rotation);
@@ -252,7 +251,6 @@ load_lines(struct ledger *l, enum tiles_policy policy, struct err *err)
 {
 	uint64_t expired;
 
-	ledger_drop_reader(l);
 	if (count_expired(l, &expired, err) == -1 ||
 	    load_leaves(l, expired < l->last.size ? expired : l->last.size, err) == -1)
 		return -1;
@@ -281,7 +279,7 @@ load_signed(struct ledger *l, bool clean, struct err *err)
 static bool
 tells_of_checkpoint(const struct ledger *l, struct slice line)
 {
-	return ledger_is_own(line) ||
+	return trail_line_kind(line) == LEAF_CHECKPOINT ||
 	       (l->clean && slice_has_prefix(line, SLICE("{\"action\":\"keytrail.start\"")) &&
 		   memmem(line.p, line.n, "\"signing\":\"none\"", 16) == NULL);
 }
@@ -311,12 +309,10 @@ check_unsigned(struct ledger *l, struct err *err)
 int
 ledger_load(struct ledger *l, bool clean, struct err *err)
 {
-	ledger_drop_reader(l);
 	l->tree.size = 0;
 	if (l->last.size > 0 ? load_signed(l, clean, err) == -1
 			     : (l->unsearched > 0 && check_unsigned(l, err) == -1))
 		return -1;
-	ledger_drop_reader(l);
 	l->others = 0;
 	l->loaded = true;
 	return 0;
@@ -455,6 +451,8 @@ unfit(struct ledger_findings *out, const char *why)
 static int
 find_origin(struct ledger *l, const struct trail *t, struct err *err)
 {
+	l->trail = t;
+	l->leaves = trail_leaves(t);
 	if (l->files.dirfd == -1 &&
 	    (l->files.dirfd = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1)
 		return err_set_errno(err, "%s: open", l->dir);

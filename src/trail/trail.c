@@ -185,6 +185,7 @@ trail_free(struct trail *t)
 	trail_state_unmap(t->state);
 	pthread_mutex_destroy(&t->holds_lock);
 	buf_fini(&t->queue);
+	leaves_free(t->leaves);
 	trail_seen_fini(&t->seen);
 	trail_list_free(&t->foreign);
 	for (size_t i = 0; i < 3; i++) {
@@ -397,13 +398,18 @@ trail_open(
 		trail_free(t);
 		return err_set_errno(err, "%s", opts->dir);
 	}
-	if (open_trail(t, opts, err) == -1) {
-		trail_free(t);
-		return -1;
+	if (open_trail(t, opts, err) == -1)
+		goto fail;
+	if (opts->hashed && (t->leaves = leaves_new(TRAIL_LINE_MAX)) == NULL) {
+		err_set_errno(err, "%s", opts->dir);
+		goto fail;
 	}
 	*rec = t->found;
 	*out = t;
 	return 0;
+fail:
+	trail_free(t);
+	return -1;
 }
 
 /* The page first: it knows the file that is still there when this is cut short. */

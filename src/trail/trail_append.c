@@ -317,6 +317,8 @@ close_line(struct trail *t, struct slice line, int64_t wall_ns, uint64_t seq, ch
 int
 trail_append(struct trail *t, struct slice line, int64_t wall_ns, uint64_t *seq, struct err *err)
 {
+	size_t n;
+
 	assert(line.n > 1 && line.p[0] == '{');
 	if (line.n + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX)
 		return err_set(err, "a line of %zu bytes is too long for the trail", line.n);
@@ -327,7 +329,11 @@ trail_append(struct trail *t, struct slice line, int64_t wall_ns, uint64_t *seq,
 		&t->queue, buf_size(&t->queue) == 0 ? QUEUE_SIZE : line.n + TRAIL_MEMBER_MAX) == -1)
 		return err_set_errno(err, "%s: queue", t->path);
 	*seq = ++t->last_seq;
-	buf_commit(&t->queue, close_line(t, line, wall_ns, *seq, buf_tail(&t->queue)));
+	n = close_line(t, line, wall_ns, *seq, buf_tail(&t->queue));
+	if (t->leaves != NULL)
+		leaves_add(t->leaves, *seq, trail_line_kind(line),
+		    (struct slice){ buf_tail(&t->queue), n - 1 });
+	buf_commit(&t->queue, n);
 	return 0;
 }
 
@@ -426,6 +432,8 @@ trail_sync(struct trail *t, struct err *err)
 	FAULT_POINT("trail.after_sync");
 	if (trail_check(t, err) == -1)
 		return -1;
+	if (t->leaves != NULL)
+		leaves_flush(t->leaves);
 	t->mark = (struct trail_mark){ t->written_seq, t->open.first, t->open.offset };
 	trail_state_publish(t->state, &t->mark);
 	FAULT_POINT("trail.after_mark");
@@ -445,6 +453,12 @@ uint64_t
 trail_durable_seq(const struct trail *t)
 {
 	return atomic_load_explicit(&t->durable_seq, memory_order_acquire);
+}
+
+struct leaves *
+trail_leaves(const struct trail *t)
+{
+	return t->leaves;
 }
 
 void

@@ -169,6 +169,7 @@ struct trail {
 	char at[CLOCK_EVENT_TIME_SIZE]; /* text of the time at_tick, or "" */
 	int64_t at_tick;
 	struct buf queue;
+	struct leaves *leaves; /* or NULL */
 	struct trail_segment open;
 	struct err not_rolled; /* why the last successor could not be made, or "" */
 	uint64_t tampered; /* the segment that was found gone, 0: none; with it, durable lines: */

@@ -100,6 +100,14 @@ trail_parse_line(struct slice line, struct trail_member *out)
 	return 0;
 }
 
+enum leaf_kind
+trail_line_kind(struct slice line)
+{
+	return slice_has_prefix(line, TRAIL_EXPIRE_START)	? LEAF_EXPIRE
+	       : slice_has_prefix(line, TRAIL_CHECKPOINT_START) ? LEAF_CHECKPOINT
+								: LEAF_EVENT;
+}
+
 bool
 trail_owns(const struct trail_log *log, const struct trail_member *m)
 {

@@ -256,9 +256,11 @@ static void
 open_all(struct life *l, const char *dir, struct slice key, size_t ring_size, uint64_t max_size)
 {
 	struct ledger_opts lopts = { .dir = dir, .key = key, .signed_ = on_signed, .arg = l };
-	struct trail_opts topts = {
-		.dir = dir, .create = true, .segment_size = 16384, .room = PRODUCERS * ring_size
-	};
+	struct trail_opts topts = { .dir = dir,
+		.create = true,
+		.hashed = true,
+		.segment_size = 16384,
+		.room = PRODUCERS * ring_size };
 	struct ring_opts ropts = {
 		.size = ring_size, .slots = 2 * IN_FLIGHT, .slot_size = LINE_MAX_
 	};

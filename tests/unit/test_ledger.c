@@ -88,7 +88,9 @@ on_signed(void *arg, uint64_t size, struct slice note)
 static int
 open_all(struct fixture *f)
 {
-	struct trail_opts topts = { .dir = f->dir, .create = true, .segment_size = SEGMENT };
+	struct trail_opts topts = {
+		.dir = f->dir, .create = true, .hashed = true, .segment_size = SEGMENT
+	};
 	struct ledger_opts lopts = { .dir = f->dir,
 		.key = slice_of(f->secret),
 		.events = 2,
@@ -116,7 +118,7 @@ open_well(struct fixture *f)
 }
 
 static void
-append(struct fixture *f, unsigned n, const char *action)
+append_unsynced(struct fixture *f, unsigned n, const char *action)
 {
 	char text[100];
 	uint64_t seq;
@@ -128,6 +130,12 @@ append(struct fixture *f, unsigned n, const char *action)
 		    trail_append(f->t, slice_of(text), clock_wall_ns(), &seq, &f->err), 0);
 	}
 	assert_int_equal(trail_write(f->t, &f->err), 0);
+}
+
+static void
+append(struct fixture *f, unsigned n, const char *action)
+{
+	append_unsynced(f, n, action);
 	assert_int_equal(trail_sync(f->t, &f->err), 0);
 }
 
@@ -411,6 +419,39 @@ a_line_that_was_altered_ends_the_log_and_what_was_signed_stays(void **state)
 	tempdir_remove(path_of(f, "tile"));
 	open_well(f);
 	assert_int_equal(ledger_covered(f->l), 413);
+}
+
+static void
+what_is_signed_is_the_line_that_was_recorded(void **state)
+{
+	struct fixture *f = *state;
+
+	open_well(f);
+	append(f, 10, "test");
+	forge(f, 4);
+	sign(f);
+	close_all(f, true);
+	assert_int_equal(open_all(f), -1);
+	assert_int_equal(f->found.first, 4);
+	assert_int_equal(f->found.last, 4);
+}
+
+/* The same numbers, other lines. */
+static void
+what_could_not_be_synced_is_signed_as_it_was_appended_again(void **state)
+{
+	static const unsigned counts[] = { 5, 16, 40 };
+	struct fixture *f = *state;
+	uint64_t size = 0;
+
+	open_well(f);
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+		append_unsynced(f, counts[i], "lost");
+		assert_int_equal(trail_reopen(f->t, &f->err), 0);
+		append(f, counts[i], "test");
+		sign(f);
+		assert_signed(f, size += counts[i]);
+	}
 }
 
 static void
@@ -733,6 +774,8 @@ main(void)
 		TEST(a_start_goes_on_where_the_last_one_ended),
 		TEST(tiles_that_are_gone_are_made_again),
 		TEST(a_line_that_was_altered_ends_the_log_and_what_was_signed_stays),
+		TEST(what_is_signed_is_the_line_that_was_recorded),
+		TEST(what_could_not_be_synced_is_signed_as_it_was_appended_again),
 		TEST(without_tiles_and_lines_a_new_log_begins),
 		TEST(a_segment_that_vanished_ends_the_log),
 		TEST(numbers_that_were_signed_are_not_used_again),

@@ -57,7 +57,9 @@ on_signed(void *arg, uint64_t size, struct slice note)
 static void
 open_trail(struct fixture *f)
 {
-	struct trail_opts topts = { .dir = f->dir, .create = true, .segment_size = SEGMENT };
+	struct trail_opts topts = {
+		.dir = f->dir, .create = true, .hashed = true, .segment_size = SEGMENT
+	};
 
 	if (trail_open(&topts, &f->t, &f->rec, &f->err) == -1)
 		fail_msg("%s", f->err.msg);
