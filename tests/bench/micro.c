@@ -5,7 +5,7 @@
  *	journal	  COUNT lines of BYTES (in the trail) through ring, journal, hash tree and a sink that
  *		  throws them away
  *	catch-up  a file sink's way through a backlog of COUNT lines of BYTES
- *	ledger	  COUNT lines of BYTES into the hash tree
+ *	ledger	  COUNT lines of BYTES into the hash tree, read from the trail
  *	render	  COUNT events into the ring
  *	match	  COUNT requests against 10, 100, 1,000, 10,000 routes
  *	load	  COUNT times: a configuration of 10,000 routes, as a start or a reload reads it
@@ -154,11 +154,13 @@ sample(const struct bench *b, char out[TRAIL_LINE_MAX])
 }
 
 static void
-open_trail(struct bench *b)
+open_trail(struct bench *b, bool hashed)
 {
-	struct trail_opts topts = {
-		.dir = b->dir, .create = true, .segment_size = SEGMENT_BYTES, .room = RING_BYTES
-	};
+	struct trail_opts topts = { .dir = b->dir,
+		.create = true,
+		.hashed = hashed,
+		.segment_size = SEGMENT_BYTES,
+		.room = RING_BYTES };
 	char secret[CHECKPOINT_KEY_MAX];
 	struct ledger_opts lopts = {
 		.dir = b->dir, .log = b->log, .events = LEDGER_EVENTS, .interval_s = 60
@@ -293,7 +295,7 @@ bench_journal(struct bench *b)
 	struct ring *r;
 	int64_t start;
 
-	open_trail(b);
+	open_trail(b, true);
 	p = start_sink(b, c);
 	jopts.trail = b->trail;
 	jopts.durable_arg = p;
@@ -309,7 +311,7 @@ bench_journal(struct bench *b)
 	row(b, "journal.rate",
 	    (double)b->count * CLOCK_NS_PER_S / (double)(clock_mono_ns() - start), "events/s");
 	wait_for_sink(b, p);
-	usleep(2 * 500000); /* the ledger's next two looks */
+	usleep(2 * 200000); /* the ledger's next two looks */
 	thread_rows(b, "journal");
 	end_sink(p, c);
 	need(b, journal_stop(j, &b->err) == 0);
@@ -329,7 +331,7 @@ bench_catch_up(struct bench *b)
 	struct publisher *p;
 	int64_t start;
 
-	open_trail(b);
+	open_trail(b, false);
 	write_backlog(b);
 	start = clock_mono_ns();
 	p = start_sink(b, c);
@@ -346,7 +348,7 @@ bench_ledger(struct bench *b)
 {
 	int64_t start;
 
-	open_trail(b);
+	open_trail(b, false);
 	write_backlog(b);
 	start = thread_ns();
 	need(b, ledger_advance(b->ledger, &b->err) == 0);
@@ -396,7 +398,7 @@ bench_render(struct bench *b)
 	int64_t start;
 	size_t n = 0;
 
-	open_trail(b);
+	open_trail(b, false);
 	need(b, ring_open(trail_dirfd(b->trail), "ring.main", &opts, &r, &b->err) == 0);
 	before = allocations;
 	start = thread_ns();

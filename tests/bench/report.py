@@ -62,6 +62,15 @@ class Target:
         return f"| {self.what} | {bound} | {figure} | {self.verdict()} |"
 
 
+def tree_share(result, load):
+    """What of all CPU the hash tree takes, in per cent: the ledger's, and the journal's, which hashes,
+    beyond what it takes where nothing is signed."""
+    shares = [100 * (a["threads"]["ledger"] + a["threads"]["journal"] - b["threads"]["journal"]) / a["cpu"]
+              for a, b in zip(result.figures.get((load, "async"), []),
+                              result.figures.get((load, "async, unsigned"), []))]
+    return statistics.median(shares) if shares else None
+
+
 def ratio_targets(result):
     rows = []
     for connections in (16, 64):
@@ -73,6 +82,8 @@ def ratio_targets(result):
             rows += [Target(f"CPU per request, {load}, {subject} : {other}", limit,
                             result.ratio(load, subject, other), stretch=stretch)
                      for other, limit, stretch in others]
+    rows += [Target(f"CPU per request, {load}, async: the hash tree's share", 3, tree_share(result, load), "%")
+             for load in ("keep-alive, 16 connections", "keep-alive, 64 connections")]
     for load in ("full handshake each", "resumed handshake each"):
         rows += [Target(f"CPU per connection, {load}, {subject} : nginx", 1.00,
                         result.ratio(load, subject, "nginx")) for subject in ("async", "durable")]

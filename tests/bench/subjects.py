@@ -231,8 +231,8 @@ def route_set(folder, guarantee):
 
 
 def keytrail(folder, certs, target, build, name, guarantee="async", sinks=(), routes=0, workers=1,
-             tls=True):
-    """Trail signed, classification, identity and scrubbing on: always."""
+             tls=True, signed=True):
+    """Classification, identity and scrubbing on: always."""
     port, metrics, home = free_port(), free_port(), folder / re.sub(r"\W+", "-", name)
     home.mkdir()
     program = ROOT / build / "keytrail"
@@ -246,7 +246,7 @@ def keytrail(folder, certs, target, build, name, guarantee="async", sinks=(), ro
         "upstream": {"address": f"127.0.0.1:{target}", "pool": {"idle": 1024},
                      "tls": {"ca": f"{certs}/ca.pem", "server_name": "localhost"}},
         "audit": {"trail": str(home / "trail"), "guarantee": guarantee,
-                  "sign": {"file": str(home / "sign.key")}},
+                  "sign": {"file": str(home / "sign.key")} if signed else None},
         "limits": {"connections": 20000, "connections_per_address": 0},
         "timeouts": {"idle": "10m"},
         "workers": workers,
