@@ -13,6 +13,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -454,6 +455,24 @@ what_could_not_be_synced_is_signed_as_it_was_appended_again(void **state)
 	}
 }
 
+/* The tree is that of the last checkpoint again, and the hashes since were used up. */
+static void
+after_a_failure_the_lines_are_read(void **state)
+{
+	struct fixture *f = *state;
+
+	open_well(f);
+	append(f, 100, "test");
+	sign(f);
+	assert_int_equal(mkdir(path_of(f, "tile/0/000"), 0700), 0);
+	append(f, 200, "test");
+	assert_int_equal(ledger_advance(f->l, &f->err), -1);
+	assert_int_equal(rmdir(path_of(f, "tile/0/000")), 0);
+	append(f, 10, "test");
+	sign(f);
+	assert_signed(f, 310);
+}
+
 static void
 without_tiles_and_lines_a_new_log_begins(void **state)
 {
@@ -776,6 +795,7 @@ main(void)
 		TEST(a_line_that_was_altered_ends_the_log_and_what_was_signed_stays),
 		TEST(what_is_signed_is_the_line_that_was_recorded),
 		TEST(what_could_not_be_synced_is_signed_as_it_was_appended_again),
+		TEST(after_a_failure_the_lines_are_read),
 		TEST(without_tiles_and_lines_a_new_log_begins),
 		TEST(a_segment_that_vanished_ends_the_log),
 		TEST(numbers_that_were_signed_are_not_used_again),
