@@ -102,15 +102,19 @@ static void
 store_identity(struct page *p, const struct trail_state_info *info)
 {
 	const struct identity *last = find_identity(p);
-	struct identity next = { .generation = last != NULL ? last->generation + 1 : 1,
-		.log = info->log,
-		.clean = info->clean,
-		.unrecorded = info->unrecorded,
-		.rings = info->rings,
-		.found = info->found,
-		.gone = info->gone };
-	struct identity *to = &p->identities[next.generation & 1].of;
+	struct identity next, *to;
 
+	memset(
+	    &next, 0, sizeof(next)); /* padding, too: what lies on the stack is nobody's business */
+	next.generation = last != NULL ? last->generation + 1 : 1;
+	next.log.base = info->log.base;
+	memcpy(next.log.id, info->log.id, sizeof(next.log.id));
+	next.clean = info->clean;
+	next.unrecorded = info->unrecorded;
+	next.rings = info->rings;
+	next.found = info->found;
+	next.gone = info->gone;
+	to = &p->identities[next.generation & 1].of;
 	memcpy(next.boot, info->boot, sizeof(next.boot));
 	memcpy(to, &next, offsetof(struct identity, sum));
 	FAULT_POINT("state.within_identity");
