@@ -236,6 +236,7 @@ on_record(struct exchange *ex)
 	ex->waiter.ready = on_recorded;
 	worker_wait_durable(ex->worker, &ex->waiter, position);
 	wtimer_set(ex->client.timer, exchange_config(ex)->timeouts.answer);
+	exchange_hold_answer(ex);
 }
 
 /* ---- RELAY ---- */
@@ -326,17 +327,24 @@ end_of(const struct exchange *ex)
 	return ex->keep && !ex->client_gone ? EXCHANGE_NEXT : EXCHANGE_CLOSE;
 }
 
+void
+exchange_release_upstream(struct exchange *ex)
+{
+	bool whole = ex->answer_read && ex->all_sent && ex->refusal == REFUSAL_NONE;
+
+	if (ex->up != NULL)
+		upstream_release(ex->up, whole && ex->up_keeps);
+	ex->up = NULL;
+}
+
 static void
 on_done(struct exchange *ex)
 {
 	struct worker *w = ex->worker;
-	bool whole = ex->answer_read && ex->all_sent && ex->refusal == REFUSAL_NONE;
 	enum exchange_end end = end_of(ex);
 
 	assert(ex->slot == RING_NO_SLOT && !ex->claimed);
-	if (ex->up != NULL)
-		upstream_release(ex->up, whole && ex->up_keeps);
-	ex->up = NULL;
+	exchange_release_upstream(ex);
 	worker_wait_cancel(&ex->waiter);
 	wtimer_clear(ex->client.timer);
 	observe(ex);

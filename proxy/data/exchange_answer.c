@@ -205,6 +205,29 @@ fill_answer(struct exchange *ex)
 	return false;
 }
 
+void
+exchange_hold_answer(struct exchange *ex)
+{
+	const struct http_body *b = &ex->answer_body;
+	enum http_refusal why;
+
+	if (ex->refusal != REFUSAL_NONE || !ex->all_sent || b->framing == HTTP_CHUNKED ||
+	    b->framing == HTTP_UNTIL_CLOSE || b->left > buf_size(&ex->up->in))
+		return;
+	switch (pump_fill(&ex->to_client, ex->framing, &ex->up->in, &ex->answer_body, &why)) {
+	case PUMP_END:
+		ex->answer_read = true;
+		exchange_release_upstream(ex);
+		buf_fini(&ex->to_up);
+		break;
+	case PUMP_MEMORY:
+		exchange_cut(ex, METRIC_UPSTREAM_CUT);
+		break;
+	default:
+		break;
+	}
+}
+
 /* After an early answer of 2xx or 3xx the request's body is still on its way. */
 static bool
 ends_with_answer(const struct exchange *ex)

@@ -87,6 +87,8 @@ void exchange_cut(struct exchange *ex, enum metric_id who);
 void exchange_go_on_later(struct exchange *ex);
 /* The answer is relayed to its end. */
 void exchange_finish(struct exchange *ex);
+/* The connection goes back to the pool if it may. */
+void exchange_release_upstream(struct exchange *ex);
 /* May the client's connection carry another request after this answer? */
 bool exchange_may_keep(const struct exchange *ex);
 
@@ -112,6 +114,9 @@ uint64_t exchange_record(struct exchange *ex);
 
 void exchange_pump_request(struct exchange *ex);
 void exchange_pump_answer(struct exchange *ex);
+/* While the event becomes durable: an answer that is here to its end is made ready, so that its
+ * connection and buffers serve others meanwhile. */
+void exchange_hold_answer(struct exchange *ex);
 /* Send what waits for the client.  False: wait, or client_gone. */
 bool exchange_flush_client(struct exchange *ex);
 

@@ -412,6 +412,21 @@ def test_an_answer_whose_event_does_not_become_durable_is_withheld(keytrail, raw
     assert sidecar.event(correlation)["outcome"] == "success"
 
 
+def test_a_call_that_waits_for_the_disk_keeps_no_connection(keytrail, raw_backend, disk):
+    """Its answer is here to the end: the next call goes the same way to the key service."""
+    backend = raw_backend(ok(b'{"some": "body"}'))
+    sidecar = keytrail(backend, CONFIG, environment=disk.environment)
+    with sidecar.client() as first, sidecar.client() as second:
+        disk.set(STALL)
+        first.send_request(*DURABLE)
+        wait_for(lambda: sidecar.metric("keytrail_upstream_connections_idle") == 1, "the answer")
+        second.send_request(*DURABLE)
+        backend.wait(lambda b: len(b.requests) == 2)
+        disk.clear()
+        assert [c.read_response().body for c in (first, second)] == [b'{"some": "body"}'] * 2
+    assert backend.connections == 1
+
+
 def test_a_sink_steps_over_what_it_could_not_read_for_long(keytrail, raw_backend, disk, tmp_path):
     sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {"audit": {"segment_size": 65536}}),
                        environment=disk.environment)
