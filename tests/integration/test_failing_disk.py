@@ -185,7 +185,8 @@ def test_a_slow_sync_keeps_waiting_who_must_wait(keytrail, raw_backend, disk):
         backend.wait(lambda b: b.requests)
         assert sidecar.call(*ASYNC, {"Correlation-Id": sent[ASYNC]}).status == 200
         assert [r.method for r in backend.requests] == ["POST", "GET"]
-        assert sidecar.metric("keytrail_requests_in_flight") == 2 and unready(sidecar) is None
+        wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 2, "the async call's end")
+        assert unready(sidecar) is None
         disk.clear()
         assert durable.read_response().status == intent.read_response().status == 200
     assert all(sidecar.event(c) for c in sent.values())
