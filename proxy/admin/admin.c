@@ -1,6 +1,7 @@
 #include "admin/admin_internal.h"
 
 #include "admin/events.h"
+#include "admin/visitors.h"
 #include "data/listener.h"
 #include "keytrail/event.h"
 
@@ -20,7 +21,7 @@
 #define HEADERS_MAX	 8192
 #define TIMEOUT_S	 5
 #define FORM_MAX	 4096
-#define VISITORS_MAX	 64
+#define LIFE_MS		 300000
 
 #define TYPE_TEXT	 "text/plain; charset=utf-8"
 #define TYPE_JSON	 "application/json"
@@ -34,8 +35,7 @@ struct door {
 	bool guarded;  /* of the administration */
 	bool operates; /* the Unix socket: calls that change something */
 	char *host;    /* as bound; NULL for the socket */
-	struct bufferevent *visitors[VISITORS_MAX]; /* connections, the oldest first */
-	unsigned nvisitors;
+	struct visitors visitors;
 };
 
 struct admin {
@@ -498,58 +498,6 @@ on_request(struct evhttp_request *req, void *arg)
 	answer_text(req, 404, "no such page\n");
 }
 
-/* ---- connections ---- */
-
-/* evhttp takes its callbacks away from what it frees. */
-static bool
-is_gone(struct bufferevent *visitor)
-{
-	bufferevent_event_cb on_event;
-
-	bufferevent_getcb(visitor, NULL, NULL, &on_event, NULL);
-	return on_event == NULL;
-}
-
-static void
-forget_gone(struct door *door)
-{
-	unsigned kept = 0;
-
-	for (unsigned i = 0; i < door->nvisitors; i++)
-		if (is_gone(door->visitors[i]))
-			bufferevent_decref(door->visitors[i]);
-		else
-			door->visitors[kept++] = door->visitors[i];
-	door->nvisitors = kept;
-}
-
-/* evhttp, whose connection it is, sees its end. */
-static void
-end_oldest(struct door *door)
-{
-	shutdown(bufferevent_getfd(door->visitors[0]), SHUT_RDWR);
-	bufferevent_decref(door->visitors[0]);
-	door->nvisitors--;
-	memmove(door->visitors, door->visitors + 1, door->nvisitors * sizeof(door->visitors[0]));
-}
-
-/* Who holds a connection open shall not keep others from coming. */
-static struct bufferevent *
-on_visitor(struct event_base *base, void *arg)
-{
-	struct door *door = arg;
-	struct bufferevent *visitor = bufferevent_socket_new(base, -1, 0);
-
-	if (visitor == NULL)
-		return NULL;
-	forget_gone(door);
-	if (door->nvisitors == VISITORS_MAX)
-		end_oldest(door);
-	bufferevent_incref(visitor);
-	door->visitors[door->nvisitors++] = visitor;
-	return visitor;
-}
-
 /* ---- listening ---- */
 
 static void
@@ -570,13 +518,14 @@ open_door(struct admin *a, struct door *door, int fd, const char *host, struct e
 		goto fail;
 	if ((door->http = evhttp_new(a->opts.base)) == NULL)
 		goto fail;
+	visitors_init(&door->visitors, a->opts.base, LIFE_MS);
 	evhttp_set_allowed_methods(door->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST |
 						   EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE |
 						   EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
 	evhttp_set_max_headers_size(door->http, HEADERS_MAX);
 	evhttp_set_max_body_size(door->http, door->operates ? FORM_MAX : 0);
 	evhttp_set_timeout(door->http, TIMEOUT_S);
-	evhttp_set_bevcb(door->http, on_visitor, door);
+	evhttp_set_bevcb(door->http, visitors_let_in, &door->visitors);
 	evhttp_set_gencb(door->http, on_request, door);
 	if (evhttp_accept_socket(door->http, fd) == -1)
 		goto fail;
@@ -654,10 +603,10 @@ admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 static void
 close_door(struct door *door)
 {
-	if (door->http != NULL)
+	if (door->http != NULL) {
 		evhttp_free(door->http);
-	while (door->nvisitors > 0)
-		bufferevent_decref(door->visitors[--door->nvisitors]);
+		visitors_fini(&door->visitors);
+	}
 	free(door->host);
 }
 

@@ -12,7 +12,7 @@
  * address where it is bound to all), `Origin` and `Sec-Fetch-Site` must not be another site's, and
  * the token, where the configuration has one, is compared in constant time.  No answer holds a byte
  * of the request.  Heads are at most 8 KiB, there are no other bodies, and five seconds of silence
- * close a connection; each listener has 64, of which a new one ends the oldest.
+ * close a connection, and so does an age of five minutes; each listener has 64 (visitors.h).
  *
  * Main thread, on its event_base (evhttp).
  */

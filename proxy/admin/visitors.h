@@ -1,0 +1,38 @@
+/*
+ * visitors: the connections of one listener of evhttp, which bounds neither their number nor their
+ * age.
+ *
+ * There are VISITORS_MAX, of which a new one ends the oldest, and each ends at the age of life_ms
+ * whatever it does: who says a byte now and then shall keep nobody from coming.  Thread of the base.
+ */
+#ifndef KEYTRAIL_PROXY_VISITORS_H
+#define KEYTRAIL_PROXY_VISITORS_H
+
+#include <event2/event_struct.h>
+
+#include <stdint.h>
+
+#define VISITORS_MAX 64
+
+struct bufferevent;
+
+struct visitor {
+	struct bufferevent *connection;
+	int64_t born; /* monotonic ns */
+};
+
+struct visitors {
+	unsigned life_ms;
+	struct event timer; /* for the oldest */
+	unsigned n;
+	struct visitor all[VISITORS_MAX]; /* the oldest first */
+};
+
+void visitors_init(struct visitors *v, struct event_base *base, unsigned life_ms);
+/* After evhttp_free. */
+void visitors_fini(struct visitors *v);
+
+/* For evhttp_set_bevcb; arg: the visitors. */
+struct bufferevent *visitors_let_in(struct event_base *base, void *arg);
+
+#endif

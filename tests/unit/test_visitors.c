@@ -1,0 +1,139 @@
+#include "admin/visitors.h"
+#include "keytrail/clock.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <event2/http.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct fixture {
+	struct event_base *base;
+	struct evhttp *http;
+	struct visitors visitors;
+	uint16_t port;
+};
+
+static int
+setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	alarm(60);
+	f->base = event_base_new();
+	f->http = evhttp_new(f->base);
+	*state = f;
+	return 0;
+}
+
+static void
+open_to(struct fixture *f, unsigned life_ms)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(a);
+	struct evhttp_bound_socket *bound;
+
+	visitors_init(&f->visitors, f->base, life_ms);
+	evhttp_set_bevcb(f->http, visitors_let_in, &f->visitors);
+	bound = evhttp_bind_socket_with_handle(f->http, "127.0.0.1", 0);
+	assert_non_null(bound);
+	assert_int_equal(
+	    getsockname(evhttp_bound_socket_get_fd(bound), (struct sockaddr *)&a, &len), 0);
+	f->port = ntohs(a.sin_port);
+}
+
+static int
+teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	evhttp_free(f->http);
+	visitors_fini(&f->visitors);
+	event_base_free(f->base);
+	free(f);
+	alarm(0);
+	return 0;
+}
+
+static int
+come(struct fixture *f)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+		.sin_port = htons(f->port) };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	return fd;
+}
+
+static bool
+has_ended(int fd)
+{
+	char byte;
+	ssize_t n = read(fd, &byte, 1);
+
+	assert_true(n == 0 || (n == -1 && errno == EAGAIN));
+	return n == 0;
+}
+
+/* No silence is too long here: evhttp was not told to mind it. */
+static void
+a_visitor_ends_at_an_age(void **state)
+{
+	struct fixture *f = *state;
+	int fd;
+
+	open_to(f, 1);
+	for (int i = 0; i < 2; i++) {
+		fd = come(f);
+		while (!has_ended(fd))
+			event_base_loop(f->base, EVLOOP_ONCE);
+		close(fd);
+	}
+}
+
+static void
+younger_ones_stay(void **state)
+{
+	struct fixture *f = *state;
+	int old, young;
+
+	open_to(f, 3600000);
+	old = come(f);
+	young = come(f);
+	while (f->visitors.n < 2)
+		event_base_loop(f->base, EVLOOP_ONCE);
+	f->visitors.all[0].born -= 3600 * CLOCK_NS_PER_S;
+	event_active(&f->visitors.timer, EV_TIMEOUT, 0);
+	while (!has_ended(old))
+		event_base_loop(f->base, EVLOOP_ONCE);
+	event_base_loop(f->base, EVLOOP_NONBLOCK);
+	assert_false(has_ended(young));
+	assert_true(evtimer_pending(&f->visitors.timer, NULL));
+	close(old);
+	close(young);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_visitor_ends_at_an_age),
+		TEST(younger_ones_stay),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
