@@ -18,7 +18,7 @@ enum identity_state {
 	IDENTITY_NONE,	     /* no Authorization header */
 	IDENTITY_TOKEN,	     /* claims parsed */
 	IDENTITY_UNPARSABLE, /* not a bearer token, its claims do not parse or name one twice */
-	IDENTITY_CERTIFICATE /* subject of a verified client certificate */
+	IDENTITY_CERTIFICATE /* a verified client certificate */
 };
 
 enum identity_kind { IDENTITY_USER, IDENTITY_SERVICE_ID, IDENTITY_PROFILE, IDENTITY_CLIENT_CERT };
@@ -28,7 +28,8 @@ struct identity {
 	enum identity_state state;
 	enum identity_kind kind;
 	char iam_id[129];   /* iam_id */
-	char name[257];	    /* sub, or the certificate's subject */
+	char name[257];	    /* sub, or the certificate's name */
+	char subject[257];  /* the certificate's, where that is not its name */
 	char authn_id[129]; /* authn.iam_id */
 	char account[33];   /* account.bss */
 	char grant[65];	    /* grant_type */
@@ -66,8 +67,12 @@ void identity_recall(struct identity_memo *m, struct slice value, bool named, st
 bool identity_memo_age(struct identity_memo *m);
 void identity_memo_fini(struct identity_memo *m);
 
-/* From a verified client certificate's subject (RFC 2253 text, UTF-8). */
-void identity_from_certificate(struct slice subject, struct identity *out);
+/* A verified client certificate, in UTF-8. */
+struct identity_certificate {
+	struct slice name;
+	struct slice subject; /* RFC 2253 text; empty where the name says it */
+};
+void identity_from_certificate(const struct identity_certificate *cert, struct identity *out);
 
 /* credential.type of the event: apikey, user, token, certificate, public-access. */
 const char *identity_credential_type(const struct identity *id);

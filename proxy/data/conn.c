@@ -13,7 +13,6 @@
 
 #define LINGER_BYTES 65536
 #define LINGER_MS    1000
-#define SUBJECT_MAX  256
 
 enum conn_state { CONN_HANDSHAKE, CONN_IDLE, CONN_BUSY, CONN_LINGER, CONN_DEAD };
 
@@ -34,8 +33,8 @@ struct conn {
 	struct origin peer;
 	struct peer *source; /* NULL: a trusted network's */
 	int64_t born;	     /* monotonic ns */
-	char *subject_text;  /* owned; NULL without a client certificate, as most are */
-	struct slice subject;
+	struct identity_certificate
+	    certificate; /* name.p is owned; NULL without one, as most are */
 	struct worker_reap resume, reap;
 	bool resuming;
 	struct worker_turn turn; /* of the handshake; of the end; of what came too late */
@@ -57,7 +56,7 @@ free_conn(void *arg)
 	struct conn *c = arg;
 
 	buf_fini(&c->in);
-	free(c->subject_text);
+	free((char *)(uintptr_t)c->certificate.name.p);
 	free(c);
 }
 
@@ -197,7 +196,7 @@ start_exchange(struct conn *c, const struct http_head *head, size_t used, enum h
 		.peer = &c->peer,
 		.source = c->source,
 		.last_ns = old_at(c),
-		.subject = c->subject.n > 0 ? &c->subject : NULL,
+		.certificate = c->certificate.name.p != NULL ? &c->certificate : NULL,
 		.done = on_exchange_done,
 		.arg = c };
 
@@ -329,17 +328,21 @@ handshake_failed(struct conn *c, enum tls_failure why)
 
 /* -1 when memory is short: whoever was identified may not go on as nobody. */
 static int
-remember_subject(struct conn *c)
+remember_certificate(struct conn *c)
 {
-	char text[SUBJECT_MAX];
-	size_t n = tls_peer_name(c->stream.ssl, text, sizeof(text));
+	struct tls_peer peer;
+	char *text;
 
-	if (n == 0)
-		return 0;
-	if ((c->subject_text = malloc(n)) == NULL)
+	if (tls_peer_read(c->stream.ssl, &peer) == -1)
 		return -1;
-	memcpy(c->subject_text, text, n);
-	c->subject = (struct slice){ c->subject_text, n };
+	if (peer.nname == 0)
+		return 0;
+	if ((text = malloc(peer.nname + peer.nsubject)) == NULL)
+		return -1;
+	memcpy(text, peer.name, peer.nname);
+	memcpy(text + peer.nname, peer.subject, peer.nsubject);
+	c->certificate = (struct identity_certificate){ { text, peer.nname },
+		{ text + peer.nname, peer.nsubject } };
 	return 0;
 }
 
@@ -360,7 +363,7 @@ handshake(struct conn *c)
 	}
 	if (c->stream.ssl != NULL) {
 		metrics_add(m, METRIC_HANDSHAKES, SSL_session_reused(c->stream.ssl) ? 1 : 0, 1);
-		if (remember_subject(c) == -1) {
+		if (remember_certificate(c) == -1) {
 			close_conn(c);
 			return;
 		}

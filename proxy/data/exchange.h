@@ -38,7 +38,7 @@ struct exchange_client {
 	const struct origin *peer;
 	struct peer *source; /* or NULL: the address of each request decides */
 	int64_t last_ns; /* monotonic: the answer to what begins from then on ends the connection */
-	const struct slice *subject; /* of the verified client certificate, or NULL */
+	const struct identity_certificate *certificate; /* of the client, or NULL */
 	/* The exchange is over and forgets the client.  May be called from within any function of
 	 * this header. */
 	void (*done)(void *arg, enum exchange_end end);

@@ -84,8 +84,8 @@ classify(struct exchange *ex, const struct http_head *head)
 	    &ex->event, head, &match, snap->correlation_header, c->correlation_grammar);
 	worker_identify(
 	    ex->worker, event_authorization(head), snap->profile.names, &ex->event.identity);
-	if (ex->client.subject != NULL)
-		identity_from_certificate(*ex->client.subject, &ex->event.identity);
+	if (ex->client.certificate != NULL)
+		identity_from_certificate(ex->client.certificate, &ex->event.identity);
 	ex->guarantee = guarantee_of(ex, match.route);
 	ex->intend = ex->guarantee == GUARANTEE_INTENT;
 	ex->to_head = slice_equal(head->method, SLICE("HEAD"));

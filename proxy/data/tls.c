@@ -236,62 +236,84 @@ tls_time_text(int64_t seconds, char out[TLS_TIME_SIZE])
 
 /* ---- who the peer is ---- */
 
+/* What is printed is taken: the next thing begins anew. */
 static size_t
-copy_text(BIO *bio, char *out, size_t cap)
+take_text(BIO *bio, char out[TLS_PEER_MAX])
 {
 	char *text;
 	long n = BIO_get_mem_data(bio, &text);
-	size_t len = n <= 0 ? 0 : (size_t)n < cap ? (size_t)n : cap;
+	size_t len = n <= 0 ? 0 : n < TLS_PEER_MAX ? (size_t)n : TLS_PEER_MAX;
 
 	memcpy(out, text, len);
+	BIO_reset(bio);
 	return len;
 }
 
-/* The first of a type.  GENERAL_NAME_print writes "URI:" and "DNS:" itself. */
+/* The first of a type: 1, 0 if there is none, -1 when memory is short.  GENERAL_NAME_print writes
+ * "URI:" and "DNS:" itself. */
 static int
 print_alternative(BIO *bio, const X509 *cert, int type)
 {
-	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
-	int rc = -1;
+	int critical, rc = 0;
+	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, &critical, NULL);
 
-	for (int i = 0; rc == -1 && i < sk_GENERAL_NAME_num(names); i++) {
+	if (names == NULL)
+		return critical < 0 ? 0 : -1; /* none; else one that was verified */
+	for (int i = 0; rc == 0 && i < sk_GENERAL_NAME_num(names); i++) {
 		GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
 
 		if (name->type == type)
-			rc = GENERAL_NAME_print(bio, name) == 1 ? 0 : -1;
+			rc = GENERAL_NAME_print(bio, name) == 1 ? 1 : -1;
 	}
 	GENERAL_NAMES_free(names);
 	return rc;
 }
 
 static int
-print_name(BIO *bio, X509 *cert)
+print_subject(BIO *bio, const X509 *cert)
 {
 	const X509_NAME *subject = X509_get_subject_name(cert);
 
-	/* Workloads that share a subject differ in it (SPIFFE). */
-	if (print_alternative(bio, cert, GEN_URI) == 0)
-		return 0;
 	if (X509_NAME_entry_count(subject) == 0)
-		return print_alternative(bio, cert, GEN_DNS);
+		return 0;
 	return X509_NAME_print_ex(
 		   bio, subject, 0, XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) >= 0
-		   ? 0
+		   ? 1
 		   : -1;
 }
 
-size_t
-tls_peer_name(const SSL *ssl, char *out, size_t cap)
+/* Workloads that share a subject differ in their URI (SPIFFE). */
+static int
+read_names(BIO *bio, const X509 *cert, struct tls_peer *out)
 {
-	X509 *cert = SSL_get0_peer_certificate(ssl);
-	BIO *bio;
-	size_t len = 0;
+	int uri = print_alternative(bio, cert, GEN_URI), subject;
 
-	if (cert == NULL || SSL_get_verify_result(ssl) != X509_V_OK ||
-	    (bio = BIO_new(BIO_s_mem())) == NULL)
+	out->nname = take_text(bio, out->name);
+	if (uri == -1 || (subject = print_subject(bio, cert)) == -1)
+		return -1;
+	if (uri == 1) {
+		out->nsubject = take_text(bio, out->subject);
 		return 0;
-	if (print_name(bio, cert) == 0)
-		len = copy_text(bio, out, cap);
+	}
+	if (subject == 0 && print_alternative(bio, cert, GEN_DNS) == -1)
+		return -1;
+	out->nname = take_text(bio, out->name);
+	return 0;
+}
+
+int
+tls_peer_read(const SSL *ssl, struct tls_peer *out)
+{
+	const X509 *cert = SSL_get0_peer_certificate(ssl);
+	BIO *bio;
+	int rc;
+
+	out->nname = out->nsubject = 0;
+	if (cert == NULL || SSL_get_verify_result(ssl) != X509_V_OK)
+		return 0;
+	if ((bio = BIO_new(BIO_s_mem())) == NULL)
+		return -1;
+	rc = read_names(bio, cert, out);
 	BIO_free(bio);
-	return len;
+	return rc;
 }

@@ -62,10 +62,15 @@ void tls_time_text(int64_t seconds, char out[TLS_TIME_SIZE]);
 struct tls_validity tls_validity_of(const SSL_CTX *ctx, const char *path);
 
 /*
- * Who the peer's verified certificate says it is: its first URI of the subject alternative names as
- * "URI:...", else its subject as RFC 2253 text in UTF-8, else its first DNS name as "DNS:...".  The
- * length, 0 if there is none.
+ * Who the peer's verified certificate says it is, in UTF-8: its first URI of the subject alternative
+ * names as "URI:...", else its subject as RFC 2253 text, else its first DNS name as "DNS:...".  The
+ * subject beside a URI.  Nothing: there is none.  -1: memory is short.
  */
-size_t tls_peer_name(const SSL *ssl, char *out, size_t cap);
+#define TLS_PEER_MAX 256
+struct tls_peer {
+	size_t nname, nsubject;
+	char name[TLS_PEER_MAX], subject[TLS_PEER_MAX];
+};
+int tls_peer_read(const SSL *ssl, struct tls_peer *out);
 
 #endif

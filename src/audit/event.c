@@ -3,6 +3,7 @@
 /* Bounds of what a client chose, as escaped: only names can need escapes, the rest is ASCII of a
  * grammar. */
 #define NAME_MAX_OUT 320
+#define SUBJECT_MAX  256
 #define WORD_MAX     128
 
 enum { ADDRESS_MAX = 45, UUID_MAX = 36 };
@@ -128,7 +129,13 @@ render_credential(struct render *r)
 {
 	struct event_out *o = &r->o;
 
-	OUT_LIT(o, "\"credential\":{\"type\":\"");
+	OUT_LIT(o, "\"credential\":{");
+	if (r->ev->identity.subject[0] != '\0') {
+		OUT_LIT(o, "\"subject\":\"");
+		out_text(o, r->ev->identity.subject, SUBJECT_MAX);
+		OUT_LIT(o, "\",");
+	}
+	OUT_LIT(o, "\"type\":\"");
 	out_text(o, identity_credential_type(&r->ev->identity), WORD_MAX);
 	if (r->ev->identity.state == IDENTITY_CERTIFICATE)
 		OUT_LIT(o, "\",\"verifiedBy\":\"certificate\"}");

@@ -320,10 +320,11 @@ identity_from_authorization(struct slice value, struct identity *out)
 }
 
 void
-identity_from_certificate(struct slice subject, struct identity *out)
+identity_from_certificate(const struct identity_certificate *cert, struct identity *out)
 {
 	*out = (struct identity){ .state = IDENTITY_CERTIFICATE, .kind = IDENTITY_CLIENT_CERT };
-	out->name[scrub_text(subject, out->name, sizeof(out->name) - 1)] = '\0';
+	out->name[scrub_text(cert->name, out->name, sizeof(out->name) - 1)] = '\0';
+	out->subject[scrub_text(cert->subject, out->subject, sizeof(out->subject) - 1)] = '\0';
 }
 
 const char *

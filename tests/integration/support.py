@@ -158,7 +158,7 @@ class Pki:
         replace(file, response.public_bytes(serialization.Encoding.DER))
         return str(file)
 
-    def issue(self, name, *, dns="localhost", days_from=-1, days_to=30):
+    def issue(self, name, *, dns="localhost", uri=None, days_from=-1, days_to=30):
         """A certificate of the trusted CA with chosen names and dates."""
         import datetime
         from cryptography import x509
@@ -169,13 +169,14 @@ class Pki:
         ca, ca_key = self.authority()
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.utcnow()
+        names = [x509.DNSName(dns)] + ([x509.UniformResourceIdentifier(uri)] if uri else [])
         cert = (x509.CertificateBuilder()
                 .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
                 .issuer_name(ca.subject).public_key(key.public_key())
                 .serial_number(x509.random_serial_number())
                 .not_valid_before(now + datetime.timedelta(days=days_from))
                 .not_valid_after(now + datetime.timedelta(days=days_to))
-                .add_extension(x509.SubjectAlternativeName([x509.DNSName(dns)]), False)
+                .add_extension(x509.SubjectAlternativeName(names), False)
                 .add_extension(x509.BasicConstraints(False, None), True)
                 .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH,
                                                       ExtendedKeyUsageOID.CLIENT_AUTH]), False)

@@ -137,6 +137,17 @@ def test_a_client_certificate_is_the_initiator(keytrail, raw_backend, pki):
     assert "CN=client" in initiator["name"]
 
 
+def test_a_client_certificate_is_named_by_its_uri_and_keeps_its_subject(keytrail, raw_backend, pki):
+    sidecar = keytrail(raw_backend(ok()), with_client_ca(pki))
+    pki.issue("workload", uri="spiffe://example/workload")
+    with sidecar.client(pki.client(cert="workload")) as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+    event, = sidecar.wait_calls(1)
+    assert event["initiator"]["id"] == "URI:spiffe://example/workload"
+    assert event["initiator"]["credential"] == {
+        "subject": "CN=workload", "type": "certificate", "verifiedBy": "certificate"}
+
+
 @pytest.mark.parametrize("cert, reason", [(None, "no_certificate"),
                                           ("other-client", "certificate")],
                          ids=["none", "of another CA"])

@@ -468,12 +468,13 @@ static void
 a_certificate_is_the_initiator_whatever_the_answer(void **state)
 {
 	static const unsigned statuses[] = { 200, 401, 403, 0 };
+	struct identity_certificate cert = { SLICE("CN=vault"), SLICE_EMPTY };
 	struct call c;
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(statuses); i++) {
 		begin(&c);
-		identity_from_certificate(SLICE("CN=vault"), &c.ev.identity);
+		identity_from_certificate(&cert, &c.ev.identity);
 		c.ev.status = statuses[i];
 		render(&c);
 		expect("certificate", c.line,
@@ -482,6 +483,14 @@ a_certificate_is_the_initiator_whatever_the_answer(void **state)
 		expect("certificate", c.line, "\"credential\":{\"type\":\"certificate\"");
 		expect_none("certificate", c.line, "claimed");
 	}
+	cert = (struct identity_certificate){ SLICE("URI:spiffe://a/b"), SLICE("CN=\"vault\"") };
+	begin(&c);
+	identity_from_certificate(&cert, &c.ev.identity);
+	render(&c);
+	expect("a subject beside the name", c.line,
+	    "\"credential\":{\"subject\":\"CN=\\\"vault\\\"\",\"type\":\"certificate\","
+	    "\"verifiedBy\":\"certificate\"}");
+	expect("a subject beside the name", c.line, "\"id\":\"URI:spiffe://a/b\"");
 }
 
 static void
@@ -990,6 +999,7 @@ fill_call(struct call *c, const char *unit, char text[2000])
 	FILL(ev->id, unit);
 	FILL(ev->identity.iam_id, unit);
 	FILL(ev->identity.name, unit);
+	FILL(ev->identity.subject, unit);
 	FILL(ev->identity.authn_id, unit);
 	FILL(ev->identity.account, unit);
 	FILL(ev->identity.grant, unit);

@@ -339,13 +339,16 @@ claims_may_fill_the_token(void **state)
 static void
 a_certificate_names_its_subject(void **state)
 {
+	const struct identity_certificate cert = { SLICE("CN=vault\\, prod,O=Example\x01"),
+		SLICE("CN=b\x7f") };
 	struct identity id;
 
 	(void)state;
-	identity_from_certificate(SLICE("CN=vault\\, prod,O=Example\x01"), &id);
+	identity_from_certificate(&cert, &id);
 	assert_int_equal(id.state, IDENTITY_CERTIFICATE);
 	assert_int_equal(id.kind, IDENTITY_CLIENT_CERT);
 	assert_string_equal(id.name, "CN=vault\\, prod,O=Example\xef\xbf\xbd");
+	assert_string_equal(id.subject, "CN=b\xef\xbf\xbd");
 	assert_string_equal(id.iam_id, "");
 	assert_string_equal(identity_credential_type(&id), "certificate");
 }

@@ -318,8 +318,7 @@ struct call {
 	bool ok, resumed;
 	long verify; /* as the client sees the server */
 	int reason;  /* of the error that ended it */
-	size_t subject;
-	char text[128];
+	struct tls_peer peer;
 };
 
 struct call_opts {
@@ -389,7 +388,7 @@ run_call(struct call *call, const struct call_opts *o)
 	call->ok = c_done && s_done;
 	call->verify = SSL_get_verify_result(call->c);
 	call->resumed = call->ok && SSL_session_reused(call->s);
-	call->subject = tls_peer_name(call->s, call->text, sizeof(call->text));
+	assert_int_equal(tls_peer_read(call->s, &call->peer), 0);
 	/* Tickets of TLS 1.3 come with the first read. */
 	if (call->ok)
 		SSL_read(call->c, &byte, 1);
@@ -666,14 +665,14 @@ a_client_is_named_by_its_certificate(void **state)
 	(void)state;
 	run_call(&call, &o);
 	assert_true(call.ok);
-	assert_int_equal(call.subject, strlen("CN=client"));
-	assert_memory_equal(call.text, "CN=client", call.subject);
+	assert_int_equal(call.peer.nname, strlen("CN=client"));
+	assert_memory_equal(call.peer.name, "CN=client", call.peer.nname);
 	end_call(&call);
 	SSL_CTX_free(o.client);
 	o.client = client("ca.pem", NULL);
 	run_call(&call, &o);
 	assert_false(call.ok);
-	assert_int_equal(call.subject, 0);
+	assert_int_equal(call.peer.nname, 0);
 	end_call(&call);
 	SSL_CTX_free(o.client);
 	tls_server_free(o.server);
@@ -683,13 +682,13 @@ static void
 a_client_is_named_by_its_uri_then_its_subject_then_its_dns_name(void **state)
 {
 	static const struct {
-		const char *client, *want;
+		const char *client, *want, *subject;
 	} rows[] = {
-		{ "spiffe", "URI:spiffe://example/pay" },
-		{ "workload-a", "URI:spiffe://example/a" },
-		{ "dns", "CN=dns" },
-		{ "nameless-dns", "DNS:x" },
-		{ "nameless", "" },
+		{ "spiffe", "URI:spiffe://example/pay", "" },
+		{ "workload-a", "URI:spiffe://example/a", "CN=workload-a" },
+		{ "dns", "CN=dns", "" },
+		{ "nameless-dns", "DNS:x", "" },
+		{ "nameless", "", "" },
 	};
 
 	(void)state;
@@ -700,8 +699,10 @@ a_client_is_named_by_its_uri_then_its_subject_then_its_dns_name(void **state)
 
 		run_call(&call, &o);
 		assert_true(call.ok);
-		assert_int_equal(call.subject, strlen(rows[i].want));
-		assert_memory_equal(call.text, rows[i].want, call.subject);
+		assert_int_equal(call.peer.nname, strlen(rows[i].want));
+		assert_memory_equal(call.peer.name, rows[i].want, call.peer.nname);
+		assert_int_equal(call.peer.nsubject, strlen(rows[i].subject));
+		assert_memory_equal(call.peer.subject, rows[i].subject, call.peer.nsubject);
 		end_call(&call);
 		SSL_CTX_free(o.client);
 		tls_server_free(o.server);
@@ -817,7 +818,7 @@ a_certificate_is_chosen_by_name(void **state)
 		    (call.ok && strcmp(subject, names[row].shown) != 0))
 			fail_msg("%s: %s", names[row].label, subject);
 		if (call.ok)
-			assert_int_equal(call.subject, strlen("CN=client"));
+			assert_int_equal(call.peer.nname, strlen("CN=client"));
 		else
 			assert_int_equal(call.reason, SSL_R_CALLBACK_FAILED);
 		end_call(&call);
