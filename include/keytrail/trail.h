@@ -299,6 +299,8 @@ struct slice trail_line_string(struct slice line, struct slice key);
 #define TRAIL_EXPIRE_START     SLICE("{\"action\":\"keytrail.expire\",")
 #define TRAIL_CHECKPOINT_START SLICE("{\"action\":\"keytrail.checkpoint\"")
 #define TRAIL_TAMPER_START     SLICE("{\"action\":\"keytrail.tamper\",")
+#define TRAIL_CORRUPT_START    SLICE("{\"action\":\"keytrail.corrupt\",")
+#define TRAIL_RECOVER_START    SLICE("{\"action\":\"keytrail.recover\",")
 enum leaf_kind trail_line_kind(struct slice line);
 bool trail_line_range(struct slice line, struct slice start, struct trail_range *out);
 

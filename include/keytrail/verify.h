@@ -33,13 +33,13 @@ struct verify_report {
 	struct checkpoint checkpoint; /* the one that was checked against; size 0: none */
 	uint64_t first, last;	      /* events covered; 0: none */
 	uint64_t unsigned_lines;      /* after the checkpoint */
-	uint64_t lost;		      /* numbers that were signed as having no line */
-	uint64_t losses;	      /* events without a number, as keytrail.loss says */
-	uint64_t rotations;	      /* changes of the key, signed by the old one and the new */
-	uint64_t expired;	      /* events up to here have expired */
-	bool cannot_tell;	      /* something of what was asked could not be judged */
-	uint64_t anchors;	      /* checkpoints kept elsewhere that the log agrees with */
-	size_t nfindings;	      /* more than VERIFY_FINDINGS_MAX: the rest is not kept */
+	uint64_t lost;	 /* numbers without a line, torn by a power cut before they were promised */
+	uint64_t losses; /* events without a number, as keytrail.loss says */
+	uint64_t rotations; /* changes of the key, signed by the old one and the new */
+	uint64_t expired;   /* events up to here have expired */
+	bool cannot_tell;   /* something of what was asked could not be judged */
+	uint64_t anchors;   /* checkpoints kept elsewhere that the log agrees with */
+	size_t nfindings;   /* more than VERIFY_FINDINGS_MAX: the rest is not kept */
 	struct verify_finding findings[VERIFY_FINDINGS_MAX];
 };
 

@@ -46,9 +46,8 @@ verify_read_note(const struct check *c, struct slice note, struct checkpoint *ou
 
 /* ---- hashes ---- */
 
-/* The hash that the tiles have for a number, or NULL. */
-static const struct merkle_hash *
-tile_hash(struct check *c, uint64_t seq)
+const struct merkle_hash *
+verify_tile_hash(struct check *c, uint64_t seq)
 {
 	uint64_t entry = seq - 1 - c->log->base;
 	uint64_t index = entry / MERKLE_TILE_WIDTH, first = index * MERKLE_TILE_WIDTH;
@@ -65,8 +64,8 @@ tile_hash(struct check *c, uint64_t seq)
 	return c->row_there ? &c->row[entry - first] : NULL;
 }
 
-static void
-append_hash(struct check *c, const struct merkle_hash *h)
+void
+verify_append_hash(struct check *c, const struct merkle_hash *h)
 {
 	if (c->broken)
 		return;
@@ -77,129 +76,13 @@ append_hash(struct check *c, const struct merkle_hash *h)
 static void
 take_hash(struct check *c, struct slice line, uint64_t seq)
 {
-	const struct merkle_hash *there = tile_hash(c, seq);
+	const struct merkle_hash *there = verify_tile_hash(c, seq);
 	struct merkle_hash h;
 
 	merkle_leaf(line, &h);
 	if (there != NULL && !merkle_equal(there, &h) && c->differ++ == 0)
 		c->differ_first = seq;
-	append_hash(c, &h);
-}
-
-/* ---- numbers without lines ---- */
-
-static void
-say_range(struct check *c, enum verify_kind kind, uint64_t from, uint64_t to, const char *what)
-{
-	if (from == to)
-		verify_find(c, kind, "event %" PRIu64 ": %s", from, what);
-	else
-		verify_find(c, kind, "events %" PRIu64 " to %" PRIu64 ": %s", from, to, what);
-}
-
-static bool
-was_tampered(const struct check *c, struct range r)
-{
-	for (size_t i = 0; i < c->ntampered; i++)
-		if (c->tampered[i].from <= r.to && r.from <= c->tampered[i].to)
-			return true;
-	return false;
-}
-
-/* The oldest lines go first.  Asked after the gap was found: what went while we read is gone by now. */
-static bool
-is_preceded(struct check *c, uint64_t from)
-{
-	struct trail_reader *r;
-	struct slice line;
-	struct err err;
-	uint64_t seq;
-	bool is;
-
-	if (trail_reader_open(c->opts->dir, c->log->base + 1, &r, &err) == -1)
-		return false;
-	is = trail_reader_next(r, &line, &seq, &err) == 1 && seq < from;
-	trail_reader_close(r);
-	return is;
-}
-
-static void
-judge_missing(struct check *c, struct range r)
-{
-	uint64_t said = c->claim_last > c->expire_last ? c->claim_last : c->expire_last;
-
-	if (was_tampered(c, r)) {
-		say_range(c, VERIFY_INCOMPLETE, r.from, r.to,
-		    "the line is gone, and the log says that it was taken away");
-	} else if (r.to > said) {
-		say_range(c, VERIFY_INCOMPLETE, r.from > said ? r.from : said + 1, r.to,
-		    "the line is gone, and the log does not say that it expired");
-	} else if (is_preceded(c, r.from)) {
-		say_range(c, VERIFY_INCOMPLETE, r.from, r.to,
-		    "the line is gone, but older ones are there: it did not expire");
-	} else if (r.to > c->expire_last) {
-		say_range(c, VERIFY_CANNOT_TELL, r.from, r.to,
-		    "the line is gone, and what says that it expired is not signed");
-		if (c->report->complete == VERIFY_YES)
-			c->report->complete = VERIFY_UNKNOWN;
-	} else if (r.to > c->report->expired) {
-		c->report->expired = r.to;
-	}
-}
-
-static void
-miss(struct check *c, uint64_t from, uint64_t to)
-{
-	struct range r = { from, to };
-
-	if (c->bad > 0)
-		say_range(
-		    c, VERIFY_ALTERED, from, to, "damaged, bytes stand there that are no line");
-	if (c->nmissing < MISSING_MAX)
-		c->missing[c->nmissing++] = r;
-	else
-		judge_missing(c, r);
-}
-
-/* Signed numbers from..to have no line. */
-static void
-skip_signed(struct check *c, uint64_t from, uint64_t to)
-{
-	struct merkle_hash none;
-	uint64_t start = 0; /* of a run of lines that there were */
-
-	merkle_leaf(SLICE_EMPTY, &none);
-	for (uint64_t seq = from; seq <= to; seq++) {
-		const struct merkle_hash *h = tile_hash(c, seq);
-		bool lost = h != NULL && merkle_equal(h, &none);
-
-		if (lost && start != 0)
-			miss(c, start, seq - 1);
-		start = lost ? 0 : start != 0 ? start : seq;
-		c->report->lost += lost;
-		if (h != NULL)
-			append_hash(c, h);
-		else
-			c->broken = true;
-	}
-	if (start != 0)
-		miss(c, start, to);
-}
-
-static void
-skip(struct check *c, uint64_t to)
-{
-	uint64_t from = c->expect, size = c->end;
-
-	if (from > to)
-		return;
-	if (from <= size)
-		skip_signed(c, from, to < size ? to : size);
-	if (to > size)
-		say_range(c, VERIFY_INCOMPLETE, from > size ? from : size + 1, to,
-		    "no line (they are behind the checkpoint)");
-	c->expect = to + 1;
-	c->bad = 0;
+	verify_append_hash(c, &h);
 }
 
 /* ---- the lines ---- */
@@ -221,28 +104,6 @@ judge_damage(struct check *c, uint64_t segment)
 		    "no part of the log",
 		    c->bad_segment, c->bad_at);
 	c->bad = 0;
-}
-
-static void
-note_expire(struct slice line, uint64_t *last)
-{
-	struct trail_range said;
-
-	if (trail_line_range(line, TRAIL_EXPIRE_START, &said) && said.last > *last)
-		*last = said.last;
-}
-
-static void
-note_tamper(struct check *c, struct slice line)
-{
-	struct trail_range said;
-
-	if (!trail_line_range(line, TRAIL_TAMPER_START, &said) || said.last == 0)
-		return;
-	if (c->ntampered < MISSING_MAX)
-		c->tampered[c->ntampered++] = (struct range){ said.first, said.last };
-	else if (said.first < c->tampered[0].from) /* what expires is all up to a number */
-		c->tampered[0].from = said.first;
 }
 
 /* Of the signed lines and those after them. */
@@ -281,16 +142,15 @@ take_line(struct check *c, const struct trail_walk_item *item)
 		return;
 	}
 	if (seq > c->expect)
-		skip(c, seq - 1);
+		verify_skip(c, seq - 1);
 	else
 		judge_damage(c, item->segment);
 	if (seq <= c->end) {
 		take_hash(c, item->line, seq);
-		note_expire(item->line, &c->expire_last);
 	} else {
 		c->report->unsigned_lines++;
 	}
-	note_tamper(c, item->line);
+	verify_note_removal(c, item->line, seq <= c->end);
 	note_loss(c, item->line);
 	verify_note_line(c, item->line, seq);
 	if (c->last_line == 0)
@@ -339,80 +199,13 @@ walk(struct check *c, struct trail_walk *w, struct err *err)
 	if (rc == -1)
 		return -1;
 	if (c->expect <= (durable > c->end ? durable : c->end))
-		skip(c, durable > c->end ? durable : c->end);
+		verify_skip(c, durable > c->end ? durable : c->end);
 	else
 		judge_damage(c, c->bad_segment);
 	return 0;
 }
 
 /* ---- the end ---- */
-
-/* Was this line signed meanwhile? */
-static bool
-is_in(struct check *c, const struct checkpoint *now, struct slice line, uint64_t seq)
-{
-	struct merkle_source source = { now->size, tiles_read, &c->files };
-	struct merkle_hash leaf, hashes[MERKLE_PROOF_MAX];
-	uint64_t index = seq - 1 - c->log->base;
-	struct err err;
-	size_t n;
-
-	if (index >= now->size ||
-	    merkle_prove_inclusion(&source, index, now->size, hashes, &n, &err) == -1)
-		return false;
-	merkle_leaf(line, &leaf);
-	return merkle_verify_inclusion(&leaf, index, now->size, hashes, n, &now->root);
-}
-
-/* The checkpoint that is there now; size 0: none that is any good. */
-static void
-read_newer(struct check *c, struct checkpoint *now)
-{
-	struct buf note = BUF_INIT;
-	struct checkpoint_key signer;
-	enum checkpoint_verdict v;
-	struct err err;
-
-	if (ledger_read_checkpoint(c->files.dirfd, &note, &err) != 1 ||
-	    !verify_read_note(c, buf_slice(&note), now, &signer, &v, &err) ||
-	    strcmp(now->origin, c->cp.origin) != 0)
-		now->size = 0;
-	buf_fini(&note);
-}
-
-/* Removal is recorded and signed before it is done, but perhaps since the checkpoint was read. */
-static int
-look_for_expiry(struct check *c, struct err *err)
-{
-	struct checkpoint now;
-	struct trail_reader *r;
-	struct trail_range said;
-	struct slice line;
-	uint64_t seq;
-	int rc;
-
-	read_newer(c, &now);
-	if (trail_reader_open(c->opts->dir, c->end + 1, &r, err) == -1)
-		return -1;
-	while ((rc = trail_reader_next(r, &line, &seq, err)) == 1)
-		if (trail_line_range(line, TRAIL_EXPIRE_START, &said))
-			note_expire(
-			    line, is_in(c, &now, line, seq) ? &c->expire_last : &c->claim_last);
-	trail_reader_close(r);
-	return rc;
-}
-
-static void
-judge_all_missing(struct check *c)
-{
-	struct err err;
-
-	if (c->nmissing > 0 && c->missing[c->nmissing - 1].to > c->expire_last &&
-	    look_for_expiry(c, &err) == -1)
-		verify_find(c, VERIFY_CANNOT_TELL, "%s", err.msg);
-	for (size_t i = 0; i < c->nmissing; i++)
-		judge_missing(c, c->missing[i]);
-}
 
 static void
 judge_root(struct check *c)
@@ -426,8 +219,8 @@ judge_root(struct check *c)
 		if (c->report->unaltered == VERIFY_YES)
 			c->report->unaltered = VERIFY_UNKNOWN;
 		if (c->differ > 0)
-			say_range(c, VERIFY_ALTERED, c->differ_first, c->differ_first,
-			    "not the line that the tiles know");
+			verify_find(c, VERIFY_ALTERED,
+			    "event %" PRIu64 ": not the line that the tiles know", c->differ_first);
 		return;
 	}
 	if (!merkle_equal(&root, &c->cp.root)) {
@@ -563,7 +356,7 @@ run(struct check *c, struct trail_walk *w)
 		give_up(c, &why);
 		return;
 	}
-	judge_all_missing(c);
+	verify_judge_gaps(c);
 	judge_root(c);
 	judge_age(c, w);
 	verify_judge_signer(c);

@@ -1,6 +1,6 @@
 /*
- * verify_internal: the state of a verification, shared by the walk through the lines (verify.c) and
- * what is known from checkpoints besides the one in the directory: those kept elsewhere, and those
+ * verify_internal: the state of a verification, shared by the walk through the lines (verify.c), the
+ * numbers that have none (verify_gaps.c) and what is known from checkpoints besides the one in the directory: those kept elsewhere, and those
  * and the changes of keys that the lines tell of (verify_anchors.c).
  */
 #ifndef KEYTRAIL_VERIFY_INTERNAL_H
@@ -47,6 +47,9 @@ struct check {
 	 * have expired */
 	struct range missing[MISSING_MAX];
 	size_t nmissing;
+	/* numbers that never had a line in what was signed, of which no signed line has said why */
+	struct range voids[MISSING_MAX];
+	size_t nvoids;
 	uint64_t expire_last;		    /* signed lines say that up to here all has expired; */
 	uint64_t claim_last;		    /* others say so up to here */
 	struct range tampered[MISSING_MAX]; /* the log says that they were taken away */
@@ -66,6 +69,18 @@ void verify_find(struct check *c, enum verify_kind kind, const char *fmt, ...)
 /* A note that one of the given keys has signed; which one. */
 bool verify_read_note(const struct check *c, struct slice note, struct checkpoint *out,
     struct checkpoint_key *signer, enum checkpoint_verdict *v, struct err *err);
+
+/* The hash that the tiles have for a number, or NULL. */
+const struct merkle_hash *verify_tile_hash(struct check *c, uint64_t seq);
+void verify_append_hash(struct check *c, const struct merkle_hash *h);
+
+/* ---- verify_gaps ---- */
+
+/* The numbers from c->expect to this one have no line. */
+void verify_skip(struct check *c, uint64_t to);
+/* A line that may say why others are gone. */
+void verify_note_removal(struct check *c, struct slice line, bool is_signed);
+void verify_judge_gaps(struct check *c);
 
 /* ---- verify_anchors ---- */
 

@@ -279,3 +279,21 @@ def test_a_stops_checkpoint_is_recorded_at_the_next_start(signed):
     sidecar.start()
     wait_for(lambda: [e for e in sidecar.own("keytrail.checkpoint")
                       if base64.b64decode(e["details"]["note"]) == note], "its record")
+
+
+def test_what_was_taken_away_before_it_was_signed_is_not_called_lost(keytrail, signer):
+    """The numbers of the lines are signed all the same, as having none."""
+    sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])}, "checkpoint_interval": "1h"}})
+    wait_for((sidecar.trail_dir / "checkpoint").exists, "the first checkpoint")
+    calls(sidecar, 30)
+    sidecar.wait_calls(30)
+    sidecar.kill()
+    path = segments(sidecar.trail_dir)[-1]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-20]))
+    sidecar.start()
+    sidecar.stop()
+    told = verify(sidecar, signer[1])
+    assert told.returncode == INCOMPLETE, told.stdout
+    assert "the log says that it was taken away" in told.stdout and "lost," not in told.stdout
+    sidecar.process = None

@@ -949,6 +949,66 @@ losses_are_added_up(void **state)
 	assert_int_equal(f->report.complete, VERIFY_YES);
 }
 
+/* The trail goes on, an event of it is gone before it was signed, and the log says so. */
+static void
+sign_void(struct fixture *f, const char *line)
+{
+	struct text t;
+
+	open_trail(f);
+	append_to(f, LINES + 3);
+	close_all(f, false);
+	load(segment_path(f, LINES + 2), &t);
+	cut_out(&t, line_in(&t, LINES + 2));
+	store_text(segment_path(f, LINES + 2), &t);
+	append_signed(f, line);
+	assert_int_equal(f->report.unaltered, VERIFY_YES);
+}
+
+#define DETAILS(action, details) "{\"action\":\"keytrail." action "\",\"details\":{" details "}"
+
+static void
+what_a_power_cut_has_torn_is_lost(void **state)
+{
+	struct fixture *f = *state;
+
+	sign_void(f, DETAILS("recover", "\"tornBytes\":90,\"tornFirst\":102,\"tornLast\":102"));
+	assert_int_equal(f->report.complete, VERIFY_YES);
+	assert_int_equal(f->report.lost, 1);
+	assert_int_equal(f->report.nfindings, 0);
+}
+
+static void
+a_number_that_was_signed_without_a_line_is_explained_or_missing(void **state)
+{
+	static const struct {
+		const char *line, *words;
+	} rows[] = {
+		{ DETAILS("stop", ""), "the log does not say why" },
+		{ DETAILS("recover", "\"tornBytes\":90"), "the log does not say why" },
+		{ DETAILS("recover", "\"tornFirst\":100,\"tornLast\":101"),
+		    "the log does not say why" },
+		{ DETAILS("expire", "\"first\":1,\"last\":102"), "the log does not say why" },
+		{ DETAILS("tamper", "\"first\":102,\"last\":102"),
+		    "that it was taken away or damaged" },
+		{ DETAILS("corrupt", "\"first\":102,\"last\":102"),
+		    "that it was taken away or damaged" },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		struct fixture *f;
+
+		assert_int_equal(setup(state), 0);
+		f = *state;
+		sign_void(f, rows[i].line);
+		assert_int_equal(f->report.complete, VERIFY_NO);
+		assert_int_equal(f->report.lost, 0);
+		if (!has_words(&f->report, "event 102: ") || !has_words(&f->report, rows[i].words))
+			fail_msg("%s: %s", rows[i].line, f->report.findings[0].text);
+		teardown(state);
+	}
+}
+
 /* A statement that only the new key has signed. */
 static void
 a_change_of_keys_without_the_old_one_is_told(void **state)
@@ -1005,6 +1065,8 @@ main(void)
 		TEST(an_expiry_that_is_not_signed_is_not_believed),
 		TEST(what_was_taken_away_has_not_expired),
 		TEST(losses_are_added_up),
+		TEST(what_a_power_cut_has_torn_is_lost),
+		cmocka_unit_test(a_number_that_was_signed_without_a_line_is_explained_or_missing),
 		TEST(a_change_of_keys_without_the_old_one_is_told),
 		TEST(without_the_state_nothing_is_read),
 	};
