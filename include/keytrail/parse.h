@@ -9,7 +9,8 @@
  *
  * Bytes are judged from left to right, and a head is refused at the first byte that no legal head
  * could have there or that is over a limit; what concerns several fields is judged when the head
- * is whole.  The verdict does not depend on how the bytes were cut.
+ * is whole.  The verdict does not depend on how the bytes were cut.  Limits may change between two
+ * calls for one head: what is over those of the later call is refused then.
  *
  * Stricter than RFC 9112 asks: methods are those of RFC 9110 and PATCH; obs-text (0x80 to 0xff) is
  * refused in a request's field values and in trailers, and passed in an answer; Content-Length has

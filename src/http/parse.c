@@ -282,7 +282,7 @@ bad_line_begin(struct lexer *l)
 	default:
 		if (!chars_is(*l->p, CHARS_TOKEN))
 			return REFUSAL_BAD_HEADER;
-		return l->fields++ == l->limits->fields ? REFUSAL_HEAD_TOO_LARGE : REFUSAL_NONE;
+		return l->fields++ >= l->limits->fields ? REFUSAL_HEAD_TOO_LARGE : REFUSAL_NONE;
 	}
 }
 
@@ -373,6 +373,11 @@ run_lexer(struct run *r, struct http_head *out, enum http_refusal *refusal)
 		.names = &r->names,
 	};
 
+	/* The limit may have been lowered since these bytes were scanned. */
+	if (r->scan->scanned > n) {
+		*refusal = REFUSAL_HEAD_TOO_LARGE;
+		return HTTP_BAD;
+	}
 	while (steps[l.state](&l))
 		;
 	*r->scan = (struct http_scan){ (size_t)(l.p - r->in.p), (size_t)(l.token - r->in.p),

@@ -66,6 +66,34 @@ parse_in_steps(enum kind kind, const struct http_limits *limits, struct slice in
 	}
 }
 
+/* Limits that a reload changes between two calls: whatever was read under the former ones, nothing
+ * is read too far and nothing passes that the last ones forbid. */
+static void
+check_changing_limits(
+    enum kind kind, const struct http_limits *limits, struct slice in, size_t step)
+{
+	static struct verdict v;
+	static const struct http_limits low = { .head = 48, .target = 16, .fields = 2 };
+	const struct http_limits *now = limits;
+	struct http_scan scan = { 0 };
+	size_t n = 0;
+
+	v.result = HTTP_MORE;
+	while (v.result == HTTP_MORE && n < in.n) {
+		char *copy;
+
+		n = n + step < in.n ? n + step : in.n;
+		CHECK((copy = malloc(n)) != NULL);
+		memcpy(copy, in.p, n);
+		now = n / step % 3 == 2 ? &low : limits;
+		parse_once(kind, now, &scan, (struct slice){ copy, n }, &v);
+		free(copy);
+	}
+	if (v.result == HTTP_DONE)
+		CHECK(v.used <= now->head && v.head.nfields <= now->fields &&
+		      v.head.target.n <= now->target);
+}
+
 static void
 check_same_slice(struct slice a, struct slice b)
 {
@@ -414,6 +442,7 @@ check_message(enum kind kind, const struct http_limits *limits, struct slice in,
 	}
 	free((void *)(uintptr_t)part.p);
 	check_stream(kind, limits, in, step);
+	check_changing_limits(kind, limits, in, step);
 }
 
 #endif

@@ -919,6 +919,34 @@ one_field_too_many_is_refused_at_its_first_byte(void **state)
 	assert_int_equal(refused_after(slice_of(text), REFUSAL_HEAD_TOO_LARGE), before + 1);
 }
 
+static void
+lowered_limits_hold_for_what_was_scanned_before(void **state)
+{
+	static const char text[] = GET "Host: h\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\n\r\n";
+	static const struct http_limits lower[] = {
+		{ .head = 24, .target = 256, .fields = 16 },
+		{ .head = 2048, .target = 256, .fields = 2 },
+	};
+	static struct verdict v;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(lower) / sizeof(lower[0]); i++)
+		for (size_t cut = 30; cut < sizeof(text) - 1; cut++) {
+			struct http_scan scan = { 0 };
+			struct slice part = tight_copy((struct slice){ text, cut });
+
+			parse(REQUEST, &scan, part, &v);
+			assert_int_equal(v.result, HTTP_MORE);
+			free_copy(part);
+			part = tight_copy((struct slice){ text, sizeof(text) - 1 });
+			v.result = http_parse_request(
+			    &scan, part, &lower[i], &v.head, &v.used, &v.refusal);
+			assert_int_equal(v.result, HTTP_BAD);
+			assert_int_equal(v.refusal, REFUSAL_HEAD_TOO_LARGE);
+			free_copy(part);
+		}
+}
+
 /* ---- what a head says ---- */
 
 static const struct {
@@ -1385,6 +1413,7 @@ main(void)
 		cmocka_unit_test(a_head_of_exactly_the_limit_is_accepted),
 		cmocka_unit_test(a_long_target_is_refused_at_the_limit),
 		cmocka_unit_test(one_field_too_many_is_refused_at_its_first_byte),
+		cmocka_unit_test(lowered_limits_hold_for_what_was_scanned_before),
 		cmocka_unit_test(a_target_is_taken_apart),
 		cmocka_unit_test(fields_keep_their_bytes_without_white_space_around),
 		cmocka_unit_test(expectation_is_known_and_ignored_in_http_1_0),
