@@ -50,6 +50,8 @@ struct life {
 	struct journal *journal;
 	struct producer producers[PRODUCERS];
 	atomic_uint ended;
+	struct log *log;
+	struct metrics *metrics;
 	void (*mark)(const char *);
 };
 
@@ -266,8 +268,8 @@ open_all(struct life *l, const char *dir, struct slice key, size_t ring_size, ui
 	};
 	struct journal_opts jopts = { .flush_interval_ms = 2,
 		.spacing_max_us = 1000,
-		.log = log_new(STDERR_FILENO, LOG_LEVEL_ERROR),
-		.metrics = metrics_shard_new(metrics_new()),
+		.log = l->log = log_new(STDERR_FILENO, LOG_LEVEL_ERROR),
+		.metrics = metrics_shard_new(l->metrics = metrics_new()),
 		.retention_s = 1000000,
 		.max_size = max_size,
 		.keep_seq = keep_seq,
@@ -360,6 +362,16 @@ tell(const char *dir, const struct life *l)
 }
 
 static void
+close_all(struct life *l)
+{
+	for (unsigned i = 0; i < PRODUCERS; i++)
+		ring_close(l->producers[i].ring);
+	ledger_free(l->ledger);
+	metrics_free(l->metrics);
+	log_free(l->log);
+}
+
+static void
 read_key(const char *path, char out[CHECKPOINT_KEY_MAX])
 {
 	FILE *f = fopen(path, "r");
@@ -387,5 +399,6 @@ main(int argc, char **argv)
 	    strtoull(argv[5], NULL, 10));
 	live(&life, (unsigned)strtoul(argv[3], NULL, 10));
 	tell(argv[1], &life);
+	close_all(&life);
 	return 0;
 }

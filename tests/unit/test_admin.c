@@ -90,21 +90,6 @@ static const struct admin_opts template = { .config = current_config,
 	.status = status,
 	.operate = operate };
 
-/* A port that was free a moment ago. */
-static uint16_t
-free_port(void)
-{
-	struct sockaddr_in sin = { .sin_family = AF_INET,
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t n = sizeof(sin);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&sin, &n), 0);
-	close(fd);
-	return ntohs(sin.sin_port);
-}
-
 static int
 start(struct fixture *f)
 {
@@ -127,7 +112,7 @@ setup(void **state)
 	strcpy(f->host, "127.0.0.1");
 	strcpy(f->path, "/etc/\"routes\".json");
 	memcpy(f->token, TOKEN, sizeof(TOKEN));
-	assert_int_equal(pipe(f->log_fd), 0);
+	assert_int_equal(pipe2(f->log_fd, O_NONBLOCK | O_CLOEXEC), 0);
 	f->base = event_base_new();
 	f->metrics = metrics_new();
 	f->shard = metrics_shard_new(f->metrics);
@@ -135,9 +120,9 @@ setup(void **state)
 	f->config.path = f->path;
 	f->config.audit.trail = f->dir;
 	f->config.metrics_enabled = true;
-	f->config.metrics = (struct config_address){ f->host, free_port() };
+	f->config.metrics = (struct config_address){ f->host, 0 };
 	f->config.admin.enabled = true;
-	f->config.admin.address = (struct config_address){ f->host, free_port() };
+	f->config.admin.address = (struct config_address){ f->host, 0 };
 	f->config.admin.token = (struct config_secret){ .bytes = f->token, .n = strlen(TOKEN) };
 	*state = f;
 	return 0;
@@ -159,11 +144,31 @@ teardown(void **state)
 	return 0;
 }
 
+/* The kernel has chosen one; 0: it was not asked for. */
+static uint16_t
+port_of(const char *log, const char *listener)
+{
+	const char *line = strstr(log, listener);
+	unsigned short port = 0;
+
+	if (line != NULL)
+		assert_int_equal(sscanf(line + strlen(listener), "%*[0-9.]:%hu", &port), 1);
+	return port;
+}
+
 static void
 start_or_fail(struct fixture *f)
 {
+	char text[4096];
+	ssize_t n;
+
 	if (start(f) == -1)
 		fail_msg("%s", f->err.msg);
+	log_flush(f->log);
+	n = read(f->log_fd[0], text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	f->config.metrics.port = port_of(text, "\"message\":\"metrics ");
+	f->config.admin.address.port = port_of(text, "\"message\":\"admin ");
 }
 
 static int
