@@ -199,7 +199,8 @@ def test_dying_while_a_new_log_begins(keytrail, raw_backend, signer, point):
     assert sidecar.own("keytrail.start")[-1]["details"]["newLog"] is True
     assert len(logs(sidecar)) == 2
     assert renewed in (old, logs(sidecar)[1])
-    sidecar.wait_own("keytrail.checkpoint", 2)
+    wait_for(lambda: any(e["trail"]["log"] == logs(sidecar)[1]
+                         for e in sidecar.own("keytrail.checkpoint")), "the new log's checkpoint")
     sidecar.stop()
     told = len(sidecar.own("keytrail.tamper"))
     assert (sidecar.trail_dir / f"checkpoint.{old}").read_bytes() == note
