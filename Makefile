@@ -26,7 +26,7 @@ PACKAGES_CHECK := $(PACKAGES_BUILD) clang clang-format clang-tidy cppcheck libcl
                   libcmocka-dev python3
 PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest python3-pytest-xdist \
                   python3-prometheus-client python3-jsonschema python3-cryptography prometheus git \
-                  jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount)
+                  jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest
 PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
@@ -129,7 +129,7 @@ LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
 .PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-callgrind \
-        bench-quick soak slow testssl wire hostile docs install image clean \
+        bench-quick soak slow testssl wire differential hostile docs install image clean \
         help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
         corpus run-corpus run-tsan run-valgrind run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
@@ -332,6 +332,10 @@ SEED  ?= keytrail
 wire: ## CASES (20000) hostile streams, requests and answers, judged by a strict reader (SEED=...)
 	$(call again,$(PACKAGES_TEST),programs)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire --cases $(CASES) --seed $(SEED)
+
+differential: ## CASES (20000) hostile requests to nginx, through keytrail and directly (SEED=...)
+	$(call again,$(PACKAGES_TEST),programs)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire --direct $(if $(DIR),--suite $(DIR),--cases $(CASES)) --seed $(SEED)
 
 hostile: ## the suites of DIR, or the cases of `make wire`; STREAMS=n: n mutants of them (SAN=address)
 	$(call again,$(PACKAGES_TEST),SAN= programs build/storm)

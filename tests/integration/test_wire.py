@@ -11,6 +11,7 @@ sys.path.insert(0, str(support.ROOT / "tests" / "wire"))
 
 import campaign  # noqa: E402  pylint: disable=wrong-import-position
 import cases  # noqa: E402  pylint: disable=wrong-import-position
+import direct  # noqa: E402  pylint: disable=wrong-import-position
 import strict  # noqa: E402  pylint: disable=wrong-import-position
 
 SEED = "short"
@@ -27,6 +28,14 @@ def check(result, *wanted):
 def test_hostile_requests(tmp_path, pki):
     batch = cases.every_request() + [cases.request_case(SEED, n) for n in range(600)]
     check(campaign.run(tmp_path / "k", pki, batch), "forwarded", "refused", "silent")
+
+
+def test_hostile_requests_are_to_another_server_what_was_recorded(tmp_path, pki):
+    """nginx, as lenient as it is, understands of them what it understands without keytrail."""
+    batch = cases.every_request() + [cases.request_case(SEED, n) for n in range(600)]
+    result = direct.run(tmp_path / "k", pki, batch)
+    check(result, "forwarded", "refused")
+    assert result.counts["understood alone"] > 2 * result.counts["forwarded"]
 
 
 def test_hostile_answers(tmp_path, pki):
@@ -109,6 +118,33 @@ def test_the_judge_sees(label):
     for number, extra in enumerate(seen.requests[1:]):
         extra.id = f"another {number}"
     _, faults = campaign.judge_request([sent], seen, campaign.Routes())
+    if want is None:
+        assert faults == []
+    else:
+        assert any(fault.startswith(want) for fault in faults)
+
+
+def understood(target, **over):
+    return direct.Understood({"id": "an id", "method": "GET", "target": target, "status": 200, **over})
+
+
+DIRECT = {
+    "all is well": ([understood("/api/v2/keys")], [event()], None),
+    "absolute and not": ([understood("http://x/api/v2/keys")], [event()], None),
+    "more than was forwarded": ([understood("/api/v2/keys"), understood("/")], [event()], None),
+    "no event": ([understood("/api/v2/keys")], [], "hidden: no event"),
+    "another target": ([understood("/api/v2/keys/")], [event()], "difference"),
+    "another method": ([understood("/api/v2/keys", method="PUT")], [event()], "difference"),
+    "nothing": ([], [event()], "hidden: nginx alone"),
+}
+
+
+@pytest.mark.parametrize("label", DIRECT)
+def test_the_judge_sees_what_is_understood_directly(label):
+    alone, events, want = DIRECT[label]
+    seen = campaign.Seen()
+    seen.requests, seen.events = [understood("/api/v2/keys")], events
+    _, faults = direct.judge(seen, alone, campaign.Routes())
     if want is None:
         assert faults == []
     else:
