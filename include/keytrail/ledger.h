@@ -86,8 +86,8 @@ int ledger_advance(struct ledger *l, struct err *err);
 int ledger_sign(struct ledger *l, struct err *err);
 
 int ledger_start(struct ledger *l, struct err *err);
-/* After the journal's end and before trail_close: sign all that is durable. */
-void ledger_stop(struct ledger *l);
+/* After the journal's end and before trail_close: sign all that is durable.  False: not all is. */
+bool ledger_stop(struct ledger *l);
 
 /* Read <dir>/checkpoint: 1, 0 when there is none, -1. */
 int ledger_read_checkpoint(int dirfd, struct buf *out, struct err *err);

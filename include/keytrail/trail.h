@@ -59,7 +59,7 @@ struct trail_opts {
  * of it until trail_recovery_recorded. */
 struct trail_recovery {
 	bool new_log;
-	bool clean;		      /* the previous run ended by TERM */
+	bool clean;		      /* the previous run ended by TERM, and left nothing undone */
 	bool state_lost;	      /* the state page was gone or damaged: a new log was begun */
 	char given_up[TRAIL_ID_SIZE]; /* the log in whose place this one was begun, or "" */
 	char previous_boot[TRAIL_ID_SIZE]; /* "" when new */
@@ -87,7 +87,8 @@ void trail_ring_name(unsigned i, unsigned n, char out[TRAIL_RING_NAME_SIZE]);
 int trail_expect_rings(struct trail *t, unsigned n, struct err *err);
 /* The events that tell of it are durable. */
 void trail_recovery_recorded(struct trail *t);
-/* clean: everything is synced, say so in the state page; after trail_recovery_recorded only. */
+/* clean: everything is synced, and signed where anything is; the state page says so.  After
+ * trail_recovery_recorded only. */
 void trail_close(struct trail *t, bool clean);
 
 const char *trail_log_id(const struct trail *t); /* TRAIL_ID_SIZE - 1 hex digits */

@@ -341,22 +341,29 @@ record_stop(struct server *s)
 	server_record(s, &e);
 }
 
-/* What was accepted becomes durable first, then the sinks get their bounded time. */
+/* All that was accepted becomes durable, all that is durable is signed. */
+static void
+end_trail(struct server *s)
+{
+	struct err err;
+
+	s->drained = s->journal == NULL || journal_stop(s->journal, &err) == 0;
+	if (!s->drained)
+		log_error(s->log, "stop_failed", "%s", err.msg);
+	s->whole = (s->ledger == NULL || ledger_stop(s->ledger)) && s->drained;
+}
+
+/* The trail first, then the sinks get their bounded time. */
 static void
 stop(struct server *s)
 {
-	struct err err;
 	uint64_t undelivered;
 
 	log_info(s->log, "stopping", "finishing what is in flight");
 	stop_workers(s);
 	server_end_degrade(s, "stopped");
 	record_stop(s);
-	s->drained = journal_stop(s->journal, &err) == 0;
-	if (!s->drained)
-		log_error(s->log, "stop_failed", "%s", err.msg);
-	if (s->ledger != NULL)
-		ledger_stop(s->ledger);
+	end_trail(s);
 	undelivered = publisher_stop(
 	    s->publisher, clock_mono_ns() + s->config->timeouts.drain * (int64_t)CLOCK_NS_PER_MS);
 	if (undelivered > 0)
@@ -370,15 +377,9 @@ stop(struct server *s)
 static void
 abandon(struct server *s)
 {
-	struct err err;
-
 	if (s->nstarted > 0)
 		stop_workers(s);
-	s->drained = s->journal == NULL || journal_stop(s->journal, &err) == 0;
-	if (!s->drained)
-		log_error(s->log, "stop_failed", "%s", err.msg);
-	if (s->ledger != NULL)
-		ledger_stop(s->ledger);
+	end_trail(s);
 	if (s->publisher != NULL)
 		publisher_stop(s->publisher, clock_mono_ns());
 }
@@ -397,7 +398,7 @@ tear_down(struct server *s)
 	ledger_free(s->ledger);
 	buf_fini(&s->old_note);
 	if (s->trail != NULL)
-		trail_close(s->trail, s->drained);
+		trail_close(s->trail, s->whole);
 	snapshot_unref(s->snapshot);
 	if (s->base != NULL) {
 		event_del(&s->log_event);

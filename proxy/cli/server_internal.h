@@ -69,7 +69,8 @@ struct server {
 	int64_t degraded_until; /* wall clock ns */
 	bool start_waits;	/* keytrail.start is not durable yet */
 	bool stopping;
-	bool drained; /* everything that was accepted is durable */
+	bool drained; /* everything that was accepted is durable, */
+	bool whole;   /* and signed, where anything is */
 };
 
 /* Build every part in order and start the threads; on failure what was built is torn down by the

@@ -364,17 +364,19 @@ ledger_start(struct ledger *l, struct err *err)
 	return 0;
 }
 
-void
+bool
 ledger_stop(struct ledger *l)
 {
-	if (!l->running)
-		return;
-	pthread_mutex_lock(&l->lock);
-	l->stop = true;
-	pthread_cond_signal(&l->wake);
-	pthread_mutex_unlock(&l->lock);
-	pthread_join(l->thread, NULL);
-	l->running = false;
+	if (l->running) {
+		pthread_mutex_lock(&l->lock);
+		l->stop = true;
+		pthread_cond_signal(&l->wake);
+		pthread_mutex_unlock(&l->lock);
+		pthread_join(l->thread, NULL);
+		l->running = false;
+	}
+	return l->trail != NULL && !ledger_is_refused(l) &&
+	       ledger_covered(l) >= trail_durable_seq(l->trail);
 }
 
 void

@@ -275,13 +275,14 @@ load_signed(struct ledger *l, bool clean, struct err *err)
 	return tiles_tree_write_edge(&l->tree, &l->files, 0, err);
 }
 
-/* Of a run that had signed it, or had ended well and so must have. */
-static bool
-tells_of_checkpoint(const struct ledger *l, struct slice line)
+/* Of a run that had signed it, or the last one, which had ended well and so must have. */
+static void
+note_checkpoint(const struct ledger *l, struct slice line, bool *told, bool *due)
 {
-	return trail_line_kind(line) == LEAF_CHECKPOINT ||
-	       (l->clean && slice_has_prefix(line, SLICE("{\"action\":\"keytrail.start\"")) &&
-		   memmem(line.p, line.n, "\"signing\":\"none\"", 16) == NULL);
+	if (trail_line_kind(line) == LEAF_CHECKPOINT)
+		*told = true;
+	if (slice_has_prefix(line, SLICE("{\"action\":\"keytrail.start\"")))
+		*due = l->clean && memmem(line.p, line.n, "\"signing\":\"none\"", 16) == NULL;
 }
 
 /* No checkpoint is left: where there was one, nobody may sign another of its size. */
@@ -290,16 +291,16 @@ check_unsigned(struct ledger *l, struct err *err)
 {
 	struct trail_reader *r;
 	struct slice line;
-	bool had = false;
+	bool told = false, due = false;
 	uint64_t seq;
 	int rc;
 
 	if (trail_reader_open_at(l->files.dirfd, l->base + 1, &r, err) == -1)
 		return -1;
-	while (!had && (rc = trail_reader_next(r, &line, &seq, err)) == 1 && seq <= l->unsearched)
-		had = tells_of_checkpoint(l, line);
+	while (!told && (rc = trail_reader_next(r, &line, &seq, err)) == 1 && seq <= l->unsearched)
+		note_checkpoint(l, line, &told, &due);
 	trail_reader_close(r);
-	if (had)
+	if (told || (due && rc != -1))
 		return refuse(l, err, "the checkpoint is gone, but the log had one");
 	if (rc != -1)
 		l->unsearched = 0;

@@ -688,3 +688,27 @@ def test_a_ring_is_read_on_after_a_signal(keytrail, raw_backend, disk):
     assert sidecar.event(sent)["outcome"] == "unknown"
     recover, = sidecar.own("keytrail.recover")
     assert recover["details"]["fromSlots"] == 1
+
+
+def test_a_stop_that_could_not_sign_is_not_clean_and_no_later_start_calls_it_tampering(
+        keytrail, raw_backend, disk, signer):
+    """Neither where there never was a checkpoint, nor where there is an older one, nor when somebody
+    switched signing off in between."""
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, sign(signer)), start=False,
+                       environment=disk.environment)
+    for _ in range(2):
+        disk.set("rename */checkpoint EIO")
+        sidecar.start()
+        call_each(sidecar)
+        sidecar.stop()
+        sidecar.config["audit"]["sign"] = None
+        sidecar.write_config()
+        sidecar.start()
+        sidecar.stop()
+        sidecar.config["audit"]["sign"] = {"file": str(signer[0])}
+        sidecar.write_config()
+        disk.clear()
+        sidecar.start()
+        sidecar.stop()
+        assert not alarms(sidecar)
+        check_proof(sidecar, signer)
