@@ -690,25 +690,26 @@ def test_a_ring_is_read_on_after_a_signal(keytrail, raw_backend, disk):
     assert recover["details"]["fromSlots"] == 1
 
 
+@pytest.mark.parametrize("off", [False, True])
 def test_a_stop_that_could_not_sign_is_not_clean_and_no_later_start_calls_it_tampering(
-        keytrail, raw_backend, disk, signer):
-    """Neither where there never was a checkpoint, nor where there is an older one, nor when somebody
+        keytrail, raw_backend, disk, signer, off):
+    """Neither where there never was a checkpoint, nor where there is an older one; nor when somebody
     switched signing off in between."""
+    def run(with_key):
+        sidecar.config["audit"]["sign"] = {"file": str(signer[0])} if with_key else None
+        sidecar.write_config()
+        sidecar.start()
+        call_each(sidecar)
+        sidecar.stop()
+
     sidecar = keytrail(raw_backend(ok()), merge(CONFIG, sign(signer)), start=False,
                        environment=disk.environment)
     for _ in range(2):
         disk.set("rename */checkpoint EIO")
-        sidecar.start()
-        call_each(sidecar)
-        sidecar.stop()
-        sidecar.config["audit"]["sign"] = None
-        sidecar.write_config()
-        sidecar.start()
-        sidecar.stop()
-        sidecar.config["audit"]["sign"] = {"file": str(signer[0])}
-        sidecar.write_config()
+        run(with_key=True)
+        if off:
+            run(with_key=False)
         disk.clear()
-        sidecar.start()
-        sidecar.stop()
+        run(with_key=True)
         assert not alarms(sidecar)
         check_proof(sidecar, signer)
