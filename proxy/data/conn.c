@@ -341,8 +341,9 @@ remember_certificate(struct conn *c)
 		return -1;
 	memcpy(text, peer.name, peer.nname);
 	memcpy(text + peer.nname, peer.subject, peer.nsubject);
-	c->certificate = (struct identity_certificate){ { text, peer.nname },
-		{ text + peer.nname, peer.nsubject } };
+	c->certificate.name.p = text;
+	c->certificate.name.n = peer.nname;
+	c->certificate.subject = (struct slice){ text + peer.nname, peer.nsubject };
 	return 0;
 }
 
