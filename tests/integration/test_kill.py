@@ -238,7 +238,8 @@ def test_the_closing_event_is_found_where_only_the_intent_is_left(keytrail, raw_
 
 def test_losses_are_counted_and_recorded_when_there_is_room_again(keytrail, raw_backend, disk):
     """The disk stands still until the ring is full: async calls are served, and counted lost."""
-    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, merge(CONFIG, {
         "workers": 1, "audit": {"ring_size": 65536}}), environment=disk.environment)
 
     def lost():
@@ -250,14 +251,17 @@ def test_losses_are_counted_and_recorded_when_there_is_room_again(keytrail, raw_
         while lost() < 25:
             assert c.request("GET", "/api/v2/keys", {"Correlation-Id": new_id()}).status == 200
             sent += 1
-        r = c.request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": new_id()})
+    seen = len(backend.requests)
+    for how in CALLS[1:3]:
+        r = sidecar.call(how.method, how.path, {"Correlation-Id": new_id()}, how.body)
         assert r.status == 503 and b"TRAIL_SLOW" in r.body
+    assert len(backend.requests) == seen
     disk.clear()
     told = wait_for(lambda: sidecar.own("keytrail.loss"), "the record of the loss")
     assert sum(e["details"]["count"] for e in told) == lost()
     assert told[0]["details"]["reason"] == "ring_full" and told[0]["severity"] == "critical"
     assert told[0]["details"]["actions"].startswith("kms.secrets.list ")
-    assert len(sidecar.calls()) + lost() == sent + 1
+    assert len(sidecar.calls()) + lost() == sent + 2
 
     def balance():
         return sidecar.metric("keytrail_events_accepted_total") == \

@@ -11,7 +11,8 @@ import threading
 import pytest
 
 from backend import ok
-from faults import KEYTRAIL_FAULTS
+from faults import ASYNC, CONFIG, DURABLE, INTENT, KEYTRAIL_FAULTS, lost, said
+from http1 import Closed
 from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
 from test_fault_points import ASIDE, FOREIGN, MENDING, RENEWING
 from test_kill import KEY
@@ -429,22 +430,34 @@ def test_a_directory_that_is_renamed_is_told_once(keytrail, raw_backend):
 
 
 def test_without_its_directory_a_trail_takes_nothing(keytrail, raw_backend):
-    forwarded = []
+    """The answer that waits for its event is withheld; then async is served and lost, all else refused."""
+    came, go_on = threading.Event(), threading.Event()
 
     def script(connection):
-        connection.read_request()
-        forwarded.append(connection)
-        connection.send(ok())
+        while (request := connection.read_request()) is not None:
+            if request.method == "POST":
+                came.set()
+                go_on.wait(PATIENCE)
+            connection.send(ok())
 
-    sidecar = keytrail(raw_backend(script))
-    shutil.rmtree(sidecar.trail_dir)
-    why = f"{sidecar.trail_dir}: the trail's directory was deleted"
-    wait_for(lambda: any(e["event"] == "trail_not_writable" and why in e["message"]
-                         for e in sidecar.log_lines()), "the trail to be given up")
-    for method, target in (("GET", "/api/v2/keys"), ("DELETE", f"/api/v2/keys/{KEY}")):
-        r = sidecar.call(method, target)
-        assert r.status == 503 and b"trail" in r.body, r.body
-    assert not forwarded
+    backend = raw_backend(script)
+    sidecar = keytrail(backend, {**CONFIG, "timeouts": {"answer": "2s"}})
+    with sidecar.client() as c:
+        c.send_request(*DURABLE, {"Correlation-Id": new_id()})
+        assert came.wait(PATIENCE)
+        shutil.rmtree(sidecar.trail_dir)
+        why = f"{sidecar.trail_dir}: the trail's directory was deleted"
+        wait_for(lambda: any(why in m for m in said(sidecar, "trail_not_writable")), "the end")
+        go_on.set()
+        with pytest.raises(Closed) as cut:
+            c.read_response()
+        assert cut.value.args == (b"",)
+    assert sidecar.call(*ASYNC).status == 200 and lost(sidecar, reason="trail_failed") == 1
+    seen = len(backend.requests)
+    for how in (DURABLE, INTENT):
+        r = sidecar.call(*how)
+        assert r.status == 503 and b"TRAIL_FAILED" in r.body
+    assert len(backend.requests) == seen
     sidecar.kill()
     sidecar.process = None  # no trail is left to look at
 
