@@ -105,7 +105,8 @@ enum metric_trail_op { METRIC_TRAIL_WRITE, METRIC_TRAIL_SYNC, METRIC_TRAIL_OPEN 
 	X(REJECTED, "rejected")		    /* the client did not trust ours */                    \
 	X(ALPN, "alpn")			    /* no common application protocol */                   \
 	X(TIMEOUT, "timeout")                                                                      \
-	X(CLOSED, "closed") /* the client went away */
+	X(CLOSED, "closed") /* the client went away */                                             \
+	X(FLOOD, "flood")   /* after it: more of TLS's own messages than anybody needs */
 
 enum tls_failure {
 #define X(name, label) TLS_FAILURE_##name,

@@ -76,6 +76,8 @@ close_conn(struct conn *c)
 
 	assert(c->state != CONN_DEAD && c->state != CONN_BUSY);
 	c->state = CONN_DEAD;
+	if (stream_is_flooded(&c->stream))
+		metrics_add(w->metrics, METRIC_HANDSHAKE_FAILURES, TLS_FAILURE_FLOOD, 1);
 	stream_close(&c->stream);
 	wtimer_fini(&c->timer);
 	worker_turn_cancel(w, &c->turn);
@@ -239,12 +241,12 @@ read_more(struct conn *c)
 		}
 		return true;
 	case STREAM_AGAIN:
-		if (buf_size(&c->in) == 0) {
+		if (buf_size(&c->in) == 0)
 			buf_fini(&c->in);
-			wtimer_set(&c->timer, timeouts_of(c)->idle);
-		} else if (c->timer.deadline == 0) {
-			wtimer_set(&c->timer, timeouts_of(c)->head);
-		}
+		/* Not again at each edge: it may tell of bytes that are only TLS's. */
+		if (c->timer.deadline == 0)
+			wtimer_set(&c->timer,
+			    c->arrival == 0 ? timeouts_of(c)->idle : timeouts_of(c)->head);
 		return false;
 	default:
 		close_conn(c);
@@ -369,6 +371,7 @@ handshake(struct conn *c)
 			return;
 		}
 	}
+	wtimer_clear(&c->timer);
 	c->state = CONN_IDLE;
 	read_head(c);
 }

@@ -18,6 +18,10 @@
 #define RECORD_MAX  16384
 #define RECORD_STEP 2048
 
+/* What a peer may say of TLS alone (KeyUpdate, tickets, alerts) before its next byte for us.  OpenSSL
+ * would read on for as long as such comes, within one call. */
+#define MESSAGES_MAX 64
+
 struct stream_method {
 	BIO_METHOD *bio;
 };
@@ -76,8 +80,14 @@ socket_write(struct stream *s, const void *p, size_t len)
 static int
 bio_read(BIO *bio, char *p, int cap)
 {
-	ssize_t n = socket_read(BIO_get_data(bio), p, (size_t)cap);
+	struct stream *s = BIO_get_data(bio);
+	ssize_t n;
 
+	if (stream_is_flooded(s)) {
+		BIO_clear_retry_flags(bio);
+		return -1;
+	}
+	n = socket_read(s, p, (size_t)cap);
 	records_filled(p, n > 0 ? (size_t)n : 0);
 	BIO_clear_retry_flags(bio);
 	if (n == -1 && errno == EAGAIN)
@@ -343,6 +353,23 @@ tls_error(struct stream *s, struct err *err)
 	ERR_clear_error();
 }
 
+/* Of each message, not of records of application data. */
+static void
+count_message(const SSL *ssl, int where, int value)
+{
+	struct stream *s = BIO_get_data(SSL_get_rbio(ssl));
+
+	(void)where;
+	(void)value;
+	s->messages++;
+}
+
+bool
+stream_is_flooded(const struct stream *s)
+{
+	return s->messages > MESSAGES_MAX;
+}
+
 enum stream_result
 stream_handshake(struct stream *s, struct err *err)
 {
@@ -352,8 +379,10 @@ stream_handshake(struct stream *s, struct err *err)
 	if (s->ssl == NULL)
 		return STREAM_OK;
 	clear_errors();
-	if ((rc = SSL_do_handshake(s->ssl)) == 1)
+	if ((rc = SSL_do_handshake(s->ssl)) == 1) {
+		SSL_set_info_callback(s->ssl, count_message);
 		return STREAM_OK;
+	}
 	r = tls_result(s, rc);
 	if (r == STREAM_ERROR)
 		tls_error(s, err);
@@ -397,8 +426,16 @@ read_some(struct stream *s, void *p, size_t cap, size_t *n)
 		return errno == EAGAIN ? STREAM_AGAIN : STREAM_ERROR;
 	}
 	clear_errors();
-	if ((rc = SSL_read_ex(s->ssl, p, cap, n)) == 1)
+	rc = SSL_read_ex(s->ssl, p, cap, n);
+	if (stream_is_flooded(s)) {
+		ERR_clear_error();
+		s->broken = true;
+		return STREAM_ERROR;
+	}
+	if (rc == 1) {
+		s->messages = 0;
 		return STREAM_OK;
+	}
 	if ((r = tls_result(s, rc)) == STREAM_ERROR)
 		ERR_clear_error();
 	return r;

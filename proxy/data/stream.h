@@ -51,9 +51,10 @@ struct stream {
 	bool hung_up;		 /* the peer will send no more: read until EOF */
 	bool unsure;		 /* the last edge may have been a reset behind unread bytes */
 	int reason;		 /* OpenSSL's reason code of a failed handshake; 0: none */
-	bool broken;   /* may not end in order: without close_notify, and a plain one by a reset */
-	bool more;     /* more is written soon, or the end */
-	size_t record; /* TLS: what the largest record to be sent may hold; 0: RECORD_MAX */
+	bool broken; /* may not end in order: without close_notify, and a plain one by a reset */
+	bool more;   /* more is written soon, or the end */
+	unsigned messages; /* TLS: of the protocol's own, since the last byte that was read */
+	size_t record;	   /* TLS: what the largest record to be sent may hold; 0: RECORD_MAX */
 };
 
 /*
@@ -92,6 +93,9 @@ enum stream_result stream_handshake(struct stream *s, struct err *err);
 /* *n: how many bytes were moved, with STREAM_OK (at least 1). */
 enum stream_result stream_read(struct stream *s, void *p, size_t cap, size_t *n);
 enum stream_result stream_write(struct stream *s, const void *p, size_t len, size_t *n);
+
+/* Has the peer sent so much that is TLS's own that the stream was ended for it? */
+bool stream_is_flooded(const struct stream *s);
 
 /* Reads and writes tell the end from now on. */
 void stream_tell_end(struct stream *s);

@@ -1,6 +1,7 @@
 """Each timeout of the configuration: what is answered, and what is recorded."""
 
 import socket
+import ssl
 import threading
 
 import pytest
@@ -61,6 +62,36 @@ def test_an_idle_connection_is_closed_without_an_answer(keytrail, raw_backend):
         assert c.request("GET", "/api/v2/keys").status == 200
         assert c.is_closed(20)
     assert len(sidecar.calls()) == 1
+
+
+def test_bytes_that_are_only_tls_do_not_make_a_connection_busy(keytrail, raw_backend, pki):
+    """A record that comes byte by byte holds nothing until its last one."""
+    sidecar = keytrail(raw_backend(ok()), {"timeouts": {"idle": SHORT}})
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = pki.client().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=20) as s:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                s.sendall(outgoing.read())
+                incoming.write(s.recv(65536))
+        s.sendall(outgoing.read())
+        tls.write(b"x" * 1000)
+        s.settimeout(0.05)
+        open_ = True
+        for byte in outgoing.read():
+            try:
+                s.sendall(bytes([byte]))
+                open_ = s.recv(65536) != b""
+            except TimeoutError:
+                pass
+            except OSError:
+                open_ = False
+            if not open_:
+                break
+    assert not open_
 
 
 def test_a_body_that_stands_still(keytrail, raw_backend):

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import subprocess
 import warnings
 
 import pytest
@@ -117,6 +118,23 @@ def test_junk_instead_of_a_handshake(keytrail, raw_backend):
 def failures(sidecar):
     return {dict(labels)["reason"]: n for (name, labels), n in sidecar.metrics().items()
             if name == "keytrail_tls_handshake_failures_total" and n}
+
+
+def test_a_client_that_only_ever_updates_keys(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    with subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{sidecar.port}"],
+                          stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, bufsize=0) as client:
+        def has_ended():
+            try:
+                client.stdin.write(b"k\n")
+            except BrokenPipeError:
+                pass
+            return client.poll() is not None
+
+        wait_for(has_ended, "the connection to be ended")
+    wait_for(lambda: failures(sidecar) == {"flood": 1}, "the failure to be counted")
+    assert sidecar.call("GET", "/api/v2/keys").status == 200
 
 
 # ---- client certificates ----

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -197,6 +198,69 @@ send_text(struct end *e, const char *text)
 
 	assert_int_equal(stream_write(&e->stream, text, strlen(text), &n), STREAM_OK);
 	assert_int_equal(n, strlen(text));
+}
+
+/* ---- messages that are TLS's own ---- */
+
+/* With `data`, every tenth is followed by a byte of the application's. */
+static enum stream_result
+update_keys(struct end *from, struct end *to, unsigned n, bool data)
+{
+	enum stream_result r = STREAM_AGAIN;
+	char text[256];
+
+	for (unsigned i = 1; i <= n && r == STREAM_AGAIN; i++) {
+		assert_int_equal(SSL_key_update(from->stream.ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+		assert_int_equal(SSL_do_handshake(from->stream.ssl), 1);
+		if (data && i % 10 == 0)
+			send_text(from, "x");
+		if (i % 10 == 0 || i == n) {
+			settle();
+			r = read_text(to, 100, text);
+		}
+	}
+	return r;
+}
+
+static void
+a_flood_of_messages_ends_the_stream(void **state)
+{
+	(void)state;
+	for (int client = 0; client < 2; client++) {
+		struct end ends[2], *from = &ends[!client], *to = &ends[client];
+
+		open_pair(ends, TLS13, 0);
+		assert_int_equal(update_keys(from, to, 1000, true), STREAM_AGAIN);
+		assert_false(stream_is_flooded(&to->stream));
+		assert_int_equal(update_keys(from, to, 1000, false), STREAM_ERROR);
+		assert_true(stream_is_flooded(&to->stream) && to->stream.broken);
+		close_pair(ends);
+	}
+}
+
+/* However much waits, one call reads what is here, not the rest of the flood; bytes behind it do not
+ * make up for it. */
+static void
+a_flood_is_not_read_to_its_end(void **state)
+{
+	struct end ends[2];
+	char text[256];
+	int left = 0;
+
+	(void)state;
+	open_pair(ends, TLS13, 0);
+	for (int i = 0; i < 5000; i++) {
+		assert_int_equal(
+		    SSL_key_update(ends[0].stream.ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+		assert_int_equal(SSL_do_handshake(ends[0].stream.ssl), 1);
+	}
+	send_text(&ends[0], "x");
+	settle();
+	assert_int_equal(read_text(&ends[1], 100, text), STREAM_ERROR);
+	assert_string_equal(text, "");
+	assert_int_equal(ioctl(ends[1].stream.fd, FIONREAD, &left), 0);
+	assert_true(left > 0);
+	close_pair(ends);
 }
 
 /* ---- ends ---- */
@@ -657,6 +721,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_flood_of_messages_ends_the_stream),
+		cmocka_unit_test(a_flood_is_not_read_to_its_end),
 		cmocka_unit_test(bytes_then_the_end),
 		cmocka_unit_test(a_half_closed_stream_still_carries_the_other_way),
 		cmocka_unit_test(a_reset_is_an_error_and_no_end),
