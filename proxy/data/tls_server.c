@@ -24,8 +24,7 @@ struct certificate {
 
 struct tls_server {
 	struct tickets *tickets;
-	X509_STORE *clients;   /* authorities and lists; NULL: no certificates are asked for */
-	int64_t clients_until; /* when the first of them ends */
+	X509_STORE *clients; /* authorities and lists; NULL: no certificates are asked for */
 	unsigned char trust[32];
 	bool refuse_unknown;
 	size_t n;
@@ -248,57 +247,94 @@ on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *ciph
 	return age == TICKET_OLD || SSL_version(ssl) == TLS1_3_VERSION ? 2 : 1;
 }
 
-/* OpenSSL counts a session's age from its newest ticket; this is when its client was verified. */
+/* The lists of who issued this certificate. */
+static int64_t
+lists_end(X509_STORE *store, const X509 *cert)
+{
+	STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(store);
+	int64_t until = INT64_MAX, u;
+
+	for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
+		const X509_CRL *list = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
+
+		if (list != NULL &&
+		    X509_NAME_cmp(X509_CRL_get_issuer(list), X509_get_issuer_name(cert)) == 0 &&
+		    (u = tls_seconds_of(X509_CRL_get0_nextUpdate(list))) < until)
+			until = u;
+	}
+	return until;
+}
+
+/* What the client was verified by. */
+static int64_t
+chain_ends(X509_STORE *store, SSL *ssl)
+{
+	STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);
+	int64_t until = INT64_MAX, u;
+
+	if (chain == NULL && SSL_get0_peer_certificate(ssl) != NULL)
+		return 0;
+	for (int i = 0; i < sk_X509_num(chain); i++) {
+		const X509 *cert = sk_X509_value(chain, i);
+
+		if ((u = tls_seconds_of(X509_get0_notAfter(cert))) < until)
+			until = u;
+		if ((u = lists_end(store, cert)) < until)
+			until = u;
+	}
+	return until;
+}
+
+/* Who resumes a session is not verified again: it ends with what its client was verified by, and
+ * at an age, which OpenSSL would count from its newest ticket. */
+struct verified {
+	int64_t since; /* monotonic s */
+	int64_t until; /* wall clock s */
+};
+
 static int
 on_seal(SSL *ssl, void *arg)
 {
+	const struct tls_server *s = certificate_of(ssl)->server;
 	SSL_SESSION *session = SSL_get_session(ssl);
-	int64_t now = monotonic_s();
-	void *since;
+	struct verified v = { monotonic_s(), INT64_MAX };
+	void *before;
 	size_t n;
 
 	(void)arg;
+	if (SSL_SESSION_get0_ticket_appdata(session, &before, &n) == 1 && n > 0)
+		return 1;
+	if (s->clients != NULL)
+		v.until = chain_ends(s->clients, ssl);
 	/* Without memory the session is one that is not resumed. */
-	if (SSL_SESSION_get0_ticket_appdata(session, &since, &n) != 1 || n == 0)
-		SSL_SESSION_set1_ticket_appdata(session, &now, sizeof(now));
+	SSL_SESSION_set1_ticket_appdata(session, &v, sizeof(v));
 	return 1;
 }
 
 static bool
-is_young(SSL_SESSION *session)
+is_valid(SSL_SESSION *session)
 {
-	int64_t since;
+	struct verified v;
 	void *data;
 	size_t n;
 
-	if (SSL_SESSION_get0_ticket_appdata(session, &data, &n) != 1 || n != sizeof(since))
+	if (SSL_SESSION_get0_ticket_appdata(session, &data, &n) != 1 || n != sizeof(v))
 		return false;
-	memcpy(&since, data, sizeof(since));
-	return monotonic_s() - since < TICKETS_CHAIN_S;
-}
-
-/* A resumed session is not verified again: it ends with what it was verified by.  Which of the
- * authorities that was is not in it, so the first that ends counts for all. */
-static bool
-still_trusted(const struct tls_server *s, SSL_SESSION *session)
-{
-	X509 *cert = SSL_SESSION_get0_peer(session);
-	int64_t now = time(NULL);
-
-	return cert == NULL ||
-	       (now <= tls_seconds_of(X509_get0_notAfter(cert)) && now <= s->clients_until);
+	memcpy(&v, data, sizeof(v));
+	return monotonic_s() - v.since < TICKETS_CHAIN_S && time(NULL) <= v.until;
 }
 
 static SSL_TICKET_RETURN
 on_session(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t n,
     SSL_TICKET_STATUS status, void *arg)
 {
+	(void)ssl;
 	(void)name;
 	(void)n;
 	(void)arg;
 	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
-	if (!is_young(session) || !still_trusted(certificate_of(ssl)->server, session))
+	if (!is_valid(session))
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
 	return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
 }
@@ -400,7 +436,6 @@ note_clients_validity(struct tls_server *s, const struct config_listen *cfg)
 			narrow(
 			    &crl, X509_CRL_get0_lastUpdate(list), X509_CRL_get0_nextUpdate(list));
 	}
-	s->clients_until = ca.until < crl.until ? ca.until : crl.until;
 	add_validity(s, ca);
 	if (crl.path != NULL)
 		add_validity(s, crl);
@@ -514,7 +549,6 @@ server_new(const struct config_listen *cfg, const struct tls_server *previous, s
 	}
 	ERR_clear_error();
 	s->refuse_unknown = cfg->refuse_unknown;
-	s->clients_until = INT64_MAX;
 	if (load_certificate(s, &cfg->own, err) == -1)
 		goto fail;
 	for (size_t i = 0; i < cfg->ncertificates; i++)

@@ -128,6 +128,8 @@ write_status(const struct pki_id *ca, const struct pki_id *other)
 	pki_write_crl(ca, NULL, 3600, path("empty-crl.pem"));
 	pki_write_crl(ca, &revoked, -1, path("old-crl.pem"));
 	pki_write_crl(other, NULL, 3600, path("other-crl.pem"));
+	pki_write_crl(other, NULL, -1, path("mixed-crl.pem"));
+	append_file("mixed-crl.pem", "empty-crl.pem");
 	pki_write_ocsp(ca, &server, 3600, path("good.ocsp"));
 	pki_write_ocsp(ca, &server, -1, path("old.ocsp"));
 	pki_write_ocsp(ca, &revoked, 3600, path("other.ocsp"));
@@ -144,6 +146,8 @@ write_old_ca(void)
 	    pki_make(&(struct pki_opts){ .name = "old ca", .from = -7200, .to = -3600 });
 
 	pki_write(&ca, dir, "old-ca", NULL);
+	pki_write(&ca, dir, "bundle", NULL);
+	append_file("bundle.pem", "ca.pem");
 	issue(&ca, "of-old-ca", NULL, 0, 0);
 	pki_free(&ca);
 }
@@ -505,6 +509,10 @@ static const struct {
 	    false, false, true, NULL },
 	{ "the same CA for clients", { .name = "server", .ca = "ca.pem" },
 	    { .name = "server", .ca = "ca.pem" }, true, true, true, NULL },
+	{ "an authority of others has ended", { .name = "server", .ca = "bundle.pem" },
+	    { .name = "server", .ca = "bundle.pem" }, true, true, true, NULL },
+	{ "the list of others has", { .name = "server", .ca = "ca.pem", .crl = "mixed-crl.pem" },
+	    { .name = "server", .ca = "ca.pem", .crl = "mixed-crl.pem" }, true, true, true, NULL },
 	{ "another certificate, and clients'", { .name = "server", .ca = "ca.pem" },
 	    { .name = "a", .ca = "ca.pem" }, true, false, true, NULL },
 	{ "who was not asked for a certificate is asked now", { .name = "server" },
