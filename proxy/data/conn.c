@@ -511,7 +511,7 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	}
 	c->lease = worker_lease_take(w);
 	c->turn = (struct worker_turn){ .ready = on_turn, .arg = c };
-	wtimer_init(&c->timer, w, on_timeout, c);
+	wtimer_init(&c->timer, &w->timers, on_timeout, c);
 	wtimer_set(&c->timer, timeouts_of(c)->handshake);
 	TAILQ_INSERT_TAIL(&w->conns, c, link);
 	w->nconns++;

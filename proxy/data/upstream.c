@@ -370,7 +370,7 @@ on_timeout(void *arg)
 {
 	struct upstream_request *r = arg;
 	struct upstream_conn *c = r->conn;
-	struct upstream *u = r->timer.worker->upstream;
+	struct upstream *u = r->pool;
 
 	if (c != NULL) {
 		set_aside(u, c, "no connection in time");
@@ -396,11 +396,12 @@ upstream_acquire(struct upstream *u, struct upstream_request *r, bool fresh)
 		return c;
 	}
 	resolver_wake(u->resolver);
+	r->pool = u;
 	r->conn = NULL;
 	r->tries = 0;
 	r->fresh = fresh;
 	r->queued = true;
-	wtimer_init(&r->timer, u->worker, on_timeout, r);
+	wtimer_init(&r->timer, &u->worker->timers, on_timeout, r);
 	wtimer_set(&r->timer, u->worker->lease->snapshot->config->timeouts.connect);
 	TAILQ_INSERT_TAIL(&u->waiting, r, link);
 	event_active(&u->serve_event, EV_TIMEOUT, 0);
@@ -475,7 +476,7 @@ upstream_new(struct worker *w, struct err *err)
 	TAILQ_INIT(&u->idle);
 	TAILQ_INIT(&u->waiting);
 	event_assign(&u->serve_event, w->base, -1, 0, on_serve, u);
-	wtimer_init(&u->idle_timer, w, close_old, u);
+	wtimer_init(&u->idle_timer, &w->timers, close_old, u);
 	if ((u->resolver = resolver_new(w, on_resolved, u, err)) == NULL) {
 		free(u);
 		return NULL;

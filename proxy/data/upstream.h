@@ -45,6 +45,7 @@ struct upstream_request {
 	void (*done)(void *arg, struct upstream_conn *c, enum http_refusal why);
 	void *arg;
 	/* upstream's own */
+	struct upstream *pool;
 	TAILQ_ENTRY(upstream_request) link;
 	struct upstream_conn *conn;
 	unsigned tries;

@@ -38,7 +38,6 @@ struct worker_thread {
 	bool turning;
 	struct event drain_timer;
 	struct wtimer tally_timer, identity_timer;
-	struct wtimer_list unarmed;
 	int64_t tallied;	/* when they were written */
 	struct mail drain_mail; /* part of this struct, so that a stop needs no memory */
 	int64_t drain_deadline;
@@ -276,99 +275,6 @@ worker_turn_cancel(struct worker *w, struct worker_turn *turn)
 	if (turn->waits)
 		TAILQ_REMOVE(&w->thread->turns, turn, link);
 	turn->waits = false;
-}
-
-/* ---- timers ---- */
-
-static bool
-try_to_arm(struct wtimer *t, int64_t now)
-{
-	int64_t ns = t->deadline > now ? t->deadline - now : 0;
-	struct timeval tv = { ns / CLOCK_NS_PER_S, ns % CLOCK_NS_PER_S / 1000 + 1 };
-
-	t->pending = event_add(&t->event, &tv) == 0 ? t->deadline : 0;
-	return t->pending != 0;
-}
-
-static void
-take_from_unarmed(struct wtimer *t)
-{
-	if (t->unarmed)
-		LIST_REMOVE(t, link);
-	t->unarmed = false;
-}
-
-/* Where memory is short it waits for the next one that can be armed. */
-static void
-arm(struct wtimer *t, int64_t now)
-{
-	struct wtimer_list *unarmed = &t->worker->thread->unarmed;
-
-	take_from_unarmed(t);
-	if (!try_to_arm(t, now)) {
-		LIST_INSERT_HEAD(unarmed, t, link);
-		t->unarmed = true;
-		return;
-	}
-	while ((t = LIST_FIRST(unarmed)) != NULL) {
-		if (t->deadline != 0 && !try_to_arm(t, now))
-			return;
-		take_from_unarmed(t);
-	}
-}
-
-static void
-on_timer(evutil_socket_t fd, short what, void *arg)
-{
-	struct wtimer *t = arg;
-	int64_t now;
-
-	(void)fd;
-	(void)what;
-	t->pending = 0;
-	if (t->deadline == 0)
-		return;
-	if (t->deadline > (now = clock_mono_ns())) {
-		arm(t, now);
-		return;
-	}
-	t->deadline = 0;
-	t->fire(t->arg);
-}
-
-void
-wtimer_init(struct wtimer *t, struct worker *w, void (*fire)(void *arg), void *arg)
-{
-	*t = (struct wtimer){ .worker = w, .fire = fire, .arg = arg };
-	evtimer_assign(&t->event, w->base, on_timer, t);
-}
-
-void
-wtimer_set_from(struct wtimer *t, int64_t now_ns, unsigned ms)
-{
-	t->deadline = now_ns + ms * CLOCK_NS_PER_MS;
-	if (t->pending == 0 || t->pending > t->deadline)
-		arm(t, now_ns);
-}
-
-void
-wtimer_set(struct wtimer *t, unsigned ms)
-{
-	wtimer_set_from(t, clock_mono_ns(), ms);
-}
-
-void
-wtimer_clear(struct wtimer *t)
-{
-	t->deadline = 0;
-}
-
-void
-wtimer_fini(struct wtimer *t)
-{
-	event_del(&t->event);
-	take_from_unarmed(t);
-	t->deadline = t->pending = 0;
 }
 
 /* ---- tallies ---- */
@@ -656,13 +562,13 @@ worker_new(const struct worker_opts *o, struct err *err)
 	t->drain_mail.deliver = deliver_drain;
 	STAILQ_INIT(&t->reaps);
 	TAILQ_INIT(&t->turns);
-	LIST_INIT(&t->unarmed);
 	event_assign(&t->reap_event, w->base, -1, 0, on_reap, w);
 	event_assign(&t->release_event, w->base, -1, 0, on_release, w);
 	event_assign(&t->turn_event, w->base, -1, 0, on_turn, w);
 	evtimer_assign(&t->drain_timer, w->base, on_drain_deadline, w);
-	wtimer_init(&t->tally_timer, w, on_tally_timer, w);
-	wtimer_init(&t->identity_timer, w, on_identity_timer, w);
+	wtimers_init(&w->timers, w->base);
+	wtimer_init(&t->tally_timer, &w->timers, on_tally_timer, w);
+	wtimer_init(&t->identity_timer, &w->timers, on_identity_timer, w);
 	w->index = o->index;
 	w->hooks = o->hooks;
 	w->log = o->log;
@@ -732,8 +638,7 @@ worker_free(struct worker *w)
 		event_del(&w->thread->release_event);
 		event_del(&w->thread->turn_event);
 		event_del(&w->thread->drain_timer);
-		wtimer_fini(&w->thread->tally_timer);
-		wtimer_fini(&w->thread->identity_timer);
+		wtimers_fini(&w->timers);
 		explicit_bzero(w->thread->random, sizeof(w->thread->random));
 		free(w->thread);
 	}

@@ -13,6 +13,7 @@
 #include "data/snapshot.h"
 #include "data/stream.h"
 #include "data/tally.h"
+#include "data/wtimer.h"
 #include "keytrail/identity.h"
 #include "keytrail/journal.h"
 #include "keytrail/log.h"
@@ -20,7 +21,6 @@
 #include "keytrail/pool.h"
 #include "keytrail/ring.h"
 
-#include <event2/event_struct.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
 
@@ -83,6 +83,7 @@ struct worker {
 	atomic_uint *open_connections;
 	const struct degrade *degrade;
 	struct peers *peers;
+	struct wtimers timers;
 	/* what changes */
 	struct lease *lease; /* the current snapshot */
 	struct conn_list conns;
@@ -175,29 +176,5 @@ struct worker_reap {
 	void *arg;
 };
 void worker_reap_later(struct worker *w, struct worker_reap *r);
-
-#define WTIMER_OVER (-1) /* a deadline: it has fired, and who was called has put off what to do */
-
-/*
- * A deadline that is cheap to move: moving it later does not touch the event loop; when the old
- * time comes, the timer looks again.
- */
-struct wtimer {
-	struct event event;
-	struct worker *worker;
-	int64_t deadline; /* monotonic ns, or WTIMER_OVER; 0: not set */
-	int64_t pending;  /* when the event fires; 0: it does not */
-	LIST_ENTRY(wtimer) link;
-	bool unarmed; /* memory was short */
-	void (*fire)(void *arg);
-	void *arg;
-};
-LIST_HEAD(wtimer_list, wtimer);
-
-void wtimer_init(struct wtimer *t, struct worker *w, void (*fire)(void *arg), void *arg);
-void wtimer_set(struct wtimer *t, unsigned ms);
-void wtimer_set_from(struct wtimer *t, int64_t now_ns, unsigned ms); /* without reading the clock */
-void wtimer_clear(struct wtimer *t);
-void wtimer_fini(struct wtimer *t);
 
 #endif

@@ -361,24 +361,25 @@ count_call(void *arg)
 static int
 run_timer(struct err *err)
 {
-	struct worker w = *bench.worker;
+	struct event_base *loop;
+	struct wtimers all;
 	struct wtimer first, next;
 	unsigned fired = 0;
 
 	(void)err;
 	scarce.on = false;
-	w.base = event_base_new();
-	wtimer_init(&first, &w, count_call, &fired);
-	wtimer_init(&next, &w, count_call, &fired);
+	loop = event_base_new();
+	wtimers_init(&all, loop);
+	wtimer_init(&first, &all, count_call, &fired);
+	wtimer_init(&next, &all, count_call, &fired);
 	scarce.on = true;
 	wtimer_set(&first, 1);
 	scarce.on = false;
 	wtimer_set(&next, 1);
-	event_base_dispatch(w.base);
+	event_base_dispatch(loop);
 	assert_int_equal(fired, 2);
-	wtimer_fini(&first);
-	wtimer_fini(&next);
-	event_base_free(w.base);
+	wtimers_fini(&all);
+	event_base_free(loop);
 	scarce.on = true;
 	return 0;
 }

@@ -102,117 +102,6 @@ those_who_ask_for_a_turn_are_served_a_few_at_a_time(void **state)
 	assert_int_equal(order, n);
 }
 
-/* ---- timers ---- */
-
-static void
-note_time(void *arg)
-{
-	*(int64_t *)arg = clock_mono_ns();
-}
-
-static int64_t
-run_until_fired(struct bench *b, const int64_t *fired)
-{
-	int64_t start = clock_mono_ns();
-
-	while (*fired == 0)
-		bench_wait(b);
-	return (*fired - start) / CLOCK_NS_PER_MS;
-}
-
-static void
-a_timer_fires_once(void **state)
-{
-	struct bench *b = *state;
-	struct wtimer t;
-	int64_t fired = 0;
-
-	wtimer_init(&t, b->worker, note_time, &fired);
-	wtimer_set(&t, 10);
-	assert_true(run_until_fired(b, &fired) >= 9);
-	assert_int_equal(t.deadline, 0);
-	assert_int_equal(t.pending, 0);
-	fired = 0;
-	bench_turn(b);
-	assert_int_equal(fired, 0);
-	wtimer_fini(&t);
-}
-
-static void
-a_deadline_moved_later_is_kept_later(void **state)
-{
-	struct bench *b = *state;
-	struct wtimer t;
-	int64_t fired = 0, pending;
-
-	wtimer_init(&t, b->worker, note_time, &fired);
-	wtimer_set(&t, 5);
-	pending = t.pending;
-	wtimer_set(&t, 60);
-	/* The loop was not touched for that. */
-	assert_int_equal(t.pending, pending);
-	assert_true(run_until_fired(b, &fired) >= 59);
-	wtimer_fini(&t);
-}
-
-static void
-a_deadline_moved_earlier_is_kept_earlier(void **state)
-{
-	struct bench *b = *state;
-	struct wtimer t;
-	int64_t fired = 0;
-
-	wtimer_init(&t, b->worker, note_time, &fired);
-	wtimer_set(&t, 3600000);
-	wtimer_set(&t, 5);
-	assert_true(run_until_fired(b, &fired) < 30000);
-	wtimer_fini(&t);
-}
-
-static void
-a_cleared_timer_does_not_fire_and_can_be_set_again(void **state)
-{
-	struct bench *b = *state;
-	struct wtimer t, other;
-	int64_t fired = 0, passed = 0;
-
-	wtimer_init(&t, b->worker, note_time, &fired);
-	wtimer_init(&other, b->worker, note_time, &passed);
-	wtimer_set(&t, 5);
-	wtimer_clear(&t);
-	wtimer_set(&other, 20);
-	run_until_fired(b, &passed);
-	assert_int_equal(fired, 0);
-	wtimer_set(&t, 5);
-	run_until_fired(b, &fired);
-	wtimer_set(&t, 5);
-	wtimer_clear(&t);
-	wtimer_set(&t, 10);
-	fired = 0;
-	assert_true(run_until_fired(b, &fired) >= 9);
-	wtimer_fini(&t);
-	wtimer_fini(&other);
-}
-
-static void
-a_finished_timer_is_gone(void **state)
-{
-	struct bench *b = *state;
-	struct wtimer *t = malloc(sizeof(*t)), other;
-	int64_t fired = 0, passed = 0;
-
-	assert_non_null(t);
-	wtimer_init(t, b->worker, note_time, &fired);
-	wtimer_set(t, 1);
-	wtimer_fini(t);
-	free(t);
-	wtimer_init(&other, b->worker, note_time, &passed);
-	wtimer_set(&other, 10);
-	run_until_fired(b, &passed);
-	assert_int_equal(fired, 0);
-	wtimer_fini(&other);
-}
-
 /* ---- waiting for the journal ---- */
 
 #define LINE "{\"action\":\"test\",\"id\":\"0\""
@@ -406,11 +295,6 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(those_who_ask_for_a_turn_are_served_a_few_at_a_time),
-		TEST(a_timer_fires_once),
-		TEST(a_deadline_moved_later_is_kept_later),
-		TEST(a_deadline_moved_earlier_is_kept_earlier),
-		TEST(a_cleared_timer_does_not_fire_and_can_be_set_again),
-		TEST(a_finished_timer_is_gone),
 		TEST(waiters_are_called_once_in_order_and_when_it_is_durable),
 		TEST(who_comes_too_late_is_called_all_the_same),
 		TEST(who_waits_for_room_is_asked_once_a_time),
