@@ -34,10 +34,10 @@ struct conn {
 	struct peer *source; /* NULL: a trusted network's */
 	int64_t born;	     /* monotonic ns */
 	struct identity_certificate
-	    certificate; /* name.p is owned; NULL without one, as most are */
-	struct worker_reap resume, reap;
-	bool resuming;
-	struct worker_turn turn; /* of the handshake; of the end; of what came too late */
+	    certificate;	  /* name.p is owned; NULL without one, as most are */
+	struct worker_reap later; /* to be freed, or to go on */
+	bool resuming;		  /* for that it waits already */
+	struct worker_turn turn;  /* of the handshake; of the end; of what came too late */
 };
 
 static void read_head(struct conn *c);
@@ -51,10 +51,8 @@ timeouts_of(const struct conn *c)
 /* ---- the end ---- */
 
 static void
-free_conn(void *arg)
+free_conn(struct conn *c)
 {
-	struct conn *c = arg;
-
 	buf_fini(&c->in);
 	free((char *)(uintptr_t)c->certificate.name.p);
 	free(c);
@@ -87,8 +85,8 @@ close_conn(struct conn *c)
 	w->nconns--;
 	atomic_fetch_sub_explicit(w->open_connections, 1, memory_order_relaxed);
 	metrics_add(w->metrics, METRIC_CONNECTIONS_OPEN, 0, -1);
-	c->reap = (struct worker_reap){ .reap = free_conn, .arg = c };
-	worker_reap_later(w, &c->reap);
+	if (!c->resuming)
+		worker_reap_later(w, &c->later);
 	worker_connection_gone(w);
 }
 
@@ -155,12 +153,14 @@ old_at(const struct conn *c)
 }
 
 static void
-on_resume(void *arg)
+on_later(void *arg)
 {
 	struct conn *c = arg;
 
 	c->resuming = false;
-	if (c->state == CONN_IDLE)
+	if (c->state == CONN_DEAD)
+		free_conn(c);
+	else if (c->state == CONN_IDLE)
 		read_head(c);
 	else if (c->state == CONN_LINGER)
 		start_linger(c);
@@ -184,8 +184,7 @@ on_exchange_done(void *arg, enum exchange_end end)
 	c->state = end == EXCHANGE_NEXT ? CONN_IDLE : CONN_LINGER;
 	c->last = end == EXCHANGE_LAST;
 	c->resuming = true;
-	c->resume = (struct worker_reap){ .reap = on_resume, .arg = c };
-	worker_reap_later(c->worker, &c->resume);
+	worker_reap_later(c->worker, &c->later);
 }
 
 static void
@@ -510,6 +509,7 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		goto refused;
 	}
 	c->lease = worker_lease_take(w);
+	c->later = (struct worker_reap){ .reap = on_later, .arg = c };
 	c->turn = (struct worker_turn){ .ready = on_turn, .arg = c };
 	wtimer_init(&c->timer, &w->timers, on_timeout, c);
 	wtimer_set(&c->timer, timeouts_of(c)->handshake);
