@@ -74,6 +74,8 @@ int checkpoint_write(const struct checkpoint_signer *s, const struct checkpoint 
 /* Extension lines are passed over. */
 enum checkpoint_verdict checkpoint_read(struct slice note, const struct checkpoint_key *keys,
     size_t nkeys, struct checkpoint *out, struct err *err);
+/* The log of an origin "<name of one of the keys>/<log>"; NULL: it is another's. */
+const char *checkpoint_log(const char *origin, const struct checkpoint_key *keys, size_t nkeys);
 /* What a checkpoint says, whoever signed it; false when it is none. */
 bool checkpoint_peek(struct slice note, struct checkpoint *out);
 

@@ -21,10 +21,10 @@ int proof_write(const struct proof *p, struct buf *out, struct err *err);
 int proof_parse(struct slice text, struct proof *out, struct err *err);
 
 /* The line (without its newline) is entry p->index of the log of the checkpoint, which a key has
- * signed. */
+ * signed for a log of its own. */
 enum proof_verdict {
 	PROOF_GOOD,
-	PROOF_UNKNOWN, /* the checkpoint is of no key that is known */
+	PROOF_UNKNOWN, /* the checkpoint is of no key that is known, or of no log of it */
 	PROOF_WRONG,
 };
 enum proof_verdict proof_check(const struct proof *p, struct slice line,

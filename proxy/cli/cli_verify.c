@@ -209,6 +209,24 @@ verify_directory(struct verifying *v)
 
 /* ---- a proof ---- */
 
+/* The line of a proof that is good says of itself what the proof does: of a log with a base, entry i is
+ * event base + i + 1. */
+static int
+judge_line(const struct verifying *v, const struct proof *proof, const struct checkpoint *cp,
+    struct slice line, struct trail_member *m)
+{
+	const char *log = checkpoint_log(cp->origin, v->keys, v->nkeys);
+	struct err err;
+
+	if (trail_parse_line(line, m) == 0 && slice_equal(m->log, slice_of(log)) &&
+	    m->seq > proof->index)
+		return CLI_OK;
+	err_set(&err,
+	    "the line is entry %" PRIu64 " of the log %s, but it does not say so of itself",
+	    proof->index, log);
+	return cli_fail(CLI_ALTERED, &err);
+}
+
 static int
 verify_proof(struct verifying *v)
 {
@@ -217,6 +235,7 @@ verify_proof(struct verifying *v)
 	struct proof proof;
 	struct slice line;
 	struct err err;
+	int rc;
 
 	if (cli_read_file(v->proof, PROOF_FILE_MAX, &v->proof_text, &err) == -1 ||
 	    cli_read_file(v->line, (size_t)1 << 20, &v->line_text, &err) == -1 ||
@@ -233,7 +252,8 @@ verify_proof(struct verifying *v)
 	case PROOF_WRONG:
 		return cli_fail(CLI_ALTERED, &err);
 	}
-	trail_parse_line(line, &member);
+	if ((rc = judge_line(v, &proof, &cp, line, &member)) != CLI_OK)
+		return rc;
 	if (v->json)
 		printf("{\"event\":%" PRIu64 ",\"size\":%" PRIu64 ",\"unaltered\":\"yes\"}\n",
 		    member.seq, cp.size);

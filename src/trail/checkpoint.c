@@ -489,6 +489,18 @@ checkpoint_read(struct slice note, const struct checkpoint_key *keys, size_t nke
 	return CHECKPOINT_MALFORMED;
 }
 
+const char *
+checkpoint_log(const char *origin, const struct checkpoint_key *keys, size_t nkeys)
+{
+	const char *slash = strrchr(origin, '/');
+	size_t n = slash != NULL ? (size_t)(slash - origin) : 0;
+
+	for (size_t i = 0; i < nkeys && slash != NULL; i++)
+		if (strlen(keys[i].name) == n && memcmp(keys[i].name, origin, n) == 0)
+			return slash + 1;
+	return NULL;
+}
+
 bool
 checkpoint_peek(struct slice note, struct checkpoint *out)
 {

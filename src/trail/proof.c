@@ -93,6 +93,11 @@ proof_check(const struct proof *p, struct slice line, const struct checkpoint_ke
 		err_prefix(err, "the proof's checkpoint");
 		return v == CHECKPOINT_FORGED ? PROOF_WRONG : PROOF_UNKNOWN;
 	}
+	if (checkpoint_log(out->origin, keys, nkeys) == NULL) {
+		err_set(err, "the proof's checkpoint is of %s, which is no log of this key",
+		    out->origin);
+		return PROOF_UNKNOWN;
+	}
 	merkle_leaf(line, &leaf);
 	if (merkle_verify_inclusion(&leaf, p->index, out->size, p->hashes, p->n, &out->root))
 		return PROOF_GOOD;

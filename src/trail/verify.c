@@ -273,18 +273,6 @@ judge_age(struct check *c, const struct trail_walk *w)
 
 /* ---- the beginning ---- */
 
-static bool
-known_origin(const struct check *c, const char *slash)
-{
-	size_t name = (size_t)(slash - c->cp.origin);
-
-	for (size_t i = 0; i < c->opts->nkeys; i++)
-		if (strlen(c->opts->keys[i].name) == name &&
-		    memcmp(c->opts->keys[i].name, c->cp.origin, name) == 0)
-			return true;
-	return false;
-}
-
 /* False: nothing more can be told. */
 static bool
 read_checkpoint(struct check *c)
@@ -309,16 +297,16 @@ read_checkpoint(struct check *c)
 static bool
 judge_origin(struct check *c)
 {
-	const char *slash = strrchr(c->cp.origin, '/');
+	const char *id = checkpoint_log(c->cp.origin, c->opts->keys, c->opts->nkeys);
 
-	if (slash == NULL || !known_origin(c, slash)) {
+	if (id == NULL) {
 		verify_find(c, VERIFY_CANNOT_TELL,
 		    "the checkpoint is of %s, which is no log of this key", c->cp.origin);
 		return false;
 	}
-	if (strcmp(slash + 1, c->log->id) != 0) {
+	if (strcmp(id, c->log->id) != 0) {
 		verify_find(c, VERIFY_ALTERED,
-		    "the checkpoint is of the log %s, the directory holds the log %s", slash + 1,
+		    "the checkpoint is of the log %s, the directory holds the log %s", id,
 		    c->log->id);
 		return false;
 	}

@@ -473,6 +473,12 @@ def segments(folder):
     return sorted(p for p in Path(folder).glob("*.jsonl") if p.stem.isdigit())
 
 
+def mend(line):
+    """The line with the sum that belongs to it."""
+    head = line[:line.rindex(b',"sum"')]
+    return head + b',"sum":"%08x"}}\n' % crc32c(head)
+
+
 def read_lines(folder):
     """Every whole line of the trail; what a successor's name cuts off is not part of it."""
     files = segments(folder)

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from support import crc32c, segments
+from support import crc32c, mend, segments
 from test_proof import ALTERED, CANNOT_TELL, INCOMPLETE, calls, run, verify
 
 
@@ -45,12 +45,6 @@ class Trail:
         self.sidecar.start()
         self.sidecar.stop()
         return key
-
-
-def mend(line):
-    """The line with the sum that belongs to it."""
-    head = line[:line.rindex(b',"sum"')]
-    return head + b',"sum":"%08x"}}\n' % crc32c(head)
 
 
 def forge(line):

@@ -1,14 +1,16 @@
 """Signed trails: keygen, checkpoints while the sidecar runs and when it stops, verify and proof."""
 
 import base64
+import hashlib
 import json
 import re
 import subprocess
 import threading
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
+from support import KEYTRAIL, PATIENCE, mend, new_id, segments, wait_for
 
 ALTERED, INCOMPLETE, CANNOT_TELL, USAGE = 3, 4, 1, 2
 
@@ -237,6 +239,35 @@ def test_a_proof_is_checked_without_the_trail(signed, tmp_path):
     assert run("proof", sidecar.trail_dir, 7, cwd=tmp_path).returncode == 1
     assert run("proof", sidecar.trail_dir, 7000, cwd=tmp_path).returncode == 1
     assert run("proof", sidecar.trail_dir, 0, cwd=tmp_path).returncode == USAGE
+
+
+def note_of(secret, log, root):
+    """A checkpoint of one event, as the signer with this file would sign it."""
+    _, _, name, number, key = secret.read_text().strip().split("+", 4)
+    text = f"{name}/{log}\n1\n{base64.b64encode(root).decode()}\n".encode()
+    private = Ed25519PrivateKey.from_private_bytes(base64.b64decode(key)[1:])
+    signature = base64.b64encode(bytes.fromhex(number) + private.sign(text)).decode()
+    return text + f"\n\u2014 {name} {signature}\n".encode()
+
+
+def test_a_line_that_says_it_is_another_ones_is_not_proved(signer, tmp_path):
+    """The key has signed it all the same, for whatever reason."""
+    own, other = "0" * 31 + "1", "0" * 31 + "2"
+    proof = tmp_path / "proof"
+    for index, line, good in (
+            (0, {"log": own, "seq": 1}, True), (0, {"log": own, "seq": 5}, True),
+            (0, {"log": own, "seq": 0}, False), (0, {"log": other, "seq": 1}, False), (0, {}, False)):
+        head = b'{"a":1,"trail":' + json.dumps(
+            {"at": "2026-01-01T00:00:00.00+0000", "boot": own, **line}, sort_keys=True,
+            separators=(",", ":")).encode()[:-1]
+        text = mend(head + b',"sum":"00000000"}}\n')
+        (tmp_path / "line").write_bytes(text)
+        root = hashlib.sha256(b"\0" + text[:-1]).digest()
+        proof.write_bytes(b"c2sp.org/tlog-proof@v1\nindex %d\n\n" % index
+                          + note_of(signer[0], own, root))
+        done = run("verify", "--proof", proof, "--line", tmp_path / "line", "--key", signer[1])
+        assert done.returncode == (0 if good else ALTERED), (line, done)
+        assert good or "does not say so of itself" in done.stderr
 
 
 def test_a_key_hands_over_to_another(signed, tmp_path):

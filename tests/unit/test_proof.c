@@ -40,11 +40,21 @@ tile(void *arg, unsigned level, uint64_t index, unsigned width, struct merkle_ha
 	return 0;
 }
 
+static void
+sign_as(struct fixture *f, const char *origin)
+{
+	struct checkpoint cp = { .size = LEAVES };
+
+	strcpy(cp.origin, origin);
+	merkle_root_of(f->leaves, LEAVES, &cp.root);
+	buf_consume(&f->note, buf_size(&f->note));
+	assert_int_equal(checkpoint_write(f->signer, &cp, &f->note, &f->err), 0);
+}
+
 static int
 setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
-	struct checkpoint cp = { .origin = "example.com/k/log", .size = LEAVES };
 	char secret[CHECKPOINT_KEY_MAX];
 
 	if (checkpoint_signer_make("example.com/k", secret, &f->err) == -1 ||
@@ -53,8 +63,7 @@ setup(void **state)
 	f->key = *checkpoint_signer_key(f->signer);
 	for (unsigned i = 0; i < LEAVES; i++)
 		merkle_leaf(line_of(i), &f->leaves[i]);
-	merkle_root_of(f->leaves, LEAVES, &cp.root);
-	assert_int_equal(checkpoint_write(f->signer, &cp, &f->note, &f->err), 0);
+	sign_as(f, "example.com/k/log");
 	*state = f;
 	return 0;
 }
@@ -129,6 +138,22 @@ without_the_key_nothing_is_proved(void **state)
 	other = checkpoint_signer_parse(slice_of(secret), &f->err);
 	assert_int_equal(check(f, line_of(2), checkpoint_signer_key(other)), PROOF_UNKNOWN);
 	checkpoint_signer_free(other);
+}
+
+/* A key may sign other things than its logs. */
+static void
+a_checkpoint_of_no_log_of_the_key_proves_nothing(void **state)
+{
+	static const char *const origins[] = { "example.com/other/log", "example.com/k", "log",
+		"example.com/k/log/log" };
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < sizeof(origins) / sizeof(*origins); i++) {
+		sign_as(f, origins[i]);
+		write_proof(f, 1);
+		assert_int_equal(check(f, line_of(1), &f->key), PROOF_UNKNOWN);
+		assert_non_null(strstr(f->err.msg, "no log of this key"));
+	}
 }
 
 /* A changed byte either spoils the file or proves nothing. */
@@ -208,6 +233,7 @@ main(void)
 		TEST(every_line_has_a_proof_and_no_other_line_fits_it),
 		TEST(the_file_is_that_of_the_specification),
 		TEST(without_the_key_nothing_is_proved),
+		TEST(a_checkpoint_of_no_log_of_the_key_proves_nothing),
 		TEST(every_changed_byte_is_noticed),
 		TEST(files_are_judged_strictly),
 		TEST(more_hashes_than_any_tree_has_are_refused),
