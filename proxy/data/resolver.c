@@ -33,15 +33,22 @@ struct resolver {
 	void (*changed)(void *arg);
 	void *arg;
 	unsigned nlookups, running;
-	bool starved; /* this round had no memory to ask with */
-	bool late;    /* the next round waits for memory */
+	bool succeeded; /* one lookup of this round has */
+	bool starved;	/* this round had no memory to ask with */
+	bool late;	/* the next round waits for memory */
 	struct lookup lookups[CONFIG_ADDRESSES_MAX];
 	unsigned ntargets, turn;
 	struct resolver_target targets[RESOLVER_TARGETS_MAX];
-	/* what the lookups of this round have found so far */
-	unsigned nfound;
-	struct resolver_target found[RESOLVER_TARGETS_MAX];
 };
+
+/* What one lookup led to. */
+struct answer {
+	unsigned n;
+	struct resolver_target targets[RESOLVER_TARGETS_MAX];
+};
+
+#define BIT_OF(lookup) (UINT32_C(1) << (lookup)->index)
+_Static_assert(CONFIG_ADDRESSES_MAX <= 32, "a set of lookups fits in found_by");
 
 static bool
 same_address(const struct resolver_target *a, const struct resolver_target *b)
@@ -49,18 +56,45 @@ same_address(const struct resolver_target *a, const struct resolver_target *b)
 	return a->len == b->len && memcmp(&a->address, &b->address, a->len) == 0;
 }
 
-/* A target that was known keeps its time aside. */
-static void
-adopt_found(struct resolver *r)
+static struct resolver_target *
+find_target(struct resolver *r, const struct resolver_target *like)
 {
-	if (r->nfound == 0)
-		return;
-	for (unsigned i = 0; i < r->nfound; i++)
-		for (unsigned k = 0; k < r->ntargets; k++)
-			if (same_address(&r->found[i], &r->targets[k]))
-				r->found[i].aside_until = r->targets[k].aside_until;
-	memcpy(r->targets, r->found, sizeof(r->targets));
-	r->ntargets = r->nfound;
+	for (unsigned i = 0; i < r->ntargets; i++)
+		if (same_address(&r->targets[i], like))
+			return &r->targets[i];
+	return NULL;
+}
+
+static void
+drop_unfound(struct resolver *r)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < r->ntargets; i++)
+		if (r->targets[i].found_by != 0)
+			r->targets[kept++] = r->targets[i];
+	r->ntargets = kept;
+}
+
+/* In place of what the same lookup led to before; a target that was known keeps its time aside. */
+static void
+adopt(struct lookup *l, const struct answer *answer)
+{
+	struct resolver *r = l->resolver;
+	struct resolver_target *known;
+
+	for (unsigned i = 0; i < r->ntargets; i++)
+		r->targets[i].found_by &= ~BIT_OF(l);
+	for (unsigned i = 0; i < answer->n; i++)
+		if ((known = find_target(r, &answer->targets[i])) != NULL)
+			known->found_by |= BIT_OF(l);
+	drop_unfound(r);
+	for (unsigned i = 0; i < answer->n && r->ntargets < RESOLVER_TARGETS_MAX; i++) {
+		if (find_target(r, &answer->targets[i]) != NULL)
+			continue;
+		r->targets[r->ntargets] = answer->targets[i];
+		r->targets[r->ntargets++].found_by = BIT_OF(l);
+	}
 }
 
 static void
@@ -74,55 +108,58 @@ set_timer(struct resolver *r, int seconds)
 static void
 end_round(struct resolver *r)
 {
-	adopt_found(r);
-	set_timer(r, r->nfound > 0 ? REFRESH_S : RETRY_S);
+	set_timer(r, r->succeeded ? REFRESH_S : RETRY_S);
 	r->late = r->late || r->starved;
-	/* Through the loop: numeric addresses are "resolved" before resolver_refresh returns. */
-	event_active(&r->changed_event, EV_TIMEOUT, 0);
 }
 
 static void
-add_found(struct resolver *r, const void *address, size_t len)
+add_address(struct answer *answer, const void *address, size_t len)
 {
-	struct resolver_target t = { .len = (socklen_t)len };
+	struct resolver_target *t = &answer->targets[answer->n];
 
-	if (r->nfound == RESOLVER_TARGETS_MAX || len > sizeof(t.address))
+	if (answer->n == RESOLVER_TARGETS_MAX || len > sizeof(t->address))
 		return;
-	memcpy(&t.address, address, len);
-	for (unsigned i = 0; i < r->nfound; i++)
-		if (same_address(&t, &r->found[i]))
-			return;
-	r->found[r->nfound++] = t;
+	*t = (struct resolver_target){ .len = (socklen_t)len };
+	memcpy(&t->address, address, len);
+	answer->n++;
 }
 
 /* Without evdns, which asks for memory. */
 static bool
-add_number(struct resolver *r, const struct config_address *a)
+read_number(const struct config_address *a, struct answer *answer)
 {
 	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(a->port) };
 	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(a->port) };
 
 	if (inet_pton(AF_INET, a->host, &v4.sin_addr) == 1)
-		add_found(r, &v4, sizeof(v4));
+		add_address(answer, &v4, sizeof(v4));
 	else if (inet_pton(AF_INET6, a->host, &v6.sin6_addr) == 1)
-		add_found(r, &v6, sizeof(v6));
-	else
-		return false;
-	return true;
+		add_address(answer, &v6, sizeof(v6));
+	return answer->n > 0;
 }
 
+/* Who failed keeps what it led to before; nobody waits for the others. */
 static void
-end_lookup(struct lookup *l)
+end_lookup(struct lookup *l, const struct answer *answer)
 {
+	struct resolver *r = l->resolver;
+
 	l->running = false;
-	if (--l->resolver->running == 0)
-		end_round(l->resolver);
+	if (answer->n > 0) {
+		r->succeeded = true;
+		adopt(l, answer);
+	}
+	if (--r->running == 0)
+		end_round(r);
+	/* Through the loop: numeric addresses are "resolved" before resolver_refresh returns. */
+	event_active(&r->changed_event, EV_TIMEOUT, 0);
 }
 
 static void
 on_lookup(int result, struct evutil_addrinfo *list, void *arg)
 {
 	struct lookup *l = arg;
+	struct answer answer = { 0 };
 	struct resolver *r;
 
 	/* Told later, when this lookup may serve another request, or be gone. */
@@ -137,10 +174,10 @@ on_lookup(int result, struct evutil_addrinfo *list, void *arg)
 		log_warn(r->worker->log, "resolve_failed", "upstream address %u: %s", l->index + 1,
 		    evutil_gai_strerror(result));
 	for (const struct evutil_addrinfo *ai = list; ai != NULL; ai = ai->ai_next)
-		add_found(r, ai->ai_addr, ai->ai_addrlen);
+		add_address(&answer, ai->ai_addr, ai->ai_addrlen);
 	if (list != NULL)
 		evutil_freeaddrinfo(list);
-	end_lookup(l);
+	end_lookup(l, &answer);
 }
 
 static void
@@ -168,11 +205,12 @@ start_lookup(struct resolver *r, unsigned i, const struct config_address *a)
 		.ai_flags = EVUTIL_AI_NUMERICSERV };
 	struct lookup *l = &r->lookups[i];
 	struct evdns_getaddrinfo_request *request;
+	struct answer number = { 0 };
 	char port[8];
 
 	*l = (struct lookup){ .resolver = r, .index = i, .running = true };
-	if (add_number(r, a)) {
-		end_lookup(l);
+	if (read_number(a, &number)) {
+		end_lookup(l, &number);
 		return;
 	}
 	snprintf(port, sizeof(port), "%u", a->port);
@@ -187,8 +225,7 @@ start_round(struct resolver *r)
 	const struct config_upstream *c = config_of(r->lease);
 
 	cancel_lookups(r);
-	r->nfound = 0;
-	r->starved = false;
+	r->succeeded = r->starved = false;
 	/* evdns never ends a lookup for whose own timer memory was short. */
 	set_timer(r, REFRESH_S);
 	assert(c->naddresses <= CONFIG_ADDRESSES_MAX);
@@ -328,9 +365,10 @@ resolver_next(struct resolver *r)
 void
 resolver_set_aside(struct resolver *r, const struct resolver_target *t)
 {
-	for (unsigned i = 0; i < r->ntargets; i++)
-		if (same_address(t, &r->targets[i]))
-			r->targets[i].aside_until = clock_mono_ns() + SET_ASIDE_NS;
+	struct resolver_target *known = find_target(r, t);
+
+	if (known != NULL)
+		known->aside_until = clock_mono_ns() + SET_ASIDE_NS;
 }
 
 void

@@ -1,9 +1,10 @@
 /*
  * resolver: the addresses of the key service, from names and numbers, and which of them work.
  *
- * Names are resolved with evdns (resolv.conf and hosts), never blocking, again every 30 seconds;
- * when none of them can be, what was found last stays in use.  Targets are taken in turn; one that
- * failed is set aside for 10 seconds, unless all are.  Worker's thread.
+ * Names are resolved with evdns (resolv.conf and hosts), never blocking, again every 30 seconds; each
+ * is of use as soon as it is found, and what a name led to stays in use while it cannot be resolved.
+ * Targets are taken in turn; one that failed is set aside for 10 seconds, unless all are.  Worker's
+ * thread.
  */
 #ifndef KEYTRAIL_PROXY_RESOLVER_H
 #define KEYTRAIL_PROXY_RESOLVER_H
@@ -18,6 +19,7 @@ struct resolver_target {
 	struct sockaddr_storage address;
 	socklen_t len;
 	int64_t aside_until; /* monotonic ns */
+	uint32_t found_by;   /* the resolver's: which addresses of the configuration led to it */
 };
 
 /* `changed` is called when a lookup has ended, well or not; never from within resolver_refresh. */
