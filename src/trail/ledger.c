@@ -13,7 +13,6 @@
 #define POLL_NS	 (200 * CLOCK_NS_PER_MS) /* LEAVES_MAX are 80,000 lines a second */
 #define GAP_NS	 CLOCK_NS_PER_S		 /* from one checkpoint to the next, at least */
 #define RETRY_NS (10 * CLOCK_NS_PER_S)
-#define VOID_MAX ((uint64_t)1 << 24) /* numbers in a row that have no line */
 
 /* ---- taking lines in ---- */
 
@@ -24,7 +23,7 @@ fill_void(struct ledger *l, enum tiles_policy policy, uint64_t size, struct err 
 
 	if (size <= l->tree.size)
 		return 0;
-	if (size - l->tree.size > VOID_MAX)
+	if (size - l->tree.size > LEDGER_VOID_MAX)
 		return err_set(err, "%s: numbers %" PRIu64 " to %" PRIu64 " have no lines", l->dir,
 		    l->base + l->tree.size + 1, l->base + size);
 	merkle_leaf(SLICE_EMPTY, &none);

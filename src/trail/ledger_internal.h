@@ -11,6 +11,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#define LEDGER_VOID_MAX ((uint64_t)1 << 24) /* numbers in a row that have no line */
+
 struct ledger {
 	struct ledger_opts opts;
 	char *dir;

@@ -474,6 +474,8 @@ open_tree(struct ledger *l, const struct trail *t, const struct trail_recovery *
 		return unfit(out, l->unfit);
 	if (l->last.size > 0 && strcmp(l->last.origin, l->origin) != 0)
 		return unfit(out, "the checkpoint that is there is of another log");
+	if (rec->missing_last - rec->missing_first >= LEDGER_VOID_MAX)
+		return unfit(out, "more numbers are skipped than a log ever loses");
 	l->clean = rec->clean;
 	l->unsearched = trail_last_seq(t);
 	if (ledger_load(l, rec->clean, err) == -1)

@@ -336,3 +336,23 @@ def test_what_was_taken_away_before_it_was_signed_is_not_called_lost(keytrail, s
     assert told.returncode == INCOMPLETE, told.stdout
     assert "the log says that it was taken away" in told.stdout and "lost," not in told.stdout
     sidecar.process = None
+
+
+def test_a_line_with_a_number_out_of_reach_begins_a_new_log_which_is_signed(keytrail, signer):
+    """Somebody put it there while nobody ran: no tree can have so many entries."""
+    sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])}, "checkpoint_interval": "1s"}})
+    calls(sidecar, 5)
+    sidecar.stop()
+    path = segments(sidecar.trail_dir)[-1]
+    line = path.read_bytes().splitlines(keepends=True)[-1]
+    number = json.loads(line)["trail"]["seq"]
+    with path.open("ab") as segment:
+        segment.write(mend(line.replace(b'"seq":%d' % number, b'"seq":%d' % 2**51)))
+    sidecar.start()
+    calls(sidecar, 5)
+    sidecar.stop()
+    assert sidecar.own("keytrail.tamper")
+    told = verify(sidecar, signer[1])
+    assert told.returncode == INCOMPLETE and f"events 1 to {2**51} are of an earlier log" in told.stdout
+    assert "unaltered: yes" in told.stdout
+    sidecar.process = None  # a trail with a hole
