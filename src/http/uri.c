@@ -260,17 +260,22 @@ is_space(char c)
 	return c == ' ' || c == '+' || c == '\0' || (c >= '\t' && c <= '\r');
 }
 
-/* But for case, and for what PHP makes a '_' in a name. */
+/* But for white space around it, for case, and for what PHP makes a '_' in a name; a bracket where
+ * none follows that closes it. */
 static bool
 is_same_name(struct slice name, struct slice literal)
 {
+	while (name.n > 0 && is_space(name.p[0]))
+		name = slice_sub(name, 1, name.n);
+	while (name.n > 0 && is_space(name.p[name.n - 1]))
+		name.n--;
 	if (name.n != literal.n)
 		return false;
 	for (size_t i = 0; i < name.n; i++) {
 		char c = name.p[i], want = literal.p[i];
 
 		if (chars_lower(c) != chars_lower(want) &&
-		    (want != '_' || (c != '.' && !is_space(c))))
+		    (want != '_' || (c != '.' && c != '[' && !is_space(c))))
 			return false;
 	}
 	return true;
@@ -298,13 +303,12 @@ uri_is_disguised(struct slice name, struct slice literal)
 		return may_shrink(name);
 	for (size_t i = 0; i < name.n; i++)
 		plain.n = decode_next(decoded, plain.n, name.p[i]);
+	if (is_same_name(plain, literal))
+		return true;
 	/* "action[]" and "action[x]" are an array called action to PHP, Rack and others. */
-	if ((bracket = memchr(plain.p, '[', plain.n)) != NULL)
-		plain.n = (size_t)(bracket - plain.p);
-	while (plain.n > 0 && is_space(plain.p[0]))
-		plain = slice_sub(plain, 1, plain.n);
-	while (plain.n > 0 && is_space(plain.p[plain.n - 1]))
-		plain.n--;
+	if ((bracket = memchr(plain.p, '[', plain.n)) == NULL)
+		return false;
+	plain.n = (size_t)(bracket - plain.p);
 	return is_same_name(plain, literal);
 }
 

@@ -311,6 +311,33 @@ a_name_that_others_read_as_the_discriminator_is_disguised(void **state)
 			fail_msg("%s", disguises[i].label);
 }
 
+static const struct {
+	const char *label;
+	struct slice name;
+	bool disguised;
+} underscores[] = {
+	{ "itself", SLICE_INIT("x_y"), false },
+	{ "a dot", SLICE_INIT("x.y"), true },
+	{ "an encoded dot", SLICE_INIT("X%2Ey"), true },
+	{ "a plus", SLICE_INIT("x+y"), true },
+	{ "a space", SLICE_INIT("%20x%20y"), true },
+	{ "an open bracket", SLICE_INIT("x[y"), true },
+	{ "an encoded one", SLICE_INIT("x%5By"), true },
+	{ "a doubly encoded one", SLICE_INIT("x%255by"), true },
+	{ "an element of x", SLICE_INIT("x%5By%5D"), false },
+	{ "an element of x_y", SLICE_INIT("x.y%5B0%5D"), true },
+	{ "a hyphen", SLICE_INIT("x-y"), false },
+};
+
+static void
+a_name_that_php_reads_with_an_underscore_is_disguised(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(underscores) / sizeof(underscores[0]); i++)
+		if (uri_is_disguised(underscores[i].name, SLICE("x_y")) != underscores[i].disguised)
+			fail_msg("%s", underscores[i].label);
+}
+
 static void
 a_long_name_is_disguised_with_what_others_drop(void **state)
 {
@@ -385,6 +412,7 @@ main(void)
 		cmocka_unit_test(queries_are_well_formed_or_refused),
 		cmocka_unit_test(parameters_are_stepped_through),
 		cmocka_unit_test(a_name_that_others_read_as_the_discriminator_is_disguised),
+		cmocka_unit_test(a_name_that_php_reads_with_an_underscore_is_disguised),
 		cmocka_unit_test(a_long_name_is_disguised_with_what_others_drop),
 		cmocka_unit_test(a_parameter_may_hide_another_from_who_splits_before_decoding),
 	};
