@@ -18,29 +18,29 @@
 	X(BAD_LINE_END, 400, "bad_line_end", "a line does not end in CR LF")                       \
 	X(BAD_HEADER, 400, "bad_header", "a header field is malformed")                            \
 	X(OBS_FOLD, 400, "obs_fold", "a header field is folded")                                   \
-	X(BAD_HOST, 400, "bad_host", "Host is missing, repeated or malformed")                     \
+	X(BAD_HOST, 400, "bad_host", "Host is missing, repeated, malformed or not the target's")   \
 	X(BAD_CONTENT_LENGTH, 400, "bad_content_length",                                           \
 	    "Content-Length is malformed or repeated")                                             \
 	X(BAD_TRANSFER_ENCODING, 400, "bad_transfer_encoding",                                     \
 	    "Transfer-Encoding is not a single final chunked")                                     \
 	X(BAD_FRAMING, 400, "bad_framing", "Content-Length and Transfer-Encoding together")        \
 	X(BAD_CHUNK, 400, "bad_chunk", "the chunked body is malformed")                            \
-	X(BAD_TRAILER, 400, "bad_trailer", "a trailer names a field that may not be one")          \
+	X(BAD_TRAILER, 400, "bad_trailer", "a trailer is malformed or may not be one")             \
 	X(BAD_CONNECTION, 400, "bad_connection",                                                   \
-	    "Connection names a field that may not be removed")                                    \
+	    "Connection is malformed or names a field that may not be removed")                    \
 	X(BAD_EXPECT, 417, "bad_expect", "an expectation other than 100-continue")                 \
 	X(UPGRADE, 400, "upgrade", "protocol upgrades are not supported")                          \
 	X(METHOD_NOT_ALLOWED, 405, "method_not_allowed", "CONNECT and TRACE are not supported")    \
 	X(ALIAS_HEADER, 400, "alias_header", "a header name that others could read as another")    \
 	X(REPEATED_HEADER, 400, "repeated_header",                                                 \
 	    "a header that decides identity or action is repeated or a list")                      \
-	X(METHOD_OVERRIDE, 400, "method_override", "method and URL overrides are not supported")   \
+	X(METHOD_OVERRIDE, 400, "method_override", "a method or URL override that no route names") \
 	/* the target */                                                                           \
 	X(BAD_TARGET, 400, "bad_target", "the request target is malformed")                        \
 	X(AMBIGUOUS_PATH, 400, "ambiguous_path", "the path could be read in two ways")             \
 	X(AMBIGUOUS_QUERY, 400, "ambiguous_query", "the query could be read in two ways")          \
 	X(AMBIGUOUS_HEADER, 400, "ambiguous_header",                                               \
-	    "a header that decides the action has an unknown value")                               \
+	    "a header that decides the action has a value that no route of the path names")        \
 	X(AMBIGUOUS_BODY, 415, "ambiguous_body", "a form body could carry a second action")        \
 	X(MISDIRECTED, 421, "misdirected", "the connection's certificate is not for this host")    \
 	X(DENIED, 403, "denied", "no route allows this request")                                   \
@@ -59,7 +59,8 @@
 	X(UPSTREAM_REDIRECT, 502, "upstream_redirect",                                             \
 	    "the key service's answer leads to another authority")                                 \
 	X(UPSTREAM_BUSY, 503, "upstream_busy", "no connection to the key service is free")         \
-	X(UPSTREAM_TIMEOUT, 504, "upstream_timeout", "the key service did not answer in time")     \
+	X(UPSTREAM_TIMEOUT, 504, "upstream_timeout",                                               \
+	    "the key service took or answered the request too slowly")                             \
 	/* ourselves: 503 names the check that failed */                                           \
 	X(TRAIL_SLOW, 503, "trail_slow", "the audit trail is too slow")                            \
 	X(TRAIL_FULL, 503, "trail_full", "the audit trail has no room")                            \

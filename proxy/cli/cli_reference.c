@@ -39,9 +39,15 @@ refusal_reference(struct buf *out)
 #define REFUSALS_INTRO                                                                             \
 	"Every reason for which keytrail itself answers a request. The code stands in the "        \
 	"answer\n"                                                                                 \
-	"(`resources[0].reasons[0].code`), the label in the event (`reason.reasonForFailure`) "    \
-	"and in\n"                                                                                 \
-	"`keytrail_refused_requests_total`.\n"
+	"(`resources[0].reasons[0].code`; what answers HEAD has no body), the label in\n"          \
+	"`keytrail_refused_requests_total` and in the event: as `reason.reasonForFailure`, or, "   \
+	"once the\n"                                                                               \
+	"request was forwarded and no status came, what became of it as `reason.reasonType` "      \
+	"(`timeout`,\n"                                                                            \
+	"`connection_lost`, `malformed_answer`, `foreign_location`, or the label of what was "     \
+	"wrong with the\n"                                                                         \
+	"request's body). Beyond `limits.refusals` it is counted in `details.reasons` of "         \
+	"`keytrail.refused`.\n"
 
 static const struct chapter {
 	const char *name, *title, *intro;
