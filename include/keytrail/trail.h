@@ -85,8 +85,9 @@ int trail_open(
 #define TRAIL_RING_NAME_SIZE 24
 void trail_ring_name(unsigned i, unsigned n, char out[TRAIL_RING_NAME_SIZE]);
 int trail_expect_rings(struct trail *t, unsigned n, struct err *err);
-/* The events that tell of it are durable. */
-void trail_recovery_recorded(struct trail *t);
+/* The events that tell of it are durable.  -1: the next start may tell of it again; may be tried
+ * again. */
+int trail_recovery_recorded(struct trail *t, struct err *err);
 /* clean: everything is synced, and signed where anything is; the state page says so.  After
  * trail_recovery_recorded only. */
 void trail_close(struct trail *t, bool clean);

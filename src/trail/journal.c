@@ -172,6 +172,18 @@ waiting_in_rings(const struct journal *j)
 	return n;
 }
 
+/* What was found is told of.  While the page cannot say so, a start after a power cut would tell of it
+ * again. */
+static void
+settle(struct journal *j)
+{
+	struct err err;
+
+	j->unsettled = trail_recovery_recorded(j->opts.trail, &err) == -1;
+	if (j->unsettled)
+		log_error(j->opts.log, "state_not_synced", "%s", err.msg);
+}
+
 int
 journal_commit(struct journal *j)
 {
@@ -204,8 +216,8 @@ journal_commit(struct journal *j)
 	j->failures = 0;
 	buf_consume(&j->own, buf_size(&j->own));
 	if (j->untold) {
-		trail_recovery_recorded(j->opts.trail);
 		j->untold = false;
+		settle(j);
 		hand_down(j);
 	}
 	check_room(j, clock_mono_ns());
@@ -381,6 +393,8 @@ watch(struct journal *j, int64_t now)
 	j->watch_ns = now + WATCH_NS;
 	if (j->untold)
 		return;
+	if (j->unsettled)
+		settle(j);
 	journal_record_harm(j);
 	if (trail_check(j->opts.trail, &err) == -1)
 		fail(j, METRIC_TRAIL_OPEN, &err);

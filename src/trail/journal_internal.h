@@ -69,7 +69,8 @@ struct journal {
 
 	/* the thread's own */
 	bool unrecorded; /* what opening the trail found is not recorded yet, */
-	bool untold;	 /* or what was found of the trail since is not durable */
+	bool untold;	 /* or what was found of the trail since is not durable; */
+	bool unsettled;	 /* it is, and the page does not say so */
 	enum ring_state state;
 	unsigned failures;	    /* since the last good commit */
 	uint64_t pending, recorded; /* numbered and not durable; of these, counted */

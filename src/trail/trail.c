@@ -463,13 +463,13 @@ trail_close(struct trail *t, bool clean)
 	trail_free(t);
 }
 
-void
-trail_recovery_recorded(struct trail *t)
+int
+trail_recovery_recorded(struct trail *t, struct err *err)
 {
-	struct err err;
-
 	t->recorded = true;
-	trail_identify(t, false, &err);
+	if (trail_identify(t, false, err) == -1)
+		return err_prefix(err, "%s", t->path);
+	return 0;
 }
 
 const char *

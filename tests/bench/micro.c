@@ -172,7 +172,7 @@ open_trail(struct bench *b, bool hashed)
 	lopts.key = slice_of(secret);
 	need(b, ledger_new(&lopts, &b->ledger, &b->err) == 0);
 	need(b, trail_open(&topts, &b->trail, &rec, &b->err) == 0);
-	trail_recovery_recorded(b->trail);
+	trail_recovery_recorded(b->trail, &b->err);
 	need(b, ledger_open(b->ledger, b->trail, &rec, &found, &b->err) == 0);
 }
 

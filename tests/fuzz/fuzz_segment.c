@@ -129,7 +129,7 @@ open_and_close(struct trail_recovery *rec)
 		abort();
 	}
 	seq = trail_durable_seq(t);
-	trail_recovery_recorded(t);
+	trail_recovery_recorded(t, &err);
 	trail_close(t, false);
 	return seq;
 }

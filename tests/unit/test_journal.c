@@ -12,7 +12,9 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -113,6 +115,21 @@ disk_truncate(void *arg, int fd, off_t length)
 {
 	(void)arg;
 	return ftruncate(fd, length);
+}
+
+static _Atomic unsigned page_syncs, fail_page_syncs;
+
+/* In place of the C library's. */
+int
+msync(void *p, size_t n, int flags)
+{
+	atomic_fetch_add(&page_syncs, 1);
+	if (atomic_load(&fail_page_syncs) > 0) {
+		atomic_fetch_sub(&fail_page_syncs, 1);
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_msync, p, n, flags);
 }
 
 static void
@@ -779,7 +796,7 @@ what_an_earlier_start_told_of_is_not_told_again(void **state)
 
 	trail_told(f->t, 3, 5);
 	for (int i = 0; i < 2; i++) {
-		trail_recovery_recorded(f->t);
+		trail_recovery_recorded(f->t, &f->err);
 		close_all(f, true);
 		open_all(f);
 	}
@@ -792,6 +809,22 @@ what_an_earlier_start_told_of_is_not_told_again(void **state)
 	assert_int_equal(stop(f), 0);
 	assert_int_equal(count_lines(f, "keytrail.corrupt"), 1);
 	assert_int_equal(count_lines(f, "\"first\":5,\"last\":6"), 1);
+}
+
+/* Else a power cut would have it told once more. */
+static void
+that_all_is_told_is_said_again_where_the_page_was_not_synced(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	unsigned before = atomic_load(&page_syncs);
+
+	atomic_store(&fail_page_syncs, 2);
+	start(f, &opts);
+	commit_and_wait(f, 0, "a");
+	WAIT_UNTIL(atomic_load(&page_syncs) == before + 3);
+	assert_int_equal(atomic_load(&fail_page_syncs), 0);
+	assert_int_equal(stop(f), 0);
 }
 
 static void
@@ -1204,6 +1237,7 @@ main(void)
 		TEST(own_events_survive_a_failed_sync),
 		TEST(damage_that_several_readers_meet_is_recorded_once),
 		TEST(what_an_earlier_start_told_of_is_not_told_again),
+		TEST(that_all_is_told_is_said_again_where_the_page_was_not_synced),
 		TEST(expired_segments_are_recorded_and_go),
 		TEST(what_expires_goes_when_the_line_that_tells_is_signed),
 		TEST(on_a_full_disk_what_expires_goes_at_once),

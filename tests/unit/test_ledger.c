@@ -105,7 +105,7 @@ open_all(struct fixture *f)
 	topts.signed_size = ledger_signed_size(f->l);
 	if (trail_open(&topts, &f->t, &f->rec, &f->err) == -1)
 		fail_msg("%s", f->err.msg);
-	trail_recovery_recorded(f->t);
+	trail_recovery_recorded(f->t, &f->err);
 	if (ledger_open(f->l, f->t, &f->rec, &f->found, &f->err) == -1)
 		return -1;
 	return f->found.unfit[0] != '\0' ? err_set(&f->err, "%s", f->found.unfit) : 0;

@@ -366,7 +366,7 @@ run_trail(struct err *err)
 
 	if (trail_open(&trail_opts, &t, &rec, err) == -1)
 		return -1;
-	trail_recovery_recorded(t);
+	trail_recovery_recorded(t, err);
 	rc = keep_house(t, err);
 	if (rc == 0)
 		rc = append(t, 1, "{\"action\":\"a\"", err);
@@ -398,7 +398,7 @@ kill_trail(void)
 
 	empty_dir();
 	must(trail_open(&trail_opts, &t, &rec, &err), &err);
-	trail_recovery_recorded(t);
+	trail_recovery_recorded(t, &err);
 	must(append(t, 100,
 		 "{\"action\":\"kms.secrets.delete\",\"id\":\"i\",\"kind\":\"intent\","
 		 "\"outcome\":\"pending\",\"severity\":\"normal\"",
@@ -718,7 +718,7 @@ fill_signed_trail(void)
 	make_keys();
 	quiet_empty_dir();
 	must(trail_open(&trail_opts, &signed_trail, &signed_recovery, &err), &err);
-	trail_recovery_recorded(signed_trail);
+	trail_recovery_recorded(signed_trail, &err);
 	must(append(signed_trail, 10, "{\"action\":\"a\"", &err), &err);
 }
 

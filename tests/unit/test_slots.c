@@ -42,7 +42,7 @@ open_trail(struct fixture *f)
 	struct trail_opts opts = { .dir = f->dir, .create = true, .segment_size = 1 << 20 };
 
 	check(f, trail_open(&opts, &f->t, &f->rec, &f->err));
-	trail_recovery_recorded(f->t);
+	trail_recovery_recorded(f->t, &f->err);
 }
 
 static void

@@ -73,7 +73,7 @@ open_trail(struct fixture *f)
 {
 	if (try_open(f, NULL) == -1)
 		fail_msg("%s", f->err.msg);
-	trail_recovery_recorded(f->t);
+	trail_recovery_recorded(f->t, &f->err);
 }
 
 static void
@@ -1667,7 +1667,7 @@ more_holes_than_are_remembered_are_told_once_each(void **state)
 			lowest = last;
 	}
 	assert_int_equal(told, holes);
-	trail_recovery_recorded(f->t);
+	trail_recovery_recorded(f->t, &f->err);
 	close_trail(f, false);
 	open_trail(f);
 	for (told = 0, last = 0; trail_find_untold(f->t, last, &first, &last, &f->err) == 1; told++)
@@ -2036,7 +2036,7 @@ a_torn_tail_that_cannot_be_cut_is_left_behind(void **state)
 	append_file(segment_path(f, 1), "{\"torn", 6);
 	if (try_open(f, &io) == -1)
 		fail_msg("%s", f->err.msg);
-	trail_recovery_recorded(f->t);
+	trail_recovery_recorded(f->t, &f->err);
 	assert_int_equal(x.fail_truncates, 0);
 	assert_int_equal(f->rec.torn_bytes, 6);
 	append_durable(f, 1);

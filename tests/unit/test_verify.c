@@ -63,7 +63,7 @@ open_trail(struct fixture *f)
 
 	if (trail_open(&topts, &f->t, &f->rec, &f->err) == -1)
 		fail_msg("%s", f->err.msg);
-	trail_recovery_recorded(f->t);
+	trail_recovery_recorded(f->t, &f->err);
 }
 
 static void
