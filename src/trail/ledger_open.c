@@ -460,8 +460,13 @@ find_origin(struct ledger *l, const struct trail *t, struct err *err)
 	snprintf(l->origin, sizeof(l->origin), "%s/%s", checkpoint_signer_key(l->signer)->name,
 	    trail_log_id(t));
 	l->base = trail_log_base(t);
-	atomic_store(&l->covered, l->last.size > 0 ? l->base + l->last.size : 0);
 	return 0;
+}
+
+static void
+set_covered(struct ledger *l)
+{
+	atomic_store(&l->covered, l->last.size > 0 ? l->base + l->last.size : 0);
 }
 
 static int
@@ -470,6 +475,7 @@ open_tree(struct ledger *l, const struct trail *t, const struct trail_recovery *
 {
 	if (find_origin(l, t, err) == -1)
 		return -1;
+	set_covered(l);
 	if (l->unfit[0] != '\0')
 		return unfit(out, l->unfit);
 	if (l->last.size > 0 && strcmp(l->last.origin, l->origin) != 0)
@@ -581,6 +587,7 @@ ledger_begin(struct ledger *l, const struct trail *t, struct err *err)
 		return -1;
 	if (begun || buf_size(&l->note) == 0)
 		find_old_note(l, given_up);
+	set_covered(l);
 	if (l->last.size > 0)
 		return 0;
 	pthread_mutex_lock(&l->lock);

@@ -402,6 +402,7 @@ a_line_that_was_altered_ends_the_log_and_what_was_signed_stays(void **state)
 	begin_again(f);
 	assert_string_not_equal(trail_log_id(f->t), old);
 	assert_int_equal(trail_log_base(f->t), 10);
+	assert_int_equal(ledger_covered(f->l), 0);
 	snprintf(aside, sizeof(aside), "checkpoint.%s", old);
 	assert_int_equal(access(path_of(f, aside), F_OK), 0);
 	append(f, 3, "test");
