@@ -13,6 +13,8 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/mman.h>
@@ -906,6 +908,60 @@ an_expiry_that_is_not_signed_is_not_believed(void **state)
 	assert_true(has_words(&f->report, "what says that it expired is not signed"));
 }
 
+static void *
+verify_in_thread(void *arg)
+{
+	struct fixture *f = arg;
+	struct err err;
+
+	assert_int_equal(verify_trail(&f->opts, &f->report, &err), 0);
+	return NULL;
+}
+
+/* The anchors come through a pipe that is full: once there is room in it, the verifier has read the
+ * checkpoint. */
+static int
+give_anchors_slowly(struct fixture *f)
+{
+	struct slice text = buf_slice(&f->extra);
+	int fds[2];
+
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	assert_int_equal(fcntl(fds[1], F_SETFL, O_NONBLOCK), 0);
+	assert_int_equal(write(fds[1], text.p, text.n), text.n);
+	while (write(fds[1], "\n", 1) == 1)
+		continue;
+	close(f->opts.anchors_fd);
+	f->opts.anchors_fd = fds[0];
+	return fds[1];
+}
+
+static void
+what_expires_while_it_is_looked_at_is_no_loss(void **state)
+{
+	struct fixture *f = *state;
+	struct pollfd pipe;
+	uint64_t first, last;
+	pthread_t thread;
+
+	give_good_anchors(f);
+	pipe = (struct pollfd){ .fd = give_anchors_slowly(f), .events = POLLOUT };
+	assert_int_equal(pthread_create(&thread, NULL, verify_in_thread, f), 0);
+	assert_int_equal(poll(&pipe, 1, -1), 1);
+	open_trail(f);
+	open_ledger(f);
+	last = append_range(f, "keytrail.expire");
+	sign(f, &f->all);
+	assert_int_equal(trail_expire(f->t, 0, 2 * SEGMENT, last + 1, &first, &last, &f->err), 0);
+	close_all(f, false);
+	close(pipe.fd);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(f->report.checkpoint.size, LINES);
+	assert_int_equal(f->report.unaltered, VERIFY_YES);
+	assert_int_equal(f->report.complete, VERIFY_YES);
+	assert_int_equal(f->report.expired, last);
+}
+
 static void
 what_was_taken_away_has_not_expired(void **state)
 {
@@ -1063,6 +1119,7 @@ main(void)
 		TEST(the_report_says_what_was_covered),
 		TEST(expired_segments_are_no_loss),
 		TEST(an_expiry_that_is_not_signed_is_not_believed),
+		TEST(what_expires_while_it_is_looked_at_is_no_loss),
 		TEST(what_was_taken_away_has_not_expired),
 		TEST(losses_are_added_up),
 		TEST(what_a_power_cut_has_torn_is_lost),
