@@ -46,9 +46,8 @@ is_foreign(const struct trail *t, struct trail_cursor *c, const struct trail_mar
 	uint64_t first = l->first[i];
 	enum whose whose = find_owner(t, c, first);
 
-	return whose == THEIRS ||
-	       (whose == NOBODYS && first <= durable->seq && first != durable->segment &&
-		   trail_is_stray(t->dirfd, &t->log, l, i));
+	return whose == THEIRS || (whose == NOBODYS && first != durable->segment &&
+				      trail_is_stray(t->dirfd, &t->log, l, i));
 }
 
 static int

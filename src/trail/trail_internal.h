@@ -207,8 +207,8 @@ int trail_check_directory(const struct trail *t, struct err *err);
 
 /* The number of a segment's last line; 0 when damage hides it. */
 uint64_t trail_last_number(int dirfd, const struct trail_log *log, uint64_t segment);
-/* Is it a file that was put between the lines of a segment?  Up to the durable mark only: a segment
- * that was begun and has no line yet looks like one. */
+/* Is it a file that was put between the lines of a segment?  Not to be asked of the one that is
+ * written: after a failed write it may look like one. */
 bool trail_is_stray(int dirfd, const struct trail_log *log, const struct trail_list *l, size_t i);
 /* Where the segment ends that begins with this number, and as trail_list_find: strays are none. */
 uint64_t trail_own_end(

@@ -130,7 +130,7 @@ trail_drop_strays(int dirfd, const struct trail_log *log, uint64_t from,
 	for (size_t i = l->n; i-- > 0;) {
 		uint64_t first = l->first[i];
 
-		if (first > mark->seq || first == mark->segment)
+		if (first == mark->segment)
 			continue;
 		if (trail_is_stray(dirfd, log, l, i))
 			trail_list_drop(l, i);

@@ -1289,6 +1289,27 @@ damage_does_not_hide_that_a_file_was_put_there(void **state)
 	assert_int_equal(read_all(f, 0).last, 401);
 }
 
+/* A power cut has left an older mark. */
+static void
+a_file_that_was_put_behind_the_mark_hides_no_line(void **state)
+{
+	struct fixture *f = *state;
+	char page[4096];
+
+	f->segment_size = 1 << 20;
+	open_trail(f);
+	append_durable(f, 5);
+	read_file(path_of(f, "state"), page, sizeof(page));
+	append_durable(f, 20);
+	close_trail(f, false);
+	write_file(path_of(f, "state"), page, sizeof(page));
+	write_file(segment_path(f, 15), "", 0);
+	open_trail(f);
+	assert_int_equal(f->rec.foreign, 1);
+	assert_int_equal(f->rec.missing_last, 0);
+	assert_int_equal(read_all(f, 0).n, 25);
+}
+
 static void
 what_a_ring_holds_is_known_behind_a_file_that_was_put_there(void **state)
 {
@@ -2254,6 +2275,7 @@ main(void)
 		TEST(a_reader_is_not_misled_by_lines_of_another_log),
 		TEST(no_file_that_is_put_between_our_lines_hides_one),
 		TEST(damage_does_not_hide_that_a_file_was_put_there),
+		TEST(a_file_that_was_put_behind_the_mark_hides_no_line),
 		TEST(what_a_ring_holds_is_known_behind_a_file_that_was_put_there),
 		TEST(a_file_that_was_put_there_lets_nothing_expire),
 		TEST(a_segment_with_a_damaged_start_is_none_that_was_put_there),
