@@ -382,6 +382,17 @@ apply_retention(struct journal *j, int64_t now)
 	}
 }
 
+/* What is counted as lost stands in slots until there is room for the event. */
+static void
+sync_rings(struct journal *j)
+{
+	struct err err;
+
+	for (size_t i = 0; i < j->nmembers; i++)
+		if (ring_settle(j->members[i].ring, &err) == -1)
+			log_error(j->opts.log, "ring_not_synced", "%s", err.msg);
+}
+
 /* What is to be told is durable first: a page made anew says that it was told. */
 static void
 watch(struct journal *j, int64_t now)
@@ -391,6 +402,8 @@ watch(struct journal *j, int64_t now)
 	if (now < j->watch_ns)
 		return;
 	j->watch_ns = now + WATCH_NS;
+	if (j->state == RING_NO_ROOM)
+		sync_rings(j);
 	if (j->untold)
 		return;
 	if (j->unsettled)

@@ -656,6 +656,21 @@ a_start_without_room_lets_the_first_ring_go_first(void **state)
 	WAIT_UNTIL(ring_state(f->rings[1]) == RING_OK);
 }
 
+static void
+what_waits_in_slots_for_room_is_synced(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	unsigned before;
+
+	set_faults(&f->disk, 0, 0, 1000000);
+	start(f, &opts);
+	WAIT_UNTIL(ring_state(f->rings[0]) == RING_NO_ROOM);
+	before = atomic_load(&page_syncs);
+	WAIT_UNTIL(atomic_load(&page_syncs) > before + 2 * RINGS); /* header and slots of each */
+	set_faults(&f->disk, 0, 0, 0);
+}
+
 /* What the ring says when its room was given back. */
 struct told {
 	struct ring *ring;
@@ -1230,6 +1245,7 @@ main(void)
 		TEST(one_failed_sync_is_noticed_by_nobody),
 		TEST(a_broken_disk_closes_the_rings_until_it_works_again),
 		TEST(a_start_without_room_lets_the_first_ring_go_first),
+		TEST(what_waits_in_slots_for_room_is_synced),
 		TEST(a_ring_is_closed_before_its_room_is_given_back),
 		TEST(what_could_not_be_written_is_recovered_from_the_rings),
 		TEST(a_recovery_is_recorded),
