@@ -177,10 +177,10 @@ $B/crash/record.so: tests/crash/record.c $B/flags
 	$(call say,LINK,$@)
 	$Q$(CC) -D_GNU_SOURCE -std=c11 $(WARNINGS) -O2 -g -shared -fPIC -pthread -o $@ $<
 
-$B/crash/life: tests/crash/life.c $(LIB)
+$B/crash/life: tests/crash/life.c $(LIBPROXY) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -o $@ $< $(LIB) $(LDLIBS)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -o $@ $< $(LIBPROXY) $(LIB) $(LDLIBS)
 
 $B/kms: LDLIBS += -levent_openssl
 $B/kms: $(KMS_OBJ) $(LIB)

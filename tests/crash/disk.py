@@ -22,7 +22,6 @@ import struct
 SECTOR = 512
 HEAD = struct.Struct("=IiQQQ")
 Record = collections.namedtuple("Record", "kind file at ns data")
-DIRECTORY = object()
 
 
 def read_trace(path):
@@ -120,49 +119,67 @@ class Mood:
         return self.rng.choice(versions)
 
 
+class Folder:
+    def __init__(self):
+        self.names, self.durable = {}, {}
+
+
 class Disk:
     """The trace, played up to a moment."""
 
     def __init__(self, content):
-        self.names = {path: DIRECTORY if data is None else File(data)
-                      for path, data in content.items()}  # now
-        self.durable = dict(self.names)
-        self.pending = []  # (record, directory, [(path, what it is then)])
+        self.root = Folder()
+        self.pending = []  # (record, folder, [(folder, name, what it is then)])
         self.files = {}
         self.when = 0
+        for path in sorted(content):
+            folder, name = self._find(path)
+            data = content[path]
+            folder.names[name] = folder.durable[name] = Folder() if data is None else File(data)
 
-    def _rename(self, *changes):
-        for path, what in changes:
-            self.names.pop(path, None)
-            if what is not None:
-                self.names[path] = what
-        folder = changes[0][0].rpartition("/")[0]
-        self.pending.append((self.when, folder, changes))
+    @property
+    def names(self):
+        return self.root.names
 
-    def _sync_directory(self, folder, begun):
+    def _find(self, path):
+        *folders, name = path.split("/")
+        folder = self.root
+        for f in folders:
+            folder = folder.names[f]
+        return folder, name
+
+    def _change(self, *changes):
+        """What is certain when the folder of the last one is synced."""
+        for folder, name, what in changes:
+            self._set(folder.names, name, what)
+        self.pending.append((self.when, changes[-1][0], changes))
+
+    @staticmethod
+    def _set(names, name, what):
+        names.pop(name, None)
+        if what is not None:
+            names[name] = what
+
+    def _sync_folder(self, synced, begun):
         rest = []
         for entry in self.pending:
-            if entry[1] == folder and entry[0] <= begun:
-                self._apply(self.durable, entry[2])
+            when, folder, changes = entry
+            if folder is synced and when <= begun:
+                for changed, name, what in changes:
+                    self._set(changed.durable, name, what)
             else:
                 rest.append(entry)
         self.pending = rest
-
-    @staticmethod
-    def _apply(names, changes):
-        for path, what in changes:
-            names.pop(path, None)
-            if what is not None:
-                names[path] = what
 
     def play(self, r):
         self.when += 1
         path = r.data.decode(errors="replace") if r.kind in "ocsruk" else ""
         if r.kind == "o":
-            self.files[r.file] = self.names[path]
+            folder, name = self._find(path)
+            self.files[r.file] = folder.names[name]
         elif r.kind == "c":
             self.files[r.file] = File()
-            self._rename((path, self.files[r.file]))
+            self._change((*self._find(path), self.files[r.file]))
         elif r.kind in "wp":
             self.files[r.file].write(self.when, r.at, r.data)
         elif r.kind == "t":
@@ -170,43 +187,56 @@ class Disk:
         elif r.kind == "s" and r.file >= 0:
             self.files[r.file].sync(r.at + 1, *struct.unpack("=QQ", r.data))
         elif r.kind == "s":
-            self._sync_directory(path.rstrip("/"), r.at + 1)
+            folder, name = self._find(path.rstrip("/"))
+            self._sync_folder(folder.names[name] if name else folder, r.at + 1)
         elif r.kind == "r":
-            old, new = path.split("\0")
-            self._rename((old, None), (new, self.names[old]))
+            (folder, old), new = map(self._find, path.split("\0"))
+            self._change((folder, old, None), (*new, folder.names[old]))
         elif r.kind == "u":
-            self._rename((path, None))
+            self._change((*self._find(path), None))
         elif r.kind == "k":
-            self._rename((path, DIRECTORY))
+            self._change((*self._find(path), Folder()))
 
     def _some_names(self, rng):
-        names, held = dict(self.durable), set()
+        """For each folder the names that the disk may have."""
+        chosen, held = {}, set()
         share = rng.choice([0, 1, 1, 0.5])
-        for _, folder, changes in self.pending:
-            if held.isdisjoint(p for p, _ in changes) and rng.random() < share:
-                self._apply(names, changes)
+
+        def names(folder):
+            return chosen.setdefault(folder, dict(folder.durable))
+
+        for _, _, changes in self.pending:
+            touched = {(folder, name) for folder, name, _ in changes}
+            if held.isdisjoint(touched) and rng.random() < share:
+                for folder, name, what in changes:
+                    self._set(names(folder), name, what)
             else:
-                held.update(p for p, _ in changes)
+                held |= touched
         return names
+
+    def _walk(self, names, read, folder=None, prefix=""):
+        there = names(folder or self.root)
+        for name in sorted(there):
+            path, what = prefix + name, there[name]
+            if isinstance(what, Folder):
+                yield path, None
+                yield from self._walk(names, read, what, path + "/")
+            else:
+                yield path, read(what)
 
     def state(self, seed, tally):
         """What the disk has after a power cut now: path -> bytes, or None for a directory."""
         rng = random.Random(seed)
-        names = self._some_names(rng)
-        common = Mood(rng)
-        out = {}
-        for path in sorted(names):
-            what, folder = names[path], path.rpartition("/")[0]
-            if folder and (folder not in out or names[folder] is not DIRECTORY):
-                continue
-            mood = common if rng.random() < 0.7 else Mood(rng)
-            out[path] = None if what is DIRECTORY else what.state(mood, tally)
-        return out
+        names, common = self._some_names(rng), Mood(rng)
+
+        def read(file):
+            return file.state(common if rng.random() < 0.7 else Mood(rng), tally)
+
+        return dict(self._walk(names, read))
 
     def now(self):
         """What a killed process leaves behind."""
-        return {path: None if what is DIRECTORY else bytes(what.now)
-                for path, what in self.names.items()}
+        return dict(self._walk(lambda folder: folder.names, lambda file: bytes(file.now)))
 
 
 def make(folder, content):
