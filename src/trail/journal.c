@@ -243,36 +243,25 @@ journal_append(struct journal *j, struct slice line)
 	return 0;
 }
 
-static void
-note_loss(struct journal_loss *l, uint64_t n)
-{
-	l->last_ns = clock_wall_ns();
-	if (l->n == 0)
-		l->first_ns = l->last_ns;
-	l->n += n;
-}
-
-static void
-lose(struct journal *j, struct member *m, uint64_t pos, size_t n)
+static int
+lose(struct journal *j, struct member *m, uint64_t pos, struct slice line)
 {
 	if (pos <= m->lost)
-		return;
+		return 0;
 	m->lost = pos;
-	metrics_add(j->opts.metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TOO_LARGE, 1);
-	log_error(j->opts.log, "event_too_large", "an event of %zu bytes was not recorded", n);
-	note_loss(&j->lost[JOURNAL_TOO_LARGE], 1);
+	log_error(j->opts.log, "event_too_large", "an event of %zu bytes was not recorded", line.n);
+	return journal_record_loss(j, METRIC_LOSS_TOO_LARGE, 1, line);
 }
 
 /* Committed, and not there when their turn came: somebody has cut the ring's file. */
-static void
+static int
 lose_vanished(struct journal *j, struct member *m, uint64_t n)
 {
 	m->vanished += n;
 	m->waits = true;
-	metrics_add(j->opts.metrics, METRIC_EVENTS_LOST, METRIC_LOSS_RING_CUT, (int64_t)n);
 	log_error(
 	    j->opts.log, "ring_cut", "%llu events were gone from a ring", (unsigned long long)n);
-	note_loss(&j->lost[JOURNAL_RING_CUT], n);
+	return journal_record_loss(j, METRIC_LOSS_RING_CUT, n, SLICE_EMPTY);
 }
 
 static int
@@ -284,9 +273,9 @@ drain_ring(struct journal *j, struct member *m)
 	unsigned flags;
 
 	while (ring_next(m->ring, &pos, &line, &flags)) {
-		if (line.n < 2 || line.n + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX)
-			lose(j, m, pos, line.n);
-		else if (journal_append(j, line) == -1)
+		if (line.n < 2 || line.n + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX
+			? lose(j, m, pos, line) == -1
+			: journal_append(j, line) == -1)
 			return -1;
 		m->pos = pos;
 		m->taken++;
@@ -296,9 +285,9 @@ drain_ring(struct journal *j, struct member *m)
 		}
 	}
 	m->pos = pos;
-	if (m->taken + m->vanished < committed)
-		lose_vanished(j, m, committed - m->taken - m->vanished);
-	return 0;
+	if (m->taken + m->vanished >= committed)
+		return 0;
+	return lose_vanished(j, m, committed - m->taken - m->vanished);
 }
 
 static bool
@@ -324,7 +313,7 @@ drain(struct journal *j)
 	for (size_t i = 0; i < j->nmembers; i++)
 		if (drain_ring(j, &j->members[i]) == -1)
 			return -1;
-	return journal_record_losses(j);
+	return 0;
 }
 
 /* After a failure: a new segment, and all that is not durable once more. */

@@ -28,14 +28,6 @@ struct member {
 #define TOLD_MAX  64
 #define NOTES_MAX 4
 
-/* Lines that were lost and not yet told of. */
-struct journal_loss {
-	uint64_t n;
-	int64_t first_ns, last_ns;
-};
-
-enum { JOURNAL_TOO_LARGE, JOURNAL_RING_CUT, JOURNAL_LOSSES };
-
 /* DOZING: there is something to sync later, only somebody who waits is a reason to wake.  GATHERING:
  * somebody waits for a commit, and it for as many as are awaited. */
 enum sleep { AWAKE, GATHERING, DOZING, ASLEEP };
@@ -83,8 +75,7 @@ struct journal {
 	uint64_t expiry, expiry_last; /* the line that tells of a removal, 0: none; up to where */
 	struct clock_watch clock;
 	int64_t trusted_ns; /* from then on, by the clock that never steps, ages count */
-	struct journal_loss lost[JOURNAL_LOSSES];
-	struct buf own; /* own events that are not durable, for repair */
+	struct buf own;	    /* own events that are not durable, for repair */
 };
 
 #define JOURNAL_TRUST_NS (3600 * CLOCK_NS_PER_S)
@@ -97,8 +88,8 @@ int journal_append(struct journal *j, struct slice line);
 int journal_append_own(struct journal *j); /* once more, after a failure */
 void journal_record_recovery(struct journal *j);
 void journal_record_reports(struct journal *j);
-/* Lines that were lost since the last time. */
-int journal_record_losses(struct journal *j);
+/* Count so many lines as lost; the one that there is says whose it is. */
+int journal_record_loss(struct journal *j, enum metric_loss reason, uint64_t n, struct slice line);
 /* Files that are mapped were cut. */
 void journal_record_cuts(struct journal *j);
 /* The open segment was deleted, renamed or replaced. */

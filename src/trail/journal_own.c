@@ -68,6 +68,8 @@ journal_append_own(struct journal *j)
 	}
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
+#define LOSER_SIZE   128 /* cut */
+
 static void
 record_range(struct journal *j, const char *action, enum severity severity, const char *message,
     uint64_t first, uint64_t last)
@@ -184,39 +186,46 @@ journal_record_recovery(struct journal *j)
 		    r->missing_last);
 }
 
-static int
-record_loss(struct journal *j, struct journal_loss *l, const char *reason)
+/* In the words of the losses that producers count. */
+static void
+name_loser(struct slice line, char action[LOSER_SIZE], char initiator[LOSER_SIZE])
 {
-	char first[CLOCK_EVENT_TIME_SIZE], last[CLOCK_EVENT_TIME_SIZE];
-	const struct event_detail details[] = {
-		NUMBER("count", l->n),
-		STRING("first", first),
-		STRING("last", last),
-		STRING("reason", reason),
+	struct slice who = trail_line_value(line, SLICE("initiator"));
+	struct slice id = trail_line_string(who, SLICE("id"));
+	struct slice what = trail_line_string(line, SLICE("action"));
+
+	if (id.n == 0)
+		id = trail_line_string(who, SLICE("name"));
+	snprintf(action, LOSER_SIZE, "%.*s 1", (int)what.n, what.p);
+	snprintf(initiator, LOSER_SIZE, "%.*s", (int)id.n, id.p);
+}
+
+int
+journal_record_loss(struct journal *j, enum metric_loss reason, uint64_t n, struct slice line)
+{
+	char at[CLOCK_EVENT_TIME_SIZE], action[LOSER_SIZE], initiator[LOSER_SIZE];
+	const struct event_detail named[] = {
+		STRING("actions", action),
+		NUMBER("count", n),
+		STRING("first", at),
+		STRING("initiators", initiator),
+		STRING("last", at),
+		STRING("reason", metrics_loss_word(reason)),
 	};
+	const struct event_detail unnamed[] = { named[1], named[2], named[4], named[5] };
 	struct event_self ev = {
 		.action = "keytrail.loss",
 		.severity = SEVERITY_CRITICAL,
 		.outcome = EVENT_FAILURE,
 		.message = "keytrail: events were lost",
-		.details = details,
-		.ndetails = COUNT(details),
+		.details = line.n > 0 ? named : unnamed,
+		.ndetails = line.n > 0 ? COUNT(named) : COUNT(unnamed),
 	};
 
-	if (l->n == 0)
-		return 0;
-	clock_event_time(l->first_ns, first);
-	clock_event_time(l->last_ns, last);
-	l->n = 0;
+	metrics_add(j->opts.metrics, METRIC_EVENTS_LOST, reason, (int64_t)n);
+	clock_event_time(clock_wall_ns(), at);
+	name_loser(line, action, initiator);
 	return record(j, &ev);
-}
-
-int
-journal_record_losses(struct journal *j)
-{
-	if (record_loss(j, &j->lost[JOURNAL_TOO_LARGE], "too_large") == -1)
-		return -1;
-	return record_loss(j, &j->lost[JOURNAL_RING_CUT], "ring_cut");
 }
 
 static void

@@ -1052,15 +1052,21 @@ a_segment_that_goes_is_noticed_and_what_was_not_durable_written_again(void **sta
 static void
 a_line_that_is_too_long_is_counted_once_and_recorded(void **state)
 {
+	static const char start_of_line[] = "{\"action\":\"kms.secrets.wrap\",\"initiator\":{"
+					    "\"id\":\"iam-7\",\"name\":\"n\"},\"z\":\"";
 	struct fixture *f = *state;
 	struct journal_opts opts = plain_opts(f);
 	uint64_t pos;
+	char *text;
 
 	start(f, &opts);
 	hold_syncs(&f->disk, true);
 	set_faults(&f->disk, 1, 0, 0); /* and drained again, after a failure */
 	assert_true(ring_claim(f->rings[0], TRAIL_LINE_MAX));
-	memset(ring_line(f->rings[0], TRAIL_LINE_MAX), '{', TRAIL_LINE_MAX);
+	text = ring_line(f->rings[0], TRAIL_LINE_MAX);
+	memset(text, 'x', TRAIL_LINE_MAX);
+	memcpy(text, start_of_line, strlen(start_of_line));
+	text[TRAIL_LINE_MAX - 1] = '"';
 	ring_commit(f->rings[0], TRAIL_LINE_MAX, TRAIL_LINE_MAX, 0);
 	pos = commit(f, 0, "next", RING_DURABLE);
 	wait_for_held_sync(&f->disk);
@@ -1068,7 +1074,9 @@ a_line_that_is_too_long_is_counted_once_and_recorded(void **state)
 	WAIT_UNTIL(ring_durable(f->rings[0]) == pos);
 	assert_int_equal(stop(f), 0);
 	assert_int_equal(count_lines(f, "\"action\":\"keytrail.loss\""), 1);
-	assert_int_equal(count_lines(f, "\"details\":{\"count\":1,"), 1);
+	assert_int_equal(
+	    count_lines(f, "\"details\":{\"actions\":\"kms.secrets.wrap 1\",\"count\":1,"), 1);
+	assert_int_equal(count_lines(f, "\"initiators\":\"iam-7\""), 1);
 	assert_int_equal(count_lines(f, "\"reason\":\"too_large\""), 1);
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TOO_LARGE), 1);
 	assert_int_equal(count_lines(f, "\"id\":\"next\""), 1);
