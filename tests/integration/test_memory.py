@@ -1,6 +1,7 @@
 """What a live process still holds of a call when the call is over: nothing that was in it."""
 
 import collections
+import contextlib
 import json
 import os
 import re
@@ -143,6 +144,86 @@ def test_nothing_of_a_call_stays_in_memory(keytrail, raw_backend, pki, transport
         client.close()
     assert len(traffic.planted) > 1000
     assert {label for label, _ in found} <= IN_EVENTS
+
+
+# What comes to a bad end; @ is a canary, of 21 bytes.
+BAD_REQUESTS = {
+    "malformed field": "GET /?q=@ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer @\r\nX @: @\r\n\r\n",
+    "malformed line": "GET /?q=@ HTTP/1.1 @\r\nX-A: @\r\n\r\n",
+    "long head": "GET / HTTP/1.1\r\nHost: a\r\nCookie: @\r\n" + "X-Any: @\r\n" * 3000 + "\r\n",
+    "long target": f"GET /?q=@&{'x' * 20000} HTTP/1.1\r\nHost: a\r\nX-A: @\r\n\r\n",
+    "large body": "POST /api/v2/keys HTTP/1.1\r\nHost: a\r\nX-A: @\r\nContent-Length: 99999999\r\n\r\n@@@",
+    "bad chunk": "POST /api/v2/keys HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nX-A: @\r\n\r\n"
+                 "15\r\n@\r\n;@\r\n",
+    "bad trailer": "POST /api/v2/keys HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nX-A: @\r\n\r\n"
+                   "0\r\nHost: @\r\n\r\n",
+    "override": "GET /api/v2/keys HTTP/1.1\r\nHost: a\r\nX-HTTP-Method-Override: @\r\n\r\n",
+    "rest after the last": "GET /nobody HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-A: @\r\n\r\n"
+                           "GET /?q=@ HTTP/1.1\r\nX-A: @\r\n\r\n",
+    "cut in the head": "GET /?q=@ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer @",
+    "cut in the body": "POST /api/v2/keys HTTP/1.1\r\nHost: a\r\nX-A: @\r\nContent-Length: 1000\r\n\r\n@@",
+}
+BAD_ANSWERS = {
+    "malformed field": "HTTP/1.1 200 OK\r\nX @: @\r\nContent-Length: 1\r\n\r\n@",
+    "two framings": "HTTP/1.1 200 OK\r\nX-A: @\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n@",
+    "leads elsewhere": "HTTP/1.1 302 Found\r\nLocation: https://elsewhere.example/?@\r\nContent-Length: 0\r\n\r\n",
+    "upgrade": "HTTP/1.1 101 @\r\nUpgrade: @\r\n\r\n@@@",
+    "interim": "HTTP/1.1 103 @\r\nLink: @\r\n\r\n" * 50,
+    "cut in the head": "HTTP/1.1 200 OK\r\nX-A: @",
+    "cut in the body": "HTTP/1.1 200 OK\r\nX-A: @\r\nContent-Length: 1000\r\n\r\n@@@",
+    "bad chunk": "HTTP/1.1 200 OK\r\nX-A: @\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n@\r\n@\r\n",
+    "bytes behind": "HTTP/1.1 200 OK\r\nX-A: @\r\nContent-Length: 21\r\n\r\n@@HTTP/1.1 200 @\r\n\r\n",
+    "early": "HTTP/1.1 401 Unauthorized\r\nX-A: @\r\nContent-Length: 21\r\n\r\n@",
+}
+
+
+class Wreckage:
+    """Exchanges that go wrong, with canaries in all that is said."""
+
+    def __init__(self, keytrail, raw_backend, **config):
+        self.planted = {}
+        self.answer = None
+        self.backend = raw_backend(self.script, tls="upstream" not in config)
+        self.sidecar = keytrail(self.backend, {"log": {"level": "trace"}, **config})
+
+    def fill(self, label, text):
+        """With a new canary in each place."""
+        def plant(_):
+            new = canary()
+            self.planted[new] = label
+            return new
+        return re.sub("@", plant, text).encode()
+
+    def script(self, connection):
+        connection.read_head()
+        connection.send(self.fill(f"answer: {self.answer}", BAD_ANSWERS[self.answer]))
+
+    def send(self, context, label, text):
+        with contextlib.suppress(http1.Closed, OSError), http1.Client(self.sidecar.port, context) as c:
+            c.send(self.fill(label, text))
+            if "cut" not in label:
+                c.read_response()
+
+
+@as_root
+@pytest.mark.parametrize("transport", ["TLS 1.3", "plain"])
+def test_nothing_of_a_call_that_came_to_a_bad_end_stays_in_memory(keytrail, raw_backend, pki, transport):
+    wreckage = Wreckage(keytrail, raw_backend, **(PLAIN if transport == "plain" else {}))
+    context = None if transport == "plain" else pki.client()
+    for name, text in BAD_REQUESTS.items():
+        wreckage.answer = "early"
+        wreckage.send(context, f"request: {name}", text)
+    for name in BAD_ANSWERS:
+        wreckage.answer = name
+        wreckage.send(context, f"request: {name} answer", "POST /api/v2/keys HTTP/1.1\r\nHost: a\r\n"
+                      "Authorization: Bearer @\r\nContent-Length: 21\r\n\r\n@")
+    settle(wreckage.sidecar)
+    reasons = {e["reason"].get("reasonForFailure") or e["reason"]["reasonType"]
+               for e in wreckage.sidecar.calls() if e["outcome"] != "success"}
+    assert reasons >= {"bad_chunk", "bad_trailer", "foreign_location", "malformed_answer",
+                       "method_override"}, reasons
+    assert len(wreckage.planted) > 3000
+    assert not remains(wreckage.sidecar, wreckage.planted)
 
 
 @as_root
