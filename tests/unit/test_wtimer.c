@@ -17,12 +17,12 @@ struct fixture {
 static int
 setup(void **state)
 {
-	struct fixture *f = calloc(1, sizeof(*f));
+	static struct fixture f;
 
-	if (f == NULL || (f->base = event_base_new()) == NULL)
-		return -1;
-	wtimers_init(&f->timers, f->base);
-	*state = f;
+	f.base = event_base_new();
+	assert_non_null(f.base);
+	wtimers_init(&f.timers, f.base);
+	*state = &f;
 	return 0;
 }
 
@@ -33,7 +33,6 @@ teardown(void **state)
 
 	wtimers_fini(&f->timers);
 	event_base_free(f->base);
-	free(f);
 	return 0;
 }
 
