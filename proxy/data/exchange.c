@@ -393,7 +393,7 @@ exchange_retry(struct exchange *ex)
 {
 	ex->event.attempts = 2;
 	ex->waiter.ready = on_room;
-	ex->stopped = ex->all_sent = false;
+	ex->stopped = ex->all_sent = ex->asked = false;
 	enter(ex, EX_ACQUIRE);
 }
 

@@ -146,7 +146,7 @@ pump_head(struct exchange *ex)
 		switch (pump_read(&ex->up->stream, &ex->up->in, &n)) {
 		case STREAM_OK:
 			ex->got_bytes = true;
-			if (ex->forwarded)
+			if (ex->asked)
 				continue;
 			malformed_answer(ex);
 			return;

@@ -52,6 +52,7 @@ struct exchange {
 	struct upstream_conn *up;
 	struct http_scan scan;
 	unsigned interim;
+	bool asked; /* a byte of the request has left on this connection */
 	bool up_keeps, got_bytes;
 	bool answer_read; /* to its end */
 

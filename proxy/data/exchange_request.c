@@ -91,7 +91,7 @@ flush_request(struct exchange *ex)
 			ex->stopped = true;
 			return false;
 		}
-		ex->forwarded = true;
+		ex->asked = ex->forwarded = true;
 		FAULT_POINT("exchange.after_first_byte");
 		ex->moved += n;
 		/* A request that may be sent again keeps its bytes until an answer comes. */

@@ -83,6 +83,19 @@ class Reader:
             return out
 
 
+def handshake(sock, context, **side):
+    """TLS whose records the caller sends: the object, and what is to be sent."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, **side)
+    while True:
+        try:
+            tls.do_handshake()
+            return tls, outgoing
+        except ssl.SSLWantReadError:
+            sock.sendall(outgoing.read())
+            incoming.write(sock.recv(65536))
+
+
 class Client(Reader):
     """One connection.  `context` None: plain TCP."""
 

@@ -1,7 +1,6 @@
 """Each timeout of the configuration: what is answered, and what is recorded."""
 
 import socket
-import ssl
 import threading
 
 import pytest
@@ -67,16 +66,8 @@ def test_an_idle_connection_is_closed_without_an_answer(keytrail, raw_backend):
 def test_bytes_that_are_only_tls_do_not_make_a_connection_busy(keytrail, raw_backend, pki):
     """A record that comes byte by byte holds nothing until its last one."""
     sidecar = keytrail(raw_backend(ok()), {"timeouts": {"idle": SHORT}})
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = pki.client().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with socket.create_connection(("127.0.0.1", sidecar.port), timeout=20) as s:
-        while True:
-            try:
-                tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                s.sendall(outgoing.read())
-                incoming.write(s.recv(65536))
+        tls, outgoing = http1.handshake(s, pki.client(), server_hostname="localhost")
         s.sendall(outgoing.read())
         tls.write(b"x" * 1000)
         s.settimeout(0.05)

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import threading
 
 import pytest
@@ -227,6 +228,30 @@ def test_a_get_is_retried_no_further(keytrail, raw_backend):
     r, event = call(sidecar)
     assert r.status == 502 and event["requestData"]["attempts"] == 2
     assert len(backend.requests) == 3
+
+
+def test_an_answer_that_comes_before_the_second_attempt_is_none(keytrail, raw_backend, pki):
+    """It is there with the end of the handshake."""
+    def script(connection):
+        context = pki.server()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        if connection.number == 1:
+            connection.sock = context.wrap_socket(connection.sock, server_side=True)
+            stale_after_one(connection)
+        else:
+            tls, outgoing = http1.handshake(connection.sock, context, server_side=True)
+            tls.write(ok("unasked"))
+            connection.send(outgoing.read())
+            while connection.sock.recv(65536):
+                pass
+
+    backend = raw_backend(script, tls=False)
+    sidecar = keytrail(backend, {"workers": 1})
+    call(sidecar)
+    r, event = call(sidecar)
+    assert r.status == 502 and code_of(r) == "UPSTREAM_MALFORMED"
+    assert event["requestData"]["attempts"] == 2 and unanswered(event, "malformed_answer")
+    assert len(backend.requests) == 2
 
 
 def test_a_pooled_connection_that_was_closed_meanwhile_is_not_used(keytrail, raw_backend):
