@@ -35,7 +35,7 @@ bool uri_next_parameter(
     struct slice *rest, struct slice *name, struct slice *value, bool *has_value);
 
 /* NONE; BAD_TARGET: bytes that RFC 3986 allows in no query, a malformed "%"; AMBIGUOUS_QUERY: ';',
- * backslash, encoded control characters. */
+ * backslash, and what decodes, however often, to control characters or to no well-formed UTF-8. */
 enum http_refusal uri_check_query(struct slice query);
 
 /*

@@ -15,12 +15,31 @@ escape(const char *p, const char *end)
 	return (int)(chars_hex(p[0]) << 4 | chars_hex(p[1]));
 }
 
+/* The bytes of a character that is not whole yet. */
+struct utf8_part {
+	char p[4];
+	size_t n;
+};
+
+/* Well-formed UTF-8 or nothing: an overlong '/' or 'a' is somebody's '/' or 'a'. */
+static bool
+take_utf8(struct utf8_part *u, char c)
+{
+	uint32_t character;
+
+	if ((unsigned char)c < 0x80)
+		return u->n == 0;
+	u->p[u->n++] = c;
+	if (utf8_decode(u->p, u->n, &character) == u->n)
+		u->n = 0;
+	return u->n < sizeof(u->p);
+}
+
 /* ---- path ---- */
 
 struct segment {
 	const char *p, *end;
-	char utf8[4]; /* of a character that is not whole yet */
-	size_t nutf8;
+	struct utf8_part utf8;
 	unsigned piece; /* plain bytes since the last separator, encoded ones included */
 	bool dots;	/* and all of them dots */
 	bool delimiter;
@@ -46,7 +65,7 @@ plain_bytes(struct segment *s)
 {
 	const char *p = s->p;
 
-	if (s->nutf8 > 0)
+	if (s->utf8.n > 0)
 		return REFUSAL_AMBIGUOUS_PATH;
 	for (; p < s->end && *p != '%'; p++) {
 		if (chars_is(*p, CHARS_UNRESERVED))
@@ -61,20 +80,6 @@ plain_bytes(struct segment *s)
 	s->piece += (unsigned)(p - s->p);
 	s->p = p;
 	return REFUSAL_NONE;
-}
-
-/* Well-formed UTF-8 or nothing: an overlong '/' or '.' is somebody's '/' or '.'. */
-static bool
-take_utf8(struct segment *s, char c)
-{
-	uint32_t character;
-
-	if ((unsigned char)c < 0x80)
-		return s->nutf8 == 0;
-	s->utf8[s->nutf8++] = c;
-	if (utf8_decode(s->utf8, s->nutf8, &character) == s->nutf8)
-		s->nutf8 = 0;
-	return s->nutf8 < sizeof(s->utf8);
 }
 
 /*
@@ -93,7 +98,8 @@ escaped_byte(struct segment *s)
 		if ((c = escape(s->p, s->end)) == -1)
 			return REFUSAL_AMBIGUOUS_PATH;
 	}
-	if (c < 0x20 || c == 0x7f || chars_is((char)c, CHARS_UNRESERVED) || !take_utf8(s, (char)c))
+	if (c < 0x20 || c == 0x7f || chars_is((char)c, CHARS_UNRESERVED) ||
+	    !take_utf8(&s->utf8, (char)c))
 		return REFUSAL_AMBIGUOUS_PATH;
 	if (c >= 0x80 || strchr("/\\;?#", c) != NULL)
 		s->delimiter = true;
@@ -122,7 +128,7 @@ check_segment(struct slice raw, bool *delimiter)
 		if (refusal != REFUSAL_NONE)
 			return refusal;
 	}
-	if (is_dot_piece(&s) || s.nutf8 > 0)
+	if (is_dot_piece(&s) || s.utf8.n > 0)
 		return REFUSAL_AMBIGUOUS_PATH;
 	*delimiter = s.delimiter;
 	return REFUSAL_NONE;
@@ -211,27 +217,6 @@ uri_next_parameter(struct slice *rest, struct slice *name, struct slice *value, 
 	return true;
 }
 
-enum http_refusal
-uri_check_query(struct slice query)
-{
-	const char *end = query.p + query.n;
-
-	for (const char *p = query.p; p < end; p++) {
-		int c;
-
-		if (*p == ';' || *p == '\\')
-			return REFUSAL_AMBIGUOUS_QUERY;
-		if (chars_is(*p, CHARS_QUERY))
-			continue;
-		if (*p != '%' || (c = escape(p + 1, end)) == -1)
-			return REFUSAL_BAD_TARGET;
-		if (c < 0x20 || c == 0x7f)
-			return REFUSAL_AMBIGUOUS_QUERY;
-		p += 2;
-	}
-	return REFUSAL_NONE;
-}
-
 /* Append and decode to the end, as often as anybody might: whenever the bytes written so far end in
  * an escape, its byte takes their place, and may complete the next escape. */
 static size_t
@@ -247,11 +232,58 @@ decode_next(char *out, size_t n, char byte)
 	return n;
 }
 
-/* May these bytes still become others? */
-static bool
-is_pending(const char *p, size_t n)
+/* How many of the last bytes may still become others. */
+static size_t
+pending(const char *p, size_t n)
 {
-	return (n >= 1 && p[n - 1] == '%') || (n >= 2 && p[n - 2] == '%');
+	return n >= 1 && p[n - 1] == '%' ? 1 : n >= 2 && p[n - 2] == '%' ? 2 : 0;
+}
+
+static bool
+take_text(struct utf8_part *u, const char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)p[i] < 0x20 || p[i] == 0x7f || !take_utf8(u, p[i]))
+			return false;
+	return true;
+}
+
+/* Does it decode, to the end, to text without control characters? */
+static bool
+is_text(struct slice query)
+{
+	struct utf8_part utf8 = { .n = 0 };
+	char last[3]; /* pending bytes and the next one */
+	size_t n = 0, done;
+
+	if (memchr(query.p, '%', query.n) == NULL)
+		return true;
+	for (size_t i = 0; i < query.n; i++) {
+		n = decode_next(last, n, query.p[i]);
+		done = n - pending(last, n);
+		if (!take_text(&utf8, last, done))
+			return false;
+		n -= done;
+		memmove(last, last + done, n);
+	}
+	return take_text(&utf8, last, n) && utf8.n == 0;
+}
+
+enum http_refusal
+uri_check_query(struct slice query)
+{
+	const char *end = query.p + query.n;
+
+	for (const char *p = query.p; p < end; p++) {
+		if (*p == ';' || *p == '\\')
+			return REFUSAL_AMBIGUOUS_QUERY;
+		if (chars_is(*p, CHARS_QUERY))
+			continue;
+		if (*p != '%' || escape(p + 1, end) == -1)
+			return REFUSAL_BAD_TARGET;
+		p += 2;
+	}
+	return is_text(query) ? REFUSAL_NONE : REFUSAL_AMBIGUOUS_QUERY;
 }
 
 static bool
@@ -344,7 +376,7 @@ uri_hides_parameter(struct slice parameter, struct slice literal)
 		}
 		if (ends)
 			value = false;
-		name.n = ends || (value && !is_pending(text, n)) ? 0 : n;
+		name.n = ends || (value && pending(text, n) == 0) ? 0 : n;
 	}
 	return !value && hidden && is_read_as(name, literal);
 }

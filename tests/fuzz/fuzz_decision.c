@@ -31,7 +31,8 @@ enum {
 	LAST_WINS = 16,	    /* of parameters of one name */
 	BACKSLASH = 32,	    /* is a slash; and ';' between parameters */
 	DECODES_QUERY = 64, /* before it splits that */
-	SERVERS = 128,
+	OVERLONG = 128,	    /* reads overlong UTF-8 as what it stands for */
+	SERVERS = 256,
 };
 
 /* ---- text ---- */
@@ -54,12 +55,34 @@ decode(char *s)
 	*out = '\0';
 }
 
+/* ASCII that was written with two bytes. */
+static void
+shorten(char *s)
+{
+	char *out = s;
+
+	for (; *s != '\0'; s++) {
+		unsigned lead = (unsigned char)s[0], next = (unsigned char)s[1];
+
+		if ((lead & 0xfe) == 0xc0 && (next & 0xc0) == 0x80) {
+			*out = (char)((lead & 1) << 6 | (next & 0x3f));
+			out += *out != '\0';
+			s++;
+		} else {
+			*out++ = (char)lead;
+		}
+	}
+	*out = '\0';
+}
+
 static void
 decode_as(char *s, unsigned server)
 {
-	decode(s);
-	if ((server & DECODES_TWICE) != 0)
+	for (int i = 0; i < ((server & DECODES_TWICE) != 0 ? 2 : 1); i++) {
 		decode(s);
+		if ((server & OVERLONG) != 0)
+			shorten(s);
+	}
 }
 
 static bool
