@@ -42,9 +42,12 @@ class Trail:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.sidecar.config["audit"]["sign"] = {"file": str(other)}
         self.sidecar.write_config()
+        self.restart()
+        return key
+
+    def restart(self):
         self.sidecar.start()
         self.sidecar.stop()
-        return key
 
 
 def forge(line):
@@ -84,8 +87,7 @@ def tail_cut_and_state_made_anew(t):
     """The state page goes, and a start makes another."""
     tail_cut(t)
     (t.dir / "state").unlink()
-    t.sidecar.start()
-    t.sidecar.stop()
+    t.restart()
 
 
 def last_segment_removed(t):
@@ -98,8 +100,7 @@ def middle_segment_removed(t):
 
 def middle_segment_removed_before_a_start(t):
     middle_segment_removed(t)
-    t.sidecar.start()
-    t.sidecar.stop()
+    t.restart()
 
 
 def segment_exchanged(t):
@@ -117,8 +118,7 @@ def empty_segment_added(t):
 def segment_added_before_a_start(t):
     """It is put aside, and what is there is what was signed."""
     segment_added(t)
-    t.sidecar.start()
-    t.sidecar.stop()
+    t.restart()
 
 
 def lines_of_another_log(t):
@@ -131,8 +131,7 @@ def rolled_back(t):
     kept = t.folder / "kept"
     old = t.folder / "old"
     shutil.copytree(t.dir, old)
-    t.sidecar.start()
-    t.sidecar.stop()
+    t.restart()
     shutil.copy(t.dir / "checkpoint", kept)
     shutil.rmtree(t.dir)
     shutil.copytree(old, t.dir)
@@ -151,8 +150,7 @@ def checkpoint_stripped_but_kept(t):
 
 def checkpoint_stripped_before_a_start(t):
     checkpoint_stripped(t)
-    t.sidecar.start()
-    t.sidecar.stop()
+    t.restart()
 
 
 def checkpoint_forged(t):
@@ -201,8 +199,7 @@ def expiry_forged_and_the_first_segment_removed(t):
 
 def expiry_forged_before_a_start(t):
     expiry_forged(t, 0)
-    t.sidecar.start()
-    t.sidecar.stop()
+    t.restart()
 
 
 def expiry_forged_in_the_state_too(t):
@@ -216,8 +213,7 @@ def expiry_forged_in_the_state_too(t):
         struct.pack_into("<QQ", page, expired, last, teller)
         struct.pack_into("<Q", page, total, crc32c(bytes(page[at:total])))
     (t.dir / "state").write_bytes(page)
-    t.sidecar.start()
-    t.sidecar.stop()
+    t.restart()
 
 
 CHEATS = {

@@ -11,6 +11,7 @@ import pytest
 
 from backend import ok
 from support import new_id, wait_for
+from test_proof import calls
 
 KEY = "02fd6835-6001-4482-a892-13bd2085f75d"
 
@@ -29,8 +30,9 @@ def refusal(sidecar, query, **headers):
     return refused.value.code, refused.value.read().decode()
 
 
-def ids(page):
-    return [e["id"] for e in page["events"]]
+def request_head(target):
+    return (f"GET {target} HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {TOKEN}\r\n\r\n").encode()
 
 
 @pytest.fixture
@@ -47,9 +49,7 @@ def guarded(keytrail, tmp_path):
 
 def test_pages_are_the_trail_across_segments(guarded, raw_backend):
     sidecar = guarded(raw_backend(ok()), {"audit": {"segment_size": 65536, "ring_size": 65536}})
-    with sidecar.client() as c:
-        for _ in range(250):
-            assert c.request("GET", "/api/v2/keys", {"Correlation-Id": new_id()}).status == 200
+    calls(sidecar, 250)
     assert len(list(sidecar.trail_dir.glob("*.jsonl"))) > 2
     wanted = sidecar.events()
     found, cursor, more = [], "1", True
@@ -129,11 +129,8 @@ def test_each_query_is_recorded_without_what_was_looked_for(guarded, raw_backend
 def test_requests_may_follow_each_other_without_waiting(guarded, raw_backend):
     """Bytes that come while a query runs wait for its answer."""
     sidecar = guarded(raw_backend(ok()))
-    with sidecar.client() as c:
-        for _ in range(1000):
-            assert c.request("GET", "/api/v2/keys").status == 200
-    head = (f"GET /events?action=nothing HTTP/1.1\r\nHost: localhost\r\n"
-            f"Authorization: Bearer {TOKEN}\r\n\r\n").encode()
+    calls(sidecar, 1000)
+    head = request_head("/events?action=nothing")
     with socket.create_connection(("127.0.0.1", sidecar.ports["admin"]), timeout=60) as s:
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for i in range(20 * len(head)):
@@ -161,11 +158,8 @@ def read_response(reader):
 
 def test_clients_that_go_away_leave_the_server_well(guarded, raw_backend):
     sidecar = guarded(raw_backend(ok()))
-    with sidecar.client() as c:
-        for _ in range(100):
-            assert c.request("GET", "/api/v2/keys").status == 200
-    head = (f"GET /events HTTP/1.1\r\nHost: localhost\r\n"
-            f"Authorization: Bearer {TOKEN}\r\n\r\n").encode()
+    calls(sidecar, 100)
+    head = request_head("/events")
     for _ in range(50):
         with socket.create_connection(("127.0.0.1", sidecar.ports["admin"]), timeout=60) as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -182,11 +176,8 @@ def test_clients_that_go_away_leave_the_server_well(guarded, raw_backend):
 
 def test_a_stop_does_not_wait_for_queries(guarded, raw_backend):
     sidecar = guarded(raw_backend(ok()))
-    with sidecar.client() as c:
-        for _ in range(200):
-            assert c.request("GET", "/api/v2/keys").status == 200
-    head = (f"GET /events?action=nothing HTTP/1.1\r\nHost: localhost\r\n"
-            f"Authorization: Bearer {TOKEN}\r\n\r\n").encode()
+    calls(sidecar, 200)
+    head = request_head("/events?action=nothing")
     sockets = [socket.create_connection(("127.0.0.1", sidecar.ports["admin"]), timeout=60)
                for _ in range(8)]
     for s in sockets:
