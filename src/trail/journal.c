@@ -688,6 +688,20 @@ was_told(const struct journal *j, uint64_t first, uint64_t last)
 	return false;
 }
 
+/* More than can wait to be recorded are enclosed by the last one. */
+static void
+add_told(struct journal *j, struct trail_range r)
+{
+	struct trail_range *latest = &j->told[(j->ntold - 1) % TOLD_MAX];
+
+	if (j->ntold - j->nrecorded < TOLD_MAX) {
+		j->told[j->ntold++ % TOLD_MAX] = r;
+		return;
+	}
+	latest->first = r.first < latest->first ? r.first : latest->first;
+	latest->last = r.last > latest->last ? r.last : latest->last;
+}
+
 void
 journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
 {
@@ -696,11 +710,7 @@ journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
 		pthread_mutex_unlock(&j->lock);
 		return;
 	}
-	j->told[j->ntold++ % TOLD_MAX] = (struct trail_range){ first, last };
-	if (j->corrupt_last == 0 || first < j->corrupt_first)
-		j->corrupt_first = first;
-	if (last > j->corrupt_last)
-		j->corrupt_last = last;
+	add_told(j, (struct trail_range){ first, last });
 	pthread_mutex_unlock(&j->lock);
 	atomic_store(&j->reported, true);
 	wake(j);

@@ -48,7 +48,6 @@ struct journal {
 	_Atomic uint64_t retention_s, max_size;
 	pthread_mutex_t lock; /* of what follows */
 	char health[ERR_MSG_MAX];
-	uint64_t corrupt_first, corrupt_last;
 	struct journal_note {
 		uint64_t size;
 		char text[EVENT_DETAIL_MAX];
@@ -57,7 +56,7 @@ struct journal {
 	struct trail_range known[TRAIL_TOLD_MAX]; /* before this run had begun to read */
 	size_t nknown;
 	struct trail_range told[TOLD_MAX]; /* by readers, the latest; each of them is told once */
-	size_t ntold;
+	size_t ntold, nrecorded;	   /* of all: how many there were, are in events */
 
 	/* the thread's own */
 	bool unrecorded; /* what opening the trail found is not recorded yet, */

@@ -379,22 +379,22 @@ void
 journal_record_reports(struct journal *j)
 {
 	struct journal_note notes[NOTES_MAX];
-	uint64_t first, last;
-	size_t n;
+	struct trail_range told[TOLD_MAX];
+	size_t n, ntold = 0;
 
 	if (j->unrecorded || !atomic_exchange(&j->reported, false))
 		return;
 	pthread_mutex_lock(&j->lock);
-	first = j->corrupt_first;
-	last = j->corrupt_last;
-	j->corrupt_first = j->corrupt_last = 0;
+	while (j->nrecorded < j->ntold)
+		told[ntold++] = j->told[j->nrecorded++ % TOLD_MAX];
 	n = j->nnotes;
 	memcpy(notes, j->notes, n * sizeof(notes[0]));
 	j->nnotes = 0;
 	pthread_mutex_unlock(&j->lock);
-	if (last > 0)
+	for (size_t i = 0; i < ntold; i++)
 		record_range(j, "keytrail.corrupt", SEVERITY_CRITICAL,
-		    "keytrail: a reader met corrupt lines in the trail", first, last);
+		    "keytrail: a reader met corrupt lines in the trail", told[i].first,
+		    told[i].last);
 	for (size_t i = 0; i < n; i++)
 		record_checkpoint(j, notes[i].size, notes[i].text);
 }
