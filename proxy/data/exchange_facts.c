@@ -233,6 +233,7 @@ exchange_intend(struct exchange *ex)
 
 	assert(ex->claimed && ex->intend);
 	ex->intend = false;
+	ex->intended = true;
 	ev.pending = true;
 	complete_correlation(ex, &ev);
 	metrics_add(w->metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
@@ -257,14 +258,14 @@ lose(struct exchange *ex)
 	    ex->slot);
 }
 
-/* Junk shall neither fill the trail nor bury what it is kept for: what was refused before it was
- * forwarded is counted when its source sends too much of it. */
+/* Junk shall neither fill the trail nor bury what it is kept for: what was refused before anything
+ * of it was forwarded or announced is counted when its source sends too much of it. */
 static bool
 is_junk(const struct exchange *ex)
 {
 	unsigned rate = exchange_config(ex)->limits.refusals;
 
-	return ex->refusal != REFUSAL_NONE && !ex->forwarded && rate != 0 &&
+	return ex->refusal != REFUSAL_NONE && !ex->forwarded && !ex->intended && rate != 0 &&
 	       !ask_source(ex, peer_may_record, rate);
 }
 

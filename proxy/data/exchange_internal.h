@@ -39,6 +39,7 @@ struct exchange {
 	bool client_gone;  /* nothing can be sent to it any more */
 	bool claimed;	   /* room in the ring */
 	bool intend;	   /* an intent is still to be written; with `claimed`, its room too */
+	bool intended;	   /* it is written: an event of its own closes it */
 	unsigned slot;	   /* of the call in flight, or RING_NO_SLOT */
 	struct buf to_up;  /* head and framed body that wait to be sent */
 	bool forwarded;	   /* a byte has left */

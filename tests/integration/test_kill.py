@@ -4,6 +4,8 @@ The oracle is outside: the back end notes each correlation ID before it answers,
 answers that they got.  KEYTRAIL_KILL_CYCLES says how often the sidecar dies (make crash: CYCLES).
 """
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import random
@@ -187,6 +189,58 @@ def test_an_intent_that_does_not_become_durable_refuses_the_call(keytrail, raw_b
     event = sidecar.event(i)
     assert event["outcome"] == "failure" and event["reason"]["reasonForFailure"] == "trail_slow"
     assert [e["correlationId"] for e in sidecar.intents()] == [i]
+
+
+def delete(client):
+    return client.request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": new_id()})
+
+
+def check_closed(sidecar, n):
+    """All of n calls were announced, and each of them is closed by an event of its own."""
+    wait_for(lambda: len(sidecar.intents()) == n, "the intents")
+    wait_for(lambda: {e["id"] for e in sidecar.intents()} <= {e["id"] for e in sidecar.calls()},
+             "the closing events")
+
+
+def test_a_call_that_was_announced_is_no_junk(keytrail, raw_backend, disk):
+    """However many are refused: what is counted together closes no intent."""
+    sidecar = keytrail(raw_backend(ok()), {"limits": {"refusals": 1}},
+                       environment=disk.environment)
+    disk.set(STALL)
+    with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(6) as pool:
+        clients = [stack.enter_context(sidecar.client()) for _ in range(6)]
+        answers = list(pool.map(delete, clients))
+        disk.clear()
+    assert [r.status for r in answers] == [503] * 6
+    check_closed(sidecar, 6)
+
+
+def test_a_service_that_goes_before_the_intent_is_durable(keytrail, raw_backend, disk):
+    go, gone = threading.Event(), threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        connection.send(ok())
+        go.wait(PATIENCE)
+        connection.close()
+        gone.set()
+
+    backend = raw_backend(script)
+    sidecar = keytrail(backend, {"limits": {"refusals": 1}, "workers": 1},
+                       environment=disk.environment)
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+        for _ in range(3):
+            assert sidecar.call("GET", "/api/v2//keys").status == 400
+        disk.set(STALL)
+        c.send_request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": new_id()})
+        wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 1, "the call")
+        go.set()
+        assert gone.wait(PATIENCE)
+        disk.clear()
+        r = c.read_response()
+    assert r.status == 502 and b"UPSTREAM_BROKEN" in r.body and len(backend.requests) == 1
+    check_closed(sidecar, 1)
 
 
 def test_a_client_that_goes_before_its_intent_is_durable(keytrail, raw_backend, disk):
