@@ -279,9 +279,8 @@ open_journal(struct server *s, struct err *err)
 	    publisher_start(&popts, &s->publisher, err) == -1 ||
 	    journal_add_ring(s->journal, s->rings[s->nworkers], NULL, NULL, err) == -1)
 		return -1;
-	s->chronicle.observer = s->snapshot->observer;
-	tally_init(
-	    &s->chronicle.losses, &tally_losses, s->rings[s->nworkers], s->journal, s->shard);
+	chronicle_init(
+	    &s->chronicle, s->snapshot->observer, s->rings[s->nworkers], s->journal, s->shard);
 	return 0;
 }
 
@@ -408,7 +407,7 @@ record_rotation(struct server *s)
 	if (statement.n == 0 || statement.n > CHECKPOINT_NOTE_MAX)
 		return;
 	note[base64_encode(statement.p, statement.n, note)] = '\0';
-	chronicle_record(&s->chronicle, &e);
+	server_record(s, &e);
 }
 
 /* The checkpoint that was found is recorded once more: the one at a stop has not been yet. */

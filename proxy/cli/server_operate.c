@@ -60,24 +60,24 @@ record_refusal(struct server *s, const struct admin_call *call, const char *path
 
 /* ---- break-glass ---- */
 
+/* How often what is foretold of the end is renewed. */
+#define FORETELL_NS (60 * CLOCK_NS_PER_S)
+
 static int
-arm_timer(struct server *s)
+arm_timer(struct server *s, int64_t left)
 {
-	int64_t left = degrade_left_ns(&s->degrade, clock_mono_ns());
-	struct timeval tv = { left / CLOCK_NS_PER_S, left % CLOCK_NS_PER_S / 1000 + 1 };
+	int64_t ns = left < FORETELL_NS ? left : FORETELL_NS;
+	struct timeval tv = { ns / CLOCK_NS_PER_S, ns % CLOCK_NS_PER_S / 1000 + 1 };
 
 	return evtimer_add(&s->degrade_timer, &tv);
 }
 
-static int
-begin_degrade(struct server *s, const struct admin_call *call, struct buf *text, struct err *err)
+static void
+record_begin(struct server *s, const struct admin_call *call, const char *reason, const char *until)
 {
-	const char *time = admin_call_get(call, "for"), *reason = admin_call_get(call, "reason");
-	char until[CLOCK_EVENT_TIME_SIZE];
-	uint64_t seconds;
 	const struct event_detail details[] = {
 		{ "phase", EVENT_DETAIL_STRING, "start", 0 },
-		{ "reason", EVENT_DETAIL_STRING, s->degrade.reason, 0 },
+		{ "reason", EVENT_DETAIL_STRING, reason, 0 },
 		{ "until", EVENT_DETAIL_STRING, until, 0 },
 	};
 	struct chronicle_entry e = { .action = "keytrail.degrade",
@@ -87,21 +87,62 @@ begin_degrade(struct server *s, const struct admin_call *call, struct buf *text,
 		.details = details,
 		.ndetails = COUNT(details) };
 
+	log_warn(s->log, "degraded", "until %s, by %s: %s", until, call->peer.name, reason);
+	record_call(s, call, &e);
+}
+
+static struct chronicle_entry
+ending(const struct event_detail *details, size_t n)
+{
+	return (struct chronicle_entry){ .action = "keytrail.degrade",
+		.severity = SEVERITY_WARNING,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: calls wait for their record again",
+		.details = details,
+		.ndetails = n,
+		.foretold = true };
+}
+
+/* A restart ends it; the process that dies cannot say so. */
+static void
+foretell_end(struct server *s)
+{
+	char until[CLOCK_EVENT_TIME_SIZE];
+	const struct event_detail details[] = {
+		{ "phase", EVENT_DETAIL_STRING, "end", 0 },
+		{ "reason", EVENT_DETAIL_STRING, "restart", 0 },
+		{ "until", EVENT_DETAIL_STRING, until, 0 },
+	};
+	struct chronicle_entry e = ending(details, COUNT(details));
+
+	clock_event_time(s->degraded_until, until);
+	chronicle_foretell(&s->chronicle, &e);
+}
+
+/* It is in force once both its start and its end would be found after a kill. */
+static int
+begin_degrade(struct server *s, const struct admin_call *call, struct buf *text, struct err *err)
+{
+	const char *time = admin_call_get(call, "for"), *reason = admin_call_get(call, "reason");
+	char until[CLOCK_EVENT_TIME_SIZE];
+	int64_t now = clock_mono_ns();
+	uint64_t seconds;
+
+	reason = reason != NULL ? reason : "";
 	if (time == NULL || config_time_of(time, CLOCK_NS_PER_S, &seconds) == -1)
 		return err_set(err, "for how long? wanted whole seconds with a unit, like 30m");
-	if (degrade_begin(&s->degrade, seconds, s->config->audit.degrade_max,
-		reason != NULL ? reason : "", clock_mono_ns(), err) == -1)
+	if (degrade_check(&s->degrade, seconds, s->config->audit.degrade_max, reason, now, err) ==
+	    -1)
 		return -1;
-	if (arm_timer(s) == -1) {
-		degrade_end(&s->degrade, err);
+	if (arm_timer(s, (int64_t)seconds * CLOCK_NS_PER_S) == -1)
 		return err_set(err, "memory is short");
-	}
 	s->degraded_before = metrics_value(s->metrics, METRIC_DEGRADED_REQUESTS, 0);
 	s->degraded_until = clock_wall_ns() + (int64_t)seconds * CLOCK_NS_PER_S;
 	clock_event_time(s->degraded_until, until);
-	log_warn(
-	    s->log, "degraded", "until %s, by %s: %s", until, call->peer.name, s->degrade.reason);
-	record_call(s, call, &e);
+	foretell_end(s);
+	record_begin(s, call, reason, until);
+	foretell_end(s); /* behind the start, should that stand in a slot too */
+	degrade_begin(&s->degrade, seconds, reason, now);
 	return buf_printf(text, "degraded until %s\n", until);
 }
 
@@ -110,18 +151,16 @@ static void
 record_end(struct server *s, const struct admin_call *call, const char *why)
 {
 	double calls = metrics_value(s->metrics, METRIC_DEGRADED_REQUESTS, 0) - s->degraded_before;
+	char until[CLOCK_EVENT_TIME_SIZE];
 	const struct event_detail details[] = {
 		{ "calls", EVENT_DETAIL_NUMBER, NULL, (uint64_t)calls },
 		{ "phase", EVENT_DETAIL_STRING, "end", 0 },
 		{ "reason", EVENT_DETAIL_STRING, why, 0 },
+		{ "until", EVENT_DETAIL_STRING, until, 0 },
 	};
-	struct chronicle_entry e = { .action = "keytrail.degrade",
-		.severity = SEVERITY_WARNING,
-		.outcome = EVENT_SUCCESS,
-		.message = "keytrail: calls wait for their record again",
-		.details = details,
-		.ndetails = COUNT(details) };
+	struct chronicle_entry e = ending(details, COUNT(details));
 
+	clock_event_time(s->degraded_until, until);
 	evtimer_del(&s->degrade_timer);
 	log_warn(s->log, "degrade_ended", "%s; %.0f calls came meanwhile", why, calls);
 	if (call != NULL)
@@ -152,12 +191,14 @@ void
 server_on_degrade_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct server *s = arg;
+	int64_t left = degrade_left_ns(&s->degrade, clock_mono_ns());
 
 	(void)fd;
 	(void)what;
-	/* The loop's clock is coarser than ours: it may call a little too early. */
-	if (degrade_left_ns(&s->degrade, clock_mono_ns()) <= 0 || arm_timer(s) == -1)
+	if (left <= 0 || arm_timer(s, left) == -1)
 		server_end_degrade(s, "elapsed");
+	else
+		foretell_end(s);
 }
 
 /* ---- holds ---- */

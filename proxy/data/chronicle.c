@@ -2,6 +2,7 @@
 
 #include "keytrail/clock.h"
 
+#include <assert.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -9,6 +10,14 @@
 
 _Static_assert(EVENT_HARD_MAX == TRAIL_LINE_MAX && EVENT_TRAIL_MAX == TRAIL_MEMBER_MAX,
     "what the renderer leaves room for is what the trail adds");
+
+void
+chronicle_init(struct chronicle *c, const char *observer, struct ring *ring,
+    struct journal *journal, struct metrics_shard *metrics)
+{
+	*c = (struct chronicle){ .observer = observer, .foretold = RING_NO_SLOT };
+	tally_init(&c->losses, &tally_losses, ring, journal, metrics);
+}
 
 /* The position at its end, or 0: there is no room. */
 static uint64_t
@@ -56,31 +65,74 @@ chronicle_flush(struct chronicle *c)
 	return tally_flush(&c->losses, c->observer);
 }
 
-uint64_t
-chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
+static struct slice
+render(const struct chronicle *c, const struct chronicle_entry *e, int64_t now, const char *id,
+    char text[ENTRY_MAX])
 {
 	struct event_self ev = { .action = e->action,
 		.severity = e->severity,
 		.outcome = e->outcome,
 		.message = e->message,
-		.time_ns = clock_wall_ns(),
+		.time_ns = now,
 		.details = e->details,
 		.ndetails = e->ndetails };
-	char text[ENTRY_MAX];
-	struct slice line = { text, 0 };
+
+	memcpy(ev.id, id, sizeof(ev.id));
+	return (struct slice){ text, event_render_self(c->observer, &ev, text) };
+}
+
+static void
+make_id(int64_t now, char id[CLOCK_UUID_SIZE])
+{
 	unsigned char random[10];
-	uint64_t position = 0;
 
 	while (getrandom(random, sizeof(random), 0) != sizeof(random))
 		continue;
-	clock_uuid7(ev.time_ns, random, ev.id);
-	line.n = event_render_self(c->observer, &ev, text);
+	clock_uuid7(now, random, id);
+}
+
+void
+chronicle_foretell(struct chronicle *c, const struct chronicle_entry *e)
+{
+	struct ring *ring = c->losses.ring;
+	unsigned old = c->foretold, slot = ring_slot_take(ring);
+	int64_t now = clock_wall_ns();
+	char text[ENTRY_MAX];
+	struct slice line;
+
+	assert(slot != RING_NO_SLOT);
+	if (old == RING_NO_SLOT)
+		make_id(now, c->foretold_id);
+	line = render(c, e, now, c->foretold_id, text);
+	assert(line.n <= EVENT_LINE_MAX);
+	memcpy(ring_slot_line(ring, slot), line.p, line.n);
+	ring_slot_publish(ring, slot, line.n);
+	if (old != RING_NO_SLOT)
+		ring_slot_close(ring, old);
+	c->foretold = slot;
+}
+
+uint64_t
+chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
+{
+	bool foretold = e->foretold && c->foretold != RING_NO_SLOT;
+	int64_t now = clock_wall_ns();
+	char text[ENTRY_MAX], id[CLOCK_UUID_SIZE];
+	struct slice line;
+	uint64_t position = 0;
+
+	make_id(now, id);
+	line = render(c, e, now, foretold ? c->foretold_id : id, text);
 	metrics_add(c->losses.metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	if (chronicle_flush(c))
 		position = commit(c, line);
 	if (position == 0 && !set_aside(c, line))
 		tally_add(&c->losses, c->observer,
-		    &(struct tally_item){ e->action, "", ev.time_ns, RING_NO_SLOT });
+		    &(struct tally_item){ e->action, "", now, RING_NO_SLOT });
+	if (foretold) {
+		ring_slot_close(c->losses.ring, c->foretold);
+		c->foretold = RING_NO_SLOT;
+	}
 	return position;
 }
 

@@ -22,7 +22,7 @@ check_reason(const char *reason, struct err *err)
 }
 
 int
-degrade_begin(struct degrade *d, uint64_t seconds, uint64_t max_s, const char *reason,
+degrade_check(const struct degrade *d, uint64_t seconds, uint64_t max_s, const char *reason,
     int64_t mono_ns, struct err *err)
 {
 	if (max_s == 0)
@@ -35,12 +35,15 @@ degrade_begin(struct degrade *d, uint64_t seconds, uint64_t max_s, const char *r
 	if (seconds == 0 || seconds > max_s)
 		return err_set(
 		    err, "wanted 1 to %" PRIu64 " seconds (\"audit.degrade_max\")", max_s);
-	if (check_reason(reason, err) == -1)
-		return -1;
+	return check_reason(reason, err);
+}
+
+void
+degrade_begin(struct degrade *d, uint64_t seconds, const char *reason, int64_t mono_ns)
+{
 	snprintf(d->reason, sizeof(d->reason), "%s", reason);
 	atomic_store_explicit(
 	    &d->until_ns, mono_ns + (int64_t)seconds * CLOCK_NS_PER_S, memory_order_relaxed);
-	return 0;
 }
 
 int

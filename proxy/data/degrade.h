@@ -30,10 +30,12 @@ degrade_covers(const struct degrade *d, int64_t mono_ns)
 
 /* ---- main thread ---- */
 
-/* Degrade from now on for so many seconds, at most max_s.  The reason is printable ASCII and not
- * blank.  -1: it is not allowed, and why. */
-int degrade_begin(struct degrade *d, uint64_t seconds, uint64_t max_s, const char *reason,
+/* May it begin now, for so many seconds, at most max_s?  The reason is printable ASCII and not blank.
+ * -1: it is not allowed, and why. */
+int degrade_check(const struct degrade *d, uint64_t seconds, uint64_t max_s, const char *reason,
     int64_t mono_ns, struct err *err);
+/* Degrade from now on. */
+void degrade_begin(struct degrade *d, uint64_t seconds, const char *reason, int64_t mono_ns);
 /* -1: it is not degraded. */
 int degrade_end(struct degrade *d, struct err *err);
 

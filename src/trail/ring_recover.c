@@ -62,12 +62,19 @@ walk_entries(
 
 /* ---- slots ---- */
 
+struct open_slot {
+	uint64_t serial;
+	uint32_t index;
+};
+
 struct slots {
 	int fd;
 	const struct ring_header *h;
 	const char *name;
 	uint64_t *states, *replaced;
 	size_t nreplaced;
+	struct open_slot *open;
+	size_t nopen;
 	struct ring_slot *slot; /* the last one read */
 };
 
@@ -97,15 +104,16 @@ is_replaced(const struct slots *t, uint64_t serial)
 	return false;
 }
 
-/* Which of the open slots others have taken the place of. */
+/* Which slots are open, and which of them others have taken the place of. */
 static int
-find_replaced(struct slots *t, struct err *err)
+find_open(struct slots *t, struct err *err)
 {
 	int rc = 0;
 
 	for (uint32_t i = 0; i < t->h->slots && rc != -1; i++) {
 		if ((rc = read_slot(t, i, err)) != 1)
 			continue;
+		t->open[t->nopen++] = (struct open_slot){ t->slot->serial, i };
 		for (size_t k = 0; k < RING_REPLACED; k++)
 			if (t->slot->instead_of[k] != 0)
 				t->replaced[t->nreplaced++] = t->slot->instead_of[k];
@@ -114,13 +122,24 @@ find_replaced(struct slots *t, struct err *err)
 }
 
 static int
+compare_open(const void *a, const void *b)
+{
+	const struct open_slot *x = a, *y = b;
+
+	return (x->serial > y->serial) - (x->serial < y->serial);
+}
+
+/* In the order in which they were published. */
+static int
 walk_open(struct slots *t, ring_recover_fn each, void *arg, struct err *err)
 {
 	const struct ring_slot *s = t->slot;
 	int rc = 0;
 
-	for (uint32_t i = 0; i < t->h->slots && rc != -1; i++)
-		if ((rc = read_slot(t, i, err)) == 1 && !is_replaced(t, s->serial))
+	qsort(t->open, t->nopen, sizeof(*t->open), compare_open);
+	for (size_t i = 0; i < t->nopen && rc != -1; i++)
+		if (!is_replaced(t, t->open[i].serial) &&
+		    (rc = read_slot(t, t->open[i].index, err)) == 1)
 			rc = each(arg, (struct slice){ s->line, s->length }, RING_SLOT, s->segment,
 			    s->offset, err);
 	return rc == -1 ? -1 : 0;
@@ -136,17 +155,19 @@ walk_slots(int fd, const struct ring_header *h, const char *name, ring_recover_f
 
 	t.states = calloc(1 + RING_REPLACED, bytes + 1);
 	t.slot = malloc(ring_slot_bytes(h->slot_size));
-	if (t.states == NULL || t.slot == NULL) {
+	t.open = calloc(h->slots + 1, sizeof(*t.open));
+	if (t.states == NULL || t.slot == NULL || t.open == NULL) {
 		err_set_errno(err, "recover slots");
 		goto out;
 	}
 	t.replaced = t.states + h->slots;
 	if (ring_read(fd, t.states, bytes, ring_page() + h->size, name, err) == 0 &&
-	    find_replaced(&t, err) == 0)
+	    find_open(&t, err) == 0)
 		rc = walk_open(&t, each, arg, err);
 out:
 	free(t.states);
 	free(t.slot);
+	free(t.open);
 	return rc;
 }
 

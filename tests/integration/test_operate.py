@@ -5,11 +5,14 @@ import os
 import pwd
 import subprocess
 import tempfile
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from backend import ok
+from faults import is_balanced
 from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
 
 FULL = "allocate *.jsonl ENOSPC"
@@ -44,8 +47,8 @@ def run(sidecar, command, *arguments, status=0):
     return done.stderr if status else done.stdout
 
 
-def degrade(sidecar, time, reason="the disk is full", **options):
-    return run(sidecar, "degrade", "--for", time, "--reason", reason, **options)
+def degrade(sidecar, how_long, reason="the disk is full", **options):
+    return run(sidecar, "degrade", "--for", how_long, "--reason", reason, **options)
 
 
 def degraded(sidecar, phase):
@@ -94,12 +97,7 @@ def test_a_full_disk_stops_nobody_while_degraded(operated, disk, tmp_path):
     loss = wait_for(lambda: [e for e in sidecar.own("keytrail.loss")
                              if "kms.secrets" in e["details"]["actions"]], "the loss")
     assert sum(e["details"]["count"] for e in loss) >= 2
-
-    def published():
-        events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-        return [e["details"]["phase"] for e in events if e["action"] == "keytrail.degrade"]
-
-    wait_for(lambda: published() == ["start", "end"], "the sink to have both")
+    wait_for(lambda: published(tmp_path) == ["start", "end"], "the sink to have both")
 
 
 def test_one_at_a_time_and_each_call_is_recorded(operated):
@@ -118,12 +116,12 @@ def test_one_at_a_time_and_each_call_is_recorded(operated):
     wait_for(lambda: len(degraded(sidecar, "start")) == 2, "the second one to be recorded")
 
 
-@pytest.mark.parametrize("most, time, says", [
+@pytest.mark.parametrize("most, how_long, says", [
     ("30m", "31m", "1800 seconds"), (0, "1s", "forbidden"), ("4h", "0s", "14400 seconds"),
     ("1h", "90", "like 30m"), ("1h", "1500ms", "like 30m")])
-def test_the_ceiling(operated, most, time, says):
+def test_the_ceiling(operated, most, how_long, says):
     sidecar = operated({"audit": {"degrade_max": most}})
-    assert says in degrade(sidecar, time, status=1)
+    assert says in degrade(sidecar, how_long, status=1)
     assert sidecar.metric("keytrail_degraded") == 0
     assert degraded(sidecar, "start") == []
 
@@ -138,9 +136,34 @@ def test_a_restart_ends_it(operated):
     assert sidecar.metric("keytrail_degraded") == 0
     degrade(sidecar, "1h")
     wait_for(lambda: len(degraded(sidecar, "start")) == 2, "the second one to be recorded")
+    until = degraded(sidecar, "start")[-1]["details"]["until"]
     sidecar.kill()
     sidecar.start()
     assert sidecar.metric("keytrail_degraded") == 0 and status_of(sidecar)["degraded"] is None
+    end = degraded(sidecar, "end")[-1]
+    assert end["details"] == {"phase": "end", "reason": "restart", "until": until}
+    assert end["recovered"] is True
+    sidecar.kill()
+    sidecar.start()
+    assert len(degraded(sidecar, "end")) == 2
+
+
+def published(folder):
+    """What the sink has of it; after a kill, some of it twice."""
+    events = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    phases = {e["id"]: e["details"]["phase"] for e in events if e["action"] == "keytrail.degrade"}
+    return list(phases.values())
+
+
+def test_an_end_is_recorded_once(operated, tmp_path):
+    """By whom it was ended, whatever happens later."""
+    sidecar = operated()
+    degrade(sidecar, "1h")
+    run(sidecar, "degrade", "--end")
+    sidecar.kill()
+    sidecar.start()
+    assert [e["details"]["reason"] for e in degraded(sidecar, "end")] == ["cancelled"]
+    wait_for(lambda: published(tmp_path) == ["start", "end"], "the sink to have both")
 
 
 def test_a_kill_on_a_full_disk_forgets_no_operator(operated, disk):
@@ -152,8 +175,10 @@ def test_a_kill_on_a_full_disk_forgets_no_operator(operated, disk):
     assert degraded(sidecar, "start") == []
     disk.clear()
     sidecar.start()
-    start, = degraded(sidecar, "start")
+    start, end = sidecar.own("keytrail.degrade")
     assert start["details"]["reason"] == "the disk is full"
+    assert end["details"] == {"phase": "end", "reason": "restart",
+                              "until": start["details"]["until"]}
 
 
 def test_a_stale_socket_is_replaced_and_a_live_one_is_named(operated, keytrail, raw_backend, socket):
@@ -169,6 +194,22 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_named(operated, keytrail, 
     sidecar.stop()
     assert not socket.exists()
     assert str(socket) in degrade(sidecar, "1h", status=1)
+
+
+def test_what_waits_for_room_does_not_wait_for_the_next_heartbeat(operated, disk):
+    sidecar = operated({"audit": {"heartbeat": "4s"}}, environment=disk.environment)
+    fill(sidecar, disk)
+    wait_for(lambda: not is_balanced(sidecar), "a heartbeat that finds no room")
+    disk.clear()
+    cleared = time.time()
+
+    def later():
+        return [e for e in sidecar.own("keytrail.heartbeat")
+                if datetime.fromisoformat(e["eventTime"][:-2]).timestamp() > cleared]
+
+    following = wait_for(later, "the next one")[0]
+    waited = [e for e in sidecar.own("keytrail.heartbeat") if e["eventTime"] < following["eventTime"]]
+    assert waited and all(e["trail"]["at"] < following["eventTime"] for e in waited)
 
 
 # ---- holds ----

@@ -14,6 +14,16 @@
 
 #define X64    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 
+static int
+begin(struct degrade *d, uint64_t seconds, uint64_t max_s, const char *reason, int64_t now,
+    struct err *err)
+{
+	if (degrade_check(d, seconds, max_s, reason, now, err) == -1)
+		return -1;
+	degrade_begin(d, seconds, reason, now);
+	return 0;
+}
+
 static void
 it_covers_what_comes_before_its_end(void **state)
 {
@@ -22,7 +32,7 @@ it_covers_what_comes_before_its_end(void **state)
 
 	(void)state;
 	assert_false(degrade_covers(&d, NOW));
-	assert_int_equal(degrade_begin(&d, 10, 3600, REASON, NOW, &err), 0);
+	assert_int_equal(begin(&d, 10, 3600, REASON, NOW, &err), 0);
 	assert_true(degrade_covers(&d, NOW));
 	assert_true(degrade_covers(&d, NOW + 10 * CLOCK_NS_PER_S - 1));
 	assert_false(degrade_covers(&d, NOW + 10 * CLOCK_NS_PER_S));
@@ -38,16 +48,16 @@ it_is_not_renewed_before_it_was_ended(void **state)
 	int64_t late = NOW + 11 * CLOCK_NS_PER_S;
 
 	(void)state;
-	assert_int_equal(degrade_begin(&d, 10, 3600, REASON, NOW, &err), 0);
-	assert_int_equal(degrade_begin(&d, 10, 3600, "again", NOW + 1, &err), -1);
+	assert_int_equal(begin(&d, 10, 3600, REASON, NOW, &err), 0);
+	assert_int_equal(begin(&d, 10, 3600, "again", NOW + 1, &err), -1);
 	assert_string_equal(err.msg,
 	    "it is degraded already, for another 10 s; it cannot be renewed before that has ended");
 	assert_string_equal(d.reason, REASON);
-	assert_int_equal(degrade_begin(&d, 10, 3600, "again", late, &err), -1);
+	assert_int_equal(begin(&d, 10, 3600, "again", late, &err), -1);
 	assert_int_equal(degrade_end(&d, &err), 0);
 	assert_false(degrade_covers(&d, NOW));
 	assert_int_equal(degrade_end(&d, &err), -1);
-	assert_int_equal(degrade_begin(&d, 10, 3600, "again", late, &err), 0);
+	assert_int_equal(begin(&d, 10, 3600, "again", late, &err), 0);
 }
 
 static const struct {
@@ -77,8 +87,7 @@ what_is_allowed(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct degrade d = { 0 };
 		struct err err = { "" };
-		int rc =
-		    degrade_begin(&d, cases[i].seconds, cases[i].max, cases[i].reason, NOW, &err);
+		int rc = begin(&d, cases[i].seconds, cases[i].max, cases[i].reason, NOW, &err);
 
 		if ((rc == 0) != (cases[i].want == NULL) ||
 		    (rc == -1 && strcmp(err.msg, cases[i].want) != 0))

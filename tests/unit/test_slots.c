@@ -173,6 +173,22 @@ an_open_slot_is_found_and_a_closed_one_is_not(void **state)
 }
 
 static void
+slots_are_found_in_the_order_of_publishing(void **state)
+{
+	struct fixture *f = *state;
+	unsigned first = publish(f->ring, "first");
+	struct found found;
+
+	publish(f->ring, "second");
+	ring_slot_close(f->ring, first);
+	assert_int_equal(publish(f->ring, "third"), first);
+	found = recover(f);
+	assert_int_equal(found.n, 2);
+	assert_string_equal(found.text[0], "second");
+	assert_string_equal(found.text[1], "third");
+}
+
+static void
 a_slot_that_is_only_taken_is_not_found(void **state)
 {
 	struct fixture *f = *state;
@@ -786,6 +802,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(an_open_slot_is_found_and_a_closed_one_is_not),
+		TEST(slots_are_found_in_the_order_of_publishing),
 		TEST(a_slot_that_is_only_taken_is_not_found),
 		TEST(a_slots_next_state_is_not_its_last_line),
 		TEST(slots_are_as_many_as_asked_for),
