@@ -275,7 +275,7 @@ on_heartbeat(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	chronicle_record(&s->chronicle, &e);
+	server_record(s, &e);
 }
 
 /* Its words are no lines of the own log; what they are about comes back as an error. */
