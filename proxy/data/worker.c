@@ -647,8 +647,11 @@ worker_free(struct worker *w)
 	pool_fini(&w->exchanges);
 	if (w->lease != NULL)
 		worker_lease_drop(w->lease);
-	if (w->base != NULL)
+	if (w->base != NULL) {
+		/* Lookups that were cancelled are freed in a turn of the loop; nothing else is left. */
+		event_base_loop(w->base, EVLOOP_NONBLOCK);
 		event_base_free(w->base);
+	}
 	identity_memo_fini(&w->identities);
 	free(w);
 }
