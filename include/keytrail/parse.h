@@ -99,7 +99,8 @@ enum http_body_result {
 /*
  * Take the next piece out of *in, which is advanced past what was consumed.  Chunk extensions are
  * read (up to 256 bytes a chunk) and dropped.  HTTP_UNTIL_CLOSE never ends by itself.  A trailer
- * that names framing, routing, authentication or any other field of HTTP_FIELD_TABLE is bad.
+ * that names framing, routing, authentication or any other field of HTTP_FIELD_TABLE, or could be taken
+ * for such a one, is bad.
  */
 enum http_body_result http_body_next(
     struct http_body *b, struct slice *in, struct slice *data, enum http_refusal *refusal);

@@ -160,7 +160,7 @@ is_header_only(struct slice name)
 		SLICE_INIT("www-authenticate"), SLICE_INIT("x-real-ip") };
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (slice_equal_nocase(name, names[i]))
+		if (parse_is_taken_for(name, names[i]))
 			return true;
 	return false;
 }

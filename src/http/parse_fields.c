@@ -31,19 +31,25 @@ parse_alias_of(struct slice name)
 }
 
 bool
+parse_is_taken_for(struct slice name, struct slice plain)
+{
+	if (name.n != plain.n)
+		return false;
+	for (size_t i = 0; i < name.n; i++) {
+		char c = chars_is(name.p[i], CHARS_ALIAS) ? '-' : chars_lower(name.p[i]);
+
+		if (c != plain.p[i])
+			return false;
+	}
+	return true;
+}
+
+bool
 parse_is_forwarded(struct slice name)
 {
 	static const struct slice prefix = SLICE_INIT("x-forwarded-");
 
-	if (name.n < prefix.n)
-		return false;
-	for (size_t i = 0; i < prefix.n; i++) {
-		char c = chars_is(name.p[i], CHARS_ALIAS) ? '-' : chars_lower(name.p[i]);
-
-		if (c != prefix.p[i])
-			return false;
-	}
-	return true;
+	return name.n >= prefix.n && parse_is_taken_for(slice_sub(name, 0, prefix.n), prefix);
 }
 
 /* ---- framing ---- */

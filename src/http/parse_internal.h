@@ -25,6 +25,9 @@ enum http_refusal parse_check_response(
 /* The known field that `name` is, or could be taken for under CGI's rules. */
 enum http_field_id parse_alias_of(struct slice name);
 
+/* Is it `plain` (in small letters), or could it be taken for it under CGI's rules? */
+bool parse_is_taken_for(struct slice name, struct slice plain);
+
 /* "X-Forwarded-..." of any kind. */
 bool parse_is_forwarded(struct slice name);
 

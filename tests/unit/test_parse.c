@@ -1327,7 +1327,8 @@ static const char *const no_trailers[] = {
 	"WWW-Authenticate", "Authentication-Info", "Range", "If-Match", "Cache-Control",
 	"Max-Forwards", "Content-Range", "Location", "Retry-After", "X-Real-IP", "age",
 	"Content-Location", "Expires", "If-Modified-Since", "If-None-Match", "If-Range",
-	"If-Unmodified-Since", "Pragma", "Proxy-Authentication-Info", "Vary"
+	"If-Unmodified-Since", "Pragma", "Proxy-Authentication-Info", "Vary", "X_Real_IP",
+	"X-Real.IP", "if_match", "Set.Cookie"
 };
 
 static void

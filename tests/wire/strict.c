@@ -62,6 +62,12 @@ static const char *const once[] = { "host", "content-length", "transfer-encoding
 static const char *const hop_by_hop[] = { "connection", "http2-settings", "keep-alive",
 	"proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
 	"upgrade" };
+/* What RFC 9110 section 6.5.1 keeps out of trailers, and a claim of origin. */
+static const char *const header_only[] = { "age", "authentication-info", "cache-control",
+	"content-encoding", "content-location", "content-range", "cookie", "date", "expires",
+	"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since",
+	"location", "max-forwards", "pragma", "proxy-authentication-info", "range", "retry-after",
+	"set-cookie", "vary", "www-authenticate", "x-real-ip" };
 static const char *const overrides[] = { "x-http-method", "x-http-method-override",
 	"x-http-request", "x-method-override", "x-original-url", "x-rewrite-url" };
 
@@ -183,21 +189,39 @@ read_length(struct reader *r, const char *p, size_t n)
 	return STRICT_WHOLE;
 }
 
-/* "content_length" and the like are the field to whoever follows CGI. */
+/* As whoever follows CGI reads a name: "content_length" is "content-length".  False: it is longer than
+ * any that counts. */
+static bool
+fold(const char *name, size_t n, char plain[32])
+{
+	for (size_t i = 0; i < n && i < 32; i++)
+		plain[i] = is_alnum(name[i]) ? name[i] : '-';
+	return n <= 32;
+}
+
 static bool
 is_alias(const char *name, size_t n)
 {
 	char plain[32];
-	bool other = false;
 
-	if (n >= sizeof(plain))
-		return false;
-	for (size_t i = 0; i < n; i++) {
-		plain[i] = is_alnum(name[i]) ? name[i] : '-';
-		other = other || plain[i] != name[i];
-	}
-	return other && (is_in(plain, n, once, COUNT(once)) ||
-			    is_in(plain, n, hop_by_hop, COUNT(hop_by_hop)));
+	return fold(name, n, plain) && memcmp(plain, name, n) != 0 &&
+	       (is_in(plain, n, once, COUNT(once)) ||
+		   is_in(plain, n, hop_by_hop, COUNT(hop_by_hop)));
+}
+
+static bool
+is_header_only(const char *name, size_t n)
+{
+	static const char forwarded[] = "x-forwarded-";
+	char plain[32];
+	bool fits = fold(name, n, plain);
+
+	if (n >= strlen(forwarded) && strncasecmp(plain, forwarded, strlen(forwarded)) == 0)
+		return true;
+	return fits && (is_in(plain, n, once, COUNT(once)) ||
+			   is_in(plain, n, hop_by_hop, COUNT(hop_by_hop)) ||
+			   is_in(plain, n, overrides, COUNT(overrides)) ||
+			   is_in(plain, n, header_only, COUNT(header_only)));
 }
 
 static enum strict_result
@@ -317,8 +341,7 @@ read_chunks(struct reader *r)
 
 		if (!split_field(r, line, n, &name, &value, &len))
 			return bad(r, "a trailer");
-		if (is_in(line, name, once, COUNT(once)) || is_alias(line, name) ||
-		    is_in(line, name, hop_by_hop, COUNT(hop_by_hop)))
+		if (is_header_only(line, name))
 			return bad(r, "a trailer that may not be one");
 	}
 	return result;

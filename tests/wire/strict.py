@@ -27,6 +27,14 @@ NOT_IN_TRAILERS = {b"authorization", b"bluemix-instance", b"connection", b"conte
                    b"location", b"prefer", b"proxy-authorization", b"set-cookie", b"te",
                    b"trailer", b"transfer-encoding", b"upgrade", b"via", b"www-authenticate",
                    b"x-kms-key-ring"}
+# Beyond these: what RFC 9110 section 6.5.1 keeps out of trailers, and what servers decide by.
+HEADER_ONLY = NOT_IN_TRAILERS | {
+    b"age", b"authentication-info", b"cache-control", b"content-location", b"date", b"expires",
+    b"http2-settings", b"if-match", b"if-modified-since", b"if-none-match", b"if-range",
+    b"if-unmodified-since", b"max-forwards", b"pragma", b"proxy-authenticate",
+    b"proxy-authentication-info", b"proxy-connection", b"range", b"retry-after", b"vary",
+    b"x-http-method", b"x-http-method-override", b"x-http-request", b"x-method-override",
+    b"x-original-url", b"x-real-ip", b"x-rewrite-url"}
 HOP_BY_HOP = {b"connection", b"http2-settings", b"keep-alive", b"proxy-authenticate",
               b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"upgrade"}
 SINGLE = {b"authorization", b"bluemix-instance", b"content-length", b"content-type",
@@ -225,7 +233,8 @@ class Stream:
                 return False
             if line:
                 m.trailers += read_fields([line], "trailer")
-                if m.trailers[-1][0].lower() in NOT_IN_TRAILERS:
+                name = re.sub(rb"[^a-z0-9]", b"-", m.trailers[-1][0].lower())
+                if name in HEADER_ONLY or name.startswith(b"x-forwarded-"):
                     raise Malformed(f"trailer {line[:80]!r}")
             else:
                 self.state = "end"
