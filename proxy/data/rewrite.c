@@ -86,17 +86,52 @@ is_claim_of_origin(struct slice name)
 	       (name.n == real.n && begins_with(name, real));
 }
 
+/* Would every parser see its end, those too that know no comments, or no escapes?  Else what follows
+ * might be read as part of its last string or comment. */
+static bool
+is_closed(struct slice s)
+{
+	bool quoted = false;
+	unsigned depth = 0;
+
+	for (size_t i = 0; i < s.n; i++) {
+		char c = s.p[i];
+
+		if (c == '\\' || (c == '"' && depth > 0) || ((c == '(' || c == ')') && quoted) ||
+		    (c == ')' && depth == 0))
+			return false;
+		quoted = c == '"' ? !quoted : quoted;
+		depth += c == '(';
+		depth -= c == ')';
+	}
+	return !quoted && depth == 0;
+}
+
+/* What a list field says, before our own element; nothing where the two might not be told apart. */
+static int
+append_list(struct buf *out, const struct http_head *h, enum http_field_id id)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < h->nfields; i++)
+		if (h->fields[i].id == id && !is_closed(h->fields[i].value))
+			return 0;
+	for (unsigned i = 0; i < h->nfields; i++)
+		if (h->fields[i].id == id) {
+			rc |= buf_append_slice(out, h->fields[i].value);
+			rc |= buf_append_slice(out, SLICE(", "));
+		}
+	return rc;
+}
+
 /* Via names every recipient in order (RFC 9110 section 7.6.3): those before us first. */
 static int
 append_via(struct buf *out, const struct http_head *h, bool keep_others)
 {
 	int rc = buf_append_slice(out, SLICE("Via: "));
 
-	for (unsigned i = 0; keep_others && i < h->nfields; i++)
-		if (h->fields[i].id == HTTP_F_VIA) {
-			rc |= buf_append_slice(out, h->fields[i].value);
-			rc |= buf_append_slice(out, SLICE(", "));
-		}
+	if (keep_others)
+		rc |= append_list(out, h, HTTP_F_VIA);
 	return rc | buf_append_slice(
 			out, h->minor == 0 ? SLICE("1.0 " VIA "\r\n") : SLICE("1.1 " VIA "\r\n"));
 }
@@ -108,12 +143,7 @@ append_chain(
 {
 	int rc = buf_append_slice(out, name) | buf_append(out, ": ", 2);
 
-	for (unsigned i = 0; r->trusted_peer && i < r->head->nfields; i++)
-		if (r->head->fields[i].id == id) {
-			rc |= buf_append_slice(out, r->head->fields[i].value);
-			rc |= buf_append_slice(out, SLICE(", "));
-		}
-	return rc;
+	return r->trusted_peer ? rc | append_list(out, r->head, id) : rc;
 }
 
 static int

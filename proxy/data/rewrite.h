@@ -20,7 +20,8 @@ struct rewrite_request {
 	struct slice correlation_header; /* name, added with `correlation` when the head has none */
 	const char *correlation;
 	const char *client; /* numeric address of the connection's peer */
-	bool trusted_peer;  /* what it says in Forwarded and X-Forwarded-* is kept */
+	bool trusted_peer;  /* what it says in Via, Forwarded and X-Forwarded-* is kept; but no list
+			     * whose quotes or comments might reach into what we add */
 	bool tls;	    /* between the client and us */
 };
 

@@ -129,6 +129,29 @@ static const struct request_case {
 		    "X-Forwarded-For: 198.51.100.1, 198.51.100.2, 192.0.2.7\r\n"
 		    "X-Forwarded-Proto: http\r\n\r\n",
 	    .trusted = true },
+	{ .label = "quoted strings and comments that end are kept",
+	    .in = "GET /a HTTP/1.1\r\nHost: a\r\nVia: 1.1 one (of (two), three)\r\n"
+		  "Forwarded: for=\"[2001:db8::1]\";by=\"_a,b\"\r\n\r\n",
+	    .want = "GET /a HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION
+		    "Via: 1.1 one (of (two), three), 1.1 keytrail\r\n"
+		    "Forwarded: for=\"[2001:db8::1]\";by=\"_a,b\", for=192.0.2.7;proto=https\r\n"
+		    "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n",
+	    .trusted = true },
+	{ .label = "a list with an open quote or comment is dropped whole",
+	    .in = "GET /a HTTP/1.1\r\nHost: a\r\nVia: 1.1 x (\r\nVia: 1.1 y\r\n"
+		  "Forwarded: for=198.51.100.1\r\nForwarded: for=\"198.51.100.2\r\n"
+		  "X-Forwarded-For: \"198.51.100.1\r\n\r\n",
+	    .want = "GET /a HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION TAIL_PLAIN "\r\n",
+	    .trusted = true },
+	{ .label = "so is what ends for some parsers alone: an escape, a quote in a comment",
+	    .in = "GET /a HTTP/1.1\r\nHost: a\r\nVia: 1.1 x (a \" b)\r\n"
+		  "Forwarded: for=\"a\\\"\"\r\nX-Forwarded-For: \"(\"\r\n\r\n",
+	    .want = "GET /a HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION TAIL_PLAIN "\r\n",
+	    .trusted = true },
+	{ .label = "and a comment that nobody began",
+	    .in = "GET /a HTTP/1.1\r\nHost: a\r\nVia: 1.1 x)(\r\n\r\n",
+	    .want = "GET /a HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION TAIL_PLAIN "\r\n",
+	    .trusted = true },
 	{ .label = "a trusted peer that says nothing adds nothing",
 	    .in = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
 	    .want = "GET /a HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION TAIL_PLAIN "\r\n",
@@ -192,6 +215,10 @@ static const struct answer_case {
 		  "Keep-Alive: timeout=1\r\nCorrelation-Id: c\r\nTrailer: X-Sum\r\n\r\n",
 	    .want = "HTTP/1.1 200 OK\r\nCorrelation-Id: c\r\nVia: 1.1 keytrail\r\n"
 		    "Content-Length: 2\r\n\r\n",
+	    .framing = HTTP_LENGTH },
+	{ .label = "but not with a comment that does not end",
+	    .in = "HTTP/1.1 200 Fine\r\nVia: 1.1 lb (\r\nContent-Length: 0\r\n\r\n",
+	    .want = "HTTP/1.1 200 Fine\r\nVia: 1.1 keytrail\r\nContent-Length: 0\r\n\r\n",
 	    .framing = HTTP_LENGTH },
 	{ .label = "Via of those before us comes first, whatever the version",
 	    .in = "HTTP/1.0 200 Fine\r\nVia: 1.1 lb\r\nContent-Length: 0\r\n\r\n",
