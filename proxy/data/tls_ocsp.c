@@ -22,13 +22,28 @@ find_single(OCSP_BASICRESP *basic, X509 *certificate)
 	return NULL;
 }
 
+/* A client would take it for what it says, and one without an end for ever. */
+static int
+check_single(OCSP_SINGLERESP *single, struct tls_ocsp *out, const char *path, struct err *err)
+{
+	ASN1_GENERALIZEDTIME *from = NULL, *until = NULL;
+
+	if (OCSP_single_get0_status(single, NULL, NULL, &from, &until) != V_OCSP_CERTSTATUS_GOOD)
+		return err_set(
+		    err, "%s: the OCSP response does not say that the certificate is good", path);
+	if (until == NULL)
+		return err_set(err, "%s: the OCSP response has no end (nextUpdate)", path);
+	out->from = tls_seconds_of(from);
+	out->until = tls_seconds_of(until);
+	return 0;
+}
+
 static int
 read_single(OCSP_RESPONSE *response, X509 *certificate, struct tls_ocsp *out, const char *path,
     struct err *err)
 {
 	OCSP_BASICRESP *basic = NULL;
 	OCSP_SINGLERESP *single;
-	ASN1_GENERALIZEDTIME *from = NULL, *until = NULL;
 	int rc = -1;
 
 	if (OCSP_response_status(response) != OCSP_RESPONSE_STATUS_SUCCESSFUL ||
@@ -37,10 +52,7 @@ read_single(OCSP_RESPONSE *response, X509 *certificate, struct tls_ocsp *out, co
 	} else if ((single = find_single(basic, certificate)) == NULL) {
 		err_set(err, "%s: the OCSP response is for another certificate", path);
 	} else {
-		OCSP_single_get0_status(single, NULL, NULL, &from, &until);
-		out->from = tls_seconds_of(from);
-		out->until = tls_seconds_of(until);
-		rc = 0;
+		rc = check_single(single, out, path, err);
 	}
 	OCSP_BASICRESP_free(basic);
 	ERR_clear_error();

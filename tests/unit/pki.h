@@ -12,6 +12,7 @@
 #include <openssl/x509v3.h>
 
 #include <assert.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,13 +120,17 @@ pki_write_crl(const struct pki_id *issuer, const struct pki_id *revoked, long to
 	X509_CRL_free(crl);
 }
 
-/* The issuer's word that the certificate is good, until `to` seconds from now; with no issuer the
- * word that it has nothing to say. */
+#define PKI_NEVER LONG_MAX
+
+/* The issuer's word of the certificate (V_OCSP_CERTSTATUS_...), until `to` seconds from now or PKI_NEVER;
+ * with no issuer the word that it has nothing to say. */
 static inline void
-pki_write_ocsp(const struct pki_id *issuer, const struct pki_id *id, long to, const char *path)
+pki_write_ocsp(
+    const struct pki_id *issuer, const struct pki_id *id, int status, long to, const char *path)
 {
 	OCSP_BASICRESP *basic = OCSP_BASICRESP_new();
-	ASN1_TIME *from = X509_gmtime_adj(NULL, -60), *until = X509_gmtime_adj(NULL, to);
+	ASN1_TIME *from = X509_gmtime_adj(NULL, -60),
+		  *until = to != PKI_NEVER ? X509_gmtime_adj(NULL, to) : NULL;
 	OCSP_RESPONSE *response;
 	FILE *f = fopen(path, "w");
 	unsigned char *der = NULL;
@@ -134,8 +139,7 @@ pki_write_ocsp(const struct pki_id *issuer, const struct pki_id *id, long to, co
 	if (issuer != NULL) {
 		OCSP_CERTID *certid = OCSP_cert_to_id(EVP_sha1(), id->cert, issuer->cert);
 
-		assert(OCSP_basic_add1_status(
-			   basic, certid, V_OCSP_CERTSTATUS_GOOD, 0, NULL, from, until) != NULL);
+		assert(OCSP_basic_add1_status(basic, certid, status, 0, from, from, until) != NULL);
 		assert(
 		    OCSP_basic_sign(basic, issuer->cert, issuer->key, EVP_sha256(), NULL, 0) == 1);
 		OCSP_CERTID_free(certid);

@@ -130,10 +130,13 @@ write_status(const struct pki_id *ca, const struct pki_id *other)
 	pki_write_crl(other, NULL, 3600, path("other-crl.pem"));
 	pki_write_crl(other, NULL, -1, path("mixed-crl.pem"));
 	append_file("mixed-crl.pem", "empty-crl.pem");
-	pki_write_ocsp(ca, &server, 3600, path("good.ocsp"));
-	pki_write_ocsp(ca, &server, -1, path("old.ocsp"));
-	pki_write_ocsp(ca, &revoked, 3600, path("other.ocsp"));
-	pki_write_ocsp(NULL, NULL, 0, path("try-later.ocsp"));
+	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_GOOD, 3600, path("good.ocsp"));
+	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_GOOD, -1, path("old.ocsp"));
+	pki_write_ocsp(ca, &revoked, V_OCSP_CERTSTATUS_GOOD, 3600, path("other.ocsp"));
+	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_GOOD, PKI_NEVER, path("endless.ocsp"));
+	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_REVOKED, 3600, path("revoked.ocsp"));
+	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_UNKNOWN, 3600, path("unknown.ocsp"));
+	pki_write_ocsp(NULL, NULL, 0, 0, path("try-later.ocsp"));
 	pki_free(&revoked);
 	pki_free(&server);
 }
@@ -923,12 +926,15 @@ a_response_is_stapled_while_it_is_good(void **state)
 }
 
 static void
-a_response_for_another_certificate_is_an_error(void **state)
+a_response_that_is_no_proof_is_an_error(void **state)
 {
 	static const struct {
 		const char *file, *reason;
 	} rows[] = {
 		{ "other.ocsp", "for another certificate" },
+		{ "endless.ocsp", "no end (nextUpdate)" },
+		{ "revoked.ocsp", "does not say that the certificate is good" },
+		{ "unknown.ocsp", "does not say that the certificate is good" },
 		{ "garbage", "OCSP response in DER" },
 		{ "none.ocsp", "No such file" },
 		{ "try-later.ocsp", "not a successful one" },
@@ -1030,7 +1036,7 @@ main(void)
 		cmocka_unit_test(a_certificate_serves_its_own_names),
 		cmocka_unit_test(a_certificate_that_nobody_can_ask_for_is_an_error),
 		cmocka_unit_test(a_response_is_stapled_while_it_is_good),
-		cmocka_unit_test(a_response_for_another_certificate_is_an_error),
+		cmocka_unit_test(a_response_that_is_no_proof_is_an_error),
 		cmocka_unit_test(the_end_of_every_file_is_told),
 		cmocka_unit_test(the_key_service_may_have_to_speak_1_3),
 	};
