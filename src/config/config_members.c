@@ -174,8 +174,10 @@ check_host(const char *value, struct err *err)
 static int
 check_server_name(const char *value, struct err *err)
 {
-	if (strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:") !=
-	    strlen(value))
+	/* ".example.com" would stand for every name below it. */
+	if (value[0] == '.' ||
+	    strspn(value, "abcdefghijklmnopqrstuvwxyz"
+			  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:") != strlen(value))
 		return err_set(err, "wanted a host name without a port, or an address");
 	return 0;
 }

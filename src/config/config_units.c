@@ -73,7 +73,7 @@ is_host(struct slice s, bool bracketed)
 	for (size_t i = 0; i < s.n; i++)
 		if (s.p[i] == '\0' || strchr(chars, s.p[i]) == NULL)
 			return false;
-	return s.n > 0 && s.n <= 253;
+	return s.n > 0 && s.n <= 253 && s.p[0] != '.';
 }
 
 int
