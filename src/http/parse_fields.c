@@ -260,7 +260,7 @@ take_option(struct http_head *h, struct options *o, struct slice option)
 		return REFUSAL_BAD_CONNECTION;
 	if (slice_equal_nocase(option, SLICE("close")))
 		o->close = true;
-	else if (id == HTTP_F_KEEP_ALIVE)
+	else if (slice_equal_nocase(option, SLICE("keep-alive")))
 		o->keep_alive = true;
 	else if (o->request && (ID_SET(id) & UPGRADES) != 0)
 		return REFUSAL_UPGRADE;

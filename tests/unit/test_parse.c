@@ -165,6 +165,8 @@ static const struct {
 	{ "HTTP/1.1 close in the second field", REQUEST,
 	    SLICE_INIT(GET "Connection: x\r\nConnection: ,close,\r\n" END), HTTP_NO_BODY, 0, CLOSE,
 	    3 },
+	{ "HTTP/1.0, another option that looks like keep-alive", REQUEST,
+	    SLICE_INIT(GET_10 "Connection: keep_alive\r\n" END), HTTP_NO_BODY, 0, CLOSE, 1 },
 	{ "HTTP/1.1, close wins", REQUEST, SLICE_INIT(GET "Connection: close, keep-alive\r\n" END),
 	    HTTP_NO_BODY, 0, CLOSE, 2 },
 	{ "closed is not close", REQUEST, SLICE_INIT(GET "Connection: closed\r\n" END),
