@@ -68,8 +68,9 @@ is_misdirected(const struct exchange *ex, const struct http_head *head)
 {
 	const SSL *ssl = ex->client.stream->ssl;
 	const struct http_field *host = http_head_field(head, HTTP_F_HOST);
+	struct slice name = host != NULL ? host->value : head->authority;
 
-	return ssl != NULL && host != NULL && !tls_serves(ssl, host->value);
+	return ssl != NULL && name.n > 0 && !tls_serves(ssl, name);
 }
 
 static enum http_refusal

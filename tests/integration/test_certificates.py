@@ -89,6 +89,16 @@ def test_a_request_for_a_name_of_another_certificate_is_misdirected(
         assert sidecar.metric("keytrail_refused_requests_total", reason="misdirected") == 1
 
 
+def test_so_is_one_that_names_it_in_its_target_alone(keytrail, raw_backend, named):
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, {"listen": {"tls": {"certificates": named}}})
+    for name, status in (("localhost", 421), ("a.example", 200)):
+        with sidecar.client(name="a.example") as c:
+            c.send(f"GET https://{name}/api/v2/keys HTTP/1.0\r\n\r\n")
+            assert c.read_response().status == status
+    assert len(backend.requests) == 1
+
+
 # ---- the clients' ----
 
 def test_an_optional_certificate_names_the_initiator_only_where_there_is_one(keytrail, raw_backend,
