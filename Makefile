@@ -76,8 +76,12 @@ else ifeq ($(SAN),thread)
 SANITIZE := -fsanitize=thread
 HARDEN   := -fPIE
 OPT      := -O1 -g $(SANITIZE) -fno-omit-frame-pointer
+else ifeq ($(SAN),coverage)
+SANITIZE := -fprofile-instr-generate -fcoverage-mapping
+HARDEN   := -fPIE
+OPT      := -O1 -g $(SANITIZE) -fsanitize=fuzzer-no-link
 else ifneq ($(SAN),)
-$(error SAN is address or thread, not "$(SAN)")
+$(error SAN is address, thread or coverage, not "$(SAN)")
 endif
 
 # llhttp: the library where pkg-config knows one, else the C sources of package node-llhttp, built
@@ -131,7 +135,7 @@ LIBPROXY := $B/libproxy.a
 .PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-callgrind \
         bench-quick soak slow testssl wire differential hostile docs install image clean \
         help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
-        corpus run-corpus run-tsan run-valgrind run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
+        corpus run-corpus fuzz-coverage run-fuzz-coverage run-tsan run-valgrind run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -294,6 +298,12 @@ run-fuzz: $(FUZZ)
 
 corpus: ## keep what `make fuzz` found that reaches new code in tests/fuzz/corpus
 	$(call again,$(PACKAGES_CHECK),CC=clang SAN=address run-corpus)
+
+fuzz-coverage: ## which lines the seeds of each fuzz target and what was found reach (after `make fuzz`)
+	$(call again,$(PACKAGES_CHECK) llvm,CC=clang SAN=coverage run-fuzz-coverage)
+
+run-fuzz-coverage: $(FUZZ)
+	@$(PYTHON) tests/fuzz/run --coverage $(FUZZ)
 
 run-corpus: $(FUZZ)
 	@$(PYTHON) tests/fuzz/run --merge $(FUZZ)
