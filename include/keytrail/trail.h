@@ -168,6 +168,9 @@ void trail_expiry_recorded(struct trail *t, uint64_t seq);
  * none). */
 int trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err);
+/* The wall clock was put forward (or back) by so much: the segments' files are as much younger, though
+ * none than now. */
+int trail_shift_times(struct trail *t, int64_t ns, struct err *err);
 /* Numbers up to this one have expired. */
 uint64_t trail_expired(const struct trail *t);
 

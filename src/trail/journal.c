@@ -546,6 +546,8 @@ journal_new(const struct journal_opts *opts, struct err *err)
 	j->spacing_ns = opts->spacing_min_us * CLOCK_NS_PER_US;
 	if (opts->last_line_ns > 0 && clock_wall_ns() - opts->last_line_ns > JOURNAL_TRUST_NS)
 		j->trusted_ns = clock_boot_ns() + JOURNAL_TRUST_NS;
+	if (opts->last_line_ns > clock_wall_ns()) /* it was put back meanwhile */
+		j->clock = (struct clock_watch){ opts->last_line_ns, clock_boot_ns() };
 	atomic_init(&j->retention_s, opts->retention_s);
 	atomic_init(&j->max_size, opts->max_size);
 	pthread_mutex_init(&j->lock, NULL);

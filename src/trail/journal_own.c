@@ -5,6 +5,7 @@
 #include "keytrail/event.h"
 #include "keytrail/fault.h"
 
+#include <stdlib.h>
 #include <sys/random.h>
 
 struct own_line {
@@ -399,6 +400,22 @@ journal_record_reports(struct journal *j)
 		record_checkpoint(j, notes[i].size, notes[i].text);
 }
 
+/* What was written before a jump is only as old as the clock says that is right.  What cannot be told so
+ * does not expire. */
+static void
+heed_jump(struct journal *j, int64_t jump, int64_t steady)
+{
+	struct err err;
+
+	if (j->trusted_ns != INT64_MAX)
+		j->trusted_ns = steady + JOURNAL_TRUST_NS;
+	if (llabs(jump) < JOURNAL_TRUST_NS || trail_shift_times(j->opts.trail, jump, &err) == 0)
+		return;
+	log_error(
+	    j->opts.log, "times_not_shifted", "nothing expires before the next start: %s", err.msg);
+	j->trusted_ns = INT64_MAX;
+}
+
 /* The time before which a line has expired; 0 while nobody knows that the clock is right: one that
  * is far ahead would remove all. */
 static int64_t
@@ -406,9 +423,10 @@ expired_before(struct journal *j)
 {
 	uint64_t age = atomic_load_explicit(&j->retention_s, memory_order_relaxed);
 	int64_t now = clock_wall_ns(), steady = clock_boot_ns();
+	int64_t jump = clock_watch(&j->clock, now, steady);
 
-	if (clock_watch(&j->clock, now, steady) != 0)
-		j->trusted_ns = steady + JOURNAL_TRUST_NS;
+	if (jump != 0)
+		heed_jump(j, jump, steady);
 	if (steady < j->trusted_ns || age >= (uint64_t)(now / CLOCK_NS_PER_S))
 		return 0;
 	return now - (int64_t)age * CLOCK_NS_PER_S;

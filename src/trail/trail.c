@@ -201,6 +201,7 @@ trail_free(struct trail *t)
 static int
 count_segments(struct trail *t, struct err *err)
 {
+	uint64_t sealed = 0;
 	struct trail_list l;
 	struct stat st;
 
@@ -209,7 +210,8 @@ count_segments(struct trail *t, struct err *err)
 	for (size_t i = 0; i < l.n; i++)
 		if (l.first[i] != t->open.first &&
 		    fstatat(t->dirfd, trail_segment_name(l.first[i], "").s, &st, 0) == 0)
-			atomic_fetch_add(&t->sealed_bytes, (uint64_t)st.st_size);
+			sealed += (uint64_t)st.st_size;
+	atomic_store(&t->sealed_bytes, sealed);
 	atomic_store(&t->segments, l.n > 0 ? l.n - 1 : 0);
 	trail_list_free(&l);
 	return 0;
@@ -348,7 +350,7 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 	write_member(t);
 	find_used(t, opts);
 	judge_expiry(t, opts, &before.gone);
-	if (before.valid && trail_finish_expiry(t, before.gone.expired, err) == -1)
+	if (before.valid && trail_finish_expiry(t, &before.gone, err) == -1)
 		return -1;
 	if (trail_recover(t, &before, err) == -1)
 		return -1;

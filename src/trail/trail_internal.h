@@ -207,6 +207,8 @@ int trail_check_directory(const struct trail *t, struct err *err);
 
 /* The number of a segment's last line; 0 when damage hides it. */
 uint64_t trail_last_number(int dirfd, const struct trail_log *log, uint64_t segment);
+/* When its last line was numbered; false: damage hides it. */
+bool trail_last_time(int dirfd, const struct trail_log *log, uint64_t segment, int64_t *wall_ns);
 /* Is it a file that was put between the lines of a segment?  Not to be asked of the one that is
  * written: after a failed write it may look like one. */
 bool trail_is_stray(int dirfd, const struct trail_log *log, const struct trail_list *l, size_t i);
@@ -240,13 +242,16 @@ size_t trail_put_aside(struct trail *t, const struct trail_list *l);
 /* A small file of the directory anew, whole or not at all, durable. */
 int trail_replace_file(struct trail *t, const char *name, struct slice text, struct err *err);
 void trail_load_holds(struct trail *t);
+/* When the first line of a segment was numbered: "" when that cannot be read. */
+void trail_first_time(const struct trail *t, uint64_t segment, char out[TRAIL_TIME_SIZE]);
 /* With holds_lock. */
 bool trail_is_held(const struct trail *t, uint64_t first, uint64_t last);
 
 /* ---- trail_retain ---- */
 
-/* Remove what is left of the segments up to this number: a kill may have cut their removal short. */
-int trail_finish_expiry(struct trail *t, uint64_t expired, struct err *err);
+/* Remove what is left of the segments that have expired: a kill may have cut their removal short.  What
+ * was held since, or cannot be removed, has not expired. */
+int trail_finish_expiry(struct trail *t, struct trail_gone *gone, struct err *err);
 /* Is there the line that tells of this expiry? */
 bool trail_tells_of_expiry(struct trail *t, const struct trail_gone *g);
 

@@ -249,9 +249,8 @@ trail_holds(const struct trail *t)
 
 /* ---- which numbers a time had ---- */
 
-/* When the first line of a segment was numbered: "" when that cannot be read. */
-static void
-first_time(struct trail *t, uint64_t segment, char out[TRAIL_TIME_SIZE])
+void
+trail_first_time(const struct trail *t, uint64_t segment, char out[TRAIL_TIME_SIZE])
 {
 	char text[TRAIL_LINE_MAX], *end;
 	int fd =
@@ -282,13 +281,13 @@ trail_seq_range(struct trail *t, const char *from, const char *to, uint64_t *fir
 	*first = l.n > 0 ? l.first[0] : 1;
 	*last = TRAIL_SEQ_END - 1;
 	for (i = l.n; i > 0; i--) {
-		first_time(t, l.first[i - 1], at);
+		trail_first_time(t, l.first[i - 1], at);
 		if (at[0] == '\0' || strcmp(at, to) <= 0)
 			break;
 		*last = l.first[i - 1] > 1 ? l.first[i - 1] - 1 : 1;
 	}
 	for (i = l.n; i > 0; i--) {
-		first_time(t, l.first[i - 1], at);
+		trail_first_time(t, l.first[i - 1], at);
 		if (at[0] != '\0' && strcmp(at, from) <= 0) {
 			*first = l.first[i - 1];
 			break;

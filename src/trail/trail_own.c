@@ -52,36 +52,60 @@ first_number(int dirfd, const struct trail_log *log, uint64_t segment, bool *dam
 	return number;
 }
 
-static uint64_t
-last_line(const struct trail_log *log, const char *mem, size_t n)
+static bool
+last_line(const struct trail_log *log, const char *mem, size_t n, struct trail_member *last)
 {
 	const char *line = mem, *end;
 	struct trail_member m;
-	uint64_t last = 0;
+	bool any = false;
 
 	for (; (end = memchr(line, '\n', (size_t)(mem + n - line))) != NULL; line = end + 1)
 		if (trail_parse_line((struct slice){ line, (size_t)(end - line) }, &m) == 0 &&
-		    trail_owns(log, &m))
-			last = m.seq;
-	return last;
+		    trail_owns(log, &m)) {
+			*last = m;
+			any = true;
+		}
+	return any;
 }
 
-uint64_t
-trail_last_number(int dirfd, const struct trail_log *log, uint64_t segment)
+#define TAIL_SIZE (2 * (size_t)TRAIL_LINE_MAX)
+
+static ssize_t
+read_tail(int dirfd, uint64_t segment, char mem[TAIL_SIZE])
 {
-	char mem[2 * TRAIL_LINE_MAX];
 	struct stat st;
 	ssize_t n;
 	int fd;
 
 	if ((fd = open_at(dirfd, segment, &st)) == -1)
-		return 0;
-	n = file_read(fd, mem, sizeof(mem),
-	    st.st_size > (off_t)sizeof(mem) ? st.st_size - (off_t)sizeof(mem) : 0);
+		return -1;
+	n = file_read(
+	    fd, mem, TAIL_SIZE, st.st_size > (off_t)TAIL_SIZE ? st.st_size - (off_t)TAIL_SIZE : 0);
 	close(fd);
+	return n;
+}
+
+uint64_t
+trail_last_number(int dirfd, const struct trail_log *log, uint64_t segment)
+{
+	char mem[TAIL_SIZE];
+	ssize_t n = read_tail(dirfd, segment, mem);
+	struct trail_member m;
+
 	if (n == 0) /* emptied */
 		return segment - 1;
-	return n > 0 ? last_line(log, mem, (size_t)n) : 0;
+	return n > 0 && last_line(log, mem, (size_t)n, &m) ? m.seq : 0;
+}
+
+bool
+trail_last_time(int dirfd, const struct trail_log *log, uint64_t segment, int64_t *wall_ns)
+{
+	char mem[TAIL_SIZE];
+	ssize_t n = read_tail(dirfd, segment, mem);
+	struct trail_member m;
+
+	return n > 0 && last_line(log, mem, (size_t)n, &m) &&
+	       clock_parse_event_time(m.at, wall_ns) == 0;
 }
 
 /* A segment whose start is damaged goes on where the damage ends, and the one before it may have lines

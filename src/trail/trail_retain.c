@@ -14,14 +14,55 @@ struct retain {
 	uint64_t total; /* bytes of all segments that are left */
 };
 
-static bool
-may_go(const struct retain *r, const struct stat *st, uint64_t end)
+static int64_t
+modified_ns(const struct stat *st)
 {
-	int64_t written = (int64_t)st->st_mtim.tv_sec * CLOCK_NS_PER_S + st->st_mtim.tv_nsec;
+	return (int64_t)st->st_mtim.tv_sec * CLOCK_NS_PER_S + st->st_mtim.tv_nsec;
+}
 
-	if (end > r->keep_seq)
+static void
+lift(int64_t *ns, int64_t to)
+{
+	if (to > *ns)
+		*ns = to;
+}
+
+/* When segment i was written, at the latest: anybody may `touch` it, and damage may hide its lines, but
+ * what follows them is younger.  That the log has no line behind it, nobody can believe. */
+static int64_t
+written_ns(const struct trail *t, const struct trail_list *l, size_t i, const struct stat *st)
+{
+	int64_t ns = modified_ns(st), at;
+	char text[TRAIL_TIME_SIZE];
+
+	if (trail_last_time(t->dirfd, &t->log, l->first[i], &at))
+		lift(&ns, at);
+	while (++i < l->n) {
+		trail_first_time(t, l->first[i], text);
+		if (clock_parse_event_time(slice_of(text), &at) == 0) {
+			lift(&ns, at);
+			return ns;
+		}
+	}
+	return INT64_MAX;
+}
+
+static bool
+may_go(const struct trail *t, const struct retain *r, const struct trail_list *l, size_t i,
+    const struct stat *st)
+{
+	if (trail_list_end(l, i) > r->keep_seq)
 		return false;
-	return written < r->before_ns || (r->max_size > 0 && r->total > r->max_size);
+	return (r->max_size > 0 && r->total > r->max_size) ||
+	       written_ns(t, l, i, st) < r->before_ns;
+}
+
+/* Below `end`. */
+static void
+drop_stray_behind(struct trail *t, struct trail_list *l, size_t i, uint64_t end)
+{
+	while (i + 1 < l->n && l->first[i + 1] < end && trail_is_stray(t->dirfd, &t->log, l, i + 1))
+		trail_list_drop(l, i + 1);
 }
 
 /* How many segments may go, oldest first; the open one and what is not durable never.  Strays among
@@ -38,44 +79,62 @@ count_expired(struct trail *t, struct trail_list *l, struct retain *r, size_t *n
 		struct trail_name name = trail_segment_name(l->first[*n], "");
 		uint64_t end;
 
-		while (*n + 1 < l->n && l->first[*n + 1] < t->mark.segment &&
-		       trail_is_stray(t->dirfd, &t->log, l, *n + 1))
-			trail_list_drop(l, *n + 1);
+		drop_stray_behind(t, l, *n, t->mark.segment);
 		end = trail_list_end(l, *n);
 		if (l->first[*n] >= t->open.first || l->first[*n] >= t->mark.segment ||
 		    end > t->mark.seq + 1)
 			break;
 		if (fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW) == -1)
 			return err_set_errno(err, "%s: %s", t->path, name.s);
-		if (!may_go(r, &st, end) || trail_is_held(t, l->first[*n], end - 1))
+		if (!may_go(t, r, l, *n, &st) || trail_is_held(t, l->first[*n], end - 1))
 			break;
 		r->total -= (uint64_t)st.st_size < r->total ? (uint64_t)st.st_size : r->total;
 	}
 	return 0;
 }
 
-/* Before they go: what is missing without this was taken away. */
+/* One after the other: what is left begins with the lowest number that there is, whenever the power
+ * goes.  *went of them did. */
 static int
-remember(struct trail *t, uint64_t last, struct err *err)
+remove_segments(
+    struct trail *t, const struct trail_list *l, size_t n, size_t *went, struct err *err)
 {
-	t->gone.expired = last;
-	if (trail_identify(t, false, err) == -1)
-		return err_prefix(err, "%s", t->path);
-	FAULT_POINT("expire.after_page");
+	for (*went = 0; *went < n;) {
+		struct trail_name name = trail_segment_name(l->first[*went], "");
+		struct stat st = { .st_size = 0 };
+
+		fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW);
+		if (unlinkat(t->dirfd, name.s, 0) == -1)
+			return err_set_errno(err, "%s: remove %s", t->path, name.s);
+		++*went;
+		atomic_fetch_sub(&t->sealed_bytes, (uint64_t)st.st_size);
+		atomic_fetch_sub(&t->segments, 1);
+		if (fsync(t->dirfd) == -1)
+			return err_set_errno(err, "%s: remove %s", t->path, name.s);
+		FAULT_POINT("expire.after_unlink");
+	}
 	return 0;
 }
 
-/* One after the other: what is left begins with the lowest number that there is, whenever the power
- * goes. */
+/* The page first: what is missing without this was taken away.  Nor has expired what stays. */
 static int
-remove_segment(struct trail *t, uint64_t first, struct err *err)
+remove_expired(struct trail *t, const struct trail_list *l, size_t n, struct err *err)
 {
-	struct trail_name name = trail_segment_name(first, "");
+	uint64_t before = t->gone.expired;
+	struct err ignored;
+	size_t went = 0;
 
-	if (unlinkat(t->dirfd, name.s, 0) == -1 || fsync(t->dirfd) == -1)
-		return err_set_errno(err, "%s: remove %s", t->path, name.s);
-	FAULT_POINT("expire.after_unlink");
-	return 0;
+	t->gone.expired = trail_list_end(l, n - 1) - 1;
+	if (trail_identify(t, false, err) == -1) {
+		err_prefix(err, "%s", t->path);
+	} else {
+		FAULT_POINT("expire.after_page");
+		if (remove_segments(t, l, n, &went, err) == 0)
+			return 0;
+	}
+	t->gone.expired = went > 0 ? trail_list_end(l, went - 1) - 1 : before;
+	trail_identify(t, false, &ignored);
+	return -1;
 }
 
 static int
@@ -83,7 +142,6 @@ expire(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64
     struct err *err)
 {
 	struct trail_list l;
-	struct stat st;
 	size_t n = 0;
 	int rc;
 
@@ -91,21 +149,10 @@ expire(struct trail *t, struct retain *r, bool removing, uint64_t *first, uint64
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return err_prefix(err, "%s", t->path);
 	rc = count_expired(t, &l, r, &n, err);
-	if (rc == 0 && removing && n > 0)
-		rc = remember(t, trail_list_end(&l, n - 1) - 1, err);
-	for (size_t i = 0; i < n && rc == 0; i++) {
-		if (removing) {
-			struct trail_name name = trail_segment_name(l.first[i], "");
-
-			st.st_size = 0;
-			fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW);
-			if ((rc = remove_segment(t, l.first[i], err)) == -1)
-				break;
-			atomic_fetch_sub(&t->sealed_bytes, (uint64_t)st.st_size);
-			atomic_fetch_sub(&t->segments, 1);
-		}
+	if (rc == 0 && n > 0) {
 		*first = l.first[0];
-		*last = trail_list_end(&l, i) - 1;
+		*last = trail_list_end(&l, n - 1) - 1;
+		rc = removing ? remove_expired(t, &l, n, err) : 0;
 	}
 	trail_list_free(&l);
 	return rc;
@@ -124,15 +171,55 @@ expire_locked(struct trail *t, struct retain *r, bool removing, uint64_t *first,
 }
 
 int
-trail_finish_expiry(struct trail *t, uint64_t expired, struct err *err)
+trail_finish_expiry(struct trail *t, struct trail_gone *gone, struct err *err)
+{
+	struct err later; /* when it expires again */
+	struct trail_list l;
+	size_t n, went;
+
+	if (trail_list_segments(t->dirfd, &l, err) == -1)
+		return err_prefix(err, "%s", t->path);
+	for (n = 0;; n++) {
+		drop_stray_behind(t, &l, n, gone->expired + 1);
+		if (n + 1 >= l.n || l.first[n + 1] > gone->expired + 1 ||
+		    trail_is_held(t, l.first[n], l.first[n + 1] - 1))
+			break;
+	}
+	remove_segments(t, &l, n, &went, &later);
+	if (went < l.n && l.first[went] <= gone->expired)
+		gone->expired = l.first[went] - 1;
+	trail_list_free(&l);
+	return 0;
+}
+
+static int
+shift_time(struct trail *t, uint64_t segment, time_t seconds)
+{
+	struct trail_name name = trail_segment_name(segment, "");
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = 0 } };
+	time_t now = (time_t)(clock_wall_ns() / CLOCK_NS_PER_S);
+	struct stat st;
+
+	if (fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW) == -1)
+		return -1;
+	times[1].tv_sec = st.st_mtim.tv_sec + seconds;
+	if (times[1].tv_sec > now)
+		times[1].tv_sec = now;
+	return utimensat(t->dirfd, name.s, times, AT_SYMLINK_NOFOLLOW);
+}
+
+int
+trail_shift_times(struct trail *t, int64_t ns, struct err *err)
 {
 	struct trail_list l;
 	int rc = 0;
 
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return err_prefix(err, "%s", t->path);
-	for (size_t i = 0; i + 1 < l.n && l.first[i + 1] <= expired + 1 && rc == 0; i++)
-		rc = remove_segment(t, l.first[i], err);
+	for (size_t i = 0; i < l.n && rc == 0; i++)
+		rc = shift_time(t, l.first[i], (time_t)(ns / CLOCK_NS_PER_S));
+	if (rc == -1)
+		err_set_errno(err, "%s: shift the times of segments", t->path);
 	trail_list_free(&l);
 	return rc;
 }

@@ -94,3 +94,18 @@ def key(kms, pki):
                       json.dumps({"resources": [{"name": "a test's key"}]}))
         assert r.status == 201
         return json.loads(r.body)["resources"][0]["id"]
+
+
+@pytest.fixture
+def clock(tmp_path):
+    """Sets the seconds that the sidecar's wall clock is off, and the environment for that."""
+    class Clock:
+        file = tmp_path / "clock"
+        environment = {"LD_PRELOAD": str(support.BUILD / "faults" / "clock.so"),
+                       "KEYTRAIL_CLOCK": str(file), "ASAN_OPTIONS": "verify_asan_link_order=0"}
+
+        def set(self, seconds):
+            new = self.file.with_suffix(".new")
+            new.write_text(str(seconds))
+            new.rename(self.file)
+    return Clock()

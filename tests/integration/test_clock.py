@@ -1,24 +1,10 @@
 """A wall clock that jumps is recorded, and no number steps back (tests/faults/clock.c)."""
 
-import pytest
+import os
+import time
 
 from backend import ok
-from support import BUILD
-
-
-@pytest.fixture
-def clock(tmp_path):
-    """Sets the seconds that the sidecar's wall clock is off, and the environment for that."""
-    class Clock:
-        file = tmp_path / "clock"
-        environment = {"LD_PRELOAD": str(BUILD / "faults" / "clock.so"),
-                       "KEYTRAIL_CLOCK": str(file), "ASAN_OPTIONS": "verify_asan_link_order=0"}
-
-        def set(self, seconds):
-            new = self.file.with_suffix(".new")
-            new.write_text(str(seconds))
-            new.rename(self.file)
-    return Clock()
+from support import segments, wait_for
 
 
 def test_jumps_of_a_running_clock_are_recorded(keytrail, raw_backend, clock):
@@ -49,3 +35,47 @@ def test_a_clock_that_was_put_back_while_it_was_stopped_is_recorded(keytrail, ra
     assert (back["details"]["way"], back["details"]["when"]) == ("back", "stopped")
     assert back["details"]["from"] == last["at"]
     assert back["trail"]["seq"] > last["seq"]
+
+
+def test_what_was_written_before_the_clock_was_set_is_no_older_for_it(keytrail, raw_backend, clock):
+    """A machine without a clock of its own begins far back."""
+    clock.set(-7200)
+    sidecar = keytrail(raw_backend(ok()), {"audit": {"segment_size": 65536, "retention": "1h"}},
+                       environment=clock.environment)
+    with sidecar.client() as c:
+        for _ in range(200):
+            assert c.request("GET", "/api/v2/keys").status == 200
+    first, second, *_ = segments(sidecar.trail_dir)[:-1]
+    then = time.time() - 7200
+    for path in first, second:
+        os.utime(path, (then, then))
+    clock.set(0)
+    sidecar.wait_own("keytrail.clock")
+    sidecar.reload()
+    wait_for(lambda: second.stat().st_mtime > then + 7000, "the times to be set")
+    sidecar.stop()
+    os.utime(first, (then, then))  # as if its clock had been right
+    sidecar.start()
+    wait_for(lambda: not first.exists(), "what is old to go")
+    sidecar.stop()
+    assert second.exists()
+
+
+def test_a_clock_that_is_put_back_and_set_again_makes_nothing_younger(keytrail, raw_backend, clock):
+    sidecar = keytrail(raw_backend(ok()), {"audit": {"segment_size": 65536}},
+                       environment=clock.environment)
+    with sidecar.client() as c:
+        for _ in range(100):
+            assert c.request("GET", "/api/v2/keys").status == 200
+    sidecar.stop()
+    first = segments(sidecar.trail_dir)[0]
+    then = int(time.time()) - 86400
+    os.utime(first, (then, then))
+    years = 57 * 365 * 86400
+    clock.set(-years)
+    sidecar.start()
+    wait_for(lambda: first.stat().st_mtime < then - years + 60, "the times to be set back")
+    clock.set(0)
+    sidecar.wait_own("keytrail.clock", 2)
+    sidecar.reload()
+    wait_for(lambda: abs(first.stat().st_mtime - then) < 60, "the times to be set again")

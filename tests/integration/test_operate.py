@@ -225,42 +225,76 @@ def grow(sidecar, n=300):
             assert c.request("GET", "/api/v2/keys").status == 200
 
 
-def aged(sidecar):
-    """Every sealed segment as if it had been written long ago; a reload looks at once."""
-    for path in segments(sidecar.trail_dir)[:-1]:
-        os.utime(path, (1, 1))
-    sidecar.reload()
+@pytest.fixture
+def aged(operated, clock):
+    """aged(config): a sidecar that has written some segments, two hours ago, and was killed."""
+    def make(config, before=lambda sidecar: None):
+        clock.set(-7200)
+        sidecar = operated(config, environment=clock.environment)
+        grow(sidecar)
+        before(sidecar)
+        clock.set(0)
+        sidecar.wait_own("keytrail.clock")
+        sidecar.kill()
+        for path in segments(sidecar.trail_dir)[:-1]:
+            os.utime(path, (1, 1))
+        return sidecar
+    return make
 
 
 SMALL = {"audit": {"segment_size": 65536, "retention": "1h"}}
 
 
-def test_what_is_held_does_not_expire(operated):
-    sidecar = operated(SMALL)
-    grow(sidecar)
+def test_what_is_held_does_not_expire(aged):
+    def add(sidecar):
+        second = int(segments(sidecar.trail_dir)[1].stem)
+        assert hold(sidecar, "add", "case-7", "--from", str(second), "--to", str(second + 1)) == \
+            f"events {second} to {second + 1} are held\n"
+        assert hold(sidecar, "list") == f"case-7 {second} {second + 1}\n"
+        assert status_of(sidecar)["holds"] == [
+            {"first": second, "last": second + 1, "name": "case-7"}]
+        assert "already" in hold(sidecar, "add", "case-7", "--from", "1", "--to", "2", status=1)
+
+    sidecar = aged(SMALL, add)
     before = segments(sidecar.trail_dir)
-    assert len(before) > 3
     second = int(before[1].stem)
-    assert hold(sidecar, "add", "case-7", "--from", str(second), "--to", str(second + 1)) == \
-        f"events {second} to {second + 1} are held\n"
-    assert hold(sidecar, "list") == f"case-7 {second} {second + 1}\n"
-    assert status_of(sidecar)["holds"] == [
-        {"first": second, "last": second + 1, "name": "case-7"}]
-    assert "already" in hold(sidecar, "add", "case-7", "--from", "1", "--to", "2", status=1)
-    sidecar.kill()
+    assert len(before) > 3
     sidecar.start()
-    aged(sidecar)
     wait_for(lambda: segments(sidecar.trail_dir)[0] == before[1], "what is not held to go")
-    aged(sidecar)
+    sidecar.reload()
     assert segments(sidecar.trail_dir)[0] == before[1]
     hold(sidecar, "remove", "case-7")
     assert hold(sidecar, "list") == ""
-    aged(sidecar)
+    sidecar.reload()
     wait_for(lambda: before[1] not in segments(sidecar.trail_dir), "the rest to go")
     added, removed = sidecar.own("keytrail.hold")
     assert (added["details"]["change"], removed["details"]["change"]) == ("add", "remove")
     assert added["details"]["name"] == "case-7" and added["details"]["first"] == second
     assert added["details"]["operatorUid"] == removed["details"]["operatorUid"] == os.getuid()
+
+
+def test_what_is_held_before_it_could_be_removed_stays(operated, disk):
+    sidecar = operated({"audit": {"segment_size": 65536, "max_size": "64KiB"}},
+                       environment=disk.environment)
+    disk.set("unlink *.jsonl EIO")
+    grow(sidecar)
+    first = segments(sidecar.trail_dir)[0]
+
+    def failed():
+        sidecar.reload()  # looks at once, and again when the sink has the lines
+        return any(line["event"] == "trail_expire_failed" for line in sidecar.log_lines())
+
+    wait_for(failed, "the removal to fail")
+    hold(sidecar, "add", "case-7", "--from", "2", "--to", "3")
+    disk.clear()
+    sidecar.stop()
+    assert first.exists()
+    sidecar.start()
+    assert first.exists()
+    first.unlink()
+    sidecar.reload()
+    tamper, = sidecar.wait_own("keytrail.tamper")
+    assert tamper["details"]["first"] == 1
 
 
 def test_a_hold_that_cannot_be_kept_is_none(operated, disk):
@@ -286,16 +320,13 @@ def test_a_hold_of_a_time(operated):
     assert len(sidecar.wait_own("keytrail.access", 2)) == 2
 
 
-def test_damaged_holds_hold_everything(operated):
-    sidecar = operated(SMALL)
-    grow(sidecar)
-    hold(sidecar, "add", "a", "--from", "1", "--to", "1")
-    sidecar.stop()
+def test_damaged_holds_hold_everything(aged):
+    sidecar = aged(SMALL, lambda s: hold(s, "add", "a", "--from", "1", "--to", "1"))
     (sidecar.trail_dir / "holds").write_text("keytrail-holds 1\n")
     sidecar.start()
     before = segments(sidecar.trail_dir)
-    aged(sidecar)
-    aged(sidecar)
+    sidecar.reload()
+    sidecar.reload()
     assert segments(sidecar.trail_dir) == before
     assert any(line["event"] == "holds_damaged" for line in sidecar.log_lines())
     assert status_of(sidecar)["holds"] is None

@@ -84,12 +84,18 @@ close_trail(struct fixture *f, bool clean)
 }
 
 static void
-append(struct fixture *f, const char *text)
+append_at(struct fixture *f, const char *text, int64_t wall_ns)
 {
 	uint64_t seq;
 
-	if (trail_append(f->t, slice_of(text), clock_wall_ns(), &seq, &f->err) == -1)
+	if (trail_append(f->t, slice_of(text), wall_ns, &seq, &f->err) == -1)
 		fail_msg("%s", f->err.msg);
+}
+
+static void
+append(struct fixture *f, const char *text)
+{
+	append_at(f, text, clock_wall_ns());
 }
 
 static void
@@ -101,16 +107,22 @@ sync_trail(struct fixture *f)
 
 /* n durable lines, each in a commit of its own. */
 static void
-append_durable(struct fixture *f, unsigned n)
+append_durable_at(struct fixture *f, unsigned n, int64_t wall_ns)
 {
 	for (unsigned i = 0; i < n; i++) {
 		char text[100];
 
 		snprintf(text, sizeof(text), "{\"action\":\"test\",\"id\":\"id-%" PRIu64 "\"",
 		    trail_last_seq(f->t) + 1);
-		append(f, text);
+		append_at(f, text, wall_ns);
 		sync_trail(f);
 	}
+}
+
+static void
+append_durable(struct fixture *f, unsigned n)
+{
+	append_durable_at(f, n, clock_wall_ns());
 }
 
 static char *
@@ -1653,6 +1665,142 @@ a_mark_that_is_older_than_what_expired_misses_nothing(void **state)
 	assert_int_equal(read_all(f, 0).first, last + 1);
 }
 
+static void
+touch(const struct fixture *f, uint64_t segment, time_t to)
+{
+	struct timespec times[2] = { { .tv_sec = to }, { .tv_sec = to } };
+
+	assert_int_equal(utimensat(AT_FDCWD, segment_path(f, segment), times, 0), 0);
+}
+
+/* Where the second segment begins. */
+static uint64_t
+second_segment(const struct fixture *f)
+{
+	uint64_t first = 2;
+
+	while (access(segment_path(f, first), F_OK) == -1)
+		first++;
+	return first;
+}
+
+static uint64_t
+expirable_before(struct fixture *f, int64_t before_ns)
+{
+	uint64_t first, last;
+
+	assert_int_equal(
+	    trail_expirable(f->t, before_ns, 0, UINT64_MAX, &first, &last, &f->err), 0);
+	return last;
+}
+
+#define YEAR_NS (365 * 86400 * CLOCK_NS_PER_S)
+
+static void
+a_segment_is_as_old_as_its_lines_and_its_file(void **state)
+{
+	struct fixture *f = *state;
+	int64_t now = clock_wall_ns();
+
+	open_trail(f);
+	append_durable_at(f, 50, now - YEAR_NS);
+	assert_int_equal(expirable_before(f, now - YEAR_NS / 2), 0);
+	touch(f, 1, 1);
+	assert_int_equal(expirable_before(f, now - YEAR_NS / 2), second_segment(f) - 1);
+}
+
+static void
+who_touches_a_segment_makes_it_no_older(void **state)
+{
+	struct fixture *f = *state;
+	int64_t now = clock_wall_ns();
+	char bytes[2 * SEGMENT];
+	size_t n;
+
+	open_trail(f);
+	append_durable(f, 50);
+	n = read_file(segment_path(f, 1), bytes, sizeof(bytes));
+	touch(f, 1, 1);
+	assert_int_equal(expirable_before(f, now - YEAR_NS / 2), 0);
+	memset(bytes, 'x', n); /* the next one's lines are younger */
+	write_file(segment_path(f, 1), bytes, n);
+	touch(f, 1, 1);
+	assert_int_equal(expirable_before(f, now - YEAR_NS / 2), 0);
+	assert_int_not_equal(expirable_before(f, now + YEAR_NS), 0);
+}
+
+static void
+a_clock_that_was_put_back_makes_a_segment_no_older(void **state)
+{
+	struct fixture *f = *state;
+	int64_t now = clock_wall_ns();
+
+	open_trail(f);
+	do
+		append_durable(f, 1);
+	while (access(segment_path(f, trail_last_seq(f->t) + 1), F_OK) == -1);
+	append_durable_at(f, 50, now - YEAR_NS);
+	touch(f, 1, 1);
+	assert_int_equal(expirable_before(f, now - YEAR_NS / 2), 0);
+}
+
+/* A run that stopped before the two oldest segments were gone. */
+static uint64_t
+cut_an_expiry_short(struct fixture *f)
+{
+	char one[2 * SEGMENT], two[2 * SEGMENT];
+	uint64_t first, last, second, third;
+	size_t n, m;
+
+	open_trail(f);
+	append_durable(f, 200);
+	second = second_segment(f);
+	for (third = second + 1; access(segment_path(f, third), F_OK) == -1;)
+		third++;
+	n = read_file(segment_path(f, 1), one, sizeof(one));
+	m = read_file(segment_path(f, second), two, sizeof(two));
+	assert_int_equal(trail_expire(f->t, INT64_MAX, 0, third, &first, &last, &f->err), 0);
+	assert_int_equal(last, third - 1);
+	write_file(segment_path(f, 1), one, n);
+	write_file(segment_path(f, second), two, m);
+	return second;
+}
+
+static void
+a_removal_that_was_cut_short_heeds_what_is_held_since(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t second = cut_an_expiry_short(f), first, last;
+	const struct trail_hold hold = { "case-7", second, second };
+
+	assert_int_equal(trail_hold_add(f->t, &hold, &f->err), 0);
+	close_trail(f, false);
+	open_trail(f);
+	assert_int_equal(access(segment_path(f, 1), F_OK), -1);
+	assert_int_equal(access(segment_path(f, second), F_OK), 0);
+	assert_int_equal(trail_expired(f->t), second - 1);
+	assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), 0);
+	/* Who takes it away now is told of. */
+	assert_int_equal(unlink(segment_path(f, second)), 0);
+	assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), 1);
+	assert_true(first == second && last > first);
+}
+
+static void
+a_removal_that_was_cut_short_removes_nothing_while_holds_are_damaged(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t second = cut_an_expiry_short(f);
+
+	close_trail(f, false);
+	write_file(path_of(f, "holds"), "x", 1);
+	open_trail(f);
+	assert_int_equal(access(segment_path(f, 1), F_OK), 0);
+	assert_int_equal(access(segment_path(f, second), F_OK), 0);
+	assert_int_equal(trail_expired(f->t), 0);
+	assert_int_equal(read_all(f, 0).n, 200);
+}
+
 /* Every second segment goes. */
 static unsigned
 make_holes(struct fixture *f)
@@ -2290,6 +2438,11 @@ main(void)
 		TEST(a_reader_copes_with_segments_that_expire_under_it),
 		TEST(more_holes_than_are_remembered_are_told_once_each),
 		TEST(retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged),
+		TEST(a_segment_is_as_old_as_its_lines_and_its_file),
+		TEST(who_touches_a_segment_makes_it_no_older),
+		TEST(a_clock_that_was_put_back_makes_a_segment_no_older),
+		TEST(a_removal_that_was_cut_short_heeds_what_is_held_since),
+		TEST(a_removal_that_was_cut_short_removes_nothing_while_holds_are_damaged),
 		TEST(a_mark_that_is_older_than_what_expired_misses_nothing),
 		TEST(a_sealed_segment_that_changes_is_told_once),
 		TEST(what_is_held_stays_until_the_hold_is_removed),
