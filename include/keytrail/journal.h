@@ -82,8 +82,8 @@ void journal_health(const struct journal *j, char *out, size_t n);
  * for the same numbers.  Any thread. */
 void journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last);
 
-/* A checkpoint of so many events was signed: record keytrail.checkpoint with its note, as base64; of
- * more than four that come at once, the last four.  Any thread. */
+/* A checkpoint of so many events was signed: record keytrail.checkpoint with its note, as base64.
+ * Any thread. */
 void journal_report_checkpoint(struct journal *j, uint64_t size, struct slice note);
 
 /* Live changes of a reload. */

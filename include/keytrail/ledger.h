@@ -30,7 +30,7 @@ struct ledger_opts {
 	struct log *log;
 	uint64_t events;
 	unsigned interval_s;
-	/* On the ledger's thread, after each checkpoint but the one at the stop. */
+	/* On the ledger's thread, after each checkpoint but that of ledger_stop. */
 	void (*signed_)(void *arg, uint64_t size, struct slice note);
 	void *arg;
 };
@@ -86,7 +86,10 @@ int ledger_advance(struct ledger *l, struct err *err);
 int ledger_sign(struct ledger *l, struct err *err);
 
 int ledger_start(struct ledger *l, struct err *err);
-/* After the journal's end and before trail_close: sign all that is durable.  False: not all is. */
+/* Before the journal's end: sign all that is durable, tell of it, and end the thread. */
+void ledger_end(struct ledger *l);
+/* After the journal's end and before trail_close: sign what became durable since, the line that tells of
+ * that checkpoint.  False: not all is signed. */
 bool ledger_stop(struct ledger *l);
 
 /* Read <dir>/checkpoint: 1, 0 when there is none, -1. */

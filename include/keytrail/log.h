@@ -22,7 +22,8 @@ enum log_level {
 	LOG_LEVEL_WARN,
 	LOG_LEVEL_INFO,
 	LOG_LEVEL_DEBUG,
-	LOG_LEVEL_TRACE
+	LOG_LEVEL_TRACE,
+	LOG_LEVEL_NOTICE /* of lines alone: they are written at every level */
 };
 
 struct log;
@@ -49,9 +50,10 @@ void log_write(struct log *log, enum log_level level, const char *event, const c
 uint64_t log_suppressed_total(const struct log *log); /* by the rate limit */
 uint64_t log_dropped_total(const struct log *log);    /* for want of room */
 
-#define log_error(log, event, ...) log_write(log, LOG_LEVEL_ERROR, event, __VA_ARGS__)
-#define log_warn(log, event, ...)  log_write(log, LOG_LEVEL_WARN, event, __VA_ARGS__)
-#define log_info(log, event, ...)  log_write(log, LOG_LEVEL_INFO, event, __VA_ARGS__)
-#define log_debug(log, event, ...) log_write(log, LOG_LEVEL_DEBUG, event, __VA_ARGS__)
+#define log_error(log, event, ...)  log_write(log, LOG_LEVEL_ERROR, event, __VA_ARGS__)
+#define log_warn(log, event, ...)   log_write(log, LOG_LEVEL_WARN, event, __VA_ARGS__)
+#define log_info(log, event, ...)   log_write(log, LOG_LEVEL_INFO, event, __VA_ARGS__)
+#define log_notice(log, event, ...) log_write(log, LOG_LEVEL_NOTICE, event, __VA_ARGS__)
+#define log_debug(log, event, ...)  log_write(log, LOG_LEVEL_DEBUG, event, __VA_ARGS__)
 
 #endif

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define LOG_RETRY_US 50000
+#define STOP_WAIT_MS 1000
 
 /* ---- own log ---- */
 
@@ -330,7 +331,7 @@ stop_workers(struct server *s)
 	s->listener = NULL;
 }
 
-static void
+static uint64_t
 record_stop(struct server *s)
 {
 	struct chronicle_entry e = { .action = "keytrail.stop",
@@ -338,7 +339,7 @@ record_stop(struct server *s)
 		.outcome = EVENT_SUCCESS,
 		.message = "keytrail: stopped" };
 
-	server_record(s, &e);
+	return server_record(s, &e);
 }
 
 /* All that was accepted becomes durable, all that is durable is signed. */
@@ -347,6 +348,8 @@ end_trail(struct server *s)
 {
 	struct err err;
 
+	if (s->ledger != NULL)
+		ledger_end(s->ledger);
 	s->drained = s->journal == NULL || journal_stop(s->journal, &err) == 0;
 	if (!s->drained)
 		log_error(s->log, "stop_failed", "%s", err.msg);
@@ -362,7 +365,8 @@ stop(struct server *s)
 	log_info(s->log, "stopping", "finishing what is in flight");
 	stop_workers(s);
 	server_end_degrade(s, "stopped");
-	record_stop(s);
+	/* Durable, so that the checkpoint that the sinks still get covers it. */
+	chronicle_wait(&s->chronicle, record_stop(s), STOP_WAIT_MS);
 	end_trail(s);
 	undelivered = publisher_stop(
 	    s->publisher, clock_mono_ns() + s->config->timeouts.drain * (int64_t)CLOCK_NS_PER_MS);

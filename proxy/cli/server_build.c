@@ -410,7 +410,7 @@ record_rotation(struct server *s)
 	server_record(s, &e);
 }
 
-/* The checkpoint that was found is recorded once more: the one at a stop has not been yet. */
+/* The checkpoint that was found is recorded once more: that of ledger_stop has not been yet. */
 static int
 start_ledger(struct server *s, struct err *err)
 {

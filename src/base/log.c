@@ -55,6 +55,7 @@ static const char *const level_names[] = {
 	[LOG_LEVEL_INFO] = "info",
 	[LOG_LEVEL_DEBUG] = "debug",
 	[LOG_LEVEL_TRACE] = "trace",
+	[LOG_LEVEL_NOTICE] = "notice",
 };
 
 struct log *
@@ -96,7 +97,8 @@ log_set_level(struct log *log, enum log_level level)
 static bool
 is_enabled(const struct log *log, enum log_level level)
 {
-	return (int)level <= atomic_load_explicit(&log->level, memory_order_relaxed);
+	return level == LOG_LEVEL_NOTICE ||
+	       (int)level <= atomic_load_explicit(&log->level, memory_order_relaxed);
 }
 
 uint64_t

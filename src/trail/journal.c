@@ -652,6 +652,7 @@ journal_free(struct journal *j)
 		return;
 	assert(!j->running);
 	buf_fini(&j->own);
+	free(j->notes);
 	free(j->members);
 	pthread_mutex_destroy(&j->lock);
 	free(j);
@@ -721,17 +722,20 @@ journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
 void
 journal_report_checkpoint(struct journal *j, uint64_t size, struct slice note)
 {
-	struct journal_note *to;
+	struct journal_note *more;
 
-	if (BASE64_SIZE(note.n) >= sizeof(to->text))
+	if (BASE64_SIZE(note.n) >= sizeof(more->text))
 		return;
 	pthread_mutex_lock(&j->lock);
-	if (j->nnotes == NOTES_MAX)
-		memmove(j->notes, j->notes + 1, --j->nnotes * sizeof(j->notes[0]));
-	to = &j->notes[j->nnotes++];
-	to->size = size;
-	to->text[base64_encode(note.p, note.n, to->text)] = '\0';
+	if ((more = realloc(j->notes, (j->nnotes + 1) * sizeof(*more))) != NULL) {
+		j->notes = more;
+		more += j->nnotes++;
+		more->size = size;
+		more->text[base64_encode(note.p, note.n, more->text)] = '\0';
+	}
 	pthread_mutex_unlock(&j->lock);
+	if (more == NULL)
+		log_error(j->opts.log, "checkpoint_not_recorded", "memory is short");
 	atomic_store(&j->reported, true);
 	wake(j);
 }

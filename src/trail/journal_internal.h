@@ -25,8 +25,7 @@ struct member {
 	bool waits;		       /* a durable entry is not synced yet */
 };
 
-#define TOLD_MAX  64
-#define NOTES_MAX 4
+#define TOLD_MAX 64
 
 /* DOZING: there is something to sync later, only somebody who waits is a reason to wake.  GATHERING:
  * somebody waits for a commit, and it for as many as are awaited. */
@@ -51,7 +50,7 @@ struct journal {
 	struct journal_note {
 		uint64_t size;
 		char text[EVENT_DETAIL_MAX];
-	} notes[NOTES_MAX]; /* of checkpoints that are to be recorded */
+	} * notes; /* of checkpoints that are to be recorded */
 	size_t nnotes;
 	struct trail_range known[TRAIL_TOLD_MAX]; /* before this run had begun to read */
 	size_t nknown;

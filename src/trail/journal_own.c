@@ -379,7 +379,7 @@ record_checkpoint(struct journal *j, uint64_t size, const char *note)
 void
 journal_record_reports(struct journal *j)
 {
-	struct journal_note notes[NOTES_MAX];
+	struct journal_note *notes;
 	struct trail_range told[TOLD_MAX];
 	size_t n, ntold = 0;
 
@@ -389,7 +389,8 @@ journal_record_reports(struct journal *j)
 	while (j->nrecorded < j->ntold)
 		told[ntold++] = j->told[j->nrecorded++ % TOLD_MAX];
 	n = j->nnotes;
-	memcpy(notes, j->notes, n * sizeof(notes[0]));
+	notes = j->notes;
+	j->notes = NULL;
 	j->nnotes = 0;
 	pthread_mutex_unlock(&j->lock);
 	for (size_t i = 0; i < ntold; i++)
@@ -398,6 +399,7 @@ journal_record_reports(struct journal *j)
 		    told[i].last);
 	for (size_t i = 0; i < n; i++)
 		record_checkpoint(j, notes[i].size, notes[i].text);
+	free(notes);
 }
 
 /* What was written before a jump is only as old as the clock says that is right.  What cannot be told so

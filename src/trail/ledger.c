@@ -163,7 +163,7 @@ tell(struct ledger *l, struct slice note)
 	if (l->opts.log == NULL || BASE64_SIZE(note.n) > sizeof(text))
 		return;
 	n = base64_encode(note.p, note.n, text);
-	log_info(
+	log_notice(
 	    l->opts.log, "checkpoint", "size %" PRIu64 " note=%.*s", l->last.size, (int)n, text);
 }
 
@@ -337,7 +337,6 @@ run(void *arg)
 	do
 		work(l, false);
 	while (!rest(l));
-	l->opts.signed_ = NULL; /* who would record it has ended */
 	work(l, true);
 	return NULL;
 }
@@ -363,17 +362,26 @@ ledger_start(struct ledger *l, struct err *err)
 	return 0;
 }
 
+void
+ledger_end(struct ledger *l)
+{
+	if (!l->running)
+		return;
+	pthread_mutex_lock(&l->lock);
+	l->stop = true;
+	pthread_cond_signal(&l->wake);
+	pthread_mutex_unlock(&l->lock);
+	pthread_join(l->thread, NULL);
+	l->running = false;
+}
+
 bool
 ledger_stop(struct ledger *l)
 {
-	if (l->running) {
-		pthread_mutex_lock(&l->lock);
-		l->stop = true;
-		pthread_cond_signal(&l->wake);
-		pthread_mutex_unlock(&l->lock);
-		pthread_join(l->thread, NULL);
-		l->running = false;
-	}
+	ledger_end(l);
+	l->opts.signed_ = NULL; /* who would record it has ended */
+	if (l->stop)
+		work(l, true);
 	return l->trail != NULL && !ledger_is_refused(l) &&
 	       ledger_covered(l) >= trail_durable_seq(l->trail);
 }

@@ -119,6 +119,28 @@ def test_a_checkpoint_is_recorded_logged_and_an_anchor(signed, tmp_path):
     assert back.returncode == ALTERED and "rolled back" in back.stdout
 
 
+def test_what_a_stop_signs_is_at_the_sinks_and_in_the_own_log(keytrail, signer, tmp_path):
+    out = tmp_path / "out.jsonl"
+    sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])}},
+                              "log": {"level": "error"},
+                              "sinks": [{"name": "out", "type": "file", "path": str(out)}]},
+                       start=False)
+    sidecar.spawn()
+    wait_for(lambda: sidecar.own("keytrail.checkpoint"), "the first checkpoint")
+    sidecar.process.terminate()
+    assert sidecar.process.wait(PATIENCE) == 0
+    delivered = [json.loads(line) for line in out.read_text().splitlines()]
+    stop, told = delivered[-2:]
+    assert stop["action"] == "keytrail.stop" and told["action"] == "keytrail.checkpoint"
+    assert told["details"]["events"] == stop["trail"]["seq"]
+    assert [line["level"] for line in sidecar.log_lines()] == ["notice"] * 3
+    (tmp_path / "log").write_text(sidecar.stderr())
+    for anchors in (tmp_path / "log", out):
+        kept = verify(sidecar, signer[1], "--anchors", anchors)
+        assert kept.returncode == 0, kept.stdout
+    assert f"events 1 to {told['trail']['seq']}" in kept.stdout, kept.stdout
+
+
 def test_many_events_are_signed_while_the_sidecar_runs_and_verify_does_not_cry_wolf(signed):
     sidecar, key = signed
     calls(sidecar, 1100)

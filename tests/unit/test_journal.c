@@ -985,10 +985,13 @@ checkpoints_that_come_at_once_are_all_recorded(void **state)
 	f->j = journal_new(&opts, &f->err);
 	assert_non_null(f->j);
 	journal_report_checkpoint(f->j, 7, SLICE("one"));
+	for (unsigned i = 0; i < 8; i++)
+		journal_report_checkpoint(f->j, 8, SLICE("between"));
 	journal_report_checkpoint(f->j, 9, SLICE("two"));
 	check(f, journal_start(f->j, &f->err));
 	assert_int_equal(stop(f), 0);
 	assert_int_equal(count_lines(f, "\"events\":7,\"note\":\"b25l\""), 1);
+	assert_int_equal(count_lines(f, "\"events\":8,"), 8);
 	assert_int_equal(count_lines(f, "\"events\":9,\"note\":\"dHdv\""), 1);
 }
 

@@ -162,11 +162,13 @@ test_levels_are_filtered_and_can_change(void **state)
 	log_info(f->log, "seen", "yes");
 	log_set_level(f->log, LOG_LEVEL_ERROR);
 	log_warn(f->log, "unseen", "no");
+	log_notice(f->log, "always", "yes");
 	log_set_level(f->log, LOG_LEVEL_TRACE);
 	log_write(f->log, LOG_LEVEL_TRACE, "seen", "yes");
 	flush_all(f);
 	assert_int_equal(count(f->text, "unseen"), 0);
 	assert_int_equal(count(f->text, "\"seen\""), 2);
+	assert_int_equal(count(f->text, "\"notice\",\"event\":\"always\""), 1);
 }
 
 static bool
