@@ -265,7 +265,7 @@ unit: $(UNIT) ## unit tests (SAN=address|thread, CC=clang)
 CRASH := $B/crash/record.so $B/crash/life
 PRELOADED := $(patsubst tests/faults/%.c,$B/faults/%.so,$(wildcard tests/faults/*.c))
 
-integration: programs $(CRASH) $B/keytrail-faults $(PRELOADED) $B/unit/test_event $B/unit/test_metrics ## integration tests against build/keytrail (SAN=address|thread)
+integration: programs $(CRASH) $B/keytrail-faults $(PRELOADED) $B/unit/test_event $B/unit/test_metrics $(if $(SAN),,$B/bench/micro) ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) tests/integration
 
@@ -372,7 +372,7 @@ bench-quick: ## the same in under two minutes, for a look
 	$(call again,$(PACKAGES_BENCH),programs run-bench-programs)
 	@$(PYTHON) tests/bench/bench --build $B --quick
 
-MICRO ?= render match load ledger journal catch-up
+MICRO ?= render match load ledger verify journal catch-up
 
 bench-micro: ## the parts without the network: events, routes, trail, hash tree, a file sink (MICRO="...")
 	$(call again,$(PACKAGES_BUILD),$B/bench/micro)

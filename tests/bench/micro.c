@@ -6,6 +6,8 @@
  *		  throws them away
  *	catch-up  a file sink's way through a backlog of COUNT lines of BYTES
  *	ledger	  COUNT lines of BYTES into the hash tree, read from the trail
+ *	verify	  the same, signed, from the disk: MB of lines a second of processor time, and by how much
+ *		  memory grows meanwhile
  *	render	  COUNT events into the ring
  *	match	  COUNT requests against 10, 100, 1,000, 10,000 routes
  *	load	  COUNT times: a configuration of 10,000 routes, as a start or a reload reads it
@@ -18,6 +20,7 @@
 #include "keytrail/journal.h"
 #include "keytrail/ledger.h"
 #include "keytrail/publisher.h"
+#include "keytrail/verify.h"
 #include "unit/tempdir.h"
 
 #include <dirent.h>
@@ -356,6 +359,65 @@ bench_ledger(struct bench *b)
 	close_trail(b);
 }
 
+/* From /proc/self/status, KiB. */
+static double
+memory(struct bench *b, const char *name)
+{
+	char line[128];
+	size_t n = strlen(name);
+	double value = -1;
+	FILE *f = fopen("/proc/self/status", "r");
+
+	while (value < 0 && f != NULL && fgets(line, sizeof(line), f) != NULL)
+		if (strncmp(line, name, n) == 0 && line[n] == ':')
+			value = strtod(line + n + 1, NULL);
+	if (f != NULL)
+		fclose(f);
+	err_set(&b->err, "no %s in /proc/self/status", name);
+	need(b, value >= 0);
+	return value;
+}
+
+static void
+reset_peak(struct bench *b)
+{
+	int fd = open("/proc/self/clear_refs", O_WRONLY);
+
+	err_set(&b->err, "cannot reset VmHWM");
+	need(b, fd != -1 && write(fd, "5", 1) == 1);
+	close(fd);
+}
+
+static void
+bench_verify(struct bench *b)
+{
+	static struct verify_report report;
+	char text[CHECKPOINT_KEY_MAX];
+	struct checkpoint_key key;
+	struct verify_opts opts = { .dir = b->dir, .keys = &key, .nkeys = 1, .anchors_fd = -1 };
+	struct trail_stats stats;
+	double before;
+	int64_t ns;
+
+	open_trail(b, false);
+	write_backlog(b);
+	need(b, ledger_advance(b->ledger, &b->err) == 0 && ledger_sign(b->ledger, &b->err) == 0);
+	ledger_key_text(b->ledger, text);
+	need(b, checkpoint_key_parse(slice_of(text), &key, &b->err) == 0);
+	trail_stats(b->trail, &stats);
+	close_trail(b);
+	reset_peak(b);
+	before = memory(b, "VmRSS");
+	ns = thread_ns();
+	need(b, verify_trail(&opts, &report, &b->err) == 0);
+	ns = thread_ns() - ns;
+	err_set(&b->err, "%s", report.findings[0].text);
+	need(b, report.unaltered == VERIFY_YES && report.complete == VERIFY_YES &&
+		    report.last == b->count);
+	row(b, "verify.rate", (double)stats.bytes * 1e3 / (double)ns, "MB/s");
+	row(b, "verify.memory", memory(b, "VmHWM") - before, "KiB");
+}
+
 /* ---- rendering ---- */
 
 static void
@@ -511,6 +573,7 @@ static const struct kind {
 	{ "journal", bench_journal, 1000000 },
 	{ "catch-up", bench_catch_up, ((uint64_t)1 << 30) / 700 },
 	{ "ledger", bench_ledger, 300000 },
+	{ "verify", bench_verify, 150000 },
 	{ "render", bench_render, 1000000 },
 	{ "match", bench_match, 1000000 },
 	{ "load", bench_load, 5 },

@@ -128,6 +128,7 @@ def other_targets(result):
         Target("allocations of that", 0, of("render.allocations")),
         Target("journal with hash tree, buffered", 500_000, of("journal.rate"), "events/s", least=True),
         Target("file sink, catching up", 400_000, of("catch-up.rate"), "events/s", least=True),
+        Target("`verify`, on one core", 500, of("verify.rate"), "MB/s", least=True),
         Target("allocations of a kept-alive request in keytrail's own code", 0, of("allocations"), ""),
     ]
 

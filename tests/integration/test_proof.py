@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import subprocess
 import threading
@@ -10,7 +11,7 @@ import threading
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from support import KEYTRAIL, PATIENCE, mend, new_id, segments, wait_for
+from support import BUILD, KEYTRAIL, PATIENCE, SANITIZED, mend, new_id, segments, wait_for
 
 ALTERED, INCOMPLETE, CANNOT_TELL, USAGE = 3, 4, 1, 2
 
@@ -117,6 +118,19 @@ def test_a_checkpoint_is_recorded_logged_and_an_anchor(signed, tmp_path):
     cut.write_bytes(base64.b64decode(notes[0]))
     back = verify(sidecar, key, "--anchors", tmp_path / "log")
     assert back.returncode == ALTERED and "rolled back" in back.stdout
+
+
+@pytest.mark.skipif(SANITIZED, reason="its memory is the sanitizer's")
+def test_verify_takes_no_more_memory_for_a_longer_trail(tmp_path):
+    def grows(lines):
+        """By how many KiB, over lines of 4,000 bytes."""
+        rows = subprocess.run([BUILD / "bench" / "micro", "verify", str(lines), "4000"], check=True,
+                              timeout=PATIENCE * 6, stdout=subprocess.PIPE, text=True,
+                              env={**os.environ, "TMPDIR": str(tmp_path)}).stdout.splitlines()
+        return float(next(row for row in rows if row.startswith("verify.memory ")).split()[1])
+
+    short, long = grows(5000), grows(50000)
+    assert 0 < short and long < short + 1024 and long < 16 * 1024
 
 
 def test_what_a_stop_signs_is_at_the_sinks_and_in_the_own_log(keytrail, signer, tmp_path):
