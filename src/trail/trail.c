@@ -242,12 +242,13 @@ trail_identify(struct trail *t, bool clean, struct err *err)
 	return trail_state_identify(t->state, &info, err);
 }
 
-/* A start that recorded nothing hands on what it found. */
+/* A start that recorded nothing hands on what it found, and that it was not ended well itself. */
 static void
 inherit(struct trail *t, const struct trail_state_info *before, bool new_log)
 {
 	if (before->valid && before->unrecorded) {
 		t->found = before->found;
+		t->found.clean &= before->clean;
 	} else if (before->valid && strcmp(before->log.id, t->log.id) == 0) {
 		t->found.clean = before->clean;
 		if (trail_is_id(before->boot))

@@ -922,6 +922,23 @@ findings_stay_until_they_are_recorded(void **state)
 	assert_int_equal(f->rec.corrupt_lines + f->rec.from_rings, 0);
 }
 
+/* The life before it was: what the cut tore since is told with what it had found. */
+static void
+a_start_that_was_cut_off_before_it_recorded_anything_is_not_clean(void **state)
+{
+	struct fixture *f = *state;
+
+	open_trail(f);
+	append_durable(f, 3);
+	close_trail(f, true);
+	assert_int_equal(try_open(f, NULL), 0);
+	assert_true(f->rec.clean);
+	append_durable(f, 3);
+	close_trail(f, false);
+	assert_int_equal(try_open(f, NULL), 0);
+	assert_false(f->rec.clean);
+}
+
 /* As a kill leaves it in the middle of writing one of them. */
 static void
 either_half_of_the_state_page_may_be_damaged(void **state)
@@ -2410,6 +2427,7 @@ main(void)
 		TEST(the_last_durable_line_is_corrupt_and_not_torn),
 		TEST(durable_lines_that_are_gone_are_missed),
 		TEST(findings_stay_until_they_are_recorded),
+		TEST(a_start_that_was_cut_off_before_it_recorded_anything_is_not_clean),
 		TEST(either_half_of_the_state_page_may_be_damaged),
 		TEST(a_state_page_that_somebody_made_up_is_none),
 		TEST(a_vanished_segment_is_missed),
