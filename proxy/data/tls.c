@@ -244,7 +244,8 @@ take_text(BIO *bio, char out[TLS_PEER_MAX])
 	long n = BIO_get_mem_data(bio, &text);
 	size_t len = n <= 0 ? 0 : n < TLS_PEER_MAX ? (size_t)n : TLS_PEER_MAX;
 
-	memcpy(out, text, len);
+	if (len > 0)
+		memcpy(out, text, len);
 	BIO_reset(bio);
 	return len;
 }
