@@ -2,6 +2,8 @@
 
 import itertools
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +84,13 @@ def small_disk(tmp_path):
         pytest.skip("a file system can be mounted by root alone")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def socket():
+    """A path that is short enough for one."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "admin.sock"
 
 
 @pytest.fixture

@@ -27,8 +27,12 @@ CONFIG = {"routes": [{"action": "kms.secrets.list", "method": "GET", "path": "/a
 class Oracle:
     """What is known outside of the sidecar."""
 
+    statuses = (200,)  # that the back end answers, and the sidecar never by itself
+
     def __init__(self):
         self.lock = threading.Lock()
+        self.degrades = False  # now and then: then intents may be left out
+        self.junk = set()   # correlation IDs of what is refused, and may be counted together
         self.sent = {}      # correlation ID -> Call, as a client sent it
         self.reached = {}   # correlation ID -> method and path, as the back end saw it
         self.answered = {}  # correlation ID -> status, as a client saw it
@@ -46,7 +50,7 @@ class Oracle:
         for event in events:
             assert event["trail"]["seq"] == last + 1, f"{event['trail']['seq']} follows {last}"
             last = event["trail"]["seq"]
-            if event["action"].startswith("keytrail."):
+            if event["action"].startswith("keytrail.") or event["correlationId"] in self.junk:
                 continue
             kind = intents if event.get("kind") == "intent" else closings
             assert event["correlationId"] not in kind, f"twice: {event}"
@@ -55,7 +59,7 @@ class Oracle:
             sent = self.sent[correlation]
             assert seen == (sent.method, sent.path)
             assert correlation in closings, f"{seen} {correlation} reached the service unrecorded"
-            if sent.guarantee == "intent":
+            if sent.guarantee == "intent" and not self.degrades:
                 assert correlation in intents, f"{seen} {correlation} was forwarded unannounced"
         for correlation, status in self.answered.items():
             assert closings[correlation]["reason"].get("reasonCode") == status
@@ -83,7 +87,7 @@ def call_until_gone(sidecar, oracle, first):
                 correlation = new_id()
                 oracle.sent[correlation] = call
                 r = c.request(call.method, call.path, {"Correlation-Id": correlation}, call.body)
-                if r.status == 200:
+                if r.status in oracle.statuses:
                     oracle.answered[correlation] = r.status
                 if r.get("Connection") == "close":
                     break

@@ -6,6 +6,7 @@ answers that they got.  KEYTRAIL_KILL_CYCLES says how often the sidecar dies (ma
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -79,6 +80,80 @@ def test_every_call_has_one_record_however_the_sidecar_dies(keytrail, raw_backen
     assert unknown > 0 or cycles < 30
     sidecar.stop()
     check_proof(sidecar, signer[1])
+
+
+class Moody(Oracle):
+    """A key service with many answers, that goes when it likes, and a sidecar that is degraded now and
+    then while somebody sends it junk."""
+
+    statuses = (200, 404, 409, 500)
+
+    def __init__(self, rng):
+        super().__init__()
+        self.rng, self.degrades = rng, True
+
+    def script(self, connection):
+        while (request := connection.read_request()) is not None:
+            correlation = request.get("Correlation-Id")
+            with self.lock:
+                self.reached[correlation] = request.method, request.target
+                status, goes = self.rng.choice(self.statuses), self.rng.random() < 0.3
+                pause = self.rng.uniform(0, 0.004)
+            connection.send(ok(extra=f"Correlation-Id: {correlation}\r\n", status=f"{status} X"))
+            if goes:
+                time.sleep(pause)
+                return
+
+    def call(self, sidecar, first):
+        while sidecar.process.poll() is None:
+            call_until_gone(sidecar, self, first)
+
+    def send_junk(self, sidecar):
+        with contextlib.suppress(OSError, http1.Closed):
+            while sidecar.process.poll() is None:
+                self.junk.add(correlation := new_id())
+                sidecar.call("GET", "/api/v2//keys", {"Correlation-Id": correlation})
+
+    def degrade(self, sidecar, socket):
+        begin = ["--for", "1h", "--reason", "a test"]
+        for options in itertools.cycle((begin, ["--end"])):
+            if sidecar.process.poll() is not None:
+                break
+            subprocess.run([KEYTRAIL, "degrade", *options, "--socket", socket],
+                           capture_output=True, timeout=PATIENCE)
+
+    def live(self, sidecar, socket):
+        sidecar.start()
+        before = len(self.answered)
+        doing = [(self.call, sidecar, i) for i in range(CLIENTS)] + \
+            [(self.send_junk, sidecar), (self.degrade, sidecar, socket)]
+        with concurrent.futures.ThreadPoolExecutor(len(doing)) as pool:
+            done = [pool.submit(*what) for what in doing]
+            wait_for(lambda: len(self.answered) > before + 20, "some traffic")
+            time.sleep(self.rng.uniform(0, 0.2))
+            sidecar.kill()
+        for future in done:
+            future.result()
+
+
+def test_every_intent_is_closed_whatever_is_refused_and_however_it_dies(keytrail, raw_backend,
+                                                                        socket):
+    print(f"seed {SEED}")
+    oracle = Moody(random.Random(SEED))
+    sidecar = keytrail(raw_backend(oracle.script), merge(CONFIG, {
+        "limits": {"refusals": 1}, "admin": {"socket": str(socket)}}), start=False)
+    for _ in range(max(10, CYCLES // 10)):
+        oracle.live(sidecar, socket)
+    sidecar.start()
+    oracle.check(sidecar.events())
+    closed = {e["id"] for e in sidecar.calls()}
+    refused = [e for e in sidecar.calls() if e["reason"].get("reasonCode") == 502]
+    assert {e["id"] for e in sidecar.intents()} <= closed and sidecar.own("keytrail.refused")
+    assert {e["id"] for e in refused} & {e["id"] for e in sidecar.intents()}
+    phases = [e["details"]["phase"] for e in sidecar.own("keytrail.degrade")]
+    assert "start" in phases
+    assert all(then == "end" for phase, then in zip(phases, [*phases[1:], "none"])
+               if phase == "start")
 
 
 def test_a_call_in_flight_is_recorded_after_a_kill(keytrail, raw_backend):

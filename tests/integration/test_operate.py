@@ -4,10 +4,8 @@ import json
 import os
 import pwd
 import subprocess
-import tempfile
 import time
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
@@ -16,13 +14,6 @@ from faults import is_balanced
 from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
 
 FULL = "allocate *.jsonl ENOSPC"
-
-
-@pytest.fixture
-def socket():
-    """A path that is short enough for one."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / "admin.sock"
 
 
 @pytest.fixture
