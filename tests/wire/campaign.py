@@ -317,8 +317,10 @@ def answer_request(method):
 
 
 def answer_fields(m):
-    gone = strict.HOP_BY_HOP | m.options() | {b"content-length", b"transfer-encoding", b"via",
-                                              b"location", b"alt-svc"}
+    """Those that are relayed as they are; Connection may not strip what a record rests on."""
+    kept = strict.SINGLE | {b"content-encoding", b"user-agent", b"x-forwarded-host"}
+    gone = strict.HOP_BY_HOP | m.options() - kept | {b"content-length", b"transfer-encoding", b"via",
+                                                     b"location", b"alt-svc"}
     return [(n, v) for n, v in m.fields if n.lower() not in gone]
 
 
