@@ -238,8 +238,8 @@ record_gone(struct journal *j, uint64_t segment, uint64_t first, uint64_t last)
 		NUMBER("segment", segment),
 	};
 
-	record_tamper(j, "keytrail: the open segment was deleted, renamed or replaced", details,
-	    COUNT(details));
+	record_tamper(j, "keytrail: the open segment was cut, deleted, renamed or replaced",
+	    details, COUNT(details));
 }
 
 static void

@@ -128,6 +128,30 @@ trail_cannot_reserve(const struct trail *t)
 
 /* ---- segments ---- */
 
+/* An empty successor would hide what its predecessor grows by, and a power cut may bring it back. */
+static int
+bury(struct trail *t, struct err *err)
+{
+	struct trail_name name = trail_segment_name(t->ghost, "");
+
+	if (t->ghost == 0)
+		return 0;
+	if ((unlinkat(t->dirfd, name.s, 0) == -1 && errno != ENOENT) || fsync(t->dirfd) == -1)
+		return err_set_errno(err, "%s: remove %s", t->path, name.s);
+	t->ghost = 0;
+	return 0;
+}
+
+/* What cannot be removed at once is before anything more is durable. */
+static void
+withdraw(struct trail *t, uint64_t first)
+{
+	struct err later;
+
+	t->ghost = first;
+	bury(t, &later);
+}
+
 int
 trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *err)
 {
@@ -140,8 +164,8 @@ trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *err)
 	if (fchmod(new, 0640) == -1 || fchown(new, (uid_t)-1, t->gid) == -1 ||
 	    fsync(t->dirfd) == -1) {
 		err_set_errno(err, "%s: create %s", t->path, name.s);
-		unlinkat(t->dirfd, name.s, 0);
 		close(new);
+		withdraw(t, first);
 		return -1;
 	}
 	FAULT_POINT("segment.after_dir_sync");
@@ -202,9 +226,9 @@ roll(struct trail *t)
 	}
 	trail_segment_use(t, fd, t->last_seq + 1, 0);
 	if (trail_reserve(t, err) == -1) {
-		unlinkat(t->dirfd, trail_segment_name(t->open.first, "").s, 0);
 		close(fd);
 		set_open(t, &old);
+		withdraw(t, t->last_seq + 1);
 		return;
 	}
 	seal(t, old.fd, old.offset);
@@ -223,27 +247,33 @@ put_replacement_aside(struct trail *t, struct err *err)
 	return 0;
 }
 
+static uint64_t
+lower(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 int
 trail_reopen(struct trail *t, struct err *err)
 {
 	uint64_t first = t->mark.seq + 1;
 	int fd;
 
-	if (trail_check_directory(t, err) == -1)
+	if (trail_check_directory(t, err) == -1 || bury(t, err) == -1)
 		return -1;
 	buf_consume(&t->queue, buf_size(&t->queue));
 	t->last_seq = t->written_seq = t->mark.seq;
 	if (t->open.fd != -1) {
 		/* A segment without a durable line has the name that its successor needs. */
 		bool empty = t->open.first == first;
+		uint64_t length = lower(t->mark.offset, t->open.offset); /* it may have been cut */
 
-		seal(t, t->open.fd, empty ? 0 : t->mark.offset);
+		seal(t, t->open.fd, empty ? 0 : length);
 		t->open.fd = -1;
 		if (empty || t->open.gone)
 			atomic_fetch_sub_explicit(&t->segments, 1, memory_order_relaxed);
 		if (t->open.gone && !empty)
-			atomic_fetch_sub_explicit(
-			    &t->sealed_bytes, t->mark.offset, memory_order_relaxed);
+			atomic_fetch_sub_explicit(&t->sealed_bytes, length, memory_order_relaxed);
 	}
 	if (t->open.gone && put_replacement_aside(t, err) == -1)
 		return -1;
@@ -355,15 +385,36 @@ write_all(struct trail *t, struct slice s, uint64_t at)
 	return 0;
 }
 
+/* Written at the offset where it was to go on, the file would have a hole, and its length again. */
+static int
+check_length(struct trail *t, const struct stat *st, struct err *err)
+{
+	uint64_t last;
+
+	if ((uint64_t)st->st_size >= t->open.offset)
+		return 0;
+	t->open.offset = (uint64_t)st->st_size;
+	t->tampered = t->open.first;
+	last = trail_last_number(t->dirfd, &t->log, t->open.first);
+	if (last < t->mark.seq) {
+		t->tampered_first = last < t->open.first ? t->open.first : last + 1;
+		t->tampered_last = t->mark.seq;
+	}
+	return err_set(err, "%s: %s was cut", t->path, trail_segment_name(t->open.first, "").s);
+}
+
 int
 trail_write(struct trail *t, struct err *err)
 {
 	struct slice s = buf_slice(&t->queue);
+	struct stat st;
 
 	if (s.n == 0)
 		return 0;
 	if (t->open.fd == -1)
 		return err_set(err, "%s: no open segment", t->path);
+	if (fstat(t->open.fd, &st) == 0 && check_length(t, &st, err) == -1)
+		return -1;
 	FAULT_POINT("trail.before_write");
 	if (write_all(t, s, t->open.offset) == -1) {
 		err_set_errno(
@@ -387,7 +438,7 @@ trail_check(struct trail *t, struct err *err)
 
 	if (fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW) == 0) {
 		if (st.st_ino == t->open.ino && st.st_dev == t->open.dev)
-			return 0;
+			return check_length(t, &st, err);
 	} else if (errno != ENOENT) {
 		return err_set_errno(err, "%s: look for %s", t->path, name.s);
 	}
@@ -425,6 +476,8 @@ trail_sync(struct trail *t, struct err *err)
 {
 	if (t->written_seq == t->mark.seq)
 		return 0;
+	if (bury(t, err) == -1)
+		return -1;
 	FAULT_POINT("trail.before_sync");
 	if (t->io.sync(t->io.arg, t->open.fd) == -1)
 		return err_set_errno(

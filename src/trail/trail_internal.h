@@ -171,6 +171,7 @@ struct trail {
 	struct buf queue;
 	struct leaves *leaves; /* or NULL */
 	struct trail_segment open;
+	uint64_t ghost; /* a successor that was made in vain and may still be there; 0: none */
 	struct err not_rolled; /* why the last successor could not be made, or "" */
 	uint64_t tampered; /* the segment that was found gone, 0: none; with it, durable lines: */
 	uint64_t tampered_first, tampered_last;

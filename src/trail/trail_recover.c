@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -348,6 +349,18 @@ give_back_room(struct scan *s)
 	close(fd);
 }
 
+/* Its name is wanted, and what is torn in it could not be copied. */
+static int
+put_torn_aside(struct scan *s, struct err *err)
+{
+	struct trail_name name = trail_segment_name(s->first, "");
+	struct trail_name aside = trail_segment_name(s->first, ".torn.whole");
+
+	if (renameat2(s->t->dirfd, name.s, s->t->dirfd, aside.s, RENAME_NOREPLACE) == -1)
+		return err_set_errno(err, "%s: put %s aside", s->t->path, name.s);
+	return 0;
+}
+
 /* Damage, and what cannot be cut, is left behind in a segment that is not written any more: the next
  * start does not find it again. */
 static int
@@ -358,6 +371,11 @@ choose_segment(struct scan *s, bool any, struct err *err)
 	int fd;
 
 	t->last_seq = t->written_seq = s->expect - 1;
+	if (own_name && s->keep) {
+		if (put_torn_aside(s, err) == -1)
+			return -1;
+		any = own_name = false;
+	}
 	if (own_name) {
 		s->line_end = 0;
 		if (continue_segment(s, err) == -1)

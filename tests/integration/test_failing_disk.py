@@ -115,7 +115,36 @@ def test_a_disk_that_stays_broken(keytrail, raw_backend, disk, rules):
     assert len(sidecar.calls()) == 2
 
 
-@pytest.mark.parametrize("rule", ["open *.jsonl EIO", "sync */trail EIO", "allocate *.jsonl EIO"])
+@pytest.mark.parametrize("rules", [["sync */trail EIO"],
+                                   ["sync */trail EIO", "unlink *.jsonl EIO"]])
+def test_a_successor_that_may_come_back_is_removed_before_more_is_durable(
+        keytrail, raw_backend, disk, rules):
+    """Lines behind its first number would be taken for its own."""
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, merge(CONFIG, {"audit": {"segment_size": 65536}}),
+                       environment=disk.environment)
+    disk.set(*rules)
+    sent = []
+
+    def closed():
+        sent.append(call(sidecar, *ASYNC)[0])
+        return unready(sidecar)
+
+    wait_for(closed, "it to be unready")
+    r = call(sidecar, *DURABLE)[1]
+    assert r.status == 503 and b"TRAIL_FAILED" in r.body
+    disk.clear()
+    wait_for(lambda: unready(sidecar) is None, "it to be ready again")
+    sent.append(call(sidecar, *DURABLE)[0])
+    wait_for(lambda: is_balanced(sidecar), "accepted = durable + lost")
+    written = {e["correlationId"] for e in sidecar.calls()} & set(sent)
+    assert len(written) + lost(sidecar, reason="trail_failed") == len(sent) + 1
+    sidecar.stop()
+    assert {e["action"] for e in alarms(sidecar)} == {"keytrail.loss"}
+
+
+@pytest.mark.parametrize("rule", ["open *.jsonl EIO", "sync */trail EIO 1 1",
+                                  "allocate *.jsonl EIO"])
 def test_a_segment_without_a_successor_grows_on(keytrail, raw_backend, disk, rule):
     """Where no room can be kept either, it is as with a full disk."""
     backend = raw_backend(ok())

@@ -2233,6 +2233,53 @@ a_torn_tail_that_cannot_be_cut_is_left_behind(void **state)
 	assert_int_equal(read_all(f, 0).n, 4);
 }
 
+/* Its name is the next one's, and it cannot be copied. */
+static void
+what_is_torn_is_never_dropped(void **state)
+{
+	struct fixture *f = *state;
+	char bytes[8];
+
+	open_trail(f);
+	close_trail(f, false);
+	append_file(segment_path(f, 1), "torn", 4);
+	assert_int_equal(mkdir(path_of(f, "00000000000000000001.jsonl.torn"), 0700), 0);
+	open_trail(f);
+	append_durable(f, 3);
+	assert_int_equal(read_all(f, 0).n, 3);
+	assert_int_equal(
+	    read_file(path_of(f, "00000000000000000001.jsonl.torn.whole"), bytes, sizeof(bytes)),
+	    4);
+	assert_memory_equal(bytes, "torn", 4);
+}
+
+/* Noticed before the next write fills the hole, or by who looks. */
+static void
+an_open_segment_that_is_cut_is_told(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t segment, first, last;
+
+	for (unsigned look = 0; look < 2; look++) {
+		uint64_t begin = trail_last_seq(f->t != NULL ? f->t : (open_trail(f), f->t)) + 1;
+
+		append_durable(f, 10);
+		assert_int_equal(truncate(segment_path(f, begin), look), 0);
+		if (look) {
+			assert_int_equal(trail_check(f->t, &f->err), -1);
+		} else {
+			append(f, "{\"action\":\"test\"");
+			assert_int_equal(trail_write(f->t, &f->err), -1);
+		}
+		assert_true(trail_tampered(f->t, &segment, &first, &last));
+		assert_true(segment == begin && first == begin && last == begin + 9);
+		assert_int_equal(trail_reopen(f->t, &f->err), 0);
+		assert_int_equal(file_size(segment_path(f, begin)), look);
+	}
+	append_durable(f, 1);
+	assert_true(read_all(f, 0).n == 1 && trail_last_seq(f->t) == 21);
+}
+
 static void
 a_roll_that_fails_lets_the_segment_grow(void **state)
 {
@@ -2471,6 +2518,8 @@ main(void)
 		TEST(readers_without_a_trail_are_told),
 		TEST(a_failed_segment_is_sealed_and_followed_by_another),
 		TEST(a_torn_tail_that_cannot_be_cut_is_left_behind),
+		TEST(what_is_torn_is_never_dropped),
+		TEST(an_open_segment_that_is_cut_is_told),
 		TEST(a_roll_that_fails_lets_the_segment_grow),
 		TEST(a_roll_without_room_lets_the_segment_grow),
 		TEST(room_that_is_short_is_told_and_found_again),
