@@ -242,13 +242,12 @@ trail_identify(struct trail *t, bool clean, struct err *err)
 	return trail_state_identify(t->state, &info, err);
 }
 
-/* A start that recorded nothing hands on what it found, and that it was not ended well itself. */
+/* A start that recorded nothing hands on what it found. */
 static void
 inherit(struct trail *t, const struct trail_state_info *before, bool new_log)
 {
 	if (before->valid && before->unrecorded) {
 		t->found = before->found;
-		t->found.clean &= before->clean;
 	} else if (before->valid && strcmp(before->log.id, t->log.id) == 0) {
 		t->found.clean = before->clean;
 		if (trail_is_id(before->boot))
@@ -407,6 +406,10 @@ trail_open(
 		err_set_errno(err, "%s", opts->dir);
 		goto fail;
 	}
+	/* Perhaps only a start ended well that was itself cut off before it could record anything. */
+	t->found.clean &= t->found.torn_bytes + t->found.from_rings + t->found.from_slots +
+			      t->found.intents_closed ==
+			  0;
 	*rec = t->found;
 	*out = t;
 	return 0;

@@ -927,15 +927,22 @@ static void
 a_start_that_was_cut_off_before_it_recorded_anything_is_not_clean(void **state)
 {
 	struct fixture *f = *state;
+	char text[SEGMENT];
+	size_t n;
 
 	open_trail(f);
 	append_durable(f, 3);
 	close_trail(f, true);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(try_open(f, NULL), 0);
+		assert_true(f->rec.clean);
+		close_trail(f, false);
+	}
+	n = read_file(segment_path(f, 1), text, sizeof(text));
+	memcpy(text + n, "{\"torn", 6);
+	write_file(segment_path(f, 1), text, n + 6);
 	assert_int_equal(try_open(f, NULL), 0);
-	assert_true(f->rec.clean);
-	append_durable(f, 3);
-	close_trail(f, false);
-	assert_int_equal(try_open(f, NULL), 0);
+	assert_int_equal(f->rec.torn_bytes, 6);
 	assert_false(f->rec.clean);
 }
 
