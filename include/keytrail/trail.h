@@ -30,7 +30,7 @@ struct trail_range {
 	uint64_t first, last;
 };
 
-/* The calls that a disk can fail; tests give their own.  As the system calls: -1 and errno. */
+/* The calls that a disk can fail; tests replace some.  As the system calls: -1 and errno. */
 struct trail_io {
 	int (*create)(void *arg, int dirfd, const char *name); /* O_EXCL, for writing, 0640 */
 	int (*allocate)(void *arg, int fd, off_t at, off_t n); /* FALLOC_FL_KEEP_SIZE */
@@ -39,6 +39,7 @@ struct trail_io {
 	int (*truncate)(void *arg, int fd, off_t length);
 	void *arg;
 };
+extern const struct trail_io trail_disk; /* the disk itself; no function of it looks at arg */
 
 struct trail_opts {
 	const char *dir;

@@ -1,23 +1,15 @@
 #include "event_out.h"
 
+#include "keytrail/lanes.h"
 #include "keytrail/utf8.h"
 
-#define LANES 16
-
-/* GCC's vector extension: a comparison sets all bits of the lanes where it is true. */
-typedef signed char lanes __attribute__((vector_size(LANES)));
-
-/* Does any of the 16 bytes need an escape, or lie outside ASCII (and so is negative)? */
+/* Does any of the bytes need an escape, or lie outside ASCII? */
 static inline bool
 has_special(const char *p)
 {
-	lanes b, special;
-	uint64_t half[2];
+	lanes b = lanes_load(p);
 
-	memcpy(&b, p, LANES);
-	special = (b < 0x20) | (b == '"') | (b == '\\');
-	memcpy(half, &special, sizeof(half));
-	return (half[0] | half[1]) != 0;
+	return lanes_any((lanes)(b - 0x20 > 0x7f - 0x20) | (lanes)(b == '"') | (lanes)(b == '\\'));
 }
 
 /* The same of n bytes, fewer than 16: two halves that may overlap, filled up with what is plain. */

@@ -1,6 +1,7 @@
 #include "keytrail/uri.h"
 
 #include "keytrail/chars.h"
+#include "keytrail/lanes.h"
 #include "keytrail/utf8.h"
 
 /* A name that is longer and holds what others decode or drop is none that we can vouch for. */
@@ -134,23 +135,13 @@ check_segment(struct slice raw, bool *delimiter)
 	return REFUSAL_NONE;
 }
 
-#define LANES 16
-
-/* GCC's vector extension: a comparison sets all bits of the lanes where it is true. */
-typedef unsigned char lanes __attribute__((vector_size(LANES)));
-
 static inline bool
 are_plain(const char *p)
 {
-	lanes b, letters, others;
-	uint64_t half[2];
+	lanes b = lanes_load(p), plain = (lanes)((b | 0x20) - 'a' < 26);
 
-	memcpy(&b, p, LANES);
-	letters = (lanes)((b | 0x20) - 'a' < 26);
-	others = (lanes)(b - '-' < 13) & (lanes)(b != '.'); /* '-', '/' and digits */
-	letters |= others | (lanes)(b == '_');
-	memcpy(half, &letters, sizeof(half));
-	return (half[0] & half[1]) == UINT64_MAX;
+	plain |= (lanes)(b - '-' < 13) & (lanes)(b != '.'); /* '-', '/' and digits */
+	return !lanes_any((lanes) ~(plain | (lanes)(b == '_')));
 }
 
 /* Letters, digits, '-', '_' and '/' alone: then only an empty segment can be wrong. */

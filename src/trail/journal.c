@@ -273,9 +273,9 @@ drain_ring(struct journal *j, struct member *m)
 	unsigned flags;
 
 	while (ring_next(m->ring, &pos, &line, &flags)) {
-		if (line.n < 2 || line.n + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX
-			? lose(j, m, pos, line) == -1
-			: journal_append(j, line) == -1)
+		bool fits = line.n >= 2 && line.n + TRAIL_MEMBER_MAX <= TRAIL_LINE_MAX;
+
+		if ((fits ? journal_append(j, line) : lose(j, m, pos, line)) == -1)
 			return -1;
 		m->pos = pos;
 		m->taken++;

@@ -185,8 +185,6 @@ struct trail {
 	struct trail_holds holds;
 };
 
-extern const struct trail_io trail_disk;
-
 /* Open a new segment that begins at `first`; the old one stays the caller's. */
 int trail_segment_create(struct trail *t, uint64_t first, int *fd, struct err *err);
 /* Make fd the open segment, written and durable up to `offset`. */

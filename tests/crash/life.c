@@ -259,40 +259,12 @@ produce(void *arg)
 /* ---- what befalls it ---- */
 
 static int
-disk_create(void *arg, int dirfd, const char *name)
-{
-	(void)arg;
-	return openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
-}
-
-static int
 disk_allocate(void *arg, int fd, off_t at, off_t n)
 {
 	const struct life *l = arg;
 
 	errno = ENOSPC;
 	return l->full ? -1 : fallocate(fd, FALLOC_FL_KEEP_SIZE, at, n);
-}
-
-static ssize_t
-disk_write(void *arg, int fd, const void *p, size_t n, off_t at)
-{
-	(void)arg;
-	return pwrite(fd, p, n, at);
-}
-
-static int
-disk_sync(void *arg, int fd)
-{
-	(void)arg;
-	return fdatasync(fd);
-}
-
-static int
-disk_truncate(void *arg, int fd, off_t length)
-{
-	(void)arg;
-	return ftruncate(fd, length);
 }
 
 /* Until somebody waits for room with what it has lost, or nobody is left who could lose. */
@@ -450,8 +422,7 @@ open_ledger(struct life *l)
 static void
 open_all(struct life *l, const char *dir, struct slice key, size_t ring_size, uint64_t max_size)
 {
-	const struct trail_io io = { disk_create, disk_allocate, disk_write, disk_sync,
-		disk_truncate, l };
+	struct trail_io io = trail_disk;
 	struct ledger_opts lopts = { .dir = dir, .key = key, .signed_ = on_signed, .arg = l };
 	struct trail_opts topts = { .dir = dir,
 		.create = true,
@@ -478,6 +449,8 @@ open_all(struct life *l, const char *dir, struct slice key, size_t ring_size, ui
 	struct err err;
 	char name[16];
 
+	io.allocate = disk_allocate;
+	io.arg = l;
 	befall_before(l, dir);
 	need(ledger_new(&lopts, &l->ledger, &err) == 0, &err);
 	topts.signed_log = ledger_signed_log(l->ledger);

@@ -619,6 +619,16 @@ def test_a_new_log_whose_file_cannot_be_put_in_its_place_begins_later(long, disk
     long.process = None  # a trail with a hole
 
 
+def die_with_full_rings(keytrail, raw_backend, disk):
+    """A sidecar that was killed, and the calls of which its rings alone know."""
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {"audit": {"flush_interval": "30s"}}),
+                       environment=disk.environment)
+    disk.set("sync *.jsonl stall", "write *.jsonl stall")
+    sent = [call(sidecar, *ASYNC)[0] for _ in range(5)]
+    sidecar.kill()
+    return sidecar, sent
+
+
 @pytest.mark.parametrize("rule, why", [
     ("open *.jsonl EACCES", "jsonl: Permission denied"),
     ("open *.jsonl EIO", "jsonl: Input/output error"),
@@ -645,11 +655,7 @@ def test_a_new_log_whose_file_cannot_be_put_in_its_place_begins_later(long, disk
 ])
 def test_a_recovery_that_fails_loses_nothing(keytrail, raw_backend, disk, rule, why):
     """What the rings held when it died is still there at the next start."""
-    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {"audit": {"flush_interval": "30s"}}),
-                       environment=disk.environment)
-    disk.set("sync *.jsonl stall", "write *.jsonl stall")
-    sent = [call(sidecar, *ASYNC)[0] for _ in range(5)]
-    sidecar.kill()
+    sidecar, sent = die_with_full_rings(keytrail, raw_backend, disk)
     disk.set(rule)
     for _ in range(2):
         sidecar.spawn()
@@ -666,11 +672,7 @@ def test_a_recovery_that_fails_loses_nothing(keytrail, raw_backend, disk, rule, 
     ("open */log EIO", None), ("read */log EIO", None), ("open */retention EIO", None),
     ("open */holds EIO", "holds_damaged")])
 def test_a_recovery_that_goes_on_loses_nothing(keytrail, raw_backend, disk, rule, said_of_it):
-    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {"audit": {"flush_interval": "30s"}}),
-                       environment=disk.environment)
-    disk.set("sync *.jsonl stall", "write *.jsonl stall")
-    sent = [call(sidecar, *ASYNC)[0] for _ in range(5)]
-    sidecar.kill()
+    sidecar, sent = die_with_full_rings(keytrail, raw_backend, disk)
     disk.set(rule)
     sidecar.start()
     assert said_of_it is None or said(sidecar, said_of_it)

@@ -240,18 +240,24 @@ def test_a_long_body_takes_one_turn_of_the_loop_among_others(keytrail, raw_backe
     assert reads <= 2 * 16 + 1  # by an event, and where it goes on; of the head
 
 
-@pytest.mark.parametrize("guarantee", ["async", "durable"])
-def test_who_goes_at_once_goes_a_few_at_a_time(keytrail, raw_backend, turns, guarantee):
-    """Each leaves much to do: between them the calls of others go on."""
-    environment, counts = turns
+def hold_uploads(keytrail, raw_backend, environment, guarantee, body_time):
+    """A stopped sidecar amid 60 bodies, and the clients that send them."""
     backend = raw_backend(lambda c: (c.read_head(), c.rest()))
     sidecar = keytrail(backend, {"workers": 1, "audit": {"guarantee": guarantee},
-                                 "timeouts": {"body": "1m"}}, environment=environment)
+                                 "timeouts": {"body": body_time}}, environment=environment)
     clients = [sidecar.client() for _ in range(60)]
     for c in clients:
         c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nab")
     backend.wait(lambda b: len(b.requests) == 60)
     sidecar.signal(signal.SIGSTOP)
+    return sidecar, clients
+
+
+@pytest.mark.parametrize("guarantee", ["async", "durable"])
+def test_who_goes_at_once_goes_a_few_at_a_time(keytrail, raw_backend, turns, guarantee):
+    """Each leaves much to do: between them the calls of others go on."""
+    environment, counts = turns
+    sidecar, clients = hold_uploads(keytrail, raw_backend, environment, guarantee, "1m")
     for c in clients:
         c.sock.close()
     sidecar.signal(signal.SIGCONT)
@@ -265,14 +271,7 @@ def test_who_goes_at_once_goes_a_few_at_a_time(keytrail, raw_backend, turns, gua
 @pytest.mark.parametrize("guarantee", ["async", "durable"])
 def test_who_is_late_is_told_so_a_few_at_a_time(keytrail, raw_backend, turns, guarantee):
     environment, counts = turns
-    backend = raw_backend(lambda c: (c.read_head(), c.rest()))
-    sidecar = keytrail(backend, {"workers": 1, "audit": {"guarantee": guarantee},
-                                 "timeouts": {"body": "2s"}}, environment=environment)
-    clients = [sidecar.client() for _ in range(60)]
-    for c in clients:
-        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nab")
-    backend.wait(lambda b: len(b.requests) == 60)
-    sidecar.signal(signal.SIGSTOP)
+    sidecar, clients = hold_uploads(keytrail, raw_backend, environment, guarantee, "2s")
     time.sleep(2)  # it is their time that has to pass
     sidecar.signal(signal.SIGCONT)
     for c in clients:

@@ -87,13 +87,6 @@ disk_allocate(void *arg, int fd, off_t at, off_t n)
 	return fallocate(fd, FALLOC_FL_KEEP_SIZE, at, n);
 }
 
-static ssize_t
-disk_write(void *arg, int fd, const void *p, size_t n, off_t at)
-{
-	(void)arg;
-	return pwrite(fd, p, n, at);
-}
-
 static int
 disk_sync(void *arg, int fd)
 {
@@ -108,13 +101,6 @@ disk_sync(void *arg, int fd)
 	d->syncs++;
 	pthread_mutex_unlock(&d->lock);
 	return fails(d, &d->fail_syncs) ? -1 : fdatasync(fd);
-}
-
-static int
-disk_truncate(void *arg, int fd, off_t length)
-{
-	(void)arg;
-	return ftruncate(fd, length);
 }
 
 static _Atomic unsigned page_syncs, fail_page_syncs;
@@ -282,8 +268,11 @@ setup(void **state)
 	tempdir_make(f->dir);
 	pthread_mutex_init(&f->disk.lock, NULL);
 	pthread_cond_init(&f->disk.changed, NULL);
-	f->io = (struct trail_io){ disk_create, disk_allocate, disk_write, disk_sync, disk_truncate,
-		&f->disk };
+	f->io = trail_disk;
+	f->io.create = disk_create;
+	f->io.allocate = disk_allocate;
+	f->io.sync = disk_sync;
+	f->io.arg = &f->disk;
 	f->log = log_new(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_ERROR);
 	f->metrics = metrics_new();
 	atomic_store(&f->keep, UINT64_MAX);
