@@ -13,11 +13,6 @@ ASYNC = ("GET", "/api/v2/keys")
 DURABLE = ("POST", f"/api/v2/keys/{oracle.KEY}/actions/unwrap")
 INTENT = ("DELETE", f"/api/v2/keys/{oracle.KEY}")
 EVERY = (ASYNC, DURABLE, INTENT)
-CONFIG = merge(oracle.CONFIG, {"workers": 1})
-ASYNC = ("GET", "/api/v2/keys")
-DURABLE = ("POST", f"/api/v2/keys/{oracle.KEY}/actions/unwrap")
-INTENT = ("DELETE", f"/api/v2/keys/{oracle.KEY}")
-EVERY = (ASYNC, DURABLE, INTENT)
 
 
 class Disk:
