@@ -5,17 +5,12 @@
 #include "data/listener.h"
 #include "keytrail/event.h"
 
-#include <arpa/inet.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
-#include <event2/keyvalq_struct.h>
-#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define HEADERS_MAX	 8192
@@ -82,81 +77,12 @@ answer_buf(struct evhttp_request *req, int status, const char *type, struct buf 
 
 /* ---- /metrics ---- */
 
-static struct slice
-next_part(struct slice *rest, char separator)
-{
-	const char *end = memchr(rest->p, separator, rest->n);
-	size_t n = end == NULL ? rest->n : (size_t)(end - rest->p);
-	struct slice part = slice_trim(slice_sub(*rest, 0, n));
-
-	*rest = slice_sub(*rest, end == NULL ? n : n + 1, rest->n);
-	return part;
-}
-
-/* "0.75" -> 750; 0 where it is none (RFC 9110 section 12.4.2). */
-static unsigned
-parse_weight(struct slice s)
-{
-	unsigned weight = 0, place = 1000;
-
-	for (size_t i = 0; i < s.n && place > 0; i++) {
-		if (s.p[i] == '.' && i == 1)
-			continue;
-		if (s.p[i] < '0' || s.p[i] > '9')
-			return 0;
-		weight += (unsigned)(s.p[i] - '0') * place;
-		place /= 10;
-	}
-	return weight > 1000 ? 0 : weight;
-}
-
-struct preference {
-	unsigned openmetrics, text;
-};
-
-static void
-weigh(struct slice range, struct preference *p)
-{
-	struct slice type = next_part(&range, ';');
-	unsigned weight = 1000;
-	bool ours = true;
-
-	while (range.n > 0) {
-		struct slice parameter = next_part(&range, ';');
-
-		if (slice_has_prefix(parameter, SLICE("q=")))
-			weight = parse_weight(slice_sub(parameter, 2, parameter.n));
-		else if (slice_has_prefix(parameter, SLICE("version=")))
-			ours = slice_equal(parameter, SLICE("version=1.0.0"));
-	}
-	if (slice_equal_nocase(type, SLICE("application/openmetrics-text")) && ours) {
-		if (weight > p->openmetrics)
-			p->openmetrics = weight;
-	} else if (slice_equal_nocase(type, SLICE("text/plain")) ||
-		   slice_equal(type, SLICE("text/*")) || slice_equal(type, SLICE("*/*"))) {
-		if (weight > p->text)
-			p->text = weight;
-	}
-}
-
-static enum metrics_format
-negotiate(const char *accept)
-{
-	struct preference p = { 0, 0 };
-	struct slice rest = slice_of(accept == NULL ? "" : accept);
-
-	while (rest.n > 0)
-		weigh(next_part(&rest, ','), &p);
-	return p.openmetrics > 0 && p.openmetrics >= p.text ? METRICS_OPENMETRICS_1_0_0
-							    : METRICS_TEXT_0_0_4;
-}
-
 static void
 answer_metrics(struct door *door, struct evhttp_request *req)
 {
 	struct admin *a = door->admin;
 	struct evkeyvalq *in = evhttp_request_get_input_headers(req);
-	enum metrics_format format = negotiate(evhttp_find_header(in, "Accept"));
+	enum metrics_format format = admin_negotiate(evhttp_find_header(in, "Accept"));
 	struct buf body = BUF_INIT;
 	int rc;
 
@@ -282,144 +208,22 @@ static const struct {
 
 /* ---- who may ask ---- */
 
-/* The one value of a header: NULL when there is none; *repeated when there are more. */
-static const char *
-find_one(struct evhttp_request *req, const char *name, bool *repeated)
-{
-	struct evkeyvalq *headers = evhttp_request_get_input_headers(req);
-	const char *value = NULL;
-	struct evkeyval *h;
-
-	*repeated = false;
-	for (h = headers->tqh_first; h != NULL; h = h->next.tqe_next) {
-		if (strcasecmp(h->key, name) != 0)
-			continue;
-		*repeated = value != NULL;
-		value = h->value;
-	}
-	return value;
-}
-
-/* Without port and brackets: false when it does not fit. */
-static bool
-host_name(const char *header, char *out, size_t n)
-{
-	const char *end;
-
-	if (*header == '[') {
-		header++;
-		if ((end = strchr(header, ']')) == NULL)
-			return false;
-	} else {
-		end = header + strcspn(header, ":");
-	}
-	if ((size_t)(end - header) >= n)
-		return false;
-	memcpy(out, header, (size_t)(end - header));
-	out[end - header] = '\0';
-	return true;
-}
-
-static bool
-is_address(const char *host, bool *loopback)
-{
-	struct in_addr v4;
-	struct in6_addr v6;
-
-	*loopback = false;
-	if (inet_pton(AF_INET, host, &v4) == 1) {
-		*loopback = ntohl(v4.s_addr) >> 24 == 127;
-		return true;
-	}
-	if (inet_pton(AF_INET6, host, &v6) == 1) {
-		*loopback = IN6_IS_ADDR_LOOPBACK(&v6) ||
-			    (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127);
-		return true;
-	}
-	return false;
-}
-
-/* A page of another site whose name was made to resolve to us (DNS rebinding) has its name here. */
-static bool
-host_allowed(const struct door *door, const char *header)
-{
-	char host[256];
-	bool loopback, address;
-
-	if (header == NULL || !host_name(header, host, sizeof(host)))
-		return false;
-	address = is_address(host, &loopback);
-	if (loopback || strcasecmp(host, "localhost") == 0)
-		return true;
-	if (door->host == NULL)
-		return false;
-	if (strcmp(door->host, "0.0.0.0") == 0 || strcmp(door->host, "::") == 0)
-		return address;
-	return strcasecmp(host, door->host) == 0;
-}
-
-static bool
-same_site(struct evhttp_request *req, const char *host)
-{
-	bool repeated_origin, repeated_site;
-	const char *origin = find_one(req, "Origin", &repeated_origin);
-	const char *site = find_one(req, "Sec-Fetch-Site", &repeated_site);
-
-	if (repeated_origin || repeated_site)
-		return false;
-	if (site != NULL && strcmp(site, "same-origin") != 0 && strcmp(site, "none") != 0)
-		return false;
-	return origin == NULL ||
-	       (strncmp(origin, "http://", 7) == 0 && strcmp(origin + 7, host) == 0);
-}
-
-static bool
-token_allowed(struct door *door, struct evhttp_request *req)
-{
-	const struct config_secret *token =
-	    &door->admin->opts.config(door->admin->opts.arg)->admin.token;
-	bool repeated;
-	const char *given = find_one(req, "Authorization", &repeated);
-
-	if (door->operates || token->bytes == NULL)
-		return true;
-	if (given == NULL || repeated || strncasecmp(given, "Bearer ", 7) != 0)
-		return false;
-	given += 7;
-	return strlen(given) == token->n && CRYPTO_memcmp(given, token->bytes, token->n) == 0;
-}
-
-static void
-refuse(struct door *door, struct evhttp_request *req, int status, const char *why)
-{
-	log_warn(door->admin->opts.log, "admin_refused", "%d: %s", status, why);
-	answer(req, status, TYPE_TEXT, slice_of(why));
-}
-
 /* True when the request may go on; else it is answered. */
 static bool
 admit(struct door *door, struct evhttp_request *req)
 {
-	bool repeated;
-	const char *host = find_one(req, "Host", &repeated);
+	const struct config_secret *token =
+	    &door->admin->opts.config(door->admin->opts.arg)->admin.token;
+	struct admin_refusal why;
 
-	if (!door->guarded)
+	if (!door->guarded || admin_may_ask(req, door->host, door->operates ? NULL : token, &why))
 		return true;
-	if (repeated || !host_allowed(door, host)) {
-		refuse(door, req, 403, "Host is not an address of this listener\n");
-		return false;
-	}
-	if (!same_site(req, host)) {
-		refuse(door, req, 403, "requests of other sites are refused\n");
-		return false;
-	}
-	if (!token_allowed(door, req)) {
+	log_warn(door->admin->opts.log, "admin_refused", "%d: %s", why.status, why.text);
+	if (why.status == 401)
 		evhttp_add_header(evhttp_request_get_output_headers(req), "WWW-Authenticate",
 		    "Bearer realm=\"keytrail\"");
-		refuse(door, req, 401, "a bearer token is needed\n");
-		return false;
-	}
-	return true;
+	answer_text(req, why.status, why.text);
+	return false;
 }
 
 /* ---- calls that change something ---- */
