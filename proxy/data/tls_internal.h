@@ -1,9 +1,11 @@
 /* tls_internal: what the files of tls share: tls.c makes contexts and the client's, tls_server.c the
- * server's, tls_ocsp.c reads a stapled response, tls_try.c tries what was made. */
+ * server's, tls_names.c tells whom a certificate is for, tls_ocsp.c reads a stapled response, tls_try.c tries what was made. */
 #ifndef KEYTRAIL_PROXY_TLS_INTERNAL_H
 #define KEYTRAIL_PROXY_TLS_INTERNAL_H
 
 #include "data/tls.h"
+
+#include <openssl/x509v3.h>
 
 /* -1; err tells OpenSSL's reason why the file cannot be used as what it should be. */
 int tls_fail(struct err *err, const char *what, const char *path);
@@ -38,5 +40,15 @@ struct tls_ocsp {
 
 /* Read the response and check that it speaks of this certificate.  bytes are the caller's to free. */
 int tls_ocsp_read(const char *path, X509 *certificate, struct tls_ocsp *out, struct err *err);
+
+/* How well a certificate's subject alternative names fit. */
+enum tls_fit { TLS_FIT_NONE, TLS_FIT_WILDCARD, TLS_FIT_EXACT };
+
+enum tls_fit tls_names_fit(const GENERAL_NAMES *names, struct slice host);
+bool tls_has_dns_name(const GENERAL_NAMES *names);
+
+/* Whether a request to this host (as in Host, with or without a port) may come over a connection with
+ * these names; to an IP address it always may. */
+bool tls_names_serve(const GENERAL_NAMES *names, struct slice host);
 
 #endif

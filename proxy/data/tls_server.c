@@ -45,89 +45,12 @@ monotonic_s(void)
 	return clock_mono_ns() / CLOCK_NS_PER_S;
 }
 
-/* ---- names ---- */
-
-enum fit { FIT_NONE, FIT_WILDCARD, FIT_EXACT };
-
-/* RFC 6125 section 6.4.3: a wildcard is the whole of the first label and stands for one. */
-static enum fit
-name_fit(struct slice pattern, struct slice host)
-{
-	const char *dot;
-
-	if (pattern.n < 2 || memcmp(pattern.p, "*.", 2) != 0)
-		return slice_equal_nocase(pattern, host) ? FIT_EXACT : FIT_NONE;
-	dot = memchr(host.p, '.', host.n);
-	return dot != NULL && dot != host.p &&
-		       slice_equal_nocase(slice_sub(pattern, 1, pattern.n),
-			   slice_sub(host, (size_t)(dot - host.p), host.n))
-		   ? FIT_WILDCARD
-		   : FIT_NONE;
-}
-
-/* The DNS name, or an empty slice where it is none. */
-static struct slice
-dns_name(const GENERAL_NAME *name)
-{
-	if (name->type != GEN_DNS)
-		return (struct slice){ "", 0 };
-	return (struct slice){ (const char *)ASN1_STRING_get0_data(name->d.dNSName),
-		(size_t)ASN1_STRING_length(name->d.dNSName) };
-}
-
-static enum fit
-certificate_fit(const struct certificate *c, struct slice host)
-{
-	enum fit best = FIT_NONE, fit;
-
-	for (int i = 0; i < sk_GENERAL_NAME_num(c->names); i++) {
-		struct slice name = dns_name(sk_GENERAL_NAME_value(c->names, i));
-
-		if (name.n > 0 && (fit = name_fit(name, host)) > best)
-			best = fit;
-	}
-	return best;
-}
-
-static bool
-has_dns_name(const struct certificate *c)
-{
-	for (int i = 0; i < sk_GENERAL_NAME_num(c->names); i++)
-		if (dns_name(sk_GENERAL_NAME_value(c->names, i)).n > 0)
-			return true;
-	return false;
-}
-
-static bool
-is_numeric(struct slice host)
-{
-	if (host.n > 0 && host.p[0] == '[')
-		return true;
-	for (size_t i = 0; i < host.n; i++)
-		if (host.p[i] != '.' && (host.p[i] < '0' || host.p[i] > '9'))
-			return false;
-	return true;
-}
-
-static struct slice
-without_port(struct slice host)
-{
-	const char *colon = memchr(host.p, ':', host.n);
-
-	if (colon == NULL || host.p[0] == '[')
-		return host;
-	return slice_sub(host, 0, (size_t)(colon - host.p));
-}
-
 bool
 tls_serves(const SSL *ssl, struct slice host)
 {
 	const struct certificate *c = certificate_of(ssl);
 
-	if (c == c->server->certificates)
-		return true;
-	host = without_port(host);
-	return is_numeric(host) || certificate_fit(c, host) != FIT_NONE;
+	return c == c->server->certificates || tls_names_serve(c->names, host);
 }
 
 /* ---- the client's wish ---- */
@@ -137,10 +60,10 @@ static const struct certificate *
 find_certificate(const struct tls_server *s, struct slice name)
 {
 	const struct certificate *found = NULL;
-	enum fit best = FIT_NONE, fit;
+	enum tls_fit best = TLS_FIT_NONE, fit;
 
 	for (size_t i = 0; i < s->n; i++)
-		if ((fit = certificate_fit(&s->certificates[i], name)) > best) {
+		if ((fit = tls_names_fit(s->certificates[i].names, name)) > best) {
 			best = fit;
 			found = &s->certificates[i];
 		}
@@ -526,7 +449,7 @@ load_certificate(struct tls_server *s, const struct config_certificate *files, s
 	set_callbacks(c->ctx);
 	cert = SSL_CTX_get0_certificate(c->ctx);
 	c->names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
-	if (s->n > 1 && !has_dns_name(c))
+	if (s->n > 1 && !tls_has_dns_name(c->names))
 		return err_set(err, "%s: the certificate has no DNS name to be asked for by",
 		    files->certificate);
 	add_validity(s, tls_validity_of(c->ctx, files->certificate));
