@@ -41,7 +41,8 @@
 	X(AMBIGUOUS_QUERY, 400, "ambiguous_query", "the query could be read in two ways")          \
 	X(AMBIGUOUS_HEADER, 400, "ambiguous_header",                                               \
 	    "a header that decides the action has a value that no route of the path names")        \
-	X(AMBIGUOUS_BODY, 415, "ambiguous_body", "a form body could carry a second action")        \
+	X(AMBIGUOUS_BODY, 415, "ambiguous_body",                                                   \
+	    "a body that may be read as a form could carry another method or action")              \
 	X(MISDIRECTED, 421, "misdirected", "the connection's certificate is not for this host")    \
 	X(DENIED, 403, "denied", "no route allows this request")                                   \
 	/* limits */                                                                               \

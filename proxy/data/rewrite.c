@@ -212,6 +212,17 @@ may_pass(const struct rewrite_request *r, const struct http_field *f)
 	return r->trusted_peer || !is_claim_of_origin(f->name);
 }
 
+/* Servers are known to take a body of no type for a form, and to look for `_method` in it. */
+static int
+append_type(struct buf *out, const struct http_head *h)
+{
+	bool body = h->framing == HTTP_CHUNKED || (h->framing == HTTP_LENGTH && h->length > 0);
+
+	if (!body || http_head_field(h, HTTP_F_CONTENT_TYPE) != NULL)
+		return 0;
+	return buf_append_slice(out, SLICE("Content-Type: application/octet-stream\r\n"));
+}
+
 int
 rewrite_request(struct buf *out, const struct rewrite_request *r)
 {
@@ -228,7 +239,7 @@ rewrite_request(struct buf *out, const struct rewrite_request *r)
 	if (http_head_find(h, r->correlation_header) == NULL)
 		rc |= append_field(out, r->correlation_header, slice_of(r->correlation));
 	rc |= append_forwarding(out, r);
-	rc |= append_framing(out, h->framing, h->length);
+	rc |= append_type(out, h) | append_framing(out, h->framing, h->length);
 	rc |= buf_append(out, "\r\n", 2);
 	return rc == 0 ? 0 : -1;
 }

@@ -132,7 +132,6 @@ leaf_add(struct route_table *t, uint32_t *first, uint32_t index, struct err *err
 {
 	struct route_entry *e = &t->entries[index], *other;
 	uint32_t *at = first;
-	bool refused = e->query_name.p != NULL;
 
 	for (uint32_t i = *first; i != ROUTE_NONE; i = other->next) {
 		other = &t->entries[i];
@@ -141,12 +140,9 @@ leaf_add(struct route_table *t, uint32_t *first, uint32_t index, struct err *err
 		if (other->any_method < e->any_method ||
 		    (other->any_method == e->any_method && constraints(other) >= constraints(e)))
 			at = &other->next;
-		refused = refused || other->forms_refused;
 	}
 	e->next = *at;
 	*at = index;
-	for (uint32_t i = *first; i != ROUTE_NONE; i = t->entries[i].next)
-		t->entries[i].forms_refused = refused;
 	return 0;
 }
 

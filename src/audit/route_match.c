@@ -220,19 +220,48 @@ contains_nocase(struct slice s, struct slice what)
 	return false;
 }
 
-/* Anywhere in any Content-Type: which of several a server believes is not for us to guess. */
-static enum http_refusal
-check_body(const struct walk *w, const struct route_entry *e)
+static size_t
+skip_token(struct slice s, size_t at)
 {
-	const struct http_head *h = w->head;
+	while (at < s.n && chars_is(s.p[at], CHARS_TOKEN))
+		at++;
+	return at;
+}
 
-	if (!e->forms_refused || http_head_field(h, HTTP_F_CONTENT_TYPE) == NULL)
+/* type/subtype, then nothing but parameters: no other type can be cut out of it. */
+static bool
+is_media_type(struct slice s)
+{
+	size_t slash = skip_token(s, 0), end = skip_token(s, slash + 1);
+
+	if (slash == 0 || slash >= s.n || s.p[slash] != '/' || end == slash + 1)
+		return false;
+	while (end < s.n && (s.p[end] == ' ' || s.p[end] == '\t'))
+		end++;
+	return end == s.n || s.p[end] == ';';
+}
+
+/* Do servers look for fields in the body, where nobody here sees `_method` or an action? */
+static bool
+may_be_form(struct slice type)
+{
+	static const struct slice forms[] = { SLICE_INIT("multipart"), SLICE_INIT("urlencoded"),
+		SLICE_INIT("url-encoded") };
+
+	for (size_t i = 0; i < COUNT(forms); i++)
+		if (contains_nocase(type, forms[i]))
+			return true;
+	return !is_media_type(type);
+}
+
+/* Each Content-Type: which of several a server believes is not for us to guess. */
+static enum http_refusal
+check_body(const struct http_head *h)
+{
+	if (http_head_field(h, HTTP_F_CONTENT_TYPE) == NULL)
 		return REFUSAL_NONE;
 	for (unsigned i = 0; i < h->nfields; i++)
-		if (h->fields[i].id == HTTP_F_CONTENT_TYPE &&
-		    (contains_nocase(
-			 h->fields[i].value, SLICE("application/x-www-form-urlencoded")) ||
-			contains_nocase(h->fields[i].value, SLICE("multipart/"))))
+		if (h->fields[i].id == HTTP_F_CONTENT_TYPE && may_be_form(h->fields[i].value))
 			return REFUSAL_AMBIGUOUS_BODY;
 	return REFUSAL_NONE;
 }
@@ -528,7 +557,7 @@ check_request(const struct walk *w, const struct route_entry *e)
 	if (r == REFUSAL_NONE)
 		r = check_header_discriminators(w, e);
 	if (r == REFUSAL_NONE)
-		r = check_body(w, e);
+		r = check_body(w->head);
 	return r;
 }
 
@@ -569,6 +598,8 @@ route_match(const struct route_table *t, const struct http_head *head, struct ro
 	if (slice_equal(head->path, SLICE("*"))) {
 		if ((out->refusal = check_overrides(&w)) == REFUSAL_NONE)
 			out->refusal = check_headers(&w);
+		if (out->refusal == REFUSAL_NONE)
+			out->refusal = check_body(head);
 		memcpy(out->shape, "*", sizeof("*"));
 		return;
 	}

@@ -24,7 +24,6 @@ struct route_entry {
 	unsigned query_index; /* of the names in the table's lists */
 	unsigned header_index;
 	bool any_method;
-	bool forms_refused;  /* its path has a query discriminator */
 	int key_segment;     /* of {id}, or -1 */
 	uint32_t parameters; /* bit i: segment i of the path is a {parameter} */
 	uint32_t next;	     /* in its leaf, the most specific one first; ROUTE_NONE: the last */

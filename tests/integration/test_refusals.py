@@ -79,6 +79,8 @@ REFUSED = {
                    "AMBIGUOUS_QUERY"),
     "a form body": (post("Content-Type: application/x-www-form-urlencoded", "Content-Length: 0",
                          target=KEY + "?action=wrap"), 415, "AMBIGUOUS_BODY"),
+    "a method in a form": (post("Content-Type: multipart/form-data; boundary=x",
+                                "Content-Length: 0"), 415, "AMBIGUOUS_BODY"),
     "two tokens": (get("Authorization: Bearer a.b.c", "Authorization: Bearer d.e.f"), 400,
                    "REPEATED_HEADER"),
     "two instances": (get("Bluemix-Instance: a", "Bluemix-Instance: b"), 400, "REPEATED_HEADER"),

@@ -57,6 +57,7 @@ expect_text(struct buf *out, const char *label, const char *want)
 	"X-Forwarded-Proto: https\r\n"
 
 #define CORRELATION "Correlation-Id: made-here\r\n"
+#define OCTETS	    "Content-Type: application/octet-stream\r\n"
 
 static const struct request_case {
 	const char *label, *in, *want;
@@ -66,9 +67,13 @@ static const struct request_case {
 	{ .label = "the head is written afresh, framing and our own fields last",
 	    .in = "POST /api/v2/keys?action=wrap HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
 		  "Prefer: return=minimal\r\n\r\n",
-	    .want =
-		"POST /api/v2/keys?action=wrap HTTP/1.1\r\nHost: kms.example\r\n"
-		"Prefer: return=minimal\r\n" CORRELATION TAIL_PLAIN "Content-Length: 5\r\n\r\n" },
+	    .want = "POST /api/v2/keys?action=wrap HTTP/1.1\r\nHost: kms.example\r\n"
+		    "Prefer: return=minimal\r\n" CORRELATION TAIL_PLAIN OCTETS
+		    "Content-Length: 5\r\n\r\n" },
+	{ .label = "a body's own type stays",
+	    .in = "PUT /a HTTP/1.1\r\nHost: a\r\ncontent-type: a/b\r\nContent-Length: 5\r\n\r\n",
+	    .want = "PUT /a HTTP/1.1\r\nHost: kms.example\r\n"
+		    "content-type: a/b\r\n" CORRELATION TAIL_PLAIN "Content-Length: 5\r\n\r\n" },
 	{ .label = "an empty query keeps its question mark",
 	    .in = "GET /a? HTTP/1.1\r\nHost: a\r\n\r\n",
 	    .want = "GET /a? HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION TAIL_PLAIN "\r\n" },
@@ -85,7 +90,7 @@ static const struct request_case {
 		    "X-Public: 2\r\n" CORRELATION TAIL_PLAIN "\r\n" },
 	{ .label = "a chunked body is announced by us",
 	    .in = "PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
-	    .want = "PUT /a HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION TAIL_PLAIN
+	    .want = "PUT /a HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION TAIL_PLAIN OCTETS
 		    "Transfer-Encoding: chunked\r\n\r\n" },
 	{ .label = "a length of nothing is still told",
 	    .in = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
