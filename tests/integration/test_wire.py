@@ -1,6 +1,5 @@
 """Whatever arrives on either side, what leaves parses strictly as exactly what was recorded."""
 
-import collections
 import sys
 
 import pytest
@@ -13,6 +12,7 @@ import campaign  # noqa: E402  pylint: disable=wrong-import-position
 import cases  # noqa: E402  pylint: disable=wrong-import-position
 import direct  # noqa: E402  pylint: disable=wrong-import-position
 import strict  # noqa: E402  pylint: disable=wrong-import-position
+import verdict  # noqa: E402  pylint: disable=wrong-import-position
 
 SEED = "short"
 GET = b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -86,28 +86,98 @@ def request(data, **fields):
 
 def event(**over):
     return {"action": "kms.secrets.list", "correlationId": "an id", "correlationSource": "service",
-            "outcome": "success", "reason": {"reasonCode": 200},
+            "id": "its own", "outcome": "success", "reason": {"reasonCode": 200},
             "requestData": {"method": "GET", "path": "/api/v2/keys"}, **over}
 
 
+def refusal(**over):
+    return event(correlationSource="request", outcome="failure",
+                 reason={"reasonCode": 400, "reasonForFailure": "bad_host"}, **over)
+
+
+def without(data, *lines):
+    for line in lines:
+        assert line in data
+        data = data.replace(line, b"", 1)
+    return data
+
+
+ID = "0b9a1e6e-86e2-4d5e-9b65-3f4f0f1a2b3c"
 LIST = b"GET /api/v2/keys HTTP/1.1\r\nHost: x\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-JUDGED = collections.OrderedDict({
-    "all is well": (LIST, [LIST], [event()], OK, None),
+WAY = verdict.way_of("127.0.0.9", b"kms")
+OURS = (b"Via: 1.1 keytrail\r\nForwarded: for=127.0.0.9;proto=http\r\nX-Forwarded-For: 127.0.0.9\r\n"
+        b"X-Forwarded-Proto: http\r\n")
+GOT = b"GET /api/v2/keys HTTP/1.1\r\nHost: kms\r\nCorrelation-Id: its own\r\n" + OURS + b"\r\n"
+OK = (b"HTTP/1.1 200 OK\r\nCorrelation-Id: an id\r\nVia: 1.1 keytrail\r\nContent-Length: 13\r\n\r\n"
+      b"for 127.0.0.9")
+REFUSED = (b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 49\r\n"
+           b"Correlation-Id: an id\r\nVia: 1.1 keytrail\r\nConnection: close\r\n\r\n"
+           b'{"resources":[{"reasons":[{"code":"BAD_HOST"}]}]}')
+PUT = (b"POST /api/v2/keys HTTP/1.1\r\nHost: x\r\nBluemix-Instance: a\r\nX-A: b\r\nX-A: c\r\n"
+       b"Content-Length: 2\r\n\r\n{}")
+PUT_GOT = (b"POST /api/v2/keys HTTP/1.1\r\nHost: kms\r\nBluemix-Instance: a\r\nX-A: b\r\nX-A: c\r\n"
+           b"Correlation-Id: its own\r\n" + OURS
+           + b"Content-Type: application/octet-stream\r\nContent-Length: 2\r\n\r\n{}")
+PUT_EVENT = event(action="kms.secrets.create", requestData={
+    "method": "POST", "path": "/api/v2/keys", "instanceId": "a"})
+# What the client sent, the back end got, the trail says, the client got; how the complaint begins.
+JUDGED = {
+    "all is well": (LIST, [GOT], [event()], OK, None),
+    "a body": (PUT, [PUT_GOT], [PUT_EVENT], OK, None),
+    "a refusal": (LIST, [], [refusal()], REFUSED, None),
     "an end within the head": (LIST[:-2], [], [], b"", None),
-    "a request without an event": (LIST + LIST, [LIST, LIST], [event()], OK, "hidden"),
-    "a request that nobody sent": (b"", [LIST], [event()], OK, "hidden"),
-    "another target": (LIST, [LIST.replace(b"keys", b"rings")], [event()], OK, "difference"),
-    "another field": (LIST, [LIST.replace(b"\r\n\r\n", b"\r\nA: b\r\n\r\n")], [event()], OK, "difference"),
-    "another name": (LIST, [LIST], [event(action="kms.secrets.read")], OK, "recorded"),
-    "another method": (LIST, [LIST], [event(requestData={"method": "PUT"})], OK, "recorded"),
-    "an event for nothing": (LIST, [LIST], [event(), event(correlationId="b")], OK + OK, "an event"),
-    "another status": (LIST, [LIST], [event(reason={"reasonCode": 404})], OK, "the client got 200"),
+    "a request without an event": (LIST + LIST, [GOT, GOT], [event()], OK, "hidden"),
+    "a request that nobody sent": (b"", [GOT], [event()], OK, "hidden"),
+    "another target": (LIST, [GOT.replace(b"keys", b"rings")], [event()], OK, "difference"),
+    "another field": (LIST, [GOT.replace(b"Via", b"A: b\r\nVia")], [event()], OK, "difference"),
+    "a field less": (PUT, [without(PUT_GOT, b"X-A: c\r\n")], [PUT_EVENT], OK, "difference"),
+    "fields in another order": (PUT, [PUT_GOT.replace(b"X-A: b\r\nX-A: c", b"X-A: c\r\nX-A: b")],
+                                [PUT_EVENT], OK, "difference"),
+    "another body": (PUT, [PUT_GOT.replace(b"{}", b"[]")], [PUT_EVENT], OK, "difference"),
+    "a body of no type": (PUT, [without(PUT_GOT, b"Content-Type: application/octet-stream\r\n")],
+                          [PUT_EVENT], OK, "non-canonical"),
+    "a form": (PUT, [PUT_GOT.replace(b"application/octet-stream", b"multipart/mixed")], [PUT_EVENT], OK,
+               "non-canonical"),
+    "the client's Host": (LIST, [GOT.replace(b"Host: kms", b"Host: x")], [event()], OK, "difference"),
+    "no Via": (LIST, [without(GOT, b"Via: 1.1 keytrail\r\n")], [event()], OK, "difference"),
+    "another's Via": (LIST, [GOT.replace(b"Via: 1.1", b"Via: 1.1 x, 1.1")], [event()], OK, "difference"),
+    "another address": (LIST, [GOT.replace(b"For: 127.0.0.9", b"For: 1.2.3.4")], [event()], OK,
+                        "difference"),
+    "another way": (LIST, [GOT.replace(b"for=127.0.0.9", b"for=1.2.3.4")], [event()], OK, "difference"),
+    "another scheme": (LIST, [GOT.replace(b"Proto: http", b"Proto: https")], [event()], OK,
+                       "difference"),
+    "no correlation": (LIST, [without(GOT, b"Correlation-Id: its own\r\n")], [event()], OK,
+                       "difference"),
+    "another correlation": (LIST, [GOT.replace(b"its own", b"another")], [event()], OK, "recorded"),
+    "its correlation lost": (LIST.replace(b"\r\n\r\n", b"\r\nCorrelation-Id: theirs\r\n\r\n"), [GOT],
+                             [event()], OK, "difference"),
+    "another instance": (PUT, [PUT_GOT], [event(**{**PUT_EVENT, "requestData": {
+        **PUT_EVENT["requestData"], "instanceId": "b"}})], OK, "recorded"),
+    "another name": (LIST, [GOT], [event(action="kms.secrets.read")], OK, "recorded"),
+    "another method": (LIST, [GOT], [event(requestData={"method": "PUT"})], OK, "recorded"),
+    "another outcome": (LIST, [GOT], [event(outcome="failure")], OK, "recorded"),
+    "an event for nothing": (LIST, [GOT], [event(), event(correlationId="b")], OK + OK, "an event"),
+    "another status": (LIST, [GOT], [event(reason={"reasonCode": 404})], OK, "the client got 200"),
     "silence": (LIST, [], [], b"", "silence"),
-    "no answer": (LIST, [LIST], [event()], b"", "0 answers"),
-    "an answer too many": (LIST, [LIST], [event()], OK + OK, "the client got what is no answer"),
-    "hop-by-hop": (LIST, [LIST.replace(b"\r\n\r\n", b"\r\nTE: a\r\n\r\n")], [event()], OK, "non-canonical"),
-})
+    "silence after one": (LIST + LIST, [GOT], [event()], OK, "silence"),
+    "silence about a head that is none": (LIST + b"\0\r\n\r\n", [GOT], [event()], OK, "silence"),
+    "silence about half a body": (LIST + PUT[:-1], [GOT], [event()], OK, "silence"),
+    "no answer": (LIST, [GOT], [event()], b"", "0 answers"),
+    "an answer too many": (LIST, [GOT], [event()], OK + OK, "the client got what is no answer"),
+    "an end that nobody asked for": (LIST, [GOT], [event()],
+                                     OK.replace(b"Via", b"Connection: close\r\nVia"), "difference"),
+    "another's answer": (LIST, [GOT], [event()], OK.replace(b"0.9", b"0.8"), "difference"),
+    "another's identity": (LIST, [GOT], [event()], OK.replace(b"an id", b"no id"), "difference"),
+    "a field too many": (LIST, [GOT], [event()], OK.replace(b"Via", b"A: b\r\nVia"), "difference"),
+    "another reason": (LIST, [], [refusal()], REFUSED.replace(b"BAD_HOST", b"OBS_FOLD"), "difference"),
+    "a refusal that goes on": (LIST, [], [refusal()], without(REFUSED, b"Connection: close\r\n"),
+                               "difference"),
+    "hop-by-hop": (LIST, [GOT.replace(b"Via", b"TE: a\r\nVia")], [event()], OK, "non-canonical"),
+}
+
+
+def complains(faults, want):
+    return faults == [] if want is None else any(fault.startswith(want) for fault in faults)
 
 
 @pytest.mark.parametrize("label", JUDGED)
@@ -117,11 +187,48 @@ def test_the_judge_sees(label):
     seen.requests, seen.events, seen.client, seen.end = [request(g) for g in got], events, client, "closed"
     for number, extra in enumerate(seen.requests[1:]):
         extra.id = f"another {number}"
-    _, faults = campaign.judge_request([sent], seen, campaign.Routes())
-    if want is None:
-        assert faults == []
-    else:
-        assert any(fault.startswith(want) for fault in faults)
+    _, faults = verdict.judge_request([sent], seen, verdict.Routes(), WAY)
+    assert complains(faults, want), faults
+
+
+ANSWER = b"HTTP/1.1 404 No\r\nX-A: b\r\nLocation: https://localhost/x\r\nContent-Length: 2\r\n\r\n{}"
+ANSWER_GOT = (b"HTTP/1.1 404 No\r\nX-A: b\r\nLocation: /x\r\nVia: 1.1 keytrail\r\n"
+              b"Content-Length: 2\r\n\r\n{}")
+CHUNKS = b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+CHUNKS_GOT = CHUNKS.replace(b"Tr", b"Via: 1.1 keytrail\r\nTr")
+NOT_FOUND = event(reason={"reasonCode": 404}, correlationSource="request", outcome="failure")
+# What the back end answered first, the client got of it, the trail says; how the complaint begins.
+JUDGED_ANSWERS = {
+    "all is well": (ANSWER, ANSWER_GOT + OK, [NOT_FOUND, event()], None),
+    "chunks": (CHUNKS, CHUNKS_GOT + OK, [NOT_FOUND, event()], None),
+    "other bytes": (ANSWER, ANSWER_GOT.replace(b"{}", b"[]") + OK, [NOT_FOUND, event()], "difference"),
+    "a field less": (ANSWER, without(ANSWER_GOT, b"X-A: b\r\n") + OK, [NOT_FOUND, event()], "difference"),
+    "a field more": (ANSWER, ANSWER_GOT.replace(b"X", b"Y: z\r\nX") + OK, [NOT_FOUND, event()],
+                     "difference"),
+    "a way past us": (ANSWER, ANSWER_GOT.replace(b"/x", b"https://localhost/x") + OK,
+                      [NOT_FOUND, event()], "difference"),
+    "no Via": (ANSWER, without(ANSWER_GOT, b"Via: 1.1 keytrail\r\n") + OK, [NOT_FOUND, event()],
+               "difference"),
+    "an end that nobody asked for": (ANSWER, ANSWER_GOT.replace(b"Via", b"Connection: close\r\nVia"),
+                                     [NOT_FOUND, event()], "difference"),
+    "another's correlation": (ANSWER.replace(b"X-A: b", b"Correlation-Id: %s" % ID.encode()),
+                              ANSWER_GOT.replace(b"X-A: b", b"Correlation-Id: %s" % ID.encode()) + OK,
+                              [NOT_FOUND, event()], "recorded"),
+    "another status": (ANSWER, ANSWER_GOT + OK, [event(), event()], "the client got 404"),
+    "no second answer": (ANSWER, ANSWER_GOT, [NOT_FOUND, event()], "silence"),
+    "another's second answer": (ANSWER, ANSWER_GOT + OK.replace(b"0.9", b"0.8"), [NOT_FOUND, event()],
+                                "the second request"),
+    "no event": (ANSWER, ANSWER_GOT + OK, [NOT_FOUND], "hidden"),
+}
+
+
+@pytest.mark.parametrize("label", JUDGED_ANSWERS)
+def test_the_judge_sees_of_answers(label):
+    answer, client, events, want = JUDGED_ANSWERS[label]
+    seen = campaign.Seen()
+    seen.requests, seen.events, seen.client, seen.end = [None, None], events, client, "closed"
+    _, faults = verdict.judge_answer("127.0.0.9", b"GET", campaign.answer_script(b"GET", [answer]), seen)
+    assert complains(faults, want), faults
 
 
 def understood(target, **over):
@@ -131,7 +238,8 @@ def understood(target, **over):
 DIRECT = {
     "all is well": ([understood("/api/v2/keys")], [event()], None),
     "absolute and not": ([understood("http://x/api/v2/keys")], [event()], None),
-    "more than was forwarded": ([understood("/api/v2/keys"), understood("/")], [event()], None),
+    "more than was forwarded": ([understood("/api/v2/keys"), understood("/")], [event(), refusal()], None),
+    "more than was recorded": ([understood("/api/v2/keys"), understood("/")], [event()], "silence"),
     "no event": ([understood("/api/v2/keys")], [], "hidden: no event"),
     "another target": ([understood("/api/v2/keys/")], [event()], "difference"),
     "another method": ([understood("/api/v2/keys", method="PUT")], [event()], "difference"),
@@ -144,11 +252,8 @@ def test_the_judge_sees_what_is_understood_directly(label):
     alone, events, want = DIRECT[label]
     seen = campaign.Seen()
     seen.requests, seen.events = [understood("/api/v2/keys")], events
-    _, faults = direct.judge(seen, alone, campaign.Routes())
-    if want is None:
-        assert faults == []
-    else:
-        assert any(fault.startswith(want) for fault in faults)
+    _, faults = direct.judge(seen, alone, verdict.Routes())
+    assert complains(faults, want), faults
 
 
 def test_a_failing_case_shrinks_to_what_fails():

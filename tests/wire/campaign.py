@@ -1,9 +1,7 @@
-"""Runs cases through a live keytrail between clients and a recording back end, and judges them.
+"""Runs cases through a live keytrail between clients and a recording back end, and has them judged.
 
 Every client has an address of its own in 127/8, which keytrail writes into X-Forwarded-For and into
-the trail: that tells what belongs together, whatever became of the bytes.  The verdict on a case
-rests on four things: what the back end got, what the client got, what the trail says, and how a
-strict reader understands the case's own bytes, the understanding of a back end without keytrail.
+the trail: that tells what belongs together, whatever became of the bytes.
 """
 
 import asyncio
@@ -16,12 +14,10 @@ import time
 
 import strict
 import support
+import verdict
 
 CONCURRENCY = 32
 PATIENCE = 60 if support.SANITIZED else 30
-OURS = {b"content-length", b"correlation-id", b"forwarded", b"host", b"transfer-encoding", b"via",
-        b"x-forwarded-for", b"x-forwarded-proto"}
-DROPPED = OURS | strict.HOP_BY_HOP | {b"x-real-ip"}
 PLAIN = {"listen": {"tls": None}, "upstream": {"tls": None}, "workers": 2,
          "audit": {"ring_size": 4194304, "segment_size": 67108864},
          "limits": {"connections": 1000}}
@@ -56,6 +52,7 @@ class Backend:
     async def start(self):
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, backlog=1000)
         self.port = self.server.sockets[0].getsockname()[1]
+        self.host = b"127.0.0.1:%d" % self.port
         return self
 
     def whose(self, request):
@@ -170,130 +167,7 @@ async def run_all(backend, port, cases):
     await asyncio.gather(*(one(n, parts) for n, parts in enumerate(cases)))
 
 
-# ---- how a request came through -----------------------------------------------------------------
-
-
-def end_to_end(m):
-    """The fields that a proxy passes on."""
-    gone = DROPPED | m.options()
-    if m.minor == 0:
-        gone = gone | {b"expect"}
-    return [(n, v) for n, v in m.fields
-            if n.lower() not in gone and not n.lower().startswith(b"x-forwarded-")]
-
-
-def unlike(got, sent):
-    """Why a forwarded request is not the one that was sent, or None."""
-    if (got.method, got.path, got.query) != (sent.method, sent.path, sent.query):
-        return f"{got} is not {sent}"
-    if end_to_end(got) != end_to_end(sent):
-        return f"fields {end_to_end(got)} are not {end_to_end(sent)}"
-    if got.whole and (not sent.whole or got.body != sent.body or got.trailers != sent.trailers):
-        return f"body {got.body[:200]!r} is not {sent.body[:200]!r}"
-    if not sent.body.startswith(got.body):
-        return f"body {got.body[:200]!r} does not begin {sent.body[:200]!r}"
-    return None
-
-
-def fits_template(template, path):
-    ours, theirs = template.split("/"), path.decode("latin-1").split("/")
-    if ours[-1] == "**":
-        ours, theirs = ours[:-1], theirs[:len(ours) - 1]
-    return len(ours) == len(theirs) and all(
-        a == b or (a.startswith("{") and a.endswith("}")) for a, b in zip(ours, theirs))
-
-
-class Routes:
-    """What the shipped route set says, read anew."""
-
-    def __init__(self):
-        self.routes = json.loads(support.ROUTES.read_text())["routes"]
-
-    def misnames(self, event, request):
-        """Why an event is no record of a request, or None."""
-        data = event["requestData"]
-        if data["method"] != request.method.decode():
-            return f"recorded as {data['method']}: {request}"
-        if data.get("unmatched"):
-            return None
-        query = request.query or b""
-        for route in self.routes:
-            wanted = [f"{k}={v}".encode() for k, v in route.get("query", {}).items()]
-            if (route["action"] == event["action"] and route["path"] == data["path"]
-                    and route["method"] in ("*", data["method"])
-                    and fits_template(route["path"], request.path)
-                    and all(w in query[1:].split(b"&") for w in wanted)):
-                return None
-        return f"recorded as {event['action']} {data['path']}: {request}"
-
-
-def judge_events(seen, routes):
-    """Faults of what the trail says: one event for each request at the back end, with its name, and
-    at most one more, of a request that was not forwarded or not to its end."""
-    by_id = {e["correlationId"]: e for e in seen.events if e.get("correlationSource") == "service"}
-    rest = [e for e in seen.events if e.get("correlationSource") != "service"]
-    whole = [r for r in seen.requests if r.whole]
-    partial = [r for r in seen.requests if not r.whole]
-    for request in whole:
-        event = by_id.pop(request.id, None)
-        if event is None:
-            yield f"hidden: no event for {request}"
-        elif why := routes.misnames(event, request):
-            yield why
-    for event in [*by_id.values(), *rest[1:]]:
-        yield f"an event too many: {event['action']} {event['reason']}"
-    if partial and (len(partial) > 1 or not rest):
-        yield f"hidden: no event for {partial}"
-    if partial and rest and rest[0]["outcome"] != "unknown":
-        yield f"forwarded in part, recorded as {rest[0]['outcome']}"
-    if rest and seen.events[-1] is not rest[0]:
-        yield "a request after one that was refused"
-
-
-def judge_client(seen):
-    """Faults of what the client got: strictly readable, the statuses of the trail in its order."""
-    methods = [e.get("requestData", {}).get("method", "GET").encode() for e in seen.events]
-    stream, wrong = strict.read_all(seen.client, methods)
-    if wrong:
-        yield f"the client got what is no answer: {wrong}: {seen.client[-1000:]!r}"
-        return
-    final = [m for m in stream.messages if m.status >= 200]
-    for m in stream.messages:
-        if why := strict.canonical(m):
-            yield f"the client got {m}: {why}"
-    if stream.finish() and seen.end != "reset":
-        yield f"the client's answer is cut: {seen.client[-300:]!r}"
-    for m, event in zip(final, seen.events):
-        want = event["reason"].get("reasonCode")
-        if want != m.status and not (want is None and m.status >= 400):
-            yield f"the client got {m.status}, recorded is {event['reason']}"
-    answered = [e for e in seen.events if "reasonCode" in e["reason"]]
-    if len(final) < len(answered) and seen.end != "reset":
-        yield f"{len(final)} answers for {len(answered)} events"
-    if seen.end in ("never", "hangs"):
-        yield f"the client's connection {seen.end} ends"
-
-
-def judge_request(parts, seen, routes):
-    """(what became of the case, its faults)"""
-    direct, _ = strict.read_all(b"".join(parts))
-    faults = [*seen.faults, *judge_events(seen, routes), *judge_client(seen)]
-    for i, got in enumerate(seen.requests):
-        if why := strict.canonical(got):
-            faults.append(f"non-canonical: {why}: {got}")
-        if i >= len(direct.messages):
-            faults.append(f"hidden: nobody sent {got}")
-        elif why := unlike(got, direct.messages[i]):
-            faults.append(f"difference: {why}")
-    if direct.messages and direct.messages[0].whole and not seen.events:
-        faults.append(f"silence: nothing came of {direct.messages[0]}")
-    refused = any(e.get("correlationSource") != "service" for e in seen.events)
-    what = {"forwarded": sum(r.whole for r in seen.requests), "refused": int(refused),
-            "silent": int(not seen.events)}
-    return what, faults
-
-
-# ---- how an answer came through -----------------------------------------------------------------
+# ---- what a back end answers, and who asks for it ----------------------------------------------
 
 
 def answer_script(method, parts):
@@ -314,61 +188,6 @@ def answer_request(method):
     body = b"Content-Length: 2\r\n\r\n{}" if method in (b"POST", b"DELETE") else b"\r\n"
     return [b"%s /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nX-Turn: 1\r\n%s"
             b"GET /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nX-Turn: 2\r\n\r\n" % (method, body)]
-
-
-def answer_fields(m):
-    """Those that are relayed as they are; Connection may not strip what a record rests on."""
-    kept = strict.SINGLE | {b"content-encoding", b"user-agent", b"x-forwarded-host"}
-    gone = strict.HOP_BY_HOP | m.options() - kept | {b"content-length", b"transfer-encoding", b"via",
-                                                     b"location", b"alt-svc"}
-    return [(n, v) for n, v in m.fields if n.lower() not in gone]
-
-
-def judge_answer(address, method, script, seen):
-    """(what became of the case, its faults)"""
-    _, _, final, understood = script
-    what = {"relayed": 0, "refused": 0, "cut": 0}
-    faults = list(seen.faults)
-    stream, wrong = strict.read_all(seen.client, [method, b"GET"])
-    if wrong:
-        faults.append(f"the client got what is no answer: {wrong}: {seen.client[-1000:]!r}")
-        return what, faults
-    finals = [m for m in stream.messages if m.status >= 200]
-    cut = stream.finish() or seen.end == "reset"
-    events = [e for e in seen.events if "kind" not in e]
-    first = finals[0] if finals else None
-    faults += [f"{m}: {why}" for m in stream.messages if (why := strict.canonical(m))]
-    if seen.end in ("never", "hangs"):
-        faults.append(f"the client's connection {seen.end} ends")
-    if first is None:
-        what["cut"] += 1
-    elif first.status == 502:
-        what["refused"] += 1
-        if events and events[0]["outcome"] != "unknown" and (final is None or final.status != 502):
-            faults.append(f"a bad answer is recorded as {events[0]['reason']}")
-    elif not first.whole or cut and len(finals) == 1 and not understood:
-        what["cut"] += 1
-    else:
-        what["relayed"] += 1
-        if not understood:
-            faults.append(f"difference: {first} of what cannot be understood")
-        elif ((first.status, first.body, first.trailers)
-              != (final.status, final.body, final.trailers)):
-            faults.append(f"difference: {first} is not {final}")
-        elif answer_fields(first) != answer_fields(final):
-            faults.append(f"difference: {answer_fields(first)} is not {answer_fields(final)}")
-        if first.get(b"alt-svc") or b"evil" in (first.get(b"location") or b""):
-            faults.append(f"leads away: {first}")
-    if len(finals) > 1 and (finals[1].status != 200
-                            or finals[1].body != b"for " + address.encode()):
-        faults.append(f"the second request was answered with {finals[1]}")
-    tried = sum(e["requestData"].get("attempts", 1) for e in events)
-    if tried != len(seen.requests):
-        faults.append(f"hidden: {tried} recorded, {len(seen.requests)} requests")
-    if first is not None and first.status != 502 and events and (
-            events[0]["reason"].get("reasonCode") != first.status):
-        faults.append(f"the client got {first.status}, recorded is {events[0]['reason']}")
-    return what, faults
 
 
 # ---- a whole run --------------------------------------------------------------------------------
@@ -434,14 +253,14 @@ def run(folder, pki, cases, answers=False):
         return backend, scripts if answers else None
 
     backend, scripts = asyncio.run(drive())
-    routes = Routes()
+    routes = verdict.Routes()
     for number, case in enumerate(cases):
         address = address_of(number)
         seen = backend.seen[address]
         if answers:
-            result.add(number, *judge_answer(address, case[0], scripts[number], seen))
+            result.add(number, *verdict.judge_answer(address, case[0], scripts[number], seen))
         else:
-            result.add(number, *judge_request(case, seen, routes))
+            result.add(number, *verdict.judge_request(case, seen, routes, verdict.way_of(address, backend.host)))
     known = {address_of(number) for number in range(len(cases))}
     for address in backend.seen.keys() - known:
         result.faults.append((None, f"hidden: {backend.seen[address].requests} of {address!r}"))

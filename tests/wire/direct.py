@@ -14,6 +14,7 @@ import time
 import campaign
 import strict
 import support
+import verdict
 
 PROGRAM = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
 
@@ -112,13 +113,15 @@ class Understood:
 
 def judge(seen, alone, routes):
     """(what became of the case, its faults)"""
-    faults = list(campaign.judge_events(seen, routes))
+    faults = list(verdict.judge_events(seen, routes))
     for i, got in enumerate(seen.requests):
         if i >= len(alone):
             faults.append(f"hidden: nginx alone saw no {got}")
         elif not got.says_the_same(alone[i]):
             faults.append(f"difference: {got} is alone {alone[i]}")
-    refused = any(e.get("correlationSource") != "service" for e in seen.events)
+    refused = any(not verdict.is_answered(e) for e in seen.events)
+    if not refused and any(r.whole for r in alone[len(seen.events):]):
+        faults.append(f"silence: nothing came of {alone[len(seen.events):]}")
     what = {"forwarded": sum(r.whole for r in seen.requests), "refused": int(refused),
             "cut": sum(not r.whole for r in seen.requests),
             "understood alone": sum(r.whole for r in alone)}
@@ -143,7 +146,7 @@ def run(folder, pki, cases):
         nginx.stop()
     campaign.gather(sidecar, backend.seen)
     behind, alone = nginx.seen(nginx.behind, "via"), nginx.seen(nginx.alone, "peer")
-    routes = campaign.Routes()
+    routes = verdict.Routes()
     for number in range(len(cases)):
         address = campaign.address_of(number)
         seen = backend.seen[address]

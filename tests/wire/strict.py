@@ -272,6 +272,19 @@ def read_all(data, methods=None):
     return stream, "bytes after the last message" if stream.ended and stream.data else None
 
 
+def has_body(m):
+    return m.framing == "chunked" or m.length > 0
+
+
+def may_be_form(m):
+    """Would some server search the body for fields?"""
+    kind = m.get(b"content-type")
+    if kind is None:
+        return has_body(m)
+    return (not re.fullmatch(TOKEN + rb"/" + TOKEN + rb"[ \t]*(;.*)?", kind)
+            or re.search(rb"multipart|url-?encoded", kind.lower()) is not None)
+
+
 def canonical(m):
     """Why a message is not as keytrail writes it, or None."""
     names = [n.lower() for n, _ in m.fields]
@@ -294,6 +307,8 @@ def canonical(m):
         return "chunk extensions"
     if m.status is not None and m.reason is None:
         return "no blank before the reason"
+    if m.method is not None and may_be_form(m):
+        return "a form"
     if m.method is not None and any(b > 0x7f for _, v in m.fields for b in v):
         return "a byte above 0x7f"
     return None
