@@ -41,11 +41,21 @@ struct conn {
 };
 
 static void read_head(struct conn *c);
+static void on_exchange_done(void *arg, enum exchange_end end);
 
 static const struct config_timeouts *
 timeouts_of(const struct conn *c)
 {
 	return &c->worker->lease->snapshot->config->timeouts;
+}
+
+/* When an answer is to end the connection, INT64_MAX: never. */
+static int64_t
+old_at(const struct conn *c)
+{
+	int64_t lifetime = timeouts_of(c)->lifetime * CLOCK_NS_PER_MS;
+
+	return lifetime > 0 ? c->born + lifetime : INT64_MAX;
 }
 
 /* ---- the end ---- */
@@ -90,17 +100,41 @@ close_conn(struct conn *c)
 	worker_connection_gone(w);
 }
 
-/* RFC 9112 section 9.6 has it dropped; that somebody tries is told. */
-static void
-tell_more(struct conn *c)
+static struct exchange_client
+client_of(struct conn *c)
 {
+	return (struct exchange_client){ .worker = c->worker,
+		.stream = &c->stream,
+		.in = &c->in,
+		.timer = &c->timer,
+		.peer = &c->peer,
+		.source = c->source,
+		.last_ns = old_at(c),
+		.certificate = c->certificate.name.p != NULL ? &c->certificate : NULL,
+		.done = on_exchange_done,
+		.arg = c };
+}
+
+/* What follows the last request is not read as one (RFC 9112 section 9.6), and not answered, for that
+ * would answer nothing; but that it came is recorded, once.  Line ends alone are no request (section
+ * 2.2). */
+static void
+tell_more(struct conn *c, struct slice more)
+{
+	struct exchange_client client;
 	char source[PEERS_TEXT_SIZE];
 
-	if (!c->last)
+	while (more.n > 0 && (more.p[0] == '\r' || more.p[0] == '\n'))
+		more = slice_sub(more, 1, more.n);
+	if (!c->last || more.n == 0)
 		return;
 	c->last = false;
+	client = client_of(c);
+	if (exchange_note(&client, REFUSAL_AFTER_CLOSE, clock_wall_ns()) == 0)
+		return;
 	peers_source_text(c->peer.address, source);
-	worker_count_refusal(c->worker, "after_close", source, RING_NO_SLOT);
+	worker_count_refusal(
+	    c->worker, refusal_info(REFUSAL_AFTER_CLOSE)->label, source, RING_NO_SLOT);
 }
 
 static void
@@ -119,7 +153,7 @@ linger(struct conn *c)
 			break;
 		r = stream_read(&c->stream, buf_tail(&c->in), STREAM_READ, &n);
 		if (r == STREAM_OK) {
-			tell_more(c);
+			tell_more(c, (struct slice){ buf_tail(&c->in), n });
 			c->lingered += n;
 			buf_commit(&c->in, n);
 			buf_consume(&c->in, n);
@@ -134,23 +168,12 @@ start_linger(struct conn *c)
 {
 	c->state = CONN_LINGER;
 	c->lingered = 0;
-	if (buf_size(&c->in) > 0)
-		tell_more(c);
 	buf_consume(&c->in, buf_size(&c->in));
 	wtimer_set(&c->timer, timeouts_of(c)->body);
 	linger(c);
 }
 
 /* ---- exchanges ---- */
-
-/* When an answer is to end the connection, INT64_MAX: never. */
-static int64_t
-old_at(const struct conn *c)
-{
-	int64_t lifetime = timeouts_of(c)->lifetime * CLOCK_NS_PER_MS;
-
-	return lifetime > 0 ? c->born + lifetime : INT64_MAX;
-}
 
 static void
 on_later(void *arg)
@@ -176,13 +199,14 @@ on_exchange_done(void *arg, enum exchange_end end)
 	c->exchange = NULL;
 	c->arrival = 0;
 	http_scan_reset(&c->scan);
+	c->last = end == EXCHANGE_LAST;
+	tell_more(c, buf_slice(&c->in));
 	if (c->stream.broken) {
 		c->state = CONN_IDLE;
 		close_conn(c);
 		return;
 	}
 	c->state = end == EXCHANGE_NEXT ? CONN_IDLE : CONN_LINGER;
-	c->last = end == EXCHANGE_LAST;
 	c->resuming = true;
 	worker_reap_later(c->worker, &c->later);
 }
@@ -190,16 +214,7 @@ on_exchange_done(void *arg, enum exchange_end end)
 static void
 start_exchange(struct conn *c, const struct http_head *head, size_t used, enum http_refusal why)
 {
-	struct exchange_client client = { .worker = c->worker,
-		.stream = &c->stream,
-		.in = &c->in,
-		.timer = &c->timer,
-		.peer = &c->peer,
-		.source = c->source,
-		.last_ns = old_at(c),
-		.certificate = c->certificate.name.p != NULL ? &c->certificate : NULL,
-		.done = on_exchange_done,
-		.arg = c };
+	struct exchange_client client = client_of(c);
 
 	wtimer_clear(&c->timer);
 	c->state = CONN_BUSY;

@@ -468,15 +468,14 @@ exchange_abort(struct exchange *ex)
 
 const size_t exchange_size = sizeof(struct exchange);
 
-int
-exchange_start(const struct exchange_client *client, const struct http_head *head,
-    enum http_refusal refusal, int64_t arrival_ns, struct exchange **slot)
+static struct exchange *
+begin(const struct exchange_client *client, int64_t arrival_ns)
 {
 	struct exchange *ex = pool_take(&client->worker->exchanges);
 	unsigned char random[10];
 
 	if (ex == NULL)
-		return -1;
+		return NULL;
 	memset(ex, 0, offsetof(struct exchange, request_body));
 	ex->client = *client;
 	ex->worker = client->worker;
@@ -491,6 +490,17 @@ exchange_start(const struct exchange_client *client, const struct http_head *hea
 	ex->waiter = (struct worker_waiter){ .ready = on_room, .arg = ex };
 	http_body_init(&ex->request_body, HTTP_NO_BODY, 0);
 	http_body_init(&ex->answer_body, HTTP_NO_BODY, 0);
+	return ex;
+}
+
+int
+exchange_start(const struct exchange_client *client, const struct http_head *head,
+    enum http_refusal refusal, int64_t arrival_ns, struct exchange **slot)
+{
+	struct exchange *ex = begin(client, arrival_ns);
+
+	if (ex == NULL)
+		return -1;
 	if (head != NULL)
 		refusal = exchange_prepare(ex, head);
 	exchange_identify(ex, head);
@@ -502,5 +512,21 @@ exchange_start(const struct exchange_client *client, const struct http_head *hea
 		exchange_refuse(ex, refusal, NULL);
 	else
 		enter(ex, EX_ACQUIRE);
+	return 0;
+}
+
+int
+exchange_note(const struct exchange_client *client, enum http_refusal refusal, int64_t arrival_ns)
+{
+	struct exchange *ex = begin(client, arrival_ns);
+
+	if (ex == NULL)
+		return -1;
+	exchange_identify(ex, NULL);
+	ex->refusal = ex->event.refusal = refusal;
+	ex->event.status = refusal_info(refusal)->status;
+	exchange_record(ex);
+	worker_lease_drop(ex->lease);
+	free_exchange(ex);
 	return 0;
 }

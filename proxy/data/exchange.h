@@ -54,6 +54,10 @@ struct exchange_client {
 int exchange_start(const struct exchange_client *client, const struct http_head *head,
     enum http_refusal refusal, int64_t arrival_ns, struct exchange **slot);
 
+/* Record what is refused but not answered, and change nothing else.  -1 when memory is short. */
+int exchange_note(
+    const struct exchange_client *client, enum http_refusal refusal, int64_t arrival_ns);
+
 /* The client's stream is ready. */
 void exchange_on_client(struct exchange *ex);
 

@@ -266,7 +266,15 @@ def out_of_memory(world):
     assert {None, "OUT_OF_MEMORY"} <= codes
 
 
-OF_OURSELVES = {"TOO_MANY_REQUESTS": too_many_requests, "MISDIRECTED": misdirected,
+def after_close(world):
+    """What comes too late is not answered, so what comes before it is."""
+    def last_and_more(s):
+        return OF_CLIENTS["AMBIGUOUS_PATH"][0](s).replace(b"\r\n", b"\r\nConnection: close\r\n", 1) + PLAIN(s)
+    world.start()
+    assert world.ask(last_and_more) == "AMBIGUOUS_PATH"
+
+
+OF_OURSELVES = {"AFTER_CLOSE": after_close, "TOO_MANY_REQUESTS": too_many_requests, "MISDIRECTED": misdirected,
                 "UPSTREAM_UNREACHABLE": unreachable, "UPSTREAM_UNTRUSTED": untrusted,
                 "UPSTREAM_BUSY": busy, "TRAIL_FULL": trail_full, "TRAIL_FAILED": trail_failed,
                 "TRAIL_SLOW": trail_slow, "OUT_OF_MEMORY": out_of_memory}

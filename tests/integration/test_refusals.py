@@ -103,19 +103,32 @@ def backend_of_all(raw_backend):
     return raw_backend(ok())
 
 
+@pytest.mark.parametrize("last", [get("Connection: close"), get(version="HTTP/1.0")])
 @pytest.mark.parametrize("apart", [False, True])
-def test_what_follows_the_last_request_is_dropped_and_recorded(keytrail, backend_of_all, apart):
+def test_what_follows_the_last_request_is_recorded_once(keytrail, backend_of_all, apart, last):
     sidecar = keytrail(backend_of_all)
     with sidecar.client() as c:
-        c.send(get("Connection: close") + (b"" if apart else get()))
+        c.send(last + (b"" if apart else b"\r\n" + get()))
         assert c.read_response().status == 200
-        if apart:
-            c.send(get())
+        c.send(b"\r\n")
+        c.send(get() * 400)  # more than one read takes
         assert c.is_closed()
-    event, = sidecar.wait_own("keytrail.refused")
-    assert event["details"]["reasons"] == "after_close 1"
-    assert event["details"]["sources"] == "127.0.0.1"
+    event = wait_for(lambda: recorded(sidecar, 400, "AFTER_CLOSE"), "the record")
+    sidecar.stop()
+    assert len(sidecar.own("keytrail.refused")) == 1
+    assert event["reason"] == {"reasonCode": 400, "reasonForFailure": "after_close",
+                               "reasonType": "Bad Request"}
+    assert event["initiator"]["host"]["address"] == "127.0.0.1" and "requestData" not in event
     assert len(backend_of_all.requests) == 1 and len(sidecar.calls()) == 1
+
+
+def test_line_ends_after_the_last_request_are_no_request(keytrail, backend_of_all):
+    sidecar = keytrail(backend_of_all)
+    with sidecar.client() as c:
+        c.send(get("Connection: close") + b"\r\n\r\n")
+        assert c.read_response().status == 200 and c.is_closed()
+    sidecar.stop()
+    assert sidecar.own("keytrail.refused") == []
 
 
 def test_the_rest_of_a_refused_body_is_no_request(keytrail, backend_of_all):

@@ -176,6 +176,27 @@ JUDGED = {
 }
 
 
+LAST = LIST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+LATE = event(reason={"reasonCode": 400, "reasonForFailure": "after_close"})
+# What the client sent, how many events tell of the rest, is that a fault.
+JUDGED_LATE = {
+    "all is well": ([LAST + LIST], 1, False), "silence": ([LAST + LIST], 0, True),
+    "one each": ([LAST + LIST + LIST], 2, True), "nothing came": ([LAST], 0, False),
+    "an event of nothing": ([LAST], 1, True), "line ends": ([LAST + b"\r\n"], 1, True),
+    "too late": ([LAST, LIST], 0, False), "in time": ([LAST, LIST], 1, False),
+}
+
+
+@pytest.mark.parametrize("label", JUDGED_LATE)
+def test_the_judge_sees_what_comes_late(label):
+    parts, late, wrong = JUDGED_LATE[label]
+    seen = campaign.Seen()
+    seen.requests, seen.events, seen.end = [request(GOT)], [event()], "closed"
+    seen.late, seen.client = [LATE] * late, OK.replace(b"Via", b"Connection: close\r\nVia")
+    _, faults = verdict.judge_request(parts, seen, verdict.Routes(), WAY)
+    assert complains(faults, "silence" if wrong else None), faults
+
+
 def complains(faults, want):
     return faults == [] if want is None else any(fault.startswith(want) for fault in faults)
 

@@ -35,7 +35,8 @@ class Seen:
         self.requests = []  # at the back end, in order
         self.client = b""   # what came back
         self.end = "never"  # of the client's connection
-        self.events = []    # of the trail, in order
+        self.events = []    # of the trail, in order, but for those
+        self.late = []      # of what came after the last request
         self.faults = []    # what the back end could not read
 
 
@@ -226,7 +227,7 @@ def gather(sidecar, seen):
     for event in sidecar.events():
         address = event.get("initiator", {}).get("host", {}).get("address")
         if address in seen and "kind" not in event:
-            seen[address].events.append(event)
+            (seen[address].late if verdict.is_late(event) else seen[address].events).append(event)
 
 
 def run(folder, pki, cases, answers=False):

@@ -107,6 +107,11 @@ def is_answered(event):
     return event.get("correlationSource") == "service"
 
 
+def is_late(event):
+    """Of what came after the connection's last request."""
+    return event["reason"].get("reasonForFailure") == "after_close"
+
+
 def judge_events(seen, routes):
     """Faults of what the trail says: one event for each request at the back end, with its name, and
     at most one more, of a request that was not forwarded or not to its end."""
@@ -139,6 +144,21 @@ def lost(sent, wrong, events):
     if told < len(sent.messages):
         return sent.messages[told]
     return None if wrong is None or sent.ended else wrong
+
+
+def is_understood(event, request):
+    """Was the end of a refused request known?"""
+    return "requestData" in event and not strict.has_body(request)
+
+
+def judge_late(parts, sent, seen):
+    """Faults of what is told of bytes after the last request.  Those in a segment of their own may
+    come when nobody is there any more."""
+    due = (sent.ended and len(seen.events) == len(sent.messages)
+           and (is_answered(seen.events[-1]) or is_understood(seen.events[-1], sent.messages[-1]))
+           and sent.data.strip(b"\r\n") != b"")
+    if len(seen.late) > due or len(seen.late) < due and len(parts) == 1:
+        yield f"silence: {len(seen.late)} events of {sent.data[:80]!r} after {sent.messages[-1:]}"
 
 
 def read_client(seen):
@@ -230,6 +250,7 @@ def judge_request(parts, seen, routes, way):
     direct, wrong = strict.read_all(b"".join(parts))
     faults = [*seen.faults, *judge_events(seen, routes), *judge_client(seen)]
     faults += judge_answers(seen, direct.messages, way)
+    faults += judge_late(parts, direct, seen)
     for i, got in enumerate(seen.requests):
         if why := strict.canonical(got):
             faults.append(f"non-canonical: {why}: {got}")
