@@ -68,7 +68,8 @@ int journal_start(struct journal *j, struct err *err);
 
 /* After ring_commit, from any producer: wakes the thread if it sleeps.  Cheap when it does not. */
 void journal_kick(struct journal *j);
-/* The same where nobody waits: a thread that will look within the flush interval is let sleep. */
+/* The same where nobody waits: a thread that will look within the flush interval is let sleep until
+ * there is a batch for it. */
 void journal_kick_async(struct journal *j);
 
 /* Drain every ring, sync, and end the thread.  -1 when something could not be made durable. */

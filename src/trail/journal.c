@@ -19,7 +19,8 @@
 #define RETENTION_NS (60 * CLOCK_NS_PER_S)
 #define SIGNED_NS    CLOCK_NS_PER_S
 #define WATCH_NS     CLOCK_NS_PER_S
-#define CPU_PERCENT  8 /* of the time between two syncs that a sync may cost */
+#define CPU_PERCENT  8	/* of the time between two syncs that a sync may cost */
+#define BATCH	     64 /* lines that are worth a look though nobody waits: they are in the cache */
 
 /* ---- the commit ---- */
 
@@ -469,7 +470,7 @@ sleep_until_kicked(struct journal *j, enum sleep how, int64_t when)
 
 	if (left <= 0)
 		return;
-	atomic_store(&j->awaited, (int64_t)(j->expected - j->waiting));
+	atomic_store(&j->awaited, how == GATHERING ? (int64_t)(j->expected - j->waiting) : BATCH);
 	atomic_store(&j->sleeping, how);
 	if (!called(j))
 		futex(&j->sleeping, FUTEX_WAIT_PRIVATE, how, &ts);
@@ -612,19 +613,27 @@ wake(struct journal *j)
 }
 
 /* The count decides only when to look: who was seen in the ring before he came here wakes too early. */
+static bool
+completes_what_is_awaited(struct journal *j)
+{
+	return atomic_fetch_sub(&j->awaited, 1) <= 1;
+}
+
 void
 journal_kick(struct journal *j)
 {
 	uint32_t how = atomic_load(&j->sleeping);
 
-	if (how != AWAKE && (how != GATHERING || atomic_fetch_sub(&j->awaited, 1) <= 1))
+	if (how != AWAKE && (how != GATHERING || completes_what_is_awaited(j)))
 		wake(j);
 }
 
 void
 journal_kick_async(struct journal *j)
 {
-	if (atomic_load(&j->sleeping) == ASLEEP)
+	uint32_t how = atomic_load(&j->sleeping);
+
+	if (how == ASLEEP || (how == DOZING && completes_what_is_awaited(j)))
 		wake(j);
 }
 

@@ -27,8 +27,8 @@ struct member {
 
 #define TOLD_MAX 64
 
-/* DOZING: there is something to sync later, only somebody who waits is a reason to wake.  GATHERING:
- * somebody waits for a commit, and it for as many as are awaited. */
+/* DOZING: there is something to sync later, only somebody who waits, or as many lines as are awaited,
+ * are a reason to wake.  GATHERING: somebody waits for a commit, and it for as many as are awaited. */
 enum sleep { AWAKE, GATHERING, DOZING, ASLEEP };
 
 struct journal {
@@ -42,7 +42,7 @@ struct journal {
 
 	/* any thread */
 	_Atomic uint32_t sleeping; /* enum sleep; a futex */
-	_Atomic int64_t awaited;   /* while GATHERING: durable entries that are still to come */
+	_Atomic int64_t awaited; /* entries that are still to come; while GATHERING, durable ones */
 	_Atomic bool stop, retention_changed, reported;
 	_Atomic uint64_t retention_s, max_size;
 	pthread_mutex_t lock; /* of what follows */

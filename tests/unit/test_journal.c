@@ -197,6 +197,7 @@ open_all(struct fixture *f)
 		.create = true,
 		.segment_size = 16384,
 		.room = (uint64_t)RINGS * RING_SIZE,
+		.hashed = true,
 		.io = &f->io };
 
 	check(f, trail_open(&opts, &f->t, &f->rec, &f->err));
@@ -496,6 +497,26 @@ async_lines_are_durable_after_the_flush_interval(void **state)
 	assert_true(clock_mono_ns() - begin >= 100 * CLOCK_NS_PER_MS);
 	assert_int_equal(syncs_done(&f->disk), 1);
 	assert_int_equal(atomic_load(&f->notified[0]), 0); /* nobody waited */
+}
+
+/* Each second it looks by itself.  Lines are hashed, in batches, when they are numbered. */
+static void
+async_lines_are_numbered_as_they_come(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	int64_t end = clock_mono_ns() + WAIT_NS;
+	uint64_t n = 0;
+
+	opts.flush_interval_ms = 600000;
+	start(f, &opts);
+	for (int round = 0; round < 24; round++) {
+		for (unsigned i = 0; i < 5 * MERKLE_BATCH; i++, n++)
+			commit(f, n % RINGS, "late", 0);
+		WAIT_UNTIL(leaves_have(trail_leaves(f->t), n - 4 * MERKLE_BATCH));
+	}
+	assert_true(clock_mono_ns() < end);
+	assert_int_equal(atomic_load(&f->durable), 0);
 }
 
 static void
@@ -1262,6 +1283,7 @@ main(void)
 		TEST(syncs_are_spaced_under_load),
 		TEST(who_is_expected_is_waited_for_and_nobody_else),
 		TEST(async_lines_are_durable_after_the_flush_interval),
+		TEST(async_lines_are_numbered_as_they_come),
 		TEST(a_waiter_does_not_wait_for_the_flush_interval_of_others),
 		TEST(who_found_the_ring_full_hears_of_room),
 		TEST(an_idle_journal_sleeps),
