@@ -35,6 +35,7 @@ enum metric_id {
 	METRIC_CONNECTIONS,	     /* accepted */
 	METRIC_CONNECTIONS_OPEN,     /* gauge */
 	METRIC_CONNECTIONS_REJECTED, /* over the limit */
+	METRIC_OUT_OF_MEMORY,	     /* what was given up for want of it */
 	METRIC_HANDSHAKES,	     /* finished, by resumed: index 0 full, 1 resumed */
 	METRIC_HANDSHAKE_FAILURES,   /* by reason: index = enum tls_failure */
 	METRIC_CLIENT_ABORTS,	     /* answers cut by the client after RECORD */
@@ -106,6 +107,7 @@ enum metric_trail_op { METRIC_TRAIL_WRITE, METRIC_TRAIL_SYNC, METRIC_TRAIL_OPEN 
 	X(ALPN, "alpn")			    /* no common application protocol */                   \
 	X(TIMEOUT, "timeout")                                                                      \
 	X(CLOSED, "closed") /* the client went away */                                             \
+	X(MEMORY, "memory") /* ours was short */                                                   \
 	X(FLOOD, "flood")   /* after it: more of TLS's own messages than anybody needs */
 
 enum tls_failure {
@@ -124,7 +126,8 @@ enum tls_failure {
 	X(UNTRUSTED, "untrusted") /* certificate or host name could not be verified */             \
 	X(CLOSED, "closed")	  /* closed or reset without an answer */                          \
 	X(MALFORMED, "malformed") /* the answer is malformed */                                    \
-	X(BUSY, "busy")		  /* the pool is exhausted */
+	X(BUSY, "busy")		  /* the pool is exhausted */                                      \
+	X(MEMORY, "memory")	  /* ours was short */
 
 enum upstream_failure {
 #define X(name, label) UPSTREAM_FAILURE_##name,

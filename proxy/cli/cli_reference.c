@@ -44,9 +44,10 @@ refusal_reference(struct buf *out)
 	"once the\n"                                                                               \
 	"request was forwarded and no status came, what became of it as `reason.reasonType` "      \
 	"(`timeout`,\n"                                                                            \
-	"`connection_lost`, `malformed_answer`, `foreign_location`, or the label of what was "     \
-	"wrong with the\n"                                                                         \
-	"request's body). Beyond `limits.refusals` it is counted in `details.reasons` of "         \
+	"`connection_lost`, `malformed_answer`, `foreign_location`, `out_of_memory`, or the "      \
+	"label of what\n"                                                                          \
+	"was wrong with the request's body). Beyond `limits.refusals` it is counted in "           \
+	"`details.reasons` of "                                                                    \
 	"`keytrail.refused`.\n"
 
 static const struct chapter {

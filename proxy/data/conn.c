@@ -86,6 +86,8 @@ close_conn(struct conn *c)
 	c->state = CONN_DEAD;
 	if (stream_is_flooded(&c->stream))
 		metrics_add(w->metrics, METRIC_HANDSHAKE_FAILURES, TLS_FAILURE_FLOOD, 1);
+	if (c->stream.starved)
+		worker_starved(w, "a connection");
 	stream_close(&c->stream);
 	wtimer_fini(&c->timer);
 	worker_turn_cancel(w, &c->turn);
@@ -223,6 +225,7 @@ start_exchange(struct conn *c, const struct http_head *head, size_t used, enum h
 	buf_consume(&c->in, used);
 	if (exchange_start(&client, head, why, c->arrival, &c->exchange) == -1) {
 		c->state = CONN_IDLE;
+		c->stream.starved = true;
 		close_conn(c);
 	} else if (buf_size(&c->in) == 0) {
 		/* For the next one to use, while it is still in the processor's cache. */
@@ -241,6 +244,7 @@ read_more(struct conn *c)
 	size_t n = 0;
 
 	if (may_read && buf_reserve(&c->in, STREAM_READ) == -1) {
+		c->stream.starved = true;
 		close_conn(c);
 		return false;
 	}
@@ -301,6 +305,8 @@ read_head(struct conn *c)
 static enum tls_failure
 failure_of(const struct stream *s, enum stream_result r)
 {
+	if (s->starved)
+		return TLS_FAILURE_MEMORY;
 	if (r != STREAM_ERROR)
 		return TLS_FAILURE_CLOSED;
 	if (SSL_get_verify_result(s->ssl) == X509_V_ERR_CERT_REVOKED)
@@ -381,6 +387,7 @@ handshake(struct conn *c)
 	if (c->stream.ssl != NULL) {
 		metrics_add(m, METRIC_HANDSHAKES, SSL_session_reused(c->stream.ssl) ? 1 : 0, 1);
 		if (remember_certificate(c) == -1) {
+			c->stream.starved = true;
 			close_conn(c);
 			return;
 		}
@@ -483,8 +490,10 @@ admit(struct conn *c)
 	if (config_network_contains(
 		config->trusted_networks, config->ntrusted_networks, c->peer.address))
 		return true;
-	if ((c->source = peers_hold(w->peers, c->peer.address, c->born)) == NULL)
+	if ((c->source = peers_hold(w->peers, c->peer.address, c->born)) == NULL) {
+		worker_starved(w, "a connection");
 		return false;
+	}
 	if (peer_connect(c->source, config->limits.connections_per_address))
 		return true;
 	peers_drop(w->peers, c->source);
@@ -506,6 +515,8 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	struct err err;
 
 	if (c == NULL || w->draining) {
+		if (c == NULL)
+			worker_starved(w, "a connection");
 		close(fd);
 		goto refused;
 	}
@@ -520,6 +531,7 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	}
 	if (stream_open(&c->stream, fd, &opts, &err) == -1) {
 		log_warn(w->log, "accept_failed", "%s", err.msg);
+		worker_starved(w, "a connection");
 		leave_source(w, c->source);
 		goto refused;
 	}

@@ -17,6 +17,8 @@ void
 exchange_refuse(struct exchange *ex, enum http_refusal why, const char *unknown_reason)
 {
 	assert(ex->state < EX_RECORD);
+	if (why == REFUSAL_OUT_OF_MEMORY)
+		worker_starved(ex->worker, "a request");
 	ex->refusal = ex->event.refusal = why;
 	ex->stopped = true;
 	if (ex->forwarded && unknown_reason != NULL) {
@@ -55,8 +57,10 @@ on_acquired(void *arg, struct upstream_conn *c, enum http_refusal why)
 	struct exchange *ex = arg;
 
 	if (c == NULL) {
-		exchange_refuse(
-		    ex, why, why == REFUSAL_UPSTREAM_TIMEOUT ? "timeout" : "connection_lost");
+		exchange_refuse(ex, why,
+		    why == REFUSAL_UPSTREAM_TIMEOUT ? "timeout"
+		    : why == REFUSAL_OUT_OF_MEMORY  ? "out_of_memory"
+						    : "connection_lost");
 		return;
 	}
 	ex->up = c;
@@ -278,6 +282,7 @@ on_relay(struct exchange *ex)
 		ex->keep = exchange_may_keep(ex);
 		ex->answer_read = true;
 		if (build_refusal(ex) == -1) {
+			worker_starved(ex->worker, "an answer");
 			ex->client_gone = true;
 			enter(ex, EX_DONE);
 			return;
@@ -411,6 +416,13 @@ exchange_cut(struct exchange *ex, enum metric_id who)
 	/* A close_notify would make a cut answer that ends with the connection look whole. */
 	ex->client.stream->broken = true;
 	enter(ex, EX_DONE);
+}
+
+void
+exchange_cut_for_memory(struct exchange *ex)
+{
+	worker_starved(ex->worker, "an answer");
+	exchange_cut(ex, METRIC_UPSTREAM_CUT);
 }
 
 void

@@ -28,18 +28,19 @@ exchange_flush_client(struct exchange *ex)
 	return true;
 }
 
-/* The key service closed or broke the connection before a whole head had come. */
-static void
-lost_upstream(struct exchange *ex)
+void
+exchange_lost_upstream(struct exchange *ex)
 {
 	bool stale = ex->up->reused && !ex->got_bytes && ex->may_retry && ex->event.attempts == 1;
+	bool starved = ex->up->stream.starved;
 
 	upstream_release(ex->up, false);
 	ex->up = NULL;
 	if (!stale) {
-		metrics_add(
-		    ex->worker->metrics, METRIC_UPSTREAM_FAILURES, UPSTREAM_FAILURE_CLOSED, 1);
-		exchange_refuse(ex, REFUSAL_UPSTREAM_BROKEN, "connection_lost");
+		metrics_add(ex->worker->metrics, METRIC_UPSTREAM_FAILURES,
+		    starved ? UPSTREAM_FAILURE_MEMORY : UPSTREAM_FAILURE_CLOSED, 1);
+		exchange_refuse(ex, starved ? REFUSAL_OUT_OF_MEMORY : REFUSAL_UPSTREAM_BROKEN,
+		    starved ? "out_of_memory" : "connection_lost");
 		return;
 	}
 	metrics_add(ex->worker->metrics, METRIC_UPSTREAM_RETRIES, 0, 1);
@@ -113,8 +114,10 @@ on_answer(struct exchange *ex, const struct http_head *h, size_t used)
 	rc = rewrite_response(&ex->to_client, &r);
 	buf_consume(&ex->up->in, used);
 	ex->event.client_gone = ex->client_gone;
-	if (rc == -1)
+	if (rc == -1) {
+		worker_starved(ex->worker, "an answer");
 		ex->client_gone = true;
+	}
 	exchange_answered(ex);
 }
 
@@ -153,7 +156,7 @@ pump_head(struct exchange *ex)
 		case STREAM_AGAIN:
 			return;
 		default:
-			lost_upstream(ex);
+			exchange_lost_upstream(ex);
 			return;
 		}
 	}
@@ -164,7 +167,7 @@ end_answer(struct exchange *ex)
 {
 	ex->answer_read = true;
 	if (pump_end(&ex->to_client, ex->framing, &ex->answer_body) == -1)
-		exchange_cut(ex, METRIC_UPSTREAM_CUT);
+		exchange_cut_for_memory(ex);
 }
 
 /* More of the answer into to_client.  False: wait, or it is over. */
@@ -181,8 +184,10 @@ fill_answer(struct exchange *ex)
 		ex->answer_read = true;
 		return true;
 	case PUMP_BAD:
-	case PUMP_MEMORY:
 		exchange_cut(ex, METRIC_UPSTREAM_CUT);
+		return false;
+	case PUMP_MEMORY:
+		exchange_cut_for_memory(ex);
 		return false;
 	case PUMP_NONE:
 		break;
@@ -201,7 +206,10 @@ fill_answer(struct exchange *ex)
 	default:
 		break;
 	}
-	exchange_cut(ex, METRIC_UPSTREAM_CUT);
+	if (ex->up->stream.starved)
+		exchange_cut_for_memory(ex);
+	else
+		exchange_cut(ex, METRIC_UPSTREAM_CUT);
 	return false;
 }
 
@@ -221,7 +229,7 @@ exchange_hold_answer(struct exchange *ex)
 		buf_fini(&ex->to_up);
 		break;
 	case PUMP_MEMORY:
-		exchange_cut(ex, METRIC_UPSTREAM_CUT);
+		exchange_cut_for_memory(ex);
 		break;
 	default:
 		break;

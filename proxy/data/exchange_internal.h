@@ -85,6 +85,10 @@ void exchange_answered(struct exchange *ex);
 void exchange_retry(struct exchange *ex);
 /* After RECORD nothing changes the event any more: the answer is cut, and a metric says so. */
 void exchange_cut(struct exchange *ex, enum metric_id who);
+/* The same, for want of memory. */
+void exchange_cut_for_memory(struct exchange *ex);
+/* The connection to the key service ended, or failed, before a whole head had come. */
+void exchange_lost_upstream(struct exchange *ex);
 /* A pump has had its PUMP_ROUNDS: both go on after what else is ready. */
 void exchange_go_on_later(struct exchange *ex);
 /* The answer is relayed to its end. */

@@ -67,6 +67,8 @@ fill_request(struct exchange *ex)
 		case STREAM_AGAIN:
 			return false;
 		default:
+			if (ex->client.stream->starved)
+				why = REFUSAL_OUT_OF_MEMORY;
 			break;
 		}
 	}
@@ -74,7 +76,8 @@ fill_request(struct exchange *ex)
 	return false;
 }
 
-/* Send what waits.  False: wait, or the connection is dead (the answer's side will know). */
+/* Send what waits.  False: wait, or the connection is dead (the answer's side will know, unless it is
+ * ours that failed). */
 static bool
 flush_request(struct exchange *ex)
 {
@@ -89,6 +92,8 @@ flush_request(struct exchange *ex)
 			return false;
 		default:
 			ex->stopped = true;
+			if (ex->up->stream.starved && ex->state == EX_FORWARD)
+				exchange_lost_upstream(ex);
 			return false;
 		}
 		ex->asked = ex->forwarded = true;

@@ -99,8 +99,8 @@ deal(struct listener *l, int fd, const struct sockaddr_storage *peer)
 	atomic_fetch_add_explicit(open_connections, 1, memory_order_relaxed);
 	if (w == l->home)
 		w->hooks->accept(w, fd, peer);
-	else
-		worker_accept(w, fd, peer);
+	else if (worker_accept(w, fd, peer) == -1)
+		worker_starved(l->home, "a connection");
 	l->turn = (l->turn + 1) % l->nworkers;
 }
 

@@ -57,8 +57,10 @@ pump_read(struct stream *s, struct buf *in, size_t *n)
 
 	if (!stream_may_go_on(s))
 		return STREAM_AGAIN;
-	if (buf_reserve(in, STREAM_READ) == -1)
+	if (buf_reserve(in, STREAM_READ) == -1) {
+		s->starved = true;
 		return STREAM_ERROR;
+	}
 	if ((r = stream_read(s, buf_tail(in), buf_room(in), n)) == STREAM_OK)
 		buf_commit(in, *n);
 	return r;

@@ -23,6 +23,7 @@ struct lent {
 
 static _Thread_local struct pool rooms = { .size = ROOM };
 static _Thread_local struct lent lent[LENT];
+static _Thread_local unsigned failures;
 
 static struct lent *
 find(const char *room)
@@ -60,11 +61,15 @@ take_back(char *room, size_t size)
 static void *
 allocate(size_t n, const char *file, int line)
 {
+	void *p;
+
 	(void)file;
 	(void)line;
-	if (n > ROOM_MIN && n <= ROOM)
-		return lend();
-	return n > 0 ? malloc(n) : NULL;
+	if (n == 0)
+		return NULL;
+	p = n > ROOM_MIN && n <= ROOM ? lend() : malloc(n);
+	failures += p == NULL;
+	return p;
 }
 
 static void
@@ -126,6 +131,12 @@ records_filled(const void *p, size_t n)
 		    end - l->room > l->filled)
 			l->filled = end - l->room;
 	}
+}
+
+unsigned
+records_failures(void)
+{
+	return failures;
 }
 
 void

@@ -17,6 +17,10 @@ int records_install(void);
  * tells of all, or of none: room of which nothing was told is wiped as a whole. */
 void records_filled(const void *p, size_t n);
 
+/* How often OpenSSL has found no memory on the calling thread.  Its own words for what it could not do
+ * then may blame a peer, or a file. */
+unsigned records_failures(void);
+
 /* The calling thread ends: what it keeps is freed. */
 void records_release(void);
 

@@ -168,10 +168,11 @@ on_event(evutil_socket_t fd, short what, void *arg)
 /* What an earlier call left behind would be taken for the reason of the next failure.  Mostly there is
  * nothing, which is cheaper to see than to clear. */
 static void
-clear_errors(void)
+begin_call(struct stream *s)
 {
 	if (ERR_peek_error() != 0)
 		ERR_clear_error();
+	s->failures = records_failures();
 }
 
 /* The name is sent as SNI and verified (RFC 6125); a numeric address is verified only, since SNI
@@ -253,13 +254,13 @@ stream_open(struct stream *s, int fd, const struct stream_opts *o, struct err *e
 	*s = (struct stream){ .fd = fd, .ready = o->ready, .ending = o->ending, .arg = o->arg };
 	s->readable = s->writable = !o->connecting;
 	if (o->ctx != NULL && start_tls(s, o) == -1) {
-		err_set(err, "cannot set up TLS");
+		err_set(err, "cannot set up TLS: memory is short");
 		goto fail;
 	}
 	event_assign(&s->event, o->base, fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST,
 	    on_event, s);
 	if (event_add(&s->event, NULL) == -1) {
-		err_set(err, "cannot watch a descriptor");
+		err_set(err, "cannot watch a descriptor, or memory is short");
 		goto fail;
 	}
 	return 0;
@@ -311,6 +312,12 @@ stream_connected(struct stream *s)
 	return STREAM_OK;
 }
 
+static bool
+ran_short(const struct stream *s)
+{
+	return s->failures != records_failures();
+}
+
 static enum stream_result
 tls_result(struct stream *s, int rc)
 {
@@ -319,13 +326,17 @@ tls_result(struct stream *s, int rc)
 	switch (error) {
 	case SSL_ERROR_WANT_READ:
 	case SSL_ERROR_WANT_WRITE:
-		return STREAM_AGAIN;
+		/* It says so, too, of an error that it had no memory to note. */
+		if (!ran_short(s))
+			return STREAM_AGAIN;
+		break;
 	case SSL_ERROR_ZERO_RETURN:
 		return STREAM_EOF;
 	default:
 		break;
 	}
 	s->broken = true;
+	s->starved = s->starved || ran_short(s);
 	if (error == SSL_ERROR_SSL &&
 	    ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
 		ERR_clear_error();
@@ -342,7 +353,9 @@ tls_error(struct stream *s, struct err *err)
 	unsigned long code = ERR_get_error();
 
 	s->reason = ERR_GET_REASON(code);
-	if (verify != X509_V_OK)
+	if (s->starved)
+		err_set(err, "memory is short");
+	else if (verify != X509_V_OK)
 		err_set(err, "%s", X509_verify_cert_error_string(verify));
 	else if (code != 0)
 		err_set(err, "%s",
@@ -378,8 +391,11 @@ stream_handshake(struct stream *s, struct err *err)
 
 	if (s->ssl == NULL)
 		return STREAM_OK;
-	clear_errors();
-	if ((rc = SSL_do_handshake(s->ssl)) == 1) {
+	begin_call(s);
+	rc = SSL_do_handshake(s->ssl);
+	/* It goes on without what it could not make, and fails over that later, or the peer does. */
+	s->starved = s->starved || ran_short(s);
+	if (rc == 1) {
 		SSL_set_info_callback(s->ssl, count_message);
 		return STREAM_OK;
 	}
@@ -425,7 +441,7 @@ read_some(struct stream *s, void *p, size_t cap, size_t *n)
 			return STREAM_EOF;
 		return errno == EAGAIN ? STREAM_AGAIN : STREAM_ERROR;
 	}
-	clear_errors();
+	begin_call(s);
 	rc = SSL_read_ex(s->ssl, p, cap, n);
 	if (stream_is_flooded(s)) {
 		ERR_clear_error();
@@ -434,6 +450,7 @@ read_some(struct stream *s, void *p, size_t cap, size_t *n)
 	}
 	if (rc == 1) {
 		s->messages = 0;
+		s->starved = false;
 		return STREAM_OK;
 	}
 	if ((r = tls_result(s, rc)) == STREAM_ERROR)
@@ -461,7 +478,7 @@ write_some(struct stream *s, const void *p, size_t len, size_t *n)
 		}
 		return errno == EAGAIN ? STREAM_AGAIN : STREAM_ERROR;
 	}
-	clear_errors();
+	begin_call(s);
 	fit_record(s, len);
 	if ((rc = SSL_write_ex(s->ssl, p, len, n)) == 1)
 		return STREAM_OK;

@@ -51,6 +51,8 @@ struct stream {
 	bool hung_up;		 /* the peer will send no more: read until EOF */
 	bool unsure;		 /* the last edge may have been a reset behind unread bytes */
 	int reason;		 /* OpenSSL's reason code of a failed handshake; 0: none */
+	bool starved;		 /* if it fails, then for want of memory: no fault of the peer's */
+	unsigned failures;	 /* TLS: records_failures() before the call that is under way */
 	bool broken; /* may not end in order: without close_notify, and a plain one by a reset */
 	bool more;   /* more is written soon, or the end */
 	unsigned messages; /* TLS: of the protocol's own, since the last byte that was read */

@@ -255,7 +255,7 @@ fail_target(struct upstream *u, struct upstream_conn *c, enum upstream_failure m
 static void
 fail_for_memory(struct upstream *u, struct upstream_conn *c)
 {
-	fail_request(u, c->request, UPSTREAM_FAILURE_CONNECT, REFUSAL_OUT_OF_MEMORY);
+	fail_request(u, c->request, UPSTREAM_FAILURE_MEMORY, REFUSAL_OUT_OF_MEMORY);
 	close_conn(c);
 }
 
@@ -276,6 +276,8 @@ go_on_connecting(struct upstream *u, struct upstream_conn *c)
 		return;
 	if (r == STREAM_OK)
 		succeed(u, c);
+	else if (c->stream.starved)
+		fail_for_memory(u, c);
 	else if (SSL_get_verify_result(c->stream.ssl) != X509_V_OK)
 		fail_target(u, c, UPSTREAM_FAILURE_UNTRUSTED, REFUSAL_UPSTREAM_UNTRUSTED, err.msg);
 	else
@@ -342,7 +344,7 @@ start_connecting(struct upstream *u, struct upstream_request *r)
 	int fd;
 
 	if (c == NULL) {
-		fail_request(u, r, UPSTREAM_FAILURE_CONNECT, REFUSAL_OUT_OF_MEMORY);
+		fail_request(u, r, UPSTREAM_FAILURE_MEMORY, REFUSAL_OUT_OF_MEMORY);
 		return;
 	}
 	c->pool = u;

@@ -324,6 +324,13 @@ worker_count_refusal(struct worker *w, const char *reason, const char *source, u
 	count(w, &w->refusals, reason, source, slot);
 }
 
+void
+worker_starved(struct worker *w, const char *what)
+{
+	metrics_add(w->metrics, METRIC_OUT_OF_MEMORY, 0, 1);
+	log_error(w->log, "out_of_memory", "memory is short: %s was given up", what);
+}
+
 /* ---- who asks ---- */
 
 static void
@@ -441,7 +448,7 @@ post(struct worker *w, struct worker_mail *wm)
 	mailbox_post(w->thread->mailbox, &wm->mail);
 }
 
-void
+int
 worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer)
 {
 	struct worker_mail *wm = mail_new(w, deliver_accept);
@@ -449,11 +456,12 @@ worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	if (wm == NULL) {
 		close(fd);
 		atomic_fetch_sub_explicit(w->open_connections, 1, memory_order_relaxed);
-		return;
+		return -1;
 	}
 	wm->fd = fd;
 	wm->peer = *peer;
 	post(w, wm);
+	return 0;
 }
 
 struct worker_reload {

@@ -117,8 +117,9 @@ struct worker_opts {
 
 struct worker *worker_new(const struct worker_opts *opts, struct err *err);
 int worker_start(struct worker *w, struct err *err);
-/* Hand a connection over; the descriptor is the worker's from here on. */
-void worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer);
+/* Hand a connection over; the descriptor is the worker's from here on.  -1 when memory is short: it is
+ * closed. */
+int worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer);
 /* The next snapshot for all workers, or for none: prepare may find memory short, commit and cancel
  * cannot fail, and each ends it. */
 struct worker_reload *worker_reload_prepare(
@@ -162,6 +163,9 @@ void worker_count_refusal(struct worker *w, const char *reason, const char *sour
  * at most; of its name only what the events show. */
 void worker_identify(
     struct worker *w, struct slice authorization, enum event_names names, struct identity *out);
+
+/* Memory was short, so this was given up: count it, and say so. */
+void worker_starved(struct worker *w, const char *what);
 
 /* n random bytes (getrandom, drawn in bulk). */
 void worker_random(struct worker *w, unsigned char *out, size_t n);

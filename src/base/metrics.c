@@ -59,6 +59,8 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    GAUGE("connections_open", NULL, LABELS_NONE, "Client connections open."),
 	[METRIC_CONNECTIONS_REJECTED] = COUNTER("connections_rejected", LABELS_NONE,
 	    "Client connections closed at once, over the limit."),
+	[METRIC_OUT_OF_MEMORY] = COUNTER("out_of_memory", LABELS_NONE,
+	    "Connections, requests and answers that were given up because memory was short."),
 	[METRIC_HANDSHAKES] =
 	    COUNTER("tls_handshakes", LABELS_RESUMED, "TLS handshakes finished with clients."),
 	[METRIC_HANDSHAKE_FAILURES] = COUNTER("tls_handshake_failures", LABELS_TLS_FAILURE,

@@ -1,9 +1,9 @@
 /*
  * memory: an allocation that fails, for LD_PRELOAD.
  *
- * KEYTRAIL_MEMORY names a file of three numbers of 8 bytes in the machine's order, which the test
- * shares: the first allocation to fail (0: none), how many fail from there on, and how many
- * allocations there have been, which is 1 for the first.
+ * KEYTRAIL_MEMORY names a file of four numbers of 8 bytes in the machine's order, which the test
+ * shares: the first allocation to fail (0: none), how many fail from there on, how many
+ * allocations there have been, which is 1 for the first, and how many blocks are held.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 struct control {
-	_Atomic uint64_t first, times, count;
+	_Atomic uint64_t first, times, count, held;
 };
 
 /* One process, one control file. */
@@ -27,6 +27,7 @@ extern void *__libc_malloc(size_t n);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *p, size_t n);
 extern void *__libc_memalign(size_t align, size_t n);
+extern void __libc_free(void *p);
 
 __attribute__((constructor)) static void
 share(void)
@@ -61,28 +62,55 @@ fails(void)
 	return true;
 }
 
+/* Of what was made before the file was shared some is freed later. */
+static void *
+hold(void *p)
+{
+	struct control *c = atomic_load(&shared);
+
+	if (c != NULL && p != NULL)
+		atomic_fetch_add(&c->held, 1);
+	return p;
+}
+
 void *
 malloc(size_t n)
 {
-	return fails() ? NULL : __libc_malloc(n);
+	return fails() ? NULL : hold(__libc_malloc(n));
 }
 
 void *
 calloc(size_t n, size_t size)
 {
-	return fails() ? NULL : __libc_calloc(n, size);
+	return fails() ? NULL : hold(__libc_calloc(n, size));
+}
+
+void
+free(void *p)
+{
+	struct control *c = atomic_load(&shared);
+
+	if (c != NULL && p != NULL)
+		atomic_fetch_sub(&c->held, 1);
+	__libc_free(p);
 }
 
 void *
 realloc(void *p, size_t n)
 {
-	return n > 0 && fails() ? NULL : __libc_realloc(p, n);
+	if (p == NULL)
+		return malloc(n);
+	if (n == 0) {
+		free(p);
+		return NULL;
+	}
+	return fails() ? NULL : __libc_realloc(p, n);
 }
 
 int
 posix_memalign(void **out, size_t align, size_t n)
 {
-	if (fails() || (*out = __libc_memalign(align, n)) == NULL)
+	if (fails() || (*out = hold(__libc_memalign(align, n))) == NULL)
 		return ENOMEM;
 	return 0;
 }
@@ -90,5 +118,5 @@ posix_memalign(void **out, size_t align, size_t n)
 void *
 aligned_alloc(size_t align, size_t n)
 {
-	return fails() ? NULL : __libc_memalign(align, n);
+	return fails() ? NULL : hold(__libc_memalign(align, n));
 }

@@ -7,6 +7,7 @@
 #include "bench_worker.h"
 #include "data/conn.h"
 #include "data/listener.h"
+#include "data/records.h"
 #include "data/resolver.h"
 #include "data/rewrite.h"
 #include "data/tickets.h"
@@ -15,6 +16,7 @@
 #include "keytrail/parse.h"
 #include "pki.h"
 
+#include <sys/socket.h>
 #include <time.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -24,6 +26,15 @@ static struct bench bench;
 static struct event_base *base;
 static struct metrics *metrics;
 static struct config *config;
+
+enum { CLIENT, SERVER, SIDES };
+
+static struct {
+	struct tls_server *server;
+	SSL_CTX *client;
+	struct stream streams[SIDES];
+	int short_side; /* of it alone memory is short */
+} pair;
 
 /* ---- what there is before ---- */
 
@@ -77,13 +88,18 @@ setup(void **state)
 	metrics = metrics_new();
 	base = event_base_new();
 	bench_open(&bench, &conn_hooks);
-	return 0;
+	alarm(0); /* of what takes as long as OpenSSL does */
+	pair.server = tls_server_new(&config->listen, NULL, &err);
+	pair.client = tls_client_new(&config->upstream, &err);
+	return pair.server != NULL && pair.client != NULL ? 0 : -1;
 }
 
 static int
 teardown(void **state)
 {
 	(void)state;
+	tls_server_free(pair.server);
+	SSL_CTX_free(pair.client);
 	bench_close(&bench);
 	event_base_free(base);
 	metrics_free(metrics);
@@ -233,6 +249,126 @@ run_verify(struct err *err)
 	X509_free(cert);
 	SSL_CTX_free(ctx);
 	return rc;
+}
+
+/* ---- streams ---- */
+
+static void
+ignore(void *arg)
+{
+	(void)arg;
+}
+
+static int
+open_side(int side, int fd, struct err *err)
+{
+	struct stream_opts o = { .base = base,
+		.method = bench.worker->stream_method,
+		.ctx = side == CLIENT ? pair.client : tls_server_context(pair.server),
+		.client = side == CLIENT,
+		.server_name = "kms.example",
+		.ready = ignore };
+	int rc;
+
+	scarce.on = side == pair.short_side;
+	rc = stream_open(&pair.streams[side], fd, &o, err);
+	scarce.on = false;
+	return rc;
+}
+
+/* What a side does next, once it knows what the other has sent. */
+static enum stream_result
+step(int side, enum stream_result (*act)(struct stream *s, struct err *err), struct err *err)
+{
+	enum stream_result r;
+
+	event_base_loop(base, EVLOOP_NONBLOCK);
+	scarce.on = side == pair.short_side;
+	r = act(&pair.streams[side], err);
+	scarce.on = false;
+	return r;
+}
+
+static enum stream_result
+put_a_byte(struct stream *s, struct err *err)
+{
+	size_t n;
+
+	(void)err;
+	return stream_write(s, "x", 1, &n);
+}
+
+static enum stream_result
+get_a_byte(struct stream *s, struct err *err)
+{
+	char c;
+	size_t n;
+
+	(void)err;
+	return stream_read(s, &c, 1, &n);
+}
+
+static enum stream_result
+shake_hands(struct err *err)
+{
+	enum stream_result r[SIDES] = { STREAM_AGAIN, STREAM_AGAIN };
+	struct err other;
+
+	for (int turn = 0; turn < 16; turn++)
+		for (int side = 0; side < SIDES; side++)
+			if (r[side] == STREAM_AGAIN)
+				r[side] = step(
+				    side, stream_handshake, side == pair.short_side ? err : &other);
+	return r[pair.short_side];
+}
+
+static enum stream_result
+talk(struct err *err)
+{
+	int other = SIDES - 1 - pair.short_side;
+	enum stream_result r = step(pair.short_side, put_a_byte, err);
+
+	if (r != STREAM_OK)
+		return r;
+	if (step(other, get_a_byte, err) == STREAM_OK)
+		assert_int_equal(step(other, put_a_byte, err), STREAM_OK);
+	return step(pair.short_side, get_a_byte, err);
+}
+
+/* It fails, if it does, for want of memory, whatever OpenSSL made of it; the peer is not to blame. */
+static int
+run_streams(int short_side, struct err *err)
+{
+	const struct stream *s = &pair.streams[short_side];
+	enum stream_result r = STREAM_ERROR;
+	int fds[SIDES], rc = 0;
+
+	scarce.on = false;
+	pair.short_side = short_side;
+	assert_int_equal(
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+	for (int side = 0; side < SIDES; side++)
+		rc |= open_side(side, fds[side], err);
+	if (rc == 0 && (r = shake_hands(err)) == STREAM_OK && (r = talk(err)) != STREAM_OK)
+		err_set(err, "%s", s->starved ? "memory is short" : "the peer");
+	if (rc == 0 && s->starved != (r != STREAM_OK))
+		fail_msg("ended with %d and \"%s\"", r, err->msg);
+	for (int side = 0; side < SIDES; side++)
+		stream_close(&pair.streams[side]);
+	scarce.on = true;
+	return r == STREAM_OK ? 0 : -1;
+}
+
+static int
+run_client_stream(struct err *err)
+{
+	return run_streams(CLIENT, err);
+}
+
+static int
+run_server_stream(struct err *err)
+{
+	return run_streams(SERVER, err);
 }
 
 static int
@@ -524,6 +660,8 @@ static const struct scarce_case cases[] = {
 	{ .label = "the key service's context", .run = run_client },
 	{ .label = "the clients' context", .run = run_server },
 	{ .label = "a chain of certificates", .run = run_verify },
+	{ .label = "a stream to the key service", .run = run_client_stream },
+	{ .label = "a stream to a client", .run = run_server_stream },
 	{ .label = "snapshot", .run = run_snapshot },
 	{ .label = "tickets", .run = run_tickets },
 	{ .label = "peers", .run = run_peers },
@@ -543,6 +681,8 @@ main(void)
 {
 	struct CMUnitTest tests[COUNT(cases)];
 
+	if (records_install() == -1)
+		return 1;
 	for (size_t i = 0; i < COUNT(cases); i++)
 		tests[i] = scarce_test(&cases[i]);
 	return cmocka_run_group_tests_name("scarce_proxy", tests, setup, teardown);
