@@ -14,8 +14,6 @@
 #include <stdlib.h>
 #include <sys/queue.h>
 
-#define UNREAD_MAX 4096 /* bytes that a client may send while it waits */
-
 /* One query.  The reader fills `out`, main sends it; each posts or waits for a mail of its own, so
  * that neither is queued any more when the last one is delivered. */
 struct call {
@@ -150,10 +148,8 @@ deliver_done(struct mail *m)
 	struct call *c = (struct call *)((char *)m - offsetof(struct call, done));
 	struct evhttp_connection *conn = connection_of(c);
 
-	if (conn != NULL) {
+	if (conn != NULL)
 		evhttp_connection_set_closecb(conn, NULL, NULL);
-		bufferevent_setwatermark(evhttp_connection_get_bufferevent(conn), EV_READ, 0, 0);
-	}
 	if (c->rc == -1)
 		log_warn(c->events->log, "events_failed", "%s", c->err.msg);
 	if (c->begun)
@@ -203,7 +199,7 @@ call_new(struct events *e, struct evhttp_request *req)
 
 /* evhttp does not read while an answer is due, and so would not notice that the client has gone.
  * Read without its callback, which ends the process when it is called now: what comes stays unread,
- * and little of it. */
+ * and little of it (visitors.h). */
 static void
 watch_client(struct call *c)
 {
@@ -215,7 +211,6 @@ watch_client(struct call *c)
 
 	bufferevent_getcb(bev, NULL, &on_write, &on_event, &arg);
 	bufferevent_setcb(bev, NULL, on_write, on_event, arg);
-	bufferevent_setwatermark(bev, EV_READ, 0, UNREAD_MAX);
 	bufferevent_enable(bev, EV_READ);
 	evhttp_connection_set_closecb(conn, on_gone, c);
 }

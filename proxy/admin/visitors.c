@@ -2,6 +2,7 @@
 
 #include "keytrail/clock.h"
 
+#include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 
@@ -71,6 +72,17 @@ on_timer(evutil_socket_t fd, short what, void *arg)
 	set_timer(v);
 }
 
+/* evhttp bounds a head and a body, not the size of a chunk, nor what comes amid an answer.  A high
+ * watermark does not help: libevent 2.1 calls who reads nothing of it again and again. */
+static void
+on_input(struct evbuffer *input, const struct evbuffer_cb_info *info, void *connection)
+{
+	(void)info;
+	if (evbuffer_get_length(input) > VISITORS_UNREAD_MAX)
+		bufferevent_trigger_event(
+		    connection, BEV_EVENT_READING | BEV_EVENT_EOF, BEV_OPT_DEFER_CALLBACKS);
+}
+
 struct bufferevent *
 visitors_let_in(struct event_base *base, void *arg)
 {
@@ -79,6 +91,10 @@ visitors_let_in(struct event_base *base, void *arg)
 
 	if (connection == NULL)
 		return NULL;
+	if (evbuffer_add_cb(bufferevent_get_input(connection), on_input, connection) == NULL) {
+		bufferevent_free(connection);
+		return NULL;
+	}
 	forget_gone(v);
 	if (v->n == VISITORS_MAX)
 		end_oldest(v);

@@ -1,9 +1,10 @@
 /*
- * visitors: the connections of one listener of evhttp, which bounds neither their number nor their
- * age.
+ * visitors: the connections of one listener of evhttp, which bounds neither their number, nor their
+ * age, nor what it holds of one.
  *
  * There are VISITORS_MAX, of which a new one ends the oldest, and each ends at the age of life_ms
- * whatever it does: who says a byte now and then shall keep nobody from coming.  Thread of the base.
+ * whatever it does: who says a byte now and then shall keep nobody from coming.  So does one of
+ * whom more than VISITORS_UNREAD_MAX bytes wait to be understood or answered.  Thread of the base.
  */
 #ifndef KEYTRAIL_PROXY_VISITORS_H
 #define KEYTRAIL_PROXY_VISITORS_H
@@ -12,7 +13,8 @@
 
 #include <stdint.h>
 
-#define VISITORS_MAX 64
+#define VISITORS_MAX	    64
+#define VISITORS_UNREAD_MAX 16384 /* more than a head or a body may have */
 
 struct bufferevent;
 

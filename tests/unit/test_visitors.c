@@ -3,6 +3,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
 #include <fcntl.h>
@@ -11,6 +13,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -125,6 +128,37 @@ younger_ones_stay(void **state)
 	close(young);
 }
 
+static size_t
+unread_of(const struct fixture *f)
+{
+	return f->visitors.n == 0
+		   ? 0
+		   : evbuffer_get_length(bufferevent_get_input(f->visitors.all[0].connection));
+}
+
+/* evhttp would look for the end of a chunk's size in all that comes. */
+static void
+who_sends_too_much_that_makes_no_sense_is_ended(void **state)
+{
+	static const char head[] =
+	    "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+	static char digits[4 * VISITORS_UNREAD_MAX];
+	struct fixture *f = *state;
+	char byte;
+	int fd;
+
+	memset(digits, '0', sizeof(digits));
+	open_to(f, 3600000);
+	fd = come(f);
+	assert_int_equal(write(fd, head, strlen(head)), strlen(head));
+	assert_int_equal(write(fd, digits, sizeof(digits)), sizeof(digits));
+	while (read(fd, &byte, 1) == -1 && errno == EAGAIN) {
+		event_base_loop(f->base, EVLOOP_ONCE);
+		assert_true(unread_of(f) < 2 * VISITORS_UNREAD_MAX);
+	}
+	close(fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -133,6 +167,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_visitor_ends_at_an_age),
 		TEST(younger_ones_stay),
+		TEST(who_sends_too_much_that_makes_no_sense_is_ended),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
