@@ -82,7 +82,7 @@ struct config_limits {
 	unsigned rate;			  /* requests a second, default 0 */
 	unsigned refusals;		  /* recorded each for itself a second, default 100 */
 	uint64_t body_rate; /* bytes a second that a body moves at least, default 100 */
-	uint64_t memory;    /* bytes resident, from which nobody new is let in; default 0: none */
+	uint64_t memory; /* bytes of its own resident, from which nobody new is let in; default 0 */
 };
 
 struct config_timeouts {    /* milliseconds */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -25,6 +26,7 @@ struct listener {
 	unsigned nworkers, turn;
 	struct worker *home; /* the first: whose thread this is */
 	int statm;
+	int64_t trim_again; /* monotonic ns */
 };
 
 static void
@@ -51,25 +53,41 @@ turn_away(struct listener *l)
 	take_spare(l);
 }
 
-/* proc_pid_statm(5): the second word is the resident set, in pages. */
-static bool
-memory_is_full(const struct listener *l, uint64_t limit)
+/* proc_pid_statm(5), in pages.  What is shared are files: the rings above all, which are resident
+ * whole as soon as they were gone round once, and can be written back. */
+static uint64_t
+memory_of_its_own(const struct listener *l)
 {
-	unsigned long resident;
+	unsigned long resident, shared;
 	char text[128], *rest;
 	ssize_t n;
 
-	if (limit == 0)
-		return false;
 	if ((n = pread(l->statm, text, sizeof(text) - 1, 0)) <= 0) {
 		log_error(l->home->log, "memory_unknown", "limits.memory: " STATM ": %s",
 		    n == 0 ? "it is empty" : strerror(errno));
-		return false;
+		return 0;
 	}
 	text[n] = '\0';
 	strtoul(text, &rest, 10);
-	resident = strtoul(rest, NULL, 10);
-	return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE) >= limit;
+	resident = strtoul(rest, &rest, 10);
+	shared = strtoul(rest, NULL, 10);
+	return (uint64_t)(resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What was freed stays the process's until it is trimmed.  That stops whoever allocates, so not too
+ * often. */
+static bool
+memory_is_full(struct listener *l, uint64_t limit)
+{
+	int64_t now;
+
+	if (limit == 0 || memory_of_its_own(l) < limit)
+		return false;
+	if ((now = clock_mono_ns()) < l->trim_again)
+		return true;
+	l->trim_again = now + CLOCK_NS_PER_S;
+	malloc_trim(0);
+	return memory_of_its_own(l) >= limit;
 }
 
 static void

@@ -687,8 +687,9 @@ static const struct member file_members[] = {
 	    IN(limits.memory),
 	    .max = 1024 * TIB,
 	    .fallback = "0",
-	    .help = "Resident memory of the process from which new connections are refused; 0: no "
-		    "limit." },
+	    .help =
+		"Memory of the process, resident and no file's (the rings are files), from which "
+		"new connections are refused; 0: no limit." },
 
 	{ .name = "timeouts", .type = MEMBER_OBJECT, .help = "How long keytrail waits." },
 	{ .name = "timeouts.handshake",

@@ -3,11 +3,16 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -92,6 +97,95 @@ a_limit_of_memory_that_cannot_be_watched_is_an_error(void **state)
 	listener_free(l);
 }
 
+static unsigned accepted;
+
+static void
+count(struct worker *w, int fd, const struct sockaddr_storage *peer)
+{
+	(void)w;
+	(void)peer;
+	accepted++;
+	close(fd);
+}
+
+/* A client comes: is it let in? */
+static bool
+let_in(struct fixture *f, const struct listener *l)
+{
+	int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	unsigned before = accepted;
+	struct sockaddr_in sin;
+	socklen_t n = sizeof(sin);
+
+	assert_int_equal(getsockname(listener_fd(l), (struct sockaddr *)&sin, &n), 0);
+	assert_int_equal(connect(client, (struct sockaddr *)&sin, n), 0);
+	event_base_loop(f->worker.base, EVLOOP_ONCE);
+	close(client);
+	return accepted > before;
+}
+
+static uint64_t
+resident(void)
+{
+	FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long pages;
+
+	assert_int_equal(fscanf(f, "%*u %lu", &pages), 1);
+	fclose(f);
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static struct listener *
+listen_with_memory(struct fixture *f, uint64_t limit)
+{
+	static const struct worker_hooks hooks = { .accept = count };
+	struct listener *l;
+
+	f->worker.hooks = &hooks;
+	f->config.limits.connections = 1000;
+	f->config.limits.memory = limit;
+	assert_non_null(l = listener_new(&f->opts, &f->err));
+	return l;
+}
+
+#define MIB (1 << 20)
+
+/* As rings are. */
+static void
+pages_of_files_are_no_memory_of_its_own(void **state)
+{
+	struct listener *l = listen_with_memory(*state, resident() + 16 * MIB);
+	char *file =
+	    mmap(NULL, 64 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	assert_ptr_not_equal(file, MAP_FAILED);
+	memset(file, 1, 64 * MIB);
+	assert_true(let_in(*state, l));
+	munmap(file, 64 * MIB);
+	listener_free(l);
+}
+
+/* The allocator keeps what is freed below what is not; a sanitizer's does as it likes. */
+static void
+memory_that_was_freed_lets_others_in(void **state)
+{
+	static char *blocks[64 * MIB / 4096];
+	size_t n = sizeof(blocks) / sizeof(blocks[0]);
+	uint64_t limit = resident() + 16 * MIB;
+	struct listener *l = listen_with_memory(*state, limit);
+	bool sanitized;
+
+	for (size_t i = 0; i < n; i++)
+		blocks[i] = memset(malloc(4096), 1, 4096);
+	sanitized = mallinfo2().uordblks < 64 * MIB;
+	for (size_t i = 0; i + 1 < n; i++)
+		free(blocks[i]);
+	assert_true(resident() > limit || sanitized);
+	assert_true(let_in(*state, l) || sanitized);
+	free(blocks[n - 1]);
+	listener_free(l);
+}
+
 /* There is none at first; then one is free, which is not to be for a client. */
 static void
 a_spare_descriptor_that_was_lost_is_taken_again(void **state)
@@ -127,6 +221,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_limit_of_memory_that_cannot_be_watched_is_an_error),
 		TEST(a_spare_descriptor_that_was_lost_is_taken_again),
+		TEST(pages_of_files_are_no_memory_of_its_own),
+		TEST(memory_that_was_freed_lets_others_in),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
