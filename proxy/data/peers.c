@@ -10,10 +10,12 @@
 #include <sys/queue.h>
 #include <sys/random.h>
 
-#define BUCKETS 16384 /* a power of two */
+#define BUCKET_BITS 14
+#define BUCKETS	    (1u << BUCKET_BITS)
 
 struct peer {
 	LIST_ENTRY(peer) link;
+	TAILQ_ENTRY(peer) idle; /* nobody holds it */
 	unsigned char source[16];
 	unsigned held; /* under the lock */
 	atomic_uint connections;
@@ -22,12 +24,13 @@ struct peer {
 };
 
 LIST_HEAD(peer_list, peer);
+TAILQ_HEAD(peer_queue, peer);
 
 struct peers {
 	pthread_mutex_t lock;
-	uint64_t seed; /* nobody outside may choose what collides */
+	uint64_t seed[4]; /* nobody outside may choose what collides */
 	unsigned n;
-	unsigned swept; /* the bucket that was looked through last */
+	struct peer_queue idle; /* since longest first */
 	struct peer_list buckets[BUCKETS];
 };
 
@@ -57,29 +60,29 @@ peers_source_text(const unsigned char address[16], char out[PEERS_TEXT_SIZE])
 	strcat(out, "/64");
 }
 
+/* Multiply-add with random multipliers is universal; the rest breaks up its regular series. */
 static struct peer_list *
 bucket_of(struct peers *p, const unsigned char source[16])
 {
-	uint64_t h = p->seed, half;
+	uint32_t words[4];
+	uint64_t h = 0;
 
-	for (int i = 0; i < 2; i++) {
-		memcpy(&half, source + 8 * i, sizeof(half));
-		h = (h ^ half) * 0x9e3779b97f4a7c15ULL;
-		h ^= h >> 29;
-	}
-	return &p->buckets[h % BUCKETS];
+	memcpy(words, source, sizeof(words));
+	for (int i = 0; i < 4; i++)
+		h += p->seed[i] * words[i];
+	h = (h ^ h >> 32) * 0x9e3779b97f4a7c15ULL;
+	return &p->buckets[h >> (64 - BUCKET_BITS)];
 }
 
+/* Rates recover within a second of the last that holds it. */
 static void
-forget_idle(struct peers *p, struct peer_list *bucket, int64_t now)
+forget_idle(struct peers *p, int64_t now)
 {
-	struct peer *peer, *next;
+	struct peer *peer;
 
-	for (peer = LIST_FIRST(bucket); peer != NULL; peer = next) {
-		next = LIST_NEXT(peer, link);
-		if (peer->held > 0 || atomic_load(&peer->requests_due) > now ||
-		    atomic_load(&peer->refusals_due) > now)
-			continue;
+	while ((peer = TAILQ_FIRST(&p->idle)) != NULL && atomic_load(&peer->requests_due) <= now &&
+	       atomic_load(&peer->refusals_due) <= now) {
+		TAILQ_REMOVE(&p->idle, peer, idle);
 		LIST_REMOVE(peer, link);
 		free(peer);
 		p->n--;
@@ -102,15 +105,12 @@ add(struct peers *p, struct peer_list *bucket, const unsigned char source[16], i
 {
 	struct peer *peer;
 
-	/* A full table is looked through whole, else a bucket at a time. */
-	for (unsigned i = 0; i == 0 || (i < BUCKETS && p->n == PEERS_MAX); i++) {
-		p->swept = (p->swept + 1) % BUCKETS;
-		forget_idle(p, &p->buckets[p->swept], now);
-	}
+	forget_idle(p, now);
 	if (p->n == PEERS_MAX || (peer = calloc(1, sizeof(*peer))) == NULL)
 		return NULL;
 	memcpy(peer->source, source, sizeof(peer->source));
 	LIST_INSERT_HEAD(bucket, peer, link);
+	TAILQ_INSERT_TAIL(&p->idle, peer, idle);
 	p->n++;
 	return peer;
 }
@@ -125,7 +125,8 @@ peers_new(struct err *err)
 		return NULL;
 	}
 	pthread_mutex_init(&p->lock, NULL);
-	while (getrandom(&p->seed, sizeof(p->seed), 0) != sizeof(p->seed))
+	TAILQ_INIT(&p->idle);
+	while (getrandom(p->seed, sizeof(p->seed), 0) != sizeof(p->seed))
 		continue;
 	return p;
 }
@@ -135,8 +136,7 @@ peers_free(struct peers *p)
 {
 	if (p == NULL)
 		return;
-	for (unsigned i = 0; i < BUCKETS; i++)
-		forget_idle(p, &p->buckets[i], INT64_MAX);
+	forget_idle(p, INT64_MAX);
 	assert(p->n == 0);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
@@ -154,8 +154,8 @@ peers_hold(struct peers *p, const unsigned char address[16], int64_t now)
 	bucket = bucket_of(p, source);
 	if ((peer = find(bucket, source)) == NULL)
 		peer = add(p, bucket, source, now);
-	if (peer != NULL)
-		peer->held++;
+	if (peer != NULL && peer->held++ == 0)
+		TAILQ_REMOVE(&p->idle, peer, idle);
 	pthread_mutex_unlock(&p->lock);
 	return peer;
 }
@@ -165,7 +165,8 @@ peers_drop(struct peers *p, struct peer *peer)
 {
 	pthread_mutex_lock(&p->lock);
 	assert(peer->held > 0);
-	peer->held--;
+	if (--peer->held == 0)
+		TAILQ_INSERT_TAIL(&p->idle, peer, idle);
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -221,4 +222,22 @@ peers_count(struct peers *p)
 	n = p->n;
 	pthread_mutex_unlock(&p->lock);
 	return n;
+}
+
+unsigned
+peers_longest(struct peers *p)
+{
+	unsigned longest = 0;
+
+	pthread_mutex_lock(&p->lock);
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		struct peer *peer;
+		unsigned n = 0;
+
+		LIST_FOREACH(peer, &p->buckets[i], link)
+		n++;
+		longest = n > longest ? n : longest;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return longest;
 }

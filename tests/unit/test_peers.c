@@ -161,7 +161,60 @@ sources_that_have_gone_are_forgotten(void **state)
 		assert_non_null(a);
 		peers_drop(*state, a);
 	}
-	assert_true(peers_count(*state) <= PEERS_MAX / 2);
+	assert_int_equal(peers_count(*state), 1);
+}
+
+static void
+sources_whose_rates_have_recovered_are_forgotten(void **state)
+{
+	for (unsigned i = 0; i < 1000; i++) {
+		char text[40];
+		struct peer *a;
+
+		snprintf(text, sizeof(text), "2001:db8:%x:1::1", i);
+		a = hold(*state, text, START);
+		assert_true(peer_may_request(a, 1, START));
+		peers_drop(*state, a);
+	}
+	peers_drop(*state, hold(*state, "2001:db9::1", START + CLOCK_NS_PER_S - 1));
+	assert_int_equal(peers_count(*state), 1001);
+	peers_drop(*state, hold(*state, "2001:dba::1", START + CLOCK_NS_PER_S));
+	assert_int_equal(peers_count(*state), 1);
+}
+
+static const struct {
+	const char *label;
+	unsigned char address[16];
+	unsigned varies; /* the first of two bytes */
+} neighbours[] = {
+	{ "a /16", { [10] = 0xff, 0xff, 10, 0 }, 14 },
+	{ "the first of 65,536 /16", { [10] = 0xff, 0xff, [15] = 1 }, 12 },
+	{ "an IPv6 /48", { 0x20, 0x01, 0x0d, 0xb8, [15] = 1 }, 6 },
+	{ "the first /64 of each /48 of an IPv6 /32", { 0x20, 0x01, 0x0d, 0xb8, [15] = 1 }, 4 },
+};
+
+/* A bucket is expected to have four. */
+static void
+neighbours_are_spread(void **state)
+{
+	struct peer **all = calloc(PEERS_MAX, sizeof(struct peer *));
+
+	assert_non_null(all);
+	for (size_t n = 0; n < sizeof(neighbours) / sizeof(neighbours[0]); n++) {
+		for (unsigned i = 0; i < PEERS_MAX; i++) {
+			unsigned char address[16];
+
+			memcpy(address, neighbours[n].address, sizeof(address));
+			address[neighbours[n].varies] = (unsigned char)(i >> 8);
+			address[neighbours[n].varies + 1] = (unsigned char)i;
+			assert_non_null(all[i] = peers_hold(*state, address, START));
+		}
+		if (peers_longest(*state) > 40)
+			fail_msg("%s: %u", neighbours[n].label, peers_longest(*state));
+		for (unsigned i = 0; i < PEERS_MAX; i++)
+			peers_drop(*state, all[i]);
+	}
+	free(all);
 }
 
 static void
@@ -232,6 +285,9 @@ main(void)
 		cmocka_unit_test_setup_teardown(connecting_anew_wins_nothing_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 		    sources_that_have_gone_are_forgotten, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    sources_whose_rates_have_recovered_are_forgotten, setup, teardown),
+		cmocka_unit_test_setup_teardown(neighbours_are_spread, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 		    sources_that_stay_are_not_forgotten, setup, teardown),
 		cmocka_unit_test_setup_teardown(
