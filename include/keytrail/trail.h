@@ -323,7 +323,8 @@ enum trail_walk_kind {
 	TRAIL_WALK_LINE,    /* a valid line with a number of its segment */
 	TRAIL_WALK_DAMAGE,  /* bytes that are no line */
 	TRAIL_WALK_FOREIGN, /* a line of another log */
-	TRAIL_WALK_LEFTOVER, /* a line at or above the next segment's first number: no part of the log */
+	TRAIL_WALK_LEFTOVER, /* a line at or above the next segment's first number: no part of the log, and
+			      * none that keytrail leaves there */
 };
 
 struct trail_walk_item {

@@ -188,8 +188,8 @@ trail_free(struct trail *t)
 	leaves_free(t->leaves);
 	trail_seen_fini(&t->seen);
 	trail_list_free(&t->foreign);
-	for (size_t i = 0; i < 3; i++) {
-		int fd = (int[]){ t->open.fd, t->lockfd, t->dirfd }[i];
+	for (size_t i = 0; i < 4; i++) {
+		int fd = (int[]){ t->open.fd, t->failed.fd, t->lockfd, t->dirfd }[i];
 
 		if (fd != -1)
 			close(fd);
@@ -392,7 +392,7 @@ trail_open(
 	if ((t = calloc(1, sizeof(*t))) == NULL)
 		return err_set_errno(err, "%s", opts->dir);
 	pthread_mutex_init(&t->holds_lock, NULL);
-	t->dirfd = t->lockfd = t->open.fd = -1;
+	t->dirfd = t->lockfd = t->open.fd = t->failed.fd = -1;
 	t->io = opts->io != NULL ? *opts->io : trail_disk;
 	t->segment_size = opts->segment_size;
 	t->room = opts->room;

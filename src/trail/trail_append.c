@@ -199,6 +199,13 @@ trail_segment_use(struct trail *t, int fd, uint64_t first, uint64_t offset)
 	FAULT_POINT("segment.after_allocate");
 }
 
+static void
+count_sealed(struct trail *t, uint64_t length)
+{
+	atomic_fetch_add_explicit(&t->sealed_bytes, length, memory_order_relaxed);
+	atomic_fetch_add_explicit(&t->segments, 1, memory_order_relaxed);
+}
+
 /* What was reserved and not written is given back. */
 static void
 seal(struct trail *t, int fd, uint64_t length)
@@ -206,8 +213,38 @@ seal(struct trail *t, int fd, uint64_t length)
 	t->io.truncate(t->io.arg, fd, (off_t)length);
 	FAULT_POINT("segment.after_seal");
 	close(fd);
-	atomic_fetch_add_explicit(&t->sealed_bytes, length, memory_order_relaxed);
-	atomic_fetch_add_explicit(&t->segments, 1, memory_order_relaxed);
+	count_sealed(t, length);
+}
+
+/* What was written in vain is cut off before anything behind it is durable: nobody could tell it from
+ * lines that were added. */
+static int
+cut_failed(struct trail *t, struct err *err)
+{
+	struct trail_failed *f = &t->failed;
+	struct stat st;
+
+	if (f->fd == -1)
+		return 0;
+	if ((t->io.truncate(t->io.arg, f->fd, (off_t)f->length) == -1 &&
+		(fstat(f->fd, &st) == -1 || (uint64_t)st.st_size > f->length)) ||
+	    t->io.sync(t->io.arg, f->fd) == -1)
+		return err_set_errno(err, "%s: cut the segment that failed", t->path);
+	FAULT_POINT("segment.after_cut");
+	close(f->fd);
+	f->fd = -1;
+	return 0;
+}
+
+static void
+seal_failed(struct trail *t, int fd, uint64_t length)
+{
+	struct err later;
+
+	assert(t->failed.fd == -1);
+	t->failed = (struct trail_failed){ fd, length };
+	cut_failed(t, &later);
+	count_sealed(t, length);
 }
 
 /* Everything is durable and the segment is full.  Where no successor can be made, this one grows on:
@@ -268,7 +305,10 @@ trail_reopen(struct trail *t, struct err *err)
 		bool empty = t->open.first == first;
 		uint64_t length = lower(t->mark.offset, t->open.offset); /* it may have been cut */
 
-		seal(t, t->open.fd, empty ? 0 : length);
+		if (empty || t->open.gone)
+			seal(t, t->open.fd, empty ? 0 : length);
+		else
+			seal_failed(t, t->open.fd, length);
 		t->open.fd = -1;
 		if (empty || t->open.gone)
 			atomic_fetch_sub_explicit(&t->segments, 1, memory_order_relaxed);
@@ -476,7 +516,7 @@ trail_sync(struct trail *t, struct err *err)
 {
 	if (t->written_seq == t->mark.seq)
 		return 0;
-	if (bury(t, err) == -1)
+	if (bury(t, err) == -1 || cut_failed(t, err) == -1)
 		return -1;
 	FAULT_POINT("trail.before_sync");
 	if (t->io.sync(t->io.arg, t->open.fd) == -1)

@@ -148,6 +148,12 @@ struct trail_segment {
 	bool gone;	    /* its name is another file's, or nobody's */
 };
 
+/* The one before it, after a failure, until what was written in vain is cut off. */
+struct trail_failed {
+	int fd;		 /* -1: it is */
+	uint64_t length; /* of what counts */
+};
+
 struct trail {
 	int dirfd, lockfd;
 	char *path;
@@ -172,6 +178,7 @@ struct trail {
 	struct leaves *leaves; /* or NULL */
 	struct trail_segment open;
 	uint64_t ghost; /* a successor that was made in vain and may still be there; 0: none */
+	struct trail_failed failed;
 	struct err not_rolled; /* why the last successor could not be made, or "" */
 	uint64_t tampered; /* the segment that was found gone, 0: none; with it, durable lines: */
 	uint64_t tampered_first, tampered_last;

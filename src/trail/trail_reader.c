@@ -263,12 +263,11 @@ take_piece(struct trail_reader *r, const struct trail_piece *p, struct slice *li
 	struct trail_member *m = &r->member;
 
 	if (!trail_cursor_parse(&r->c, p, m) || m->seq > r->mark.seq ||
-	    (m->seq > r->want && m->seq >= TRAIL_BELIEVED_END)) {
+	    (m->seq > r->want && m->seq >= TRAIL_BELIEVED_END) ||
+	    (r->end != 0 && m->seq >= r->end)) {
 		r->bad++;
 		return false;
 	}
-	if (r->end != 0 && m->seq >= r->end) /* the successor's, left here by a failed write */
-		return false;
 	r->corrupt += r->bad;
 	r->bad = 0;
 	if (m->seq < r->want)

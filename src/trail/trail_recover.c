@@ -126,28 +126,36 @@ add_bad(struct bad *bad, const struct trail_piece *p)
 	bad->lines++;
 }
 
-/* A line of this segment's part of the log?  1; 0: no; -1: it is the successor's. */
-static int
-classify(const struct scan *s, const struct trail_piece *p, uint64_t end, struct trail_member *m)
+/* A line of this segment's part of the log? */
+static bool
+belongs(const struct scan *s, const struct trail_piece *p, uint64_t end, struct trail_member *m)
 {
-	if (!trail_cursor_parse(&s->c, p, m) || m->seq < s->expect ||
-	    (m->seq > s->expect && m->seq >= TRAIL_BELIEVED_END))
-		return 0;
-	return m->seq >= end ? -1 : 1;
+	return trail_cursor_parse(&s->c, p, m) && m->seq >= s->expect && m->seq < end &&
+	       (m->seq == s->expect || m->seq < TRAIL_BELIEVED_END);
 }
 
-/* What follows the last good line of a sealed segment.  With no number missing it is what a failed
- * write left behind, written again in the successor. */
-static void
-end_sealed(struct scan *s, int fd, uint64_t first, uint64_t end, const struct bad *bad)
+/* What follows the last good line of a sealed segment.  With no number missing it was written in vain
+ * before a failure: the run before was killed before it had cut it off. */
+static int
+end_sealed(
+    struct scan *s, int fd, uint64_t first, uint64_t end, const struct bad *bad, uint64_t size)
 {
-	if (s->expect >= end)
-		return;
+	const struct trail_io *io = &s->t->io;
+	struct err err;
+
+	if (s->expect >= end && bad->at < bad->end) {
+		copy_aside(s, fd, first, ".torn", bad->at, bad->end, &err);
+		s->rec->torn_bytes += bad->end - bad->at;
+		return io->truncate(io->arg, fd, (off_t)s->line_end) == -1 ? -1 : fsync(fd);
+	}
 	if (bad->at < bad->end)
 		note_damage(s, fd, first, bad, s->expect, end - 1);
-	else
+	else if (s->expect < end)
 		note_missing(s, s->expect, end - 1);
 	s->expect = end;
+	/* Killed before its seal, it keeps the room that its successor needs. */
+	io->truncate(io->arg, fd, (off_t)size);
+	return 0;
 }
 
 /* What follows the last good line of all: up to the durable mark it is corrupt, beyond it torn. */
@@ -177,12 +185,10 @@ scan_lines(struct scan *s, int fd, uint64_t first, uint64_t end, struct bad *bad
 {
 	struct trail_piece p;
 	struct trail_member m;
-	int rc, kind;
+	int rc;
 
 	while ((rc = trail_cursor_next(&s->c, &p, err)) == 1) {
-		if ((kind = classify(s, &p, end, &m)) == -1)
-			continue;
-		if (kind == 0) {
+		if (!belongs(s, &p, end, &m)) {
 			add_bad(bad, &p);
 			continue;
 		}
@@ -249,10 +255,9 @@ scan_segment(struct scan *s, uint64_t first, uint64_t end, struct err *err)
 		goto out;
 	if (end == TRAIL_SEQ_END) {
 		end_last(s, fd, first, &bad);
-	} else {
-		end_sealed(s, fd, first, end, &bad);
-		/* Killed before its seal, it keeps the room that its successor needs. */
-		s->t->io.truncate(s->t->io.arg, fd, st.st_size);
+	} else if (end_sealed(s, fd, first, end, &bad, (uint64_t)st.st_size) == -1) {
+		err_set_errno(err, "%s: cut %s", s->t->path, name.s);
+		goto out;
 	}
 	rc = 0;
 out:
@@ -335,9 +340,9 @@ continue_segment(struct scan *s, struct err *err)
 	return 0;
 }
 
-/* The room that was kept behind the end of what is left as it is, for its successor. */
+/* It is not written any more: the room that was kept behind its end is its successor's. */
 static void
-give_back_room(struct scan *s)
+seal_last(struct scan *s)
 {
 	struct stat st;
 	struct err err;
@@ -345,7 +350,8 @@ give_back_room(struct scan *s)
 
 	if ((fd = open_last(s, &st, &err)) == -1)
 		return;
-	s->t->io.truncate(s->t->io.arg, fd, st.st_size);
+	s->t->io.truncate(s->t->io.arg, fd, s->keep ? st.st_size : (off_t)s->line_end);
+	fsync(fd);
 	close(fd);
 }
 
@@ -382,7 +388,7 @@ choose_segment(struct scan *s, bool any, struct err *err)
 			return -1;
 	} else if (!any || s->damaged || s->keep || continue_segment(s, err) == -1) {
 		if (any)
-			give_back_room(s);
+			seal_last(s);
 		if (trail_segment_create(t, s->expect, &fd, err) == -1)
 			return -1;
 		trail_segment_use(t, fd, s->expect, 0);

@@ -87,22 +87,26 @@ take_hash(struct check *c, struct slice line, uint64_t seq)
 
 /* ---- the lines ---- */
 
-/* Damage before a line that follows its predecessor's number: only a failed write leaves such, at the
- * end of a segment. */
+/* Damage before a line that follows its predecessor's number.  A power cut may leave bytes at the end of
+ * a segment, and a full disk keep the next start from putting them aside; no line is among them. */
 static void
 judge_damage(struct check *c, uint64_t segment)
 {
 	if (c->bad == 0)
 		return;
-	if (segment == c->bad_segment)
+	if (segment == c->bad_segment) {
 		verify_find(c, VERIFY_ALTERED,
 		    "segment %" PRIu64 ", offset %" PRIu64 ": bytes that are no line of the log",
 		    c->bad_segment, c->bad_at);
-	else
-		verify_find(c, VERIFY_NOTE,
-		    "segment %" PRIu64 ", offset %" PRIu64 ": a failed write left bytes that are "
-		    "no part of the log",
+	} else {
+		verify_find(c, VERIFY_CANNOT_TELL,
+		    "segment %" PRIu64 ", offset %" PRIu64
+		    ": bytes that are no line of the log stand at its end: a power cut may have "
+		    "left them, or somebody added them",
 		    c->bad_segment, c->bad_at);
+		if (c->report->unaltered == VERIFY_YES)
+			c->report->unaltered = VERIFY_UNKNOWN;
+	}
 	c->bad = 0;
 }
 
@@ -162,10 +166,21 @@ take_line(struct check *c, const struct trail_walk_item *item)
 static void
 take_damage(struct check *c, const struct trail_walk_item *item)
 {
-	if (c->bad++ > 0)
+	if (c->bad++ > 0 && item->segment == c->bad_segment)
 		return;
 	c->bad_segment = item->segment;
 	c->bad_at = item->at;
+}
+
+/* What was written in vain is gone before anything is durable behind it. */
+static void
+take_leftover(struct check *c, const struct trail_walk_item *item)
+{
+	if (item->member.seq > c->log->base)
+		verify_find(c, VERIFY_ALTERED,
+		    "segment %" PRIu64 ", offset %" PRIu64 ": a line with number %" PRIu64
+		    ", which belongs to a later segment",
+		    item->segment, item->at, item->member.seq);
 }
 
 /* One finding for those that stand together. */
@@ -195,6 +210,8 @@ walk(struct check *c, struct trail_walk *w, struct err *err)
 			take_damage(c, &item);
 		else if (item.kind == TRAIL_WALK_FOREIGN)
 			take_foreign(c, &item);
+		else
+			take_leftover(c, &item);
 	}
 	if (rc == -1)
 		return -1;

@@ -75,6 +75,35 @@ def inserted(t):
     t.edit(lambda lines: lines[:10] + [lines[9]] + lines[10:])
 
 
+def of_a_later_segment(t):
+    """A line of the segment, forged and with a number that the next one has."""
+    line = segments(t.dir)[0].read_bytes().splitlines(keepends=True)[9]
+    later = int(segments(t.dir)[1].stem) + 5
+    return forge(line.replace(b'"seq":10,', b'"seq":%d,' % later))
+
+
+def later_line_inserted(t):
+    t.edit(lambda lines: lines[:10] + [of_a_later_segment(t)] + lines[10:])
+
+
+def later_line_appended(t):
+    t.edit(lambda lines: lines + [of_a_later_segment(t)])
+
+
+def next_line_appended(t):
+    """The bytes of the next segment's first one."""
+    t.edit(lambda lines: lines + segments(t.dir)[1].read_bytes().splitlines(keepends=True)[:1])
+
+
+def later_line_appended_before_a_start(t):
+    later_line_appended(t)
+    t.restart()
+
+
+def junk_appended(t):
+    t.edit(lambda lines: lines + [b'{"action":"kms.secrets.delete","outcome":"success"}\n'])
+
+
 def swapped(t):
     t.edit(lambda lines: lines[:9] + [lines[10], lines[9]] + lines[11:])
 
@@ -224,6 +253,16 @@ CHEATS = {
         (edited_with_sums_and_without_tiles, ALTERED, "do not lead to the root that was signed"),
     "a line is removed": (removed, INCOMPLETE, "event 10: the line is gone"),
     "a line is inserted (a copy)": (inserted, ALTERED, "a line with number 10 stands where 11"),
+    "a forged line with a number of a later segment is inserted":
+        (later_line_inserted, ALTERED, "a line with number [0-9]+, which belongs to a later segment"),
+    "the same, behind the last line of a segment":
+        (later_line_appended, ALTERED, "a line with number [0-9]+, which belongs to a later segment"),
+    "a forged line stands there, then a start": (later_line_appended_before_a_start, ALTERED,
+        "a line with number [0-9]+, which belongs to a later segment"),
+    "the next segment's first line stands there (a copy)":
+        (next_line_appended, ALTERED, "a line with number [0-9]+, which belongs to a later segment"),
+    "bytes that are no line of the log stand there":
+        (junk_appended, CANNOT_TELL, "stand at its end: a power cut may have left them"),
     "two lines are swapped": (swapped, ALTERED, "a line with number 10 stands where"),
     "the tail is cut": (tail_cut, INCOMPLETE, "the line is gone"),
     "the tail is cut, the state made anew by a start":

@@ -46,9 +46,9 @@ def alarms(sidecar):
 @pytest.mark.parametrize("rules, operation", [
     (["sync *.jsonl EIO 1 1"], "sync"),
     (["sync *.jsonl EINTR 1 1"], "sync"),
-    (["sync *.jsonl EIO 1 1", "truncate *.jsonl EIO"], "sync"),
+    (["sync *.jsonl EIO 1 1", "truncate *.jsonl EIO 1 1"], "sync"),
     (["write *.jsonl EIO 1 1"], "write"),
-    (["write *.jsonl ENOSPC 1 1", "truncate *.jsonl EIO"], "write"),
+    (["write *.jsonl ENOSPC 1 1", "truncate *.jsonl EIO 1 2"], "write"),
 ])
 def test_one_failure_costs_a_segment_and_nobody_notices(keytrail, raw_backend, disk, rules,
                                                         operation):
@@ -89,6 +89,7 @@ def test_what_is_no_failure(keytrail, raw_backend, disk, signer, rule):
 
 @pytest.mark.parametrize("rules", [["sync *.jsonl EIO"], ["write *.jsonl EIO"],
                                    ["write *.jsonl ENOSPC"],
+                                   ["sync *.jsonl EIO 1 1", "truncate *.jsonl EIO"],
                                    ["sync *.jsonl EIO", "open *.jsonl ENOSPC"],
                                    ["sync *.jsonl EIO", "open *.jsonl EIO"],
                                    ["sync *.jsonl EIO", "sync */trail EIO"]])

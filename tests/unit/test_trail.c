@@ -2170,9 +2170,11 @@ one_fault(struct fixture *f, const struct fault_case *c)
 	struct trail_reader *r;
 	struct slice line;
 	uint64_t seq, expect = 1;
+	off_t length;
 
 	assert_int_equal(try_open(f, &io), 0);
 	append_durable(f, c->durable);
+	length = file_size(segment_path(f, 1));
 	assert_int_equal(trail_reader_open(f->dir, 0, &r, &f->err), 0);
 	while (expect <= c->durable && trail_reader_next(r, &line, &seq, &f->err) == 1)
 		assert_int_equal(seq, expect++);
@@ -2186,6 +2188,7 @@ one_fault(struct fixture *f, const struct fault_case *c)
 		assert_true(x.fail_creates < 2);
 	x = (struct faults){ 0 };
 	append_durable(f, 4);
+	assert_true(c->durable == 0 || file_size(segment_path(f, 1)) == length);
 	assert_int_equal(trail_last_seq(f->t), c->durable + 4);
 	trail_stats(f->t, &stats);
 	assert_int_equal(stats.segments, c->durable > 0 ? 2 : 1);
@@ -2214,6 +2217,79 @@ a_failed_segment_is_sealed_and_followed_by_another(void **state)
 		teardown((void **)&f);
 	}
 	(void)state;
+}
+
+/* Nobody could tell it from lines that were added there. */
+static void
+nothing_is_durable_behind_what_was_written_in_vain(void **state)
+{
+	struct fixture *f = *state;
+	struct faults x = { 0 };
+	struct trail_io io = faulty_io(&x);
+	off_t length;
+
+	assert_int_equal(try_open(f, &io), 0);
+	append_durable(f, 3);
+	length = file_size(segment_path(f, 1));
+	x = (struct faults){ .fail_syncs = 1, .fail_truncates = 9, .error = EIO };
+	for (unsigned tries = 0; tries < 3; tries++) {
+		append(f, "{\"action\":\"pending\"");
+		assert_int_equal(trail_write(f->t, &f->err), 0);
+		assert_int_equal(trail_sync(f->t, &f->err), -1);
+		assert_int_equal(trail_reopen(f->t, &f->err), 0);
+	}
+	assert_int_equal(trail_durable_seq(f->t), 3);
+	assert_true(file_size(segment_path(f, 1)) > length);
+	append(f, "{\"action\":\"pending\"");
+	assert_int_equal(trail_write(f->t, &f->err), 0);
+}
+
+static void
+what_a_kill_left_of_it_is_cut_by_the_next_start(void **state)
+{
+	char left[4096], kept[4096];
+	struct fixture *f = *state;
+	off_t length;
+	size_t n;
+
+	nothing_is_durable_behind_what_was_written_in_vain(state);
+	close_trail(f, false);
+	length = file_size(segment_path(f, 1));
+	n = read_file(segment_path(f, 1), left, sizeof(left));
+	open_trail(f);
+	assert_int_equal(read_all(f, 0).n, 4);
+	assert_true(file_size(segment_path(f, 1)) < length);
+	length -= file_size(segment_path(f, 1));
+	assert_int_equal(
+	    read_file(path_of(f, "00000000000000000001.jsonl.torn"), kept, sizeof(kept)), length);
+	assert_memory_equal(kept, left + n - (size_t)length, (size_t)length);
+}
+
+static void
+a_line_of_a_later_segment_is_damage(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_reader *r;
+	struct slice line;
+	char text[8192], next[8192];
+	size_t n, first;
+	uint64_t seq;
+
+	open_trail(f);
+	append_durable(f, 5);
+	assert_int_equal(trail_reopen(f->t, &f->err), 0);
+	append_durable(f, 5);
+	n = read_file(segment_path(f, 1), text, sizeof(text));
+	first = (size_t)((char *)memchr(text, '\n', n) - text) + 1;
+	assert_true(read_file(segment_path(f, 6), next, sizeof(next)) >= first);
+	write_file(segment_path(f, 1), text, first);
+	append_file(segment_path(f, 1), next, first);
+	append_file(segment_path(f, 1), text + first, n - first);
+	assert_int_equal(trail_reader_open(f->dir, 0, &r, &f->err), 0);
+	for (uint64_t want = 1; want <= 10; want++)
+		assert_true(trail_reader_next(r, &line, &seq, &f->err) == 1 && seq == want);
+	assert_int_equal(trail_reader_corrupt(r), 1);
+	trail_reader_close(r);
 }
 
 static void
@@ -2524,6 +2600,9 @@ main(void)
 		TEST(the_retention_of_the_run_before_is_known),
 		TEST(readers_without_a_trail_are_told),
 		TEST(a_failed_segment_is_sealed_and_followed_by_another),
+		TEST(nothing_is_durable_behind_what_was_written_in_vain),
+		TEST(what_a_kill_left_of_it_is_cut_by_the_next_start),
+		TEST(a_line_of_a_later_segment_is_damage),
 		TEST(a_torn_tail_that_cannot_be_cut_is_left_behind),
 		TEST(what_is_torn_is_never_dropped),
 		TEST(an_open_segment_that_is_cut_is_told),

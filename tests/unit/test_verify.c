@@ -419,6 +419,72 @@ insert_junk(struct fixture *f)
 	store_text(segment_path(f, 40), &t);
 }
 
+/* A line whose number the segment does not reach, forged from its own one of that number. */
+static void
+forge_later_line(struct fixture *f, uint64_t from, bool at_end)
+{
+	struct text t;
+	char copy[1000];
+	struct slice line;
+	size_t at;
+
+	load(segment_path(f, 1), &t);
+	line = line_in(&t, from);
+	memcpy(copy, line.p, line.n);
+	at = at_end ? t.n : (size_t)(line.p - t.p) + line.n;
+	put_in(&t, at, (struct slice){ copy, line.n });
+	memcpy(strstr(t.p + at, "\"seq\":") + 6, "90", 2);
+	reseal(&t, (struct slice){ t.p + at, line.n });
+	store_text(segment_path(f, 1), &t);
+}
+
+static void
+insert_line_of_a_later_segment(struct fixture *f)
+{
+	forge_later_line(f, 10, false);
+}
+
+static void
+append_line_of_a_later_segment(struct fixture *f)
+{
+	forge_later_line(f, 10, true);
+}
+
+static void
+append_copy_of_the_next_line(struct fixture *f)
+{
+	struct text t, next;
+	struct slice line;
+
+	load(segment_path(f, 1), &t);
+	load(segment_path(f, 40), &next);
+	line = line_in(&next, segment_of(f, 40));
+	put_in(&t, t.n, line);
+	store_text(segment_path(f, 1), &t);
+}
+
+static void
+append_junk(struct fixture *f)
+{
+	struct text t;
+
+	load(segment_path(f, 1), &t);
+	put_in(&t, t.n, SLICE("{\"action\":\"kms.secrets.delete\"}\n"));
+	store_text(segment_path(f, 1), &t);
+}
+
+static void
+append_junk_and_put_some_before_the_next(struct fixture *f)
+{
+	uint64_t next = segment_of(f, 40);
+	struct text t;
+
+	append_junk(f);
+	load(segment_path(f, next), &t);
+	put_in(&t, 0, SLICE("junk\n"));
+	store_text(segment_path(f, next), &t);
+}
+
 static void
 swap_lines(struct fixture *f)
 {
@@ -733,6 +799,17 @@ static const struct {
 	    "a line with number 40 stands where 41 belongs" },
 	{ "a line without a number was inserted", insert_junk, NO, YES, false,
 	    "bytes that are no line of the log" },
+	{ "a line of a later segment was inserted", insert_line_of_a_later_segment, NO, YES, false,
+	    "a line with number 90, which belongs to a later segment" },
+	{ "the same, behind a segment's last line", append_line_of_a_later_segment, NO, YES, false,
+	    "a line with number 90, which belongs to a later segment" },
+	{ "a copy of the next segment's first line stands there", append_copy_of_the_next_line, NO,
+	    YES, false, ", which belongs to a later segment" },
+	{ "a line without a number stands there", append_junk, DNK, YES, true,
+	    "a power cut may have left them" },
+	{ "the same, and more of it at the next one's start",
+	    append_junk_and_put_some_before_the_next, NO, YES, false,
+	    ", offset 0: bytes that are no line of the log" },
 	{ "two lines were swapped", swap_lines, NO, NO, false,
 	    "a line with number 40 stands where 42 belongs" },
 	{ "the tail was cut", cut_tail, YES, NO, false, "event 100: the line is gone" },
