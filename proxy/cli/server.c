@@ -1,5 +1,6 @@
 #include "cli/server_internal.h"
 
+#include "admin/reserve.h"
 #include "keytrail/clock.h"
 #include "keytrail/mapguard.h"
 
@@ -459,6 +460,7 @@ server_run(struct config *config, struct err *err)
 		err_set(err, "memory is short");
 		return SERVER_FAILED;
 	}
+	reserve_install();
 	s->config = config_ref(config);
 	s->signal_fd = -1;
 	s->started = clock_wall_ns();
