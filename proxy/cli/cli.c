@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include "cli/harden.h"
 #include "keytrail/nearest.h"
 
 #include <stdarg.h>
@@ -86,6 +87,7 @@ cli_main(int argc, char **argv)
 {
 	const struct cli_command *command;
 	const char *near;
+	struct err err;
 
 	if (argc < 2) {
 		print_help(stderr);
@@ -108,6 +110,8 @@ cli_main(int argc, char **argv)
 		printf("usage: keytrail %s %s\n%s\n", command->name, command->usage, command->help);
 		return CLI_OK;
 	}
+	if (harden_process(&err) == -1)
+		return cli_fail(CLI_FAILED, &err);
 	return command->run(argc - 1, argv + 1);
 }
 
@@ -143,6 +147,15 @@ cli_unknown_option(const char *command, const char *option, const char *const *k
 	if (near != NULL)
 		return cli_usage(command, "no option \"%s\"; did you mean \"%s\"?", option, near);
 	return cli_usage(command, "no option \"%s\"", option);
+}
+
+int
+cli_printed(bool all)
+{
+	if (all && fflush(stdout) == 0)
+		return CLI_OK;
+	fprintf(stderr, "standard output cannot be written, or memory is short\n");
+	return CLI_FAILED;
 }
 
 int

@@ -9,6 +9,8 @@
 
 #include "keytrail/err.h"
 
+#include <stdbool.h>
+
 enum cli_status {
 	CLI_OK = 0,
 	CLI_FAILED = 1,
@@ -37,6 +39,10 @@ int cli_unknown_option(const char *command, const char *option, const char *cons
 
 /* The message on standard error; returns the status. */
 int cli_fail(enum cli_status status, const struct err *err);
+
+/* After the last of what a command prints: CLI_OK, or the reason on standard error, if not all of it
+ * could be made or written, and CLI_FAILED. */
+int cli_printed(bool all);
 
 int cli_run(int argc, char **argv);
 int cli_check(int argc, char **argv);

@@ -169,6 +169,7 @@ print_answer(const struct answer *a)
 	const struct route *r = a->match.route;
 	json_t *event = json_loads(a->line, 0, NULL);
 	char what[640];
+	bool all;
 
 	route_describe(r, what, sizeof(what));
 	printf("action      %s\n", r->action);
@@ -186,11 +187,10 @@ print_answer(const struct answer *a)
 		printf("answer      the key service's\n");
 	printf("event       as it would be with %s\n",
 	    a->match.refusal == REFUSAL_NONE ? "an answer of 200" : "this answer");
-	if (event != NULL)
-		json_dumpf(event, stdout, JSON_INDENT(2));
+	all = event != NULL && json_dumpf(event, stdout, JSON_INDENT(2)) == 0;
 	putchar('\n');
 	json_decref(event);
-	return event != NULL && fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+	return cli_printed(all);
 }
 
 static json_t *
@@ -207,13 +207,11 @@ refusal_json(enum http_refusal r)
 static int
 print_json(json_t *all)
 {
-	int rc = CLI_FAILED;
+	bool whole = all != NULL && json_dumpf(all, stdout, JSON_INDENT(2)) == 0;
 
-	if (all != NULL && json_dumpf(all, stdout, JSON_INDENT(2)) == 0 && putchar('\n') != EOF &&
-	    fflush(stdout) == 0)
-		rc = CLI_OK;
+	putchar('\n');
 	json_decref(all);
-	return rc;
+	return cli_printed(whole);
 }
 
 static int
@@ -237,7 +235,7 @@ print_unparsed(const struct question *q, enum http_refusal r)
 		return print_json(json_pack("{s:n, s:o}", "action", "refusal", refusal_json(r)));
 	printf("why         the request cannot be read, so it has no route\n");
 	print_refusal(r);
-	return fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+	return cli_printed(true);
 }
 
 /* ---- the whole ---- */
@@ -261,9 +259,11 @@ explain(const struct question *q, const struct config *cfg)
 	struct buf request = BUF_INIT;
 	struct http_head head;
 	enum http_refusal refusal;
-	int rc = CLI_FAILED;
+	int rc;
 
-	if (write_request(q, &request) == 0) {
+	if (write_request(q, &request) == -1) {
+		rc = cli_printed(false);
+	} else {
 		parse_request(buf_slice(&request), cfg, &head, &refusal);
 		rc = refusal != REFUSAL_NONE ? print_unparsed(q, refusal)
 					     : explain_head(q, cfg, &head);

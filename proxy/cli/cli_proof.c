@@ -56,9 +56,10 @@ read_line(struct proving *p, struct err *err)
 	if (trail_reader_open(p->dir, p->seq, &r, err) == -1)
 		return -1;
 	rc = trail_reader_next(r, &line, &seq, err);
-	if (rc == 1 && seq == p->seq)
-		rc = buf_append_slice(&p->line, line);
-	else if (rc != -1)
+	if (rc == 1 && seq == p->seq) {
+		if ((rc = buf_append_slice(&p->line, line)) == -1)
+			err_set_errno(err, "event %" PRIu64, p->seq);
+	} else if (rc != -1)
 		rc = err_set(err, "event %" PRIu64 " has no line", p->seq);
 	trail_reader_close(r);
 	return rc;

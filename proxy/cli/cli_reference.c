@@ -71,17 +71,15 @@ static int
 print_chapter(const struct chapter *c)
 {
 	struct buf text = BUF_INIT;
-	int rc = CLI_FAILED;
-
-	if (buf_printf(&text,
+	bool all =
+	    buf_printf(&text,
 		"# %s\n\nMade by `keytrail reference %s`; `make docs` writes it anew.\n\n%s\n",
 		c->title, c->name, c->intro) == 0 &&
 	    c->make(&text) == 0 &&
-	    fwrite(buf_slice(&text).p, 1, buf_size(&text), stdout) == buf_size(&text) &&
-	    fflush(stdout) == 0)
-		rc = CLI_OK;
+	    fwrite(buf_slice(&text).p, 1, buf_size(&text), stdout) == buf_size(&text);
+
 	buf_fini(&text);
-	return rc;
+	return cli_printed(all);
 }
 
 int

@@ -117,13 +117,11 @@ static int
 print_schema(void)
 {
 	struct buf text = BUF_INIT;
-	int rc = CLI_FAILED;
+	bool all = config_schema(&text) == 0 &&
+		   fwrite(buf_slice(&text).p, 1, buf_size(&text), stdout) == buf_size(&text);
 
-	if (config_schema(&text) == 0 &&
-	    fwrite(buf_slice(&text).p, 1, buf_size(&text), stdout) == buf_size(&text))
-		rc = CLI_OK;
 	buf_fini(&text);
-	return rc;
+	return cli_printed(all);
 }
 
 static int
@@ -140,7 +138,7 @@ list_routes(const char *file, bool json)
 	else
 		print_table(cfg->routes);
 	config_unref(cfg);
-	return rc == -1 || fflush(stdout) == EOF ? CLI_FAILED : CLI_OK;
+	return cli_printed(rc == 0);
 }
 
 int

@@ -1,6 +1,5 @@
 #include "cli/cli.h"
 
-#include "cli/harden.h"
 #include "cli/server.h"
 #include "keytrail/config.h"
 
@@ -18,8 +17,6 @@ cli_run(int argc, char **argv)
 
 	if (argc != 2)
 		return cli_usage("run", "wanted one FILE");
-	if (harden_process(&err) == -1)
-		return cli_fail(CLI_FAILED, &err);
 	if (config_load(argv[1], NULL, &config, &err) == -1)
 		return cli_fail(CLI_CONFIG, &err);
 	r = server_run(config, &err);

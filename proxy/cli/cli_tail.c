@@ -193,7 +193,8 @@ add_row(struct tail *t, struct slice line, struct err *err)
 		t->rows = more;
 	}
 	if ((row = json_loadb(line.p, line.n, 0, &why)) == NULL)
-		return err_set(err, "%s: a line is no JSON: %s", t->dir, why.text);
+		return err_set(
+		    err, "%s: a line is no JSON, or memory is short: %s", t->dir, why.text);
 	widen_columns(t, row);
 	t->rows[t->nrows++] = row;
 	return 0;
@@ -267,6 +268,7 @@ open_tail(struct tail *t, struct err *err)
 		return -1;
 	durable = trail_reader_durable(t->reader);
 	trail_reader_close(t->reader);
+	t->reader = NULL;
 	if (trail_reader_open(
 		t->dir, durable > t->last ? durable - t->last + 1 : 1, &t->reader, err) == -1)
 		return -1;

@@ -159,10 +159,10 @@ print_json(const struct verify_report *r)
 {
 	json_t *findings = json_array();
 	json_t *all;
-	int rc;
+	int rc = 0;
 
 	for (size_t i = 0; i < kept(r); i++)
-		json_array_append_new(
+		rc |= json_array_append_new(
 		    findings, json_pack("{s:s,s:s}", "kind", kind_word(r->findings[i].kind), "text",
 				  r->findings[i].text));
 	all = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "unaltered",
@@ -173,7 +173,7 @@ print_json(const struct verify_report *r)
 	    (json_int_t)r->rotations, "unsigned", (json_int_t)r->unsigned_lines, "anchors",
 	    (json_int_t)r->anchors, "findingsTotal", (json_int_t)r->nfindings, "findings",
 	    findings);
-	rc = all != NULL ? json_dumpf(all, stdout, JSON_SORT_KEYS | JSON_COMPACT) : -1;
+	rc |= all != NULL ? json_dumpf(all, stdout, JSON_SORT_KEYS | JSON_COMPACT) : -1;
 	json_decref(all);
 	putchar('\n');
 	return rc;
@@ -200,11 +200,12 @@ verify_directory(struct verifying *v)
 		close(opts.anchors_fd);
 	if (rc == -1)
 		return cli_fail(CLI_FAILED, &err);
-	if (!v->json)
+	rc = 0;
+	if (v->json)
+		rc = print_json(&v->report);
+	else
 		print_text(&v->report);
-	else if (print_json(&v->report) == -1)
-		return CLI_FAILED;
-	return status_of(&v->report);
+	return cli_printed(rc == 0) == CLI_OK ? status_of(&v->report) : CLI_FAILED;
 }
 
 /* ---- a proof ---- */
