@@ -1,8 +1,8 @@
-"""The n-th allocation of the process fails (tests/faults/memory.c): an error, never a crash, and no
-call without its record.
+"""The n-th allocation of the process fails (tests/faults/memory.c): an error that names memory, never a
+crash or a leak, and no call without its record.
 
-Each KEYTRAIL_MEMORY_STEP-th allocation (1: all) from a random first one; without it, as many as take
-seconds.
+KEYTRAIL_MEMORY_STEP: each so manieth allocation from a random first one (1: all).  Without it, as many
+as take seconds.
 """
 
 import contextlib
@@ -11,29 +11,36 @@ import math
 import mmap
 import os
 import random
+import re
 import ssl
 import struct
+import subprocess
 
 import pytest
 
 import http1
+import oracle
 from backend import ok
-from support import BUILD, PATIENCE, REPORT, SANITIZED, new_id, wait_for
+from faults import said
+from support import BUILD, KEYTRAIL, PATIENCE, REPORT, SANITIZED, merge, new_id, wait_for
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer brings an allocator of its own")
 
 FEW = 12
+SOME = 60  # of what takes milliseconds
 FOR_EVER = 1 << 62
+ONE_OR_ALL = pytest.mark.parametrize("times", [1, FOR_EVER], ids=["once", "from then on"])
 STEP = int(os.environ.get("KEYTRAIL_MEMORY_STEP", "0"))
+NAMES_MEMORY = re.compile("[Mm]emory|malloc")
 
 
 class Memory:
     """What the process is told, and has counted."""
 
     def __init__(self, file):
-        file.write_bytes(bytes(24))
+        file.write_bytes(bytes(32))
         with open(file, "r+b") as f:
-            self.map = mmap.mmap(f.fileno(), 24)
+            self.map = mmap.mmap(f.fileno(), 32)
         self.environment = {"LD_PRELOAD": str(BUILD / "faults" / "memory.so"),
                             "KEYTRAIL_MEMORY": str(file)}
 
@@ -47,15 +54,19 @@ class Memory:
     def count(self):
         return struct.unpack("=Q", self.map[16:24])[0]
 
+    def held(self):
+        """Blocks that were allocated and not freed."""
+        return struct.unpack("=q", self.map[24:32])[0]
+
 
 @pytest.fixture
 def memory(tmp_path):
     return Memory(tmp_path / "memory")
 
 
-def some(n):
+def some(n, few=FEW):
     """The allocations that are made to fail, of n."""
-    step = STEP or math.ceil(n / FEW)
+    step = STEP or math.ceil(n / few)
     return range(random.randint(1, min(step, n)), n + 1, step)
 
 
@@ -65,15 +76,225 @@ def count(memory, action):
     return memory.count()
 
 
+def file_sink(tmp_path, **options):
+    return {"name": "file", "type": "file", "path": str(tmp_path / "sink.jsonl"), **options}
+
+
+# ---- one exchange, whatever it is ----
+
+class Watch:
+    """What a sidecar holds between two exchanges."""
+
+    GAUGES = ("keytrail_requests_in_flight", "keytrail_connections_open", "keytrail_sink_lag_events")
+
+    def __init__(self, sidecar, memory):
+        self.sidecar, self.memory = sidecar, memory
+        self.descriptors = f"/proc/{sidecar.process.pid}/fd"
+
+    def figures(self):
+        lines = self.sidecar.fetch("metrics", "/metrics").splitlines()
+        return {name: float(value) for name, _, value in
+                (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+
+    def told(self):
+        """How often it has given up something for want of memory."""
+        return self.figures()["keytrail_out_of_memory_total"]
+
+    def is_idle(self):
+        figures = self.figures()
+        return not any(v for k, v in figures.items() if k.startswith(self.GAUGES)) and \
+            figures["keytrail_upstream_connections_open"] == \
+            figures["keytrail_upstream_connections_idle"]
+
+    def held(self):
+        """At rest: blocks of memory, descriptors."""
+        wait_for(self.is_idle, "the end of the exchange")
+        return self.memory.held(), len(os.listdir(self.descriptors))
+
+    def leaks(self, exchange):
+        """What grows with each exchange.  What is kept for the next time is kept once."""
+        before = self.held()
+        for _ in range(6):
+            exchange()
+            after = self.held()
+            if all(now <= was for now, was in zip(after, before)):
+                return None
+            grown, before = (before, after), after
+        return grown
+
+
+def fail_each(watch, exchange, numbers, times, tells=True):
+    """Each of these allocations fails in an exchange (True: as if none had): the sidecar lives, tells
+    what it gave up, and is afterwards as it was.  How many exchanges failed."""
+    memory = watch.memory
+
+    def fail(n):
+        memory.set(n, times)
+        try:
+            return exchange()
+        finally:
+            memory.set(0)
+
+    failed = 0
+    for n in numbers:
+        told = watch.told()
+        good = fail(n)
+        failed += not good
+        assert watch.sidecar.process.poll() is None, \
+            f"allocation {n}: {watch.sidecar.stderr()[-3000:]}"
+        if tells and not good:
+            wait_for(lambda before=told: watch.told() > before, f"a word of allocation {n}")
+        wait_for(exchange, f"it to serve again after allocation {n}")
+        leaked = watch.leaks(lambda n=n: (fail(n), exchange()))
+        assert leaked is None, f"allocation {n} leaves: blocks, descriptors {leaked}"
+    return failed
+
+
+PLAIN = {"listen": {"tls": None}, "upstream": {"tls": None}}
+BODY = b"x" * 50000
+SMALL = {"limits": {"connections": 50}, "workers": 1}
+
+
+class Calls:
+    """Exchanges of a client on a connection of its own, all of which ask for the same."""
+
+    def __init__(self, sidecar, backend, how, context):
+        self.sidecar, self.backend, self.how, self.context = sidecar, backend, how, context
+        self.sent = {}  # correlation ID: the status that came, or None
+
+    def __call__(self):
+        """Has the key service answered?  Who answers instead says why."""
+        correlation = new_id()
+        self.sent[correlation] = None
+        method, path, *body = self.how
+        with contextlib.suppress(http1.Closed, ConnectionError, ssl.SSLError):
+            with http1.Client(self.sidecar.port, self.context) as c:
+                r = c.request(method, path, {"Correlation-Id": correlation}, *body)
+                self.sent[correlation] = r.status
+                assert r.status == 200 or b"OUT_OF_MEMORY" in r.body, r.body
+                return r.status == 200
+        return False
+
+    def check(self):
+        """One event of each that was answered or that the key service has seen, else at most one."""
+        seen = {r.get("Correlation-Id") for r in self.backend.requests}
+        wanted = {c for c, status in self.sent.items() if status is not None} | seen
+
+        def events():
+            found = [e["correlationId"] for e in self.sidecar.calls()
+                     if e["correlationId"] in self.sent]
+            return found if wanted <= set(found) else None
+
+        found = wait_for(events, "every record")
+        assert len(found) == len(set(found))
+
+
+ASYNC, DURABLE, INTENT = ((c.method, c.path, c.body) for c in oracle.CALLS[:3])
+CASES = {
+    "async": (ASYNC, PLAIN),
+    "durable": (DURABLE, PLAIN),
+    "intent": (INTENT, PLAIN),
+    "large bodies": (("POST", "/api/v2/keys?large", BODY), PLAIN),
+    "chunked answer": (("GET", "/api/v2/keys?chunked"), PLAIN),
+    "handshakes": (DURABLE, {}),
+    "rotation": (DURABLE, merge(PLAIN, {"sinks": [{"rotate_size": 100, "keep": 2}]})),
+}
+
+
+def answer(connection):
+    """A connection for each request."""
+    request = connection.read_request()
+    if request is None:
+        return
+    if request.target.endswith("chunked"):
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+                        f"{len(BODY):x}\r\n{BODY.decode()}\r\n0\r\nX-T: 1\r\n\r\n")
+    else:
+        connection.send(ok(BODY if request.target.endswith("large") else b"{}",
+                           extra="Connection: close\r\n"))
+
+
+@pytest.mark.parametrize("name", CASES)
+@ONE_OR_ALL
+def test_a_call(keytrail, raw_backend, memory, pki, tmp_path, name, times):
+    """It is answered, with a 503 that says so if not with the key service's answer, or the connection
+    is closed; what the key service has seen is recorded."""
+    how, config = CASES[name]
+    tls = "listen" not in config
+    if "sinks" in config:
+        config = {**config, "sinks": [file_sink(tmp_path, **config["sinks"][0])]}
+    if tls:
+        pair = {"certificate": pki["client.pem"], "key": pki["client.key"]}
+        config = {"listen": {"tls": {"client_ca": pki["ca.pem"]}}, "upstream": {"tls": pair}}
+    context = pki.server(client_ca="ca.pem") if tls else None
+    backend = raw_backend(answer, tls=tls, context=context)
+    sidecar = keytrail(backend, merge(merge(oracle.CONFIG, SMALL), config),
+                       environment=memory.environment)
+    calls = Calls(sidecar, backend, how, pki.client(cert="client") if tls else None)
+    for _ in range(3):
+        assert calls()
+    total = count(memory, calls)
+    failed = fail_each(Watch(sidecar, memory), calls, some(total, FEW if tls else SOME), times)
+    print(f"{name}: {total} allocations, {failed} calls failed")
+    assert failed
+    calls.check()
+
+
+PAGES = {"/metrics": "metrics", "/livez": "metrics", "/readyz?verbose": "admin", "/status": "admin",
+         "/events?limit=5": "admin"}
+SHORT = (b"memory is short\n", b"the trail cannot be read\n")
+
+
+@pytest.mark.parametrize("page", PAGES)
+@ONE_OR_ALL
+def test_a_page(keytrail, raw_backend, memory, page, times):
+    """It is served whole, or refused, or the connection is closed."""
+    sidecar = keytrail(raw_backend(ok(), tls=False), merge(PLAIN, SMALL),
+                       environment=memory.environment)
+
+    def fetch():
+        with contextlib.suppress(http1.Closed, ConnectionError), \
+                http1.Client(sidecar.ports[PAGES[page]]) as c:
+            r = c.request("GET", page, {"Connection": "close"})
+            assert r.status == 200 or r.status == 503 and r.body in SHORT, r
+            return r.status == 200
+        return False
+
+    with http1.Client(sidecar.port) as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+    assert fetch()
+    total = count(memory, fetch)
+    failed = fail_each(Watch(sidecar, memory), fetch, some(total, SOME), times, tells=False)
+    assert all(NAMES_MEMORY.search(why) for why in said(sidecar, "events_failed"))
+    print(f"{page}: {total} allocations, {failed} pages failed")
+
+
+# ---- lives ----
+
 @pytest.fixture
-def signed(keytrail, raw_backend, memory, signer, tmp_path):
-    """signed(): a sidecar with every part that there is."""
+def signed(keytrail, raw_backend, memory, signer, pki, tmp_path):
+    """signed(): a sidecar with every part and every kind of option that there is."""
     backend = raw_backend(ok())
+    for name, text in (("token", "t" * 20), ("hmac", "k" * 32)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    pair = {"certificate": pki["client.pem"], "key": pki["client.key"]}
 
     def make(workers=1, **options):
         return keytrail(backend, {
-            "audit": {"sign": {"file": str(signer[0])}}, "workers": workers,
-            "sinks": [{"name": "file", "type": "file", "path": str(tmp_path / "sink.jsonl")}]},
+            "listen": {"tls": {"client_ca": pki["ca.pem"], "client_certificate": "optional",
+                               "client_crl": pki.revoke(tmp_path / "crl.pem"),
+                               "ocsp": pki.respond(tmp_path / "ocsp.der", "server"),
+                               "certificates": [{"certificate": pki["kms.pem"],
+                                                 "key": pki["kms.key"]}]}},
+            "upstream": {"tls": pair},
+            "admin": {"socket": str(tmp_path / "admin.sock"),
+                      "token": {"file": str(tmp_path / "token")}},
+            "audit": {"sign": {"file": str(signer[0])}, "key_ids": "hmac",
+                      "hmac_key": {"file": str(tmp_path / "hmac")}, "identity_name": "hmac"},
+            "service": {"instances": [new_id()]}, "trusted_networks": ["10.0.0.0/8"],
+            "workers": workers,
+            "sinks": [file_sink(tmp_path), {"name": "out", "type": "stdout"}]},
             environment=memory.environment, **options)
 
     make.backend = backend
@@ -87,7 +308,8 @@ def fail_to_start(sidecar):
         return False
     *log, reason = sidecar.stderr().splitlines()
     assert sidecar.process.poll() in (1, 78), sidecar.stderr()
-    assert reason and not REPORT.search(reason) and all(json.loads(line) for line in log)
+    assert NAMES_MEMORY.search(reason) and not REPORT.search(reason), reason
+    assert all(json.loads(line) for line in log)
     sidecar.stderr_file.write_bytes(b"")
     return True
 
@@ -118,47 +340,16 @@ def test_a_start_with_no_memory_left(signed, memory):
         assert failed or n > memory.count() - FEW, f"allocation {n}"
 
 
-def attempt(sidecar, context, sent, requests):
-    """Requests on a connection of their own; whatever comes of them."""
-    with contextlib.suppress(http1.Closed, ConnectionError, ssl.SSLError, TimeoutError):
-        with http1.Client(sidecar.port, context) as c:
-            for _ in range(requests):
-                sent.append(new_id())
-                r = c.request("POST", "/api/v2/keys", {"Correlation-Id": sent[-1]}, b"x" * 20000)
-                assert r.status in (200, 502, 503, 500), r.status
-
-
-def test_a_call(signed, memory, pki):
-    """It is answered or the connection is closed; what the key service has seen is recorded."""
-    sidecar = signed()
-    sent = []
-    context = pki.client()
-
-    def call():
-        attempt(sidecar, context, sent, 2)
-
-    call()
-    for n in some(count(memory, call)):
-        memory.set(n)
-        call()
-        memory.set(0)
-        assert sidecar.process.poll() is None, f"allocation {n}: {sidecar.stderr()[-3000:]}"
-        assert sidecar.call("GET", "/api/v2/keys").status == 200, f"after allocation {n}"
-    seen = {r.get("Correlation-Id") for r in signed.backend.requests} & set(sent)
-    assert seen
-    wait_for(lambda: seen <= {e["correlationId"] for e in sidecar.calls()}, "every record")
-
-
 def names_of(sidecar, calls):
     """What so many connections in turn, so that each worker has some, have a path called."""
     before = len(sidecar.calls())
     for _ in range(calls):
-        answer = sidecar.call("GET", "/custom")
-        assert answer.status == 200, f"{answer.body}: {sidecar.stderr()[-3000:]}"
+        r = sidecar.call("GET", "/custom")
+        assert r.status == 200, f"{r.body}: {sidecar.stderr()[-3000:]}"
     return {e["action"] for e in sidecar.wait_calls(before + calls)[before:]}
 
 
-@pytest.mark.parametrize("times", [1, FOR_EVER])
+@ONE_OR_ALL
 def test_a_reload(signed, memory, times):
     """It is done by all workers, or recorded as failed and done by none; then it works again."""
     sidecar = signed(workers=2)
@@ -192,3 +383,49 @@ def test_a_stop(signed, memory):
             memory.set(0)
         assert code in (0, 1), f"allocation {n}: exit {code}"
     sidecar.start()
+
+
+# ---- commands ----
+
+@pytest.fixture
+def commands(signed, memory, signer, tmp_path):
+    """Arguments of each command that reads a trail."""
+    sidecar = signed()
+    sidecar.call("GET", "/api/v2/keys")
+    event, = sidecar.wait_calls(1)
+    sidecar.stop()
+    (tmp_path / "key").write_text(signer[1] + "\n")
+    trail, key = sidecar.trail_dir, tmp_path / "key"
+    return {"verify": ["verify", trail, "--key", key], "tail": ["tail", trail],
+            "proof": ["proof", trail, str(event["trail"]["seq"])],
+            "check": ["check", sidecar.file, "--environment"],
+            "explain": ["explain", sidecar.file, "GET", "/api/v2/keys"]}
+
+
+@pytest.mark.parametrize("name", ["verify", "tail", "proof", "check", "explain"])
+@ONE_OR_ALL
+def test_a_command(commands, memory, tmp_path, name, times):
+    """It does all that it is for, or says that memory was short, and nothing that is not so."""
+    def run():
+        for made in tmp_path.glob("event-*"):
+            made.unlink()
+        return subprocess.run([KEYTRAIL, *commands[name]], check=False, text=True, cwd=tmp_path,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              env={**os.environ, **memory.environment})
+
+    memory.set(0)
+    good = run()
+    total = memory.count()
+    assert good.returncode == 0, good
+    failed = 0
+    for n in some(total):
+        memory.set(n, times)
+        done = run()
+        if done.returncode == 0:
+            assert name == "explain" or done.stdout == good.stdout, f"allocation {n}: {done}"
+            continue
+        failed += 1
+        assert done.returncode in (1, 78), f"allocation {n}: {done}"
+        assert NAMES_MEMORY.search(done.stderr + done.stdout), f"allocation {n}: {done}"
+    print(f"{name}: {total} allocations, {failed} runs failed")
+    assert failed or times == 1
