@@ -317,12 +317,14 @@ announce(const struct admin *a, const char *what, int fd)
 static int
 open_door(struct admin *a, struct door *door, int fd, const char *host, struct err *err)
 {
+	struct evhttp_bound_socket *bound;
+
 	door->admin = a;
 	if (host != NULL && (door->host = strdup(host)) == NULL)
 		goto fail;
 	if ((door->http = evhttp_new(a->opts.base)) == NULL)
 		goto fail;
-	visitors_init(&door->visitors, a->opts.base, LIFE_MS);
+	visitors_init(&door->visitors, a->opts.base, a->opts.log, LIFE_MS);
 	evhttp_set_allowed_methods(door->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST |
 						   EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE |
 						   EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
@@ -331,9 +333,11 @@ open_door(struct admin *a, struct door *door, int fd, const char *host, struct e
 	evhttp_set_timeout(door->http, TIMEOUT_S);
 	evhttp_set_bevcb(door->http, visitors_let_in, &door->visitors);
 	evhttp_set_gencb(door->http, on_request, door);
-	if (evhttp_accept_socket(door->http, fd) == -1)
+	if ((bound = evhttp_accept_socket_with_handle(door->http, fd)) == NULL)
 		goto fail;
-	return 0;
+	if (visitors_watch(&door->visitors, evhttp_bound_socket_get_listener(bound)) == 0)
+		return 0;
+	return err_set(err, "admin: memory is short");
 fail:
 	close(fd);
 	return err_set(err, "admin: memory is short");

@@ -1,13 +1,19 @@
 #include "admin/visitors.h"
 
+#include "data/descriptors.h"
 #include "keytrail/clock.h"
+#include "keytrail/log.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
+#include <event2/listener.h>
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* evhttp takes its callbacks away from what it frees. */
 static bool
@@ -104,11 +110,63 @@ visitors_let_in(struct event_base *base, void *arg)
 	return connection;
 }
 
-void
-visitors_init(struct visitors *v, struct event_base *base, unsigned life_ms)
+/* ---- who finds no descriptor ---- */
+
+/* Comes before evhttp's own look, since it was added later: that would be repeated without end. */
+static void
+on_knock(evutil_socket_t fd, short what, void *arg)
 {
+	static const struct timeval pause_time = { 0, 100000 };
+	int probe = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	struct visitors *v = arg;
+
+	(void)what;
+	if (probe != -1) {
+		close(probe);
+		return;
+	}
+	log_error(v->log, "accept_failed", "accept: %s", strerror(errno));
+	/* Without a timer the pause would have no end. */
+	if (evtimer_add(&v->pause, &pause_time) == 0) {
+		event_del(&v->knock);
+		evconnlistener_disable(v->listener);
+	}
+	descriptors_turn_away(&v->spare, fd);
+}
+
+static void
+on_pause_over(evutil_socket_t fd, short what, void *arg)
+{
+	struct visitors *v = arg;
+
+	(void)fd;
+	(void)what;
+	descriptors_take_spare(&v->spare);
+	evconnlistener_enable(v->listener);
+	event_add(&v->knock, NULL);
+}
+
+int
+visitors_watch(struct visitors *v, struct evconnlistener *listener)
+{
+	struct event_base *base = evconnlistener_get_base(listener);
+
+	v->listener = listener;
+	descriptors_take_spare(&v->spare);
+	evtimer_assign(&v->pause, base, on_pause_over, v);
+	event_assign(
+	    &v->knock, base, evconnlistener_get_fd(listener), EV_READ | EV_PERSIST, on_knock, v);
+	return event_add(&v->knock, NULL);
+}
+
+void
+visitors_init(struct visitors *v, struct event_base *base, struct log *log, unsigned life_ms)
+{
+	v->log = log;
 	v->life_ms = life_ms;
 	v->n = 0;
+	v->listener = NULL;
+	v->spare = -1;
 	evtimer_assign(&v->timer, base, on_timer, v);
 }
 
@@ -118,4 +176,10 @@ visitors_fini(struct visitors *v)
 	while (v->n > 0)
 		bufferevent_decref(v->all[--v->n].connection);
 	event_del(&v->timer);
+	if (v->listener != NULL) {
+		event_del(&v->knock);
+		event_del(&v->pause);
+	}
+	if (v->spare != -1)
+		close(v->spare);
 }

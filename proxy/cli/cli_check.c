@@ -1,5 +1,7 @@
 #include "cli/cli.h"
 
+#include "cli/server.h"
+#include "data/descriptors.h"
 #include "data/tls.h"
 #include "keytrail/config.h"
 
@@ -262,6 +264,15 @@ check_sink_files(const struct config *cfg, struct buf *found, struct err *err)
 	return 0;
 }
 
+/* No failure: it serves as many as there may be. */
+static int
+check_descriptors(const struct config *cfg, struct buf *found, struct err *err)
+{
+	if (descriptors_check(cfg, server_workers(cfg), err) == -1)
+		buf_printf(found, "  warning: %s\n", err->msg);
+	return 0;
+}
+
 static const struct {
 	environment_fn check;
 	enum cli_status status;
@@ -275,6 +286,7 @@ static const struct {
 	{ check_trail, CLI_FAILED },
 	{ check_group, CLI_CONFIG },
 	{ check_sink_files, CLI_FAILED },
+	{ check_descriptors, CLI_FAILED },
 };
 
 #define CHECKS (sizeof(environment_checks) / sizeof(environment_checks[0]))

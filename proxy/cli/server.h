@@ -16,6 +16,9 @@ enum server_result {
 	SERVER_MISCONFIGURED, /* err says what is wrong with the configuration or its files */
 };
 
+/* How many it has. */
+unsigned server_workers(const struct config *config);
+
 enum server_result server_run(struct config *config, struct err *err);
 
 #endif

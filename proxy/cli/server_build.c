@@ -1,6 +1,7 @@
 #include "cli/server_internal.h"
 
 #include "data/conn.h"
+#include "data/descriptors.h"
 #include "keytrail/base64.h"
 #include "keytrail/clock.h"
 
@@ -428,9 +429,12 @@ static void
 announce(struct server *s)
 {
 	char text[LISTENER_TEXT_SIZE];
+	struct err err;
 
 	listener_text(listener_fd(s->listener), text);
 	log_info(s->log, "listening", "listen %s", text);
+	if (descriptors_check(s->config, s->nworkers, &err) == -1)
+		log_warn(s->log, "descriptors", "%s", err.msg);
 	log_info(s->log, "started", "version %s, %u workers, trail %s", KEYTRAIL_VERSION,
 	    s->nworkers, s->config->audit.trail);
 }
@@ -499,13 +503,19 @@ set_build_info(struct metrics *m)
 	metrics_build_info(m, KEYTRAIL_VERSION, OpenSSL_version(OPENSSL_VERSION), parser);
 }
 
+unsigned
+server_workers(const struct config *config)
+{
+	unsigned n = config->workers != 0 ? config->workers : available_cpus();
+
+	return n < CONFIG_WORKERS_MAX ? n : CONFIG_WORKERS_MAX;
+}
+
 /* Which part failed decides whether the configuration is to blame. */
 enum server_result
 server_build(struct server *s, struct err *err)
 {
-	s->nworkers = s->config->workers != 0 ? s->config->workers : available_cpus();
-	if (s->nworkers > CONFIG_WORKERS_MAX)
-		s->nworkers = CONFIG_WORKERS_MAX;
+	s->nworkers = server_workers(s->config);
 	s->files.loaded = server_files_state(s->config);
 	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL ||
 	    read_key(s, err) == -1)

@@ -1,12 +1,12 @@
 #include "data/listener.h"
 
+#include "data/descriptors.h"
 #include "keytrail/clock.h"
 
 #include <event2/event.h>
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <malloc.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -20,7 +20,7 @@
 
 struct listener {
 	int fd;
-	int spare; /* a descriptor to have when there is no other, or -1 */
+	int spare;
 	struct event readable, pause;
 	struct worker **workers;
 	unsigned nworkers, turn;
@@ -28,30 +28,6 @@ struct listener {
 	int statm;
 	int64_t trim_again; /* monotonic ns */
 };
-
-static void
-take_spare(struct listener *l)
-{
-	if (l->spare == -1)
-		l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-}
-
-/* Nothing is left to accept with: say so to who is waiting longest, instead of nothing at all. */
-static void
-turn_away(struct listener *l)
-{
-	int c;
-
-	if (l->spare == -1)
-		return;
-	close(l->spare);
-	l->spare = -1;
-	if ((c = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) != -1) {
-		metrics_add(l->home->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
-		close(c);
-	}
-	take_spare(l);
-}
 
 /* proc_pid_statm(5), in pages.  What is shared are files: the rings above all, which are resident
  * whole as soon as they were gone round once, and can be written back. */
@@ -91,27 +67,31 @@ memory_is_full(struct listener *l, uint64_t limit)
 }
 
 static void
-reject(struct listener *l, int fd, const char *limit, uint64_t value)
+reject(struct listener *l, int fd, const char *limit)
 {
 	metrics_add(l->home->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
-	log_warn(l->home->log, "too_many_connections", "limits.%s (%" PRIu64 ") is reached", limit,
-	    value);
+	log_warn(l->home->log, "too_many_connections", "%s is reached", limit);
 	close(fd);
 }
 
 static void
 deal(struct listener *l, int fd, const struct sockaddr_storage *peer)
 {
-	const struct config_limits *limits = &l->home->lease->snapshot->config->limits;
+	const struct config *config = l->home->lease->snapshot->config;
+	const struct config_limits *limits = &config->limits;
 	atomic_uint *open_connections = l->home->open_connections;
 	struct worker *w = l->workers[l->turn];
 
 	if (atomic_load_explicit(open_connections, memory_order_relaxed) >= limits->connections) {
-		reject(l, fd, "connections", limits->connections);
+		reject(l, fd, "limits.connections");
+		return;
+	}
+	if (!descriptors_suffice_for(fd, config, l->nworkers)) {
+		reject(l, fd, "what RLIMIT_NOFILE leaves to clients");
 		return;
 	}
 	if (memory_is_full(l, limits->memory)) {
-		reject(l, fd, "memory", limits->memory);
+		reject(l, fd, "limits.memory");
 		return;
 	}
 	atomic_fetch_add_explicit(open_connections, 1, memory_order_relaxed);
@@ -145,9 +125,10 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (c != -1) {
 		deal(l, c, &peer);
-	} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+	} else if (descriptors_are_short(errno)) {
 		pause_accepting(l);
-		turn_away(l);
+		if (descriptors_turn_away(&l->spare, fd))
+			metrics_add(l->home->metrics, METRIC_CONNECTIONS_REJECTED, 0, 1);
 	} else if (errno == EINVAL) { /* it is stopped */
 		event_del(&l->readable);
 	}
@@ -160,7 +141,7 @@ on_pause_over(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	take_spare(l); /* another thread may have been faster than turn_away */
+	descriptors_take_spare(&l->spare); /* another thread may have been faster */
 	if (event_add(&l->readable, NULL) == -1)
 		evtimer_add(&l->pause, &pause_time); /* in the place that it has just left */
 }
@@ -229,7 +210,7 @@ listener_new(const struct listener_opts *o, struct err *err)
 		listener_free(l);
 		return NULL;
 	}
-	take_spare(l);
+	descriptors_take_spare(&l->spare);
 	if (event_add(&l->readable, NULL) == -1) {
 		err_set(err, "listen.address: memory is short");
 		listener_free(l);

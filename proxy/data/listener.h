@@ -2,8 +2,9 @@
  * listener: accepts client connections on the first worker's thread and deals them to the workers in
  * turn, so that with one worker no connection changes threads.
  *
- * Over the limit of open connections, or of memory, a new one is closed at once and counted.  When
- * descriptors run out, one connection is turned away and accepting pauses for 100 ms.
+ * Over the limit of open connections, of memory, or of the descriptors that clients may have, a new
+ * one is closed at once and counted.  When descriptors run out all the same, one connection is turned
+ * away and accepting pauses for 100 ms.
  *
  * Main makes it before the workers run, stops it at any time, and frees it when they are joined.
  */

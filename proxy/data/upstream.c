@@ -1,5 +1,6 @@
 #include "data/upstream.h"
 
+#include "data/descriptors.h"
 #include "keytrail/clock.h"
 
 #include <event2/event.h>
@@ -336,10 +337,25 @@ open_stream(struct upstream *u, struct upstream_conn *c, int fd, bool connecting
 }
 
 static void
+fail_to_open(struct upstream *u, struct upstream_conn *c)
+{
+	bool want = descriptors_are_short(errno);
+	struct err err;
+
+	err_set_errno(&err, "connect");
+	if (!want) {
+		fail_target(u, c, UPSTREAM_FAILURE_CONNECT, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
+		return;
+	}
+	log_error(u->worker->log, "connect_failed", "%s", err.msg);
+	fail_request(u, c->request, UPSTREAM_FAILURE_BUSY, REFUSAL_UPSTREAM_BUSY);
+	close_conn(c);
+}
+
+static void
 start_connecting(struct upstream *u, struct upstream_request *r)
 {
 	struct upstream_conn *c = calloc(1, sizeof(*c));
-	struct err err;
 	bool connecting;
 	int fd;
 
@@ -358,8 +374,7 @@ start_connecting(struct upstream *u, struct upstream_request *r)
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, 1);
 	c->target = resolver_next(u->resolver);
 	if ((fd = open_socket(&c->target, &connecting)) == -1) {
-		err_set_errno(&err, "connect");
-		fail_target(u, c, UPSTREAM_FAILURE_CONNECT, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
+		fail_to_open(u, c);
 	} else if (open_stream(u, c, fd, connecting) == -1) {
 		fail_for_memory(u, c);
 	} else if (c->stream.writable) {

@@ -239,6 +239,18 @@ def test_what_the_machine_lacks(file, tmp_path, over, message):
     assert done.stderr == message.format(folder=tmp_path) + "\n"
 
 
+def test_too_few_descriptors_are_told(file, pki):
+    path = file(secured(pki, workers=2))
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 500 && exec "$@"', "sh", support.KEYTRAIL, "check",
+         "--environment", path],
+        env={**os.environ, "KEYTRAIL_ROUTES_DIR": str(SET.parent)}, capture_output=True, text=True,
+        timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("\n  warning: RLIMIT_NOFILE is 500: limits.connections, and upstream.pool.max of 2 "
+            "workers, may take 12304\n") in done.stdout
+
+
 def test_everything_that_is_wrong_is_told_at_once(file, pki):
     done = keytrail("check", "--environment", file(support.merge(secured(pki), {
         "listen": {"tls": {"key": "none.key"}}, "audit": {"trail": "none/trail"}})))

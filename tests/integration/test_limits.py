@@ -1,5 +1,7 @@
 """What one client may take: connections, requests a second, time, memory."""
 
+import contextlib
+import itertools
 import resource
 import signal
 import socket
@@ -136,26 +138,58 @@ def test_memory_at_its_limit_turns_away_who_is_new(keytrail, raw_backend):
         assert sidecar.call("GET", "/api/v2/keys").status == 200
 
 
+@contextlib.contextmanager
+def descriptors(sidecar, left):
+    """Room for so many more than there are, below all gaps."""
+    used = {int(p.name) for p in Path(f"/proc/{sidecar.process.pid}/fd").iterdir()}
+    gaps = (n for n in itertools.count() if n not in used)
+    _, hard = resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE)
+    limit = next(itertools.islice(gaps, left, None))
+    resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def is_turned_away(sidecar):
+    with connect(sidecar) as s:
+        try:
+            return s.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
 def test_no_descriptor_is_left_and_then_there_are_some(keytrail, raw_backend):
     """Who comes is turned away instead of waiting for nothing, and then all goes on."""
     sidecar = keytrail(raw_backend(ok()))
     with sidecar.client() as c:
         assert c.request("GET", "/api/v2/keys").status == 200
-        used = [int(p.name) for p in Path(f"/proc/{sidecar.process.pid}/fd").iterdir()]
-        _, hard = resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE, (max(used) + 1, hard))
-        taken = [connect(sidecar) for _ in range(max(used) + 2 - len(used))]
-        with taken[-1] as last:
-            try:
-                assert last.recv(1) == b""
-            except ConnectionResetError:
-                pass
-        assert c.request("GET", "/api/v2/keys").status == 200
-        resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
-        for s in taken:
-            s.close()
+        with descriptors(sidecar, 0):
+            assert is_turned_away(sidecar)
+            assert c.request("GET", "/api/v2/keys").status == 200
     assert sidecar.call("GET", "/api/v2/keys").status == 200
     assert rejected(sidecar) >= 1
+
+
+def test_clients_leave_descriptors_to_the_service_and_to_who_watches(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    with sidecar.client() as c:
+        with descriptors(sidecar, 5):
+            assert is_turned_away(sidecar)
+            assert c.request("GET", "/api/v2/keys").status == 200
+            assert rejected(sidecar) == 1  # as /metrics says
+    assert sidecar.call("GET", "/api/v2/keys").status == 200
+
+
+def test_no_target_is_blamed_for_a_want_of_descriptors(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()))
+    with sidecar.client() as c:
+        with descriptors(sidecar, 0):
+            r = c.request("GET", "/api/v2/keys")
+            assert r.status == 503 and b"UPSTREAM_BUSY" in r.body
+        assert c.request("GET", "/api/v2/keys").status == 200
+    assert not [line for line in sidecar.log_lines() if line["event"] == "upstream_failed"]
 
 
 def junk(sidecar, n):

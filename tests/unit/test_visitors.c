@@ -1,5 +1,6 @@
 #include "admin/visitors.h"
 #include "keytrail/clock.h"
+#include "keytrail/log.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -7,6 +8,7 @@
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
+#include <event2/listener.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <setjmp.h>
@@ -14,6 +16,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +26,7 @@ struct fixture {
 	struct event_base *base;
 	struct evhttp *http;
 	struct visitors visitors;
+	struct log *log;
 	uint16_t port;
 };
 
@@ -34,6 +38,7 @@ setup(void **state)
 	alarm(60);
 	f->base = event_base_new();
 	f->http = evhttp_new(f->base);
+	f->log = log_new(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_ERROR);
 	*state = f;
 	return 0;
 }
@@ -45,13 +50,14 @@ open_to(struct fixture *f, unsigned life_ms)
 	socklen_t len = sizeof(a);
 	struct evhttp_bound_socket *bound;
 
-	visitors_init(&f->visitors, f->base, life_ms);
+	visitors_init(&f->visitors, f->base, f->log, life_ms);
 	evhttp_set_bevcb(f->http, visitors_let_in, &f->visitors);
 	bound = evhttp_bind_socket_with_handle(f->http, "127.0.0.1", 0);
 	assert_non_null(bound);
 	assert_int_equal(
 	    getsockname(evhttp_bound_socket_get_fd(bound), (struct sockaddr *)&a, &len), 0);
 	f->port = ntohs(a.sin_port);
+	assert_int_equal(visitors_watch(&f->visitors, evhttp_bound_socket_get_listener(bound)), 0);
 }
 
 static int
@@ -62,6 +68,7 @@ teardown(void **state)
 	evhttp_free(f->http);
 	visitors_fini(&f->visitors);
 	event_base_free(f->base);
+	log_free(f->log);
 	free(f);
 	alarm(0);
 	return 0;
@@ -159,6 +166,33 @@ who_sends_too_much_that_makes_no_sense_is_ended(void **state)
 	close(fd);
 }
 
+static void
+who_finds_no_descriptor_is_turned_away_and_nobody_spins(void **state)
+{
+	struct fixture *f = *state;
+	struct rlimit all, none;
+	int fd, next;
+
+	open_to(f, 3600000);
+	fd = come(f);
+	getrlimit(RLIMIT_NOFILE, &all);
+	assert_int_not_equal(next = dup(fd), -1);
+	close(next);
+	none = (struct rlimit){ (rlim_t)next, all.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	event_base_loop(f->base, EVLOOP_ONCE);
+	assert_true(has_ended(fd));
+	assert_true(evtimer_pending(&f->visitors.pause, NULL));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+	close(fd);
+	fd = come(f);
+	event_base_loop(f->base, EVLOOP_NONBLOCK);
+	assert_int_equal(f->visitors.n, 0);
+	while (f->visitors.n == 0)
+		event_base_loop(f->base, EVLOOP_ONCE);
+	close(fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -167,6 +201,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_visitor_ends_at_an_age),
 		TEST(younger_ones_stay),
+		TEST(who_finds_no_descriptor_is_turned_away_and_nobody_spins),
 		TEST(who_sends_too_much_that_makes_no_sense_is_ended),
 	};
 
