@@ -49,7 +49,7 @@ timeouts_of(const struct conn *c)
 	return &c->worker->lease->snapshot->config->timeouts;
 }
 
-/* When an answer is to end the connection, INT64_MAX: never. */
+/* When the connection's lifetime is over, INT64_MAX: never. */
 static int64_t
 old_at(const struct conn *c)
 {
@@ -235,6 +235,18 @@ start_exchange(struct conn *c, const struct http_head *head, size_t used, enum h
 
 /* ---- heads ---- */
 
+/* The head has its own time.  Between calls the connection's lifetime is over sooner, or is over. */
+static void
+limit_wait(struct conn *c)
+{
+	int64_t now = clock_mono_ns(), left = old_at(c) - now;
+	unsigned ms = c->arrival == 0 ? timeouts_of(c)->idle : timeouts_of(c)->head;
+
+	if (c->arrival == 0 && left < ms * CLOCK_NS_PER_MS)
+		ms = left > 0 ? (unsigned)(left / CLOCK_NS_PER_MS) + 1 : 0;
+	wtimer_set_from(&c->timer, now, ms);
+}
+
 /* False: wait, or the connection is gone. */
 static bool
 read_more(struct conn *c)
@@ -263,8 +275,7 @@ read_more(struct conn *c)
 			buf_fini(&c->in);
 		/* Not again at each edge: it may tell of bytes that are only TLS's. */
 		if (c->timer.deadline == 0)
-			wtimer_set(&c->timer,
-			    c->arrival == 0 ? timeouts_of(c)->idle : timeouts_of(c)->head);
+			limit_wait(c);
 		return false;
 	default:
 		close_conn(c);

@@ -249,7 +249,9 @@ on_record(struct exchange *ex)
 bool
 exchange_may_keep(const struct exchange *ex)
 {
-	if (!ex->client_keeps || ex->started >= ex->client.last_ns || ex->worker->draining)
+	int64_t now = ex->answered > 0 ? ex->answered : ex->started;
+
+	if (!ex->client_keeps || now >= ex->client.last_ns || ex->worker->draining)
 		return false;
 	if (ex->refusal == REFUSAL_NONE)
 		return true;

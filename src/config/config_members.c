@@ -739,8 +739,8 @@ static const struct member file_members[] = {
 	    IN(timeouts.lifetime),
 	    .max = 30 * DAY_MS,
 	    .fallback = "\"1h\"",
-	    .help =
-		"Age from which a client's connection ends with its next answer; 0: no limit." },
+	    .help = "Of a client's connection: then it ends, with the answer to the request that "
+		    "is under way, if one is; 0: no limit." },
 	{ .name = "timeouts.drain",
 	    .type = MEMBER_MS,
 	    IN(timeouts.drain),

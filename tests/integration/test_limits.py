@@ -14,7 +14,7 @@ import pytest
 
 import http1
 from backend import ok
-from support import BUILD, new_id, wait_for
+from support import BUILD, PATIENCE, new_id, wait_for
 
 
 def connect(sidecar, source="127.0.0.1"):
@@ -115,13 +115,24 @@ def test_a_body_that_moves_may_take_its_time(keytrail, raw_backend):
         assert c.read_response().status == 200
 
 
-def test_an_old_connection_ends_with_its_next_answer(keytrail, raw_backend):
-    sidecar = keytrail(raw_backend(ok()), {"timeouts": {"lifetime": "300ms"}})
-    with sidecar.client() as c:
-        assert c.request("GET", "/api/v2/keys").get("Connection") is None
-        time.sleep(0.35)
-        r = c.request("GET", "/api/v2/keys")
-        assert r.status == 200 and r.get("Connection") == "close" and c.is_closed()
+def test_an_old_connection_ends_but_not_within_a_call(keytrail, raw_backend):
+    old = threading.Event()
+
+    def script(connection):
+        while (request := connection.read_request()) is not None:
+            if request.target == "/slow":
+                old.wait(PATIENCE)
+            connection.send(ok())
+
+    sidecar = keytrail(raw_backend(script), {
+        "timeouts": {"lifetime": "2s", "idle": "60s"}, "workers": 1})
+    with sidecar.client() as busy, sidecar.client() as idle, sidecar.client() as used:
+        used.request("GET", "/api/v2/keys")
+        busy.send_request("GET", "/slow")
+        assert idle.is_closed(PATIENCE) and used.is_closed(PATIENCE)
+        old.set()
+        r = busy.read_response()
+        assert r.status == 200 and r.get("Connection") == "close" and busy.is_closed()
     assert len(sidecar.wait_calls(2)) == 2
 
 
