@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 import resource
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 
 import http1
 from backend import ok
-from support import BUILD, PATIENCE, new_id, wait_for
+from support import BUILD, PATIENCE, SANITIZED, new_id, wait_for
 
 
 def connect(sidecar, source="127.0.0.1"):
@@ -134,6 +135,75 @@ def test_an_old_connection_ends_but_not_within_a_call(keytrail, raw_backend):
         r = busy.read_response()
         assert r.status == 200 and r.get("Connection") == "close" and busy.is_closed()
     assert len(sidecar.wait_calls(2)) == 2
+
+
+# ---- a client that sends and does not read ----
+
+MANY, LARGE = 12, 2 << 20
+
+
+def pipelined(sidecar, ids):
+    """A client that sends calls with large bodies, one behind the other, and reads nothing."""
+    c = http1.Client(sidecar.port)
+    c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    body = b"x" * LARGE
+
+    def send():
+        with contextlib.suppress(OSError):
+            for name in ids:
+                c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nCorrelation-Id: {name}\r\n"
+                       f"Content-Length: {LARGE}\r\n\r\n".encode() + body)
+
+    t = threading.Thread(target=send)
+    t.start()
+    return c, t
+
+
+def wait_stalled(sidecar, answer):
+    """Until an answer is partly sent, and nothing moves any more.  answer: the size of each."""
+    last = 0
+
+    def still():
+        nonlocal last
+        before, last = last, sidecar.metric("keytrail_sent_bytes_total")
+        return last == before and last % answer > 0
+    wait_for(still, "the end of what the client's side takes")
+
+
+def own_memory(sidecar):
+    status = Path(f"/proc/{sidecar.process.pid}/status").read_text()
+    return int(re.search(r"^RssAnon:\s+(\d+) kB", status, re.M)[1]) << 10
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_who_pipelines_and_does_not_read_waits_and_costs_little(keytrail, raw_backend, reads):
+    backend = raw_backend(ok("y" * LARGE))
+    sidecar = keytrail(backend, {"listen": {"tls": None}, "workers": 1,
+                                 "timeouts": {"body": "60s", "answer": "60s"}})
+    with http1.Client(sidecar.port) as c:
+        assert c.request("POST", "/api/v2/keys", {}, "x" * LARGE).status == 200
+    answer = sidecar.metric("keytrail_sent_bytes_total")
+    before, ids = own_memory(sidecar), [new_id() for _ in range(MANY)]
+    c, sender = pipelined(sidecar, ids)
+    try:
+        wait_stalled(sidecar, answer)
+        assert 1 < len(backend.requests) <= MANY
+        assert SANITIZED or own_memory(sidecar) - before < LARGE / 4
+        if reads:
+            assert [len(c.read_response().body) for _ in ids] == [LARGE] * MANY
+        else:
+            c.sock.shutdown(socket.SHUT_WR)  # ends the sender's wait
+            sender.join()
+            c.reset()
+    finally:
+        c.close()
+        sender.join()
+    wait_for(lambda: sidecar.metric("keytrail_connections_open") == 0, "the end")
+    sent = [r.get("Correlation-Id") for r in backend.requests[1:]]
+    assert [e["correlationId"] for e in sidecar.wait_calls(1 + len(sent))[1:]] == sent
+    assert sent == (ids if reads else ids[:len(sent)])
+    sidecar.stop()
+    assert len(sidecar.calls()) == len(sent) + 1
 
 
 def test_memory_at_its_limit_turns_away_who_is_new(keytrail, raw_backend):
