@@ -29,7 +29,7 @@ struct identity {
 	enum identity_kind kind;
 	char iam_id[129];   /* iam_id */
 	char name[257];	    /* sub, or the certificate's name */
-	char subject[257];  /* the certificate's, where that is not its name */
+	char other[257];    /* the certificate's subject beside a URI, else an alternative name */
 	char authn_id[129]; /* authn.iam_id */
 	char account[33];   /* account.bss */
 	char grant[65];	    /* grant_type */
@@ -70,7 +70,7 @@ void identity_memo_fini(struct identity_memo *m);
 /* A verified client certificate, in UTF-8. */
 struct identity_certificate {
 	struct slice name;
-	struct slice subject; /* RFC 2253 text; empty where the name says it */
+	struct slice other; /* beside "URI:..." the subject, else an alternative name; or empty */
 };
 void identity_from_certificate(const struct identity_certificate *cert, struct identity *out);
 

@@ -370,13 +370,13 @@ remember_certificate(struct conn *c)
 		return -1;
 	if (peer.nname == 0)
 		return 0;
-	if ((text = malloc(peer.nname + peer.nsubject)) == NULL)
+	if ((text = malloc(peer.nname + peer.nother)) == NULL)
 		return -1;
 	memcpy(text, peer.name, peer.nname);
-	memcpy(text + peer.nname, peer.subject, peer.nsubject);
+	memcpy(text + peer.nname, peer.other, peer.nother);
 	c->certificate.name.p = text;
 	c->certificate.name.n = peer.nname;
-	c->certificate.subject = (struct slice){ text + peer.nname, peer.nsubject };
+	c->certificate.other = (struct slice){ text + peer.nname, peer.nother };
 	return 0;
 }
 

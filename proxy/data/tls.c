@@ -251,7 +251,7 @@ take_text(BIO *bio, char out[TLS_PEER_MAX])
 }
 
 /* The first of a type: 1, 0 if there is none, -1 when memory is short.  GENERAL_NAME_print writes
- * "URI:" and "DNS:" itself. */
+ * "URI:" and the like itself. */
 static int
 print_alternative(BIO *bio, const X509 *cert, int type)
 {
@@ -271,6 +271,12 @@ print_alternative(BIO *bio, const X509 *cert, int type)
 }
 
 static int
+print_uri(BIO *bio, const X509 *cert)
+{
+	return print_alternative(bio, cert, GEN_URI);
+}
+
+static int
 print_subject(BIO *bio, const X509 *cert)
 {
 	const X509_NAME *subject = X509_get_subject_name(cert);
@@ -283,23 +289,57 @@ print_subject(BIO *bio, const X509 *cert)
 		   : -1;
 }
 
-/* Workloads that share a subject differ in their URI (SPIFFE). */
+/* As the last resort: whoever was verified is somebody. */
+static int
+print_fingerprint(BIO *bio, const X509 *cert)
+{
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	unsigned n;
+
+	if (X509_digest(cert, EVP_sha256(), digest, &n) != 1 || BIO_puts(bio, "SHA256:") <= 0)
+		return -1;
+	for (unsigned i = 0; i < n; i++)
+		if (BIO_printf(bio, "%02x", digest[i]) <= 0)
+			return -1;
+	return 1;
+}
+
+static int
+print_other(BIO *bio, const X509 *cert)
+{
+	static const int types[] = { GEN_DNS, GEN_EMAIL, GEN_IPADD };
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < sizeof(types) / sizeof(types[0]); i++)
+		rc = print_alternative(bio, cert, types[i]);
+	return rc;
+}
+
+typedef int (*print_fn)(BIO *, const X509 *);
+
+/* Workloads that share a subject differ in their URI (SPIFFE), or in another alternative name. */
 static int
 read_names(BIO *bio, const X509 *cert, struct tls_peer *out)
 {
-	int uri = print_alternative(bio, cert, GEN_URI), subject;
+	static const struct {
+		print_fn name, beside;
+	} forms[] = {
+		{ print_uri, print_subject },
+		{ print_subject, print_other },
+		{ print_other, NULL },
+		{ print_fingerprint, NULL },
+	};
+	size_t i = 0;
+	int rc;
 
+	while ((rc = forms[i].name(bio, cert)) == 0)
+		i++;
 	out->nname = take_text(bio, out->name);
-	if (uri == -1 || (subject = print_subject(bio, cert)) == -1)
-		return -1;
-	if (uri == 1) {
-		out->nsubject = take_text(bio, out->subject);
-		return 0;
+	if (rc == 1 && forms[i].beside != NULL) {
+		rc = forms[i].beside(bio, cert);
+		out->nother = take_text(bio, out->other);
 	}
-	if (subject == 0 && print_alternative(bio, cert, GEN_DNS) == -1)
-		return -1;
-	out->nname = take_text(bio, out->name);
-	return 0;
+	return rc == -1 ? -1 : 0;
 }
 
 int
@@ -309,7 +349,7 @@ tls_peer_read(const SSL *ssl, struct tls_peer *out)
 	BIO *bio;
 	int rc;
 
-	out->nname = out->nsubject = 0;
+	out->nname = out->nother = 0;
 	if (cert == NULL || SSL_get_verify_result(ssl) != X509_V_OK)
 		return 0;
 	if ((bio = BIO_new(BIO_s_mem())) == NULL)

@@ -63,13 +63,14 @@ struct tls_validity tls_validity_of(const SSL_CTX *ctx, const char *path);
 
 /*
  * Who the peer's verified certificate says it is, in UTF-8: its first URI of the subject alternative
- * names as "URI:...", else its subject as RFC 2253 text, else its first DNS name as "DNS:...".  The
- * subject beside a URI.  Nothing: there is none.  -1: memory is short.
+ * names as "URI:...", else its subject as RFC 2253 text, else its first DNS name, e-mail or IP address
+ * as "DNS:...", "email:..." or "IP Address:...", else "SHA256:..." of it.  Beside a URI the subject,
+ * beside a subject the next of these.  Nothing: there is no certificate.  -1: memory is short.
  */
 #define TLS_PEER_MAX 256
 struct tls_peer {
-	size_t nname, nsubject;
-	char name[TLS_PEER_MAX], subject[TLS_PEER_MAX];
+	size_t nname, nother;
+	char name[TLS_PEER_MAX], other[TLS_PEER_MAX];
 };
 int tls_peer_read(const SSL *ssl, struct tls_peer *out);
 

@@ -127,12 +127,16 @@ render_claimed(struct render *r, const char *name)
 static void
 render_credential(struct render *r)
 {
+	const struct identity *id = &r->ev->identity;
 	struct event_out *o = &r->o;
 
 	OUT_LIT(o, "\"credential\":{");
-	if (r->ev->identity.subject[0] != '\0') {
-		OUT_LIT(o, "\"subject\":\"");
-		out_text(o, r->ev->identity.subject, SUBJECT_MAX);
+	if (id->other[0] != '\0') {
+		if (strncmp(id->name, "URI:", 4) == 0)
+			OUT_LIT(o, "\"subject\":\"");
+		else
+			OUT_LIT(o, "\"alternative\":\"");
+		out_text(o, id->other, SUBJECT_MAX);
 		OUT_LIT(o, "\",");
 	}
 	OUT_LIT(o, "\"type\":\"");

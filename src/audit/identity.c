@@ -324,7 +324,7 @@ identity_from_certificate(const struct identity_certificate *cert, struct identi
 {
 	*out = (struct identity){ .state = IDENTITY_CERTIFICATE, .kind = IDENTITY_CLIENT_CERT };
 	out->name[scrub_text(cert->name, out->name, sizeof(out->name) - 1)] = '\0';
-	out->subject[scrub_text(cert->subject, out->subject, sizeof(out->subject) - 1)] = '\0';
+	out->other[scrub_text(cert->other, out->other, sizeof(out->other) - 1)] = '\0';
 }
 
 const char *

@@ -166,6 +166,18 @@ def test_a_client_certificate_is_named_by_its_uri_and_keeps_its_subject(keytrail
         "subject": "CN=workload", "type": "certificate", "verifiedBy": "certificate"}
 
 
+def test_clients_of_one_subject_differ_in_an_alternative_name(keytrail, raw_backend, pki):
+    sidecar = keytrail(raw_backend(ok()), with_client_ca(pki))
+    for name in ("a.example", "b.example"):
+        pki.issue("workload", dns=name)
+        with sidecar.client(pki.client(cert="workload")) as c:
+            assert c.request("GET", "/api/v2/keys").status == 200
+    for name, event in zip(("a.example", "b.example"), sidecar.wait_calls(2)):
+        assert event["initiator"]["id"] == "CN=workload"
+        assert event["initiator"]["credential"] == {
+            "alternative": f"DNS:{name}", "type": "certificate", "verifiedBy": "certificate"}
+
+
 @pytest.mark.parametrize("cert, reason", [(None, "no_certificate"),
                                           ("other-client", "certificate")],
                          ids=["none", "of another CA"])

@@ -999,7 +999,7 @@ fill_call(struct call *c, const char *unit, char text[2000])
 	FILL(ev->id, unit);
 	FILL(ev->identity.iam_id, unit);
 	FILL(ev->identity.name, unit);
-	FILL(ev->identity.subject, unit);
+	FILL(ev->identity.other, unit);
 	FILL(ev->identity.authn_id, unit);
 	FILL(ev->identity.account, unit);
 	FILL(ev->identity.grant, unit);

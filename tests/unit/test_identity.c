@@ -348,7 +348,7 @@ a_certificate_names_its_subject(void **state)
 	assert_int_equal(id.state, IDENTITY_CERTIFICATE);
 	assert_int_equal(id.kind, IDENTITY_CLIENT_CERT);
 	assert_string_equal(id.name, "CN=vault\\, prod,O=Example\xef\xbf\xbd");
-	assert_string_equal(id.subject, "CN=b\xef\xbf\xbd");
+	assert_string_equal(id.other, "CN=b\xef\xbf\xbd");
 	assert_string_equal(id.iam_id, "");
 	assert_string_equal(identity_credential_type(&id), "certificate");
 }

@@ -176,7 +176,9 @@ group_setup(void **state)
 	issue_nameless(&ca, "nameless", NULL);
 	issue(&ca, "workload-a", "DNS:x,URI:spiffe://example/a", 0, 0);
 	issue(&ca, "dns", "DNS:x", 0, 0);
-	issue_nameless(&ca, "nameless-dns", "DNS:x,DNS:y");
+	issue_nameless(&ca, "nameless-dns", "IP:192.0.2.1,email:a@b,DNS:x,DNS:y");
+	issue_nameless(&ca, "nameless-email", "IP:192.0.2.1,email:a@b");
+	issue_nameless(&ca, "nameless-ip", "IP:192.0.2.1");
 	write_status(&ca, &other);
 	write_chain(&ca);
 	write_old_ca();
@@ -690,16 +692,18 @@ a_client_is_named_by_its_certificate(void **state)
 }
 
 static void
-a_client_is_named_by_its_uri_then_its_subject_then_its_dns_name(void **state)
+a_client_is_named_by_the_first_name_that_there_is(void **state)
 {
 	static const struct {
-		const char *client, *want, *subject;
+		const char *client, *want, *other;
 	} rows[] = {
 		{ "spiffe", "URI:spiffe://example/pay", "" },
 		{ "workload-a", "URI:spiffe://example/a", "CN=workload-a" },
-		{ "dns", "CN=dns", "" },
+		{ "client", "CN=client", "" },
+		{ "dns", "CN=dns", "DNS:x" },
 		{ "nameless-dns", "DNS:x", "" },
-		{ "nameless", "", "" },
+		{ "nameless-email", "email:a@b", "" },
+		{ "nameless-ip", "IP Address:192.0.2.1", "" },
 	};
 
 	(void)state;
@@ -712,12 +716,37 @@ a_client_is_named_by_its_uri_then_its_subject_then_its_dns_name(void **state)
 		assert_true(call.ok);
 		assert_int_equal(call.peer.nname, strlen(rows[i].want));
 		assert_memory_equal(call.peer.name, rows[i].want, call.peer.nname);
-		assert_int_equal(call.peer.nsubject, strlen(rows[i].subject));
-		assert_memory_equal(call.peer.subject, rows[i].subject, call.peer.nsubject);
+		assert_int_equal(call.peer.nother, strlen(rows[i].other));
+		assert_memory_equal(call.peer.other, rows[i].other, call.peer.nother);
 		end_call(&call);
 		SSL_CTX_free(o.client);
 		tls_server_free(o.server);
 	}
+}
+
+static void
+a_client_without_a_name_is_one_certificate(void **state)
+{
+	struct call_opts o = { .client = client("ca.pem", "nameless"),
+		.server = server("server", "ca.pem", NULL) };
+	unsigned char digest[32];
+	struct call call;
+	char want[80];
+	int n = 7;
+
+	(void)state;
+	assert_int_equal(
+	    X509_digest(SSL_CTX_get0_certificate(o.client), EVP_sha256(), digest, NULL), 1);
+	strcpy(want, "SHA256:");
+	for (size_t i = 0; i < sizeof(digest); i++)
+		n += snprintf(want + n, sizeof(want) - (size_t)n, "%02x", digest[i]);
+	run_call(&call, &o);
+	assert_true(call.ok);
+	assert_int_equal(call.peer.nname, n);
+	assert_memory_equal(call.peer.name, want, n);
+	end_call(&call);
+	SSL_CTX_free(o.client);
+	tls_server_free(o.server);
 }
 
 static void
@@ -1029,7 +1058,8 @@ main(void)
 		cmocka_unit_test(sessions_are_not_resumed_from_one_another_for_ever),
 		cmocka_unit_test(a_session_of_an_older_context_is_not_kept),
 		cmocka_unit_test(a_client_is_named_by_its_certificate),
-		cmocka_unit_test(a_client_is_named_by_its_uri_then_its_subject_then_its_dns_name),
+		cmocka_unit_test(a_client_is_named_by_the_first_name_that_there_is),
+		cmocka_unit_test(a_client_without_a_name_is_one_certificate),
 		cmocka_unit_test(a_certificate_may_be_optional_but_not_bad),
 		cmocka_unit_test(a_revocation_list_is_heeded),
 		cmocka_unit_test(a_certificate_is_chosen_by_name),
