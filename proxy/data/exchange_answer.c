@@ -5,6 +5,9 @@
 
 #define INTERIM_MAX 10 /* 1xx answers before the final one */
 
+/* Whatever is allowed to requests: a call that was executed is not to fail for its answer's size. */
+static const struct http_limits answer_limits = { .head = 65536, .fields = HTTP_FIELDS_MAX };
+
 bool
 exchange_flush_client(struct exchange *ex)
 {
@@ -129,8 +132,8 @@ pump_head(struct exchange *ex)
 	size_t used, n;
 
 	while (ex->state == EX_FORWARD) {
-		switch (http_parse_response(&ex->scan, buf_slice(&ex->up->in),
-		    &ex->lease->snapshot->limits, ex->to_head, &w->head, &used, &why)) {
+		switch (http_parse_response(&ex->scan, buf_slice(&ex->up->in), &answer_limits,
+		    ex->to_head, &w->head, &used, &why)) {
 		case HTTP_DONE:
 			http_scan_reset(&ex->scan);
 			if (w->head.status >= 200) {

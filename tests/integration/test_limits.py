@@ -66,6 +66,14 @@ def test_requests_beyond_the_rate_are_refused_and_recorded(keytrail, raw_backend
     assert sorted(e["reason"]["reasonCode"] for e in events) == sorted(r.status for r in answers)
 
 
+def test_limits_of_requests_are_none_of_answers(keytrail, raw_backend):
+    fields = [("X-Long", "x" * 8000)] * 7 + [(f"X-{i}", "1") for i in range(110)]
+    backend = raw_backend(ok(extra="".join(f"{n}: {v}\r\n" for n, v in fields)))
+    sidecar = keytrail(backend, {"limits": {"head": "1KiB", "target": 512, "fields": 8}})
+    r = sidecar.call("DELETE", "/api/v2/keys/76c2c9cb-9095-5a24-811b-0ef4b24ac4d5")
+    assert r.status == 200 and r.get("X-109") == "1"
+
+
 def test_the_rate_is_of_the_client_behind_a_trusted_proxy(keytrail, raw_backend):
     sidecar = keytrail(raw_backend(ok()), {"limits": {"rate": 1},
                                            "trusted_networks": ["127.0.0.0/8"]})
