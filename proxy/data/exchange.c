@@ -266,6 +266,7 @@ build_refusal(struct exchange *ex)
 	struct rewrite_refusal r = { .refusal = ex->refusal,
 		.correlation_header = ex->lease->snapshot->correlation_header,
 		.correlation = ex->correlation,
+		.client_minor = ex->is_10 ? 0 : 1,
 		.close = !ex->keep,
 		.head_only = ex->to_head };
 
@@ -518,7 +519,8 @@ exchange_start(const struct exchange_client *client, const struct http_head *hea
 	if (head != NULL)
 		refusal = exchange_prepare(ex, head);
 	exchange_identify(ex, head);
-	if (refusal == REFUSAL_NONE && !exchange_within_rate(ex))
+	/* Whatever else is refused here ends the connection. */
+	if ((refusal == REFUSAL_NONE || refusal == REFUSAL_DENIED) && !exchange_within_rate(ex))
 		refusal = REFUSAL_TOO_MANY_REQUESTS;
 	metrics_add(ex->worker->metrics, METRIC_REQUESTS_IN_FLIGHT, 0, 1);
 	*slot = ex;

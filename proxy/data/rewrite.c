@@ -331,8 +331,8 @@ rewrite_refusal(struct buf *out, const struct rewrite_refusal *r)
 		rc |= buf_append_slice(out, SLICE("Retry-After: 1\r\n"));
 	if (r->correlation[0] != '\0')
 		rc |= append_field(out, r->correlation_header, slice_of(r->correlation));
-	rc |=
-	    buf_printf(out, "Via: 1.1 " VIA "\r\n%s\r\n", r->close ? "Connection: close\r\n" : "");
+	rc |= buf_append_slice(out, SLICE("Via: 1.1 " VIA "\r\n"));
+	rc |= append_connection(out, r->client_minor, r->close) | buf_append(out, "\r\n", 2);
 	if (!r->head_only)
 		rc |= buf_append(out, body, (size_t)n);
 	return rc == 0 ? 0 : -1;

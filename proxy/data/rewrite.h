@@ -48,6 +48,7 @@ struct rewrite_refusal {
 	enum http_refusal refusal;
 	struct slice correlation_header;
 	const char *correlation; /* fits its grammar */
+	unsigned client_minor;
 	bool close, head_only;
 };
 

@@ -667,8 +667,9 @@ static const struct member file_members[] = {
 	    IN(limits.rate),
 	    .max = 1000000,
 	    .fallback = "0",
-	    .help = "Requests a second of one source, the same number at once; beyond it: 429. 0: "
-		    "no limit." },
+	    .help =
+		"Requests a second of one source, the same number at once; beyond it: 429. Those "
+		"that are malformed end their connection instead. 0: no limit." },
 	{ .name = "limits.refusals",
 	    .type = MEMBER_COUNT,
 	    IN(limits.refusals),

@@ -66,6 +66,15 @@ def test_requests_beyond_the_rate_are_refused_and_recorded(keytrail, raw_backend
     assert sorted(e["reason"]["reasonCode"] for e in events) == sorted(r.status for r in answers)
 
 
+def test_a_denied_request_counts_too(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"limits": {"rate": 2}, "audit": {"unmatched": "deny"}})
+    with sidecar.client() as c:
+        begin = time.monotonic()
+        answers = [c.request("GET", "/nothing").status for _ in range(40)]
+        took = time.monotonic() - begin
+    assert 2 <= answers.count(403) <= 3 + 2 * took and set(answers) == {403, 429}
+
+
 def test_limits_of_requests_are_none_of_answers(keytrail, raw_backend):
     fields = [("X-Long", "x" * 8000)] * 7 + [(f"X-{i}", "1") for i in range(110)]
     backend = raw_backend(ok(extra="".join(f"{n}: {v}\r\n" for n, v in fields)))

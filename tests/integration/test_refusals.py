@@ -276,6 +276,16 @@ def test_unmatched_requests(keytrail, backend_of_all, unmatched, status, forward
     assert event["severity"] == "critical"
 
 
+def test_a_client_of_http_1_0_is_told_that_its_connection_is_kept(keytrail, backend_of_all):
+    """Else it waits for the end of it."""
+    sidecar = keytrail(backend_of_all, {"audit": {"unmatched": "deny"}})
+    with sidecar.client() as c:
+        for _ in range(2):
+            c.send("GET /nothing HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            r = c.read_response()
+            assert (r.status, r.get("Connection")) == (403, "keep-alive")
+
+
 def test_junk_does_not_bury_the_evidence(keytrail, backend_of_all):
     """Past a rate, refusals are summed up; calls are still recorded one by one."""
     sidecar = keytrail(backend_of_all, {"limits": {"refusals": 1}})

@@ -353,12 +353,13 @@ check_field(const char *name, const char *want)
 }
 
 static void
-check_refusal(enum http_refusal refusal, bool close, bool head_only)
+check_refusal(enum http_refusal refusal, bool close, bool head_only, unsigned minor)
 {
 	const struct refusal_info *info = refusal_info(refusal);
 	struct rewrite_refusal r = { .refusal = refusal,
 		.correlation_header = SLICE_INIT("Correlation-Id"),
 		.correlation = "9f83-f39a",
+		.client_minor = minor,
 		.close = close,
 		.head_only = head_only };
 	struct http_scan scan = { 0 };
@@ -376,6 +377,7 @@ check_refusal(enum http_refusal refusal, bool close, bool head_only)
 	check_field("Content-Type", "application/json");
 	check_field("Correlation-Id", "9f83-f39a");
 	check_field("Via", "1.1 keytrail");
+	check_field("Connection", close ? "close" : minor == 0 ? "keep-alive" : NULL);
 	check_field("Retry-After", info->status == 503 ? "1" : NULL);
 	check_field(
 	    "Allow", info->status == 405 ? "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS" : NULL);
@@ -395,8 +397,8 @@ every_refusal_is_an_error_of_the_key_service(void **state)
 {
 	(void)state;
 	for (enum http_refusal r = REFUSAL_NONE + 1; r < REFUSAL_COUNT; r++)
-		for (int bits = 0; bits < 4; bits++)
-			check_refusal(r, (bits & 1) != 0, (bits & 2) != 0);
+		for (int bits = 0; bits < 8; bits++)
+			check_refusal(r, (bits & 1) != 0, (bits & 2) != 0, (unsigned)bits >> 2);
 }
 
 static void
