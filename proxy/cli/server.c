@@ -47,7 +47,7 @@ follow_start(struct server *s)
 
 	if (!chronicle_wait(&s->chronicle, s->chronicle.last, 0))
 		return false;
-	s->start_waits = server_follow_start(s, &err) == -1;
+	s->start_waits = server_follow_start(s, 0, &err) == -1;
 	if (s->start_waits)
 		log_error(s->log, "start_waits", "%s", err.msg);
 	return !s->start_waits;

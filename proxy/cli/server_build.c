@@ -4,6 +4,7 @@
 #include "data/descriptors.h"
 #include "keytrail/base64.h"
 #include "keytrail/clock.h"
+#include "keytrail/fault.h"
 
 #include <event2/event.h>
 
@@ -412,16 +413,28 @@ record_rotation(struct server *s)
 }
 
 /* The checkpoint that was found is recorded once more: that of ledger_stop has not been yet. */
+static void
+record_handover(struct server *s)
+{
+	if (s->ledger == NULL || s->renewal.reason != NULL || ledger_signed_size(s->ledger) == 0)
+		return;
+	journal_report_checkpoint(
+	    s->journal, ledger_signed_size(s->ledger), ledger_signed_note(s->ledger));
+	record_rotation(s);
+}
+
+/* Nothing is signed before all that was recorded is durable: what a new key signs first covers the
+ * event by which it became the key. */
 static int
-start_ledger(struct server *s, struct err *err)
+start_ledger(struct server *s, unsigned wait_ms, struct err *err)
 {
 	if (s->ledger == NULL)
 		return 0;
-	if (s->renewal.reason == NULL && ledger_signed_size(s->ledger) > 0) {
-		journal_report_checkpoint(
-		    s->journal, ledger_signed_size(s->ledger), ledger_signed_note(s->ledger));
-		record_rotation(s);
-	}
+	if (!chronicle_flush(&s->chronicle) ||
+	    !chronicle_wait(&s->chronicle, s->chronicle.last, wait_ms))
+		return err_set(err, "%s: what follows keytrail.start is not durable yet",
+		    s->config->audit.trail);
+	FAULT_POINT("start.before_ledger");
 	return ledger_start(s->ledger, err);
 }
 
@@ -440,16 +453,20 @@ announce(struct server *s)
 }
 
 int
-server_follow_start(struct server *s, struct err *err)
+server_follow_start(struct server *s, unsigned wait_ms, struct err *err)
 {
 	struct trail_retention saved;
 
-	if ((!trail_load_retention(s->trail, &saved) || saved.age_s != s->retention.age_s ||
-		saved.max_size != s->retention.max_size) &&
-	    trail_save_retention(s->trail, &s->retention, err) == -1)
-		return -1;
-	record_findings(s);
-	return start_ledger(s, err);
+	if (!s->start_followed) {
+		if ((!trail_load_retention(s->trail, &saved) || saved.age_s != s->retention.age_s ||
+			saved.max_size != s->retention.max_size) &&
+		    trail_save_retention(s->trail, &s->retention, err) == -1)
+			return -1;
+		record_findings(s);
+		record_handover(s);
+		s->start_followed = true;
+	}
+	return start_ledger(s, wait_ms, err);
 }
 
 /* Where the trail cannot take it, all else goes on and it waits in main's ring (server.c). */
@@ -460,7 +477,7 @@ await_start(struct server *s, uint64_t position)
 	char why[128];
 
 	if (chronicle_wait(&s->chronicle, position, START_WAIT_MS)) {
-		if (server_follow_start(s, &err) == 0)
+		if (server_follow_start(s, START_WAIT_MS, &err) == 0)
 			return;
 	} else {
 		journal_health(s->journal, why, sizeof(why));

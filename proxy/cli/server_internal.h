@@ -67,7 +67,8 @@ struct server {
 	struct degrade degrade;
 	double degraded_before; /* requests that were counted so before it began */
 	int64_t degraded_until; /* wall clock ns */
-	bool start_waits;	/* keytrail.start is not durable yet */
+	bool start_waits;	/* keytrail.start, or what follows it, is not durable yet */
+	bool start_followed;	/* what follows it is recorded */
 	bool stopping;
 	bool drained; /* everything that was accepted is durable, */
 	bool whole;   /* and signed, where anything is */
@@ -77,8 +78,9 @@ struct server {
  * caller all the same.  SERVER_STOPPED means that it runs. */
 enum server_result server_build(struct server *s, struct err *err);
 
-/* What is done when keytrail.start is durable. */
-int server_follow_start(struct server *s, struct err *err);
+/* What is done when keytrail.start is durable.  -1: not all of it is done; to be tried again.  What it
+ * records is waited for so long. */
+int server_follow_start(struct server *s, unsigned wait_ms, struct err *err);
 
 /* The workers' rings have a slot for each of so many connections. */
 bool server_has_slots(const struct server *s, unsigned connections);

@@ -229,7 +229,8 @@ verify_judge_anchors(struct check *c)
 /* ---- what the lines tell of checkpoints and keys ---- */
 
 /* A line or the checkpoint at the end shows who signs: since the last one only a rotation may have
- * changed that. */
+ * changed that.  A checkpoint that does not cover the rotation was signed before it: a start tells
+ * once more of the one that it has found. */
 static void
 expect_signer(struct check *c, const struct checkpoint_key *k, uint64_t seq)
 {
@@ -242,7 +243,7 @@ expect_signer(struct check *c, const struct checkpoint_key *k, uint64_t seq)
 		    "%s is signed by %s+%08" PRIx32 ", but %s+%08" PRIx32
 		    " signed before and has not handed over",
 		    where, k->name, k->id, c->current.name, c->current.id);
-	c->current = *k;
+	c->current = c->signed_last = *k;
 }
 
 static void
@@ -270,7 +271,7 @@ note_checkpoint(struct check *c, struct slice line, uint64_t seq)
 	}
 	if (strcmp(cp.origin, c->cp.origin) != 0)
 		return;
-	if (seq <= c->end)
+	if (seq <= c->end && c->log->base + cp.size >= c->rotated)
 		expect_signer(c, &signer, seq);
 	if (cp.size <= c->recorded)
 		return;
@@ -302,11 +303,13 @@ note_rotation(struct check *c, struct slice line, uint64_t seq)
 		    seq);
 		return;
 	}
-	if (c->current.name[0] != '\0' && checkpoint_key_equal(&c->current, &r.new))
-		return; /* recorded again after a kill */
-	expect_signer(c, &r.old, seq);
+	/* Until the new key has signed, a start that follows a kill records this again, or another
+	 * change in its place. */
+	if (c->signed_last.name[0] == '\0' || !checkpoint_key_equal(&c->signed_last, &r.old))
+		expect_signer(c, &r.old, seq);
+	c->report->rotations += !checkpoint_key_equal(&c->current, &r.new);
 	c->current = r.new;
-	c->report->rotations++;
+	c->rotated = seq;
 }
 
 void

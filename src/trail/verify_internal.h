@@ -56,9 +56,11 @@ struct check {
 	size_t ntampered;
 	uint64_t recorded; /* largest checkpoint in the lines, */
 	uint64_t recorder; /* and the number of the line */
-	struct checkpoint_key
-	    current; /* that signs, as the lines tell; id 0 and no name: unknown */
-	uint64_t differ, differ_first; /* lines that are not as the tiles say */
+	/* As the lines tell; id 0 and no name: unknown. */
+	struct checkpoint_key current;	   /* that is to sign, */
+	struct checkpoint_key signed_last; /* that has */
+	uint64_t rotated;		   /* the line of the last change between them */
+	uint64_t differ, differ_first;	   /* lines that are not as the tiles say */
 	uint64_t last_line;
 };
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -310,10 +311,8 @@ def test_a_key_hands_over_to_another(signed, tmp_path):
     sidecar, old = signed
     calls(sidecar, 5)
     sidecar.stop()
-    made = run("keygen", tmp_path / "new.key", "example.com/test")
-    new = made.stdout.strip()
-    sidecar.config["audit"]["sign"] = {"file": str(tmp_path / "new.key")}
-    sidecar.write_config()
+    new = run("keygen", tmp_path / "new.key", "example.com/test").stdout.strip()
+    sidecar.write_config(audit={"sign": {"file": str(tmp_path / "new.key")}})
     sidecar.spawn()
     assert sidecar.process.wait(PATIENCE) == 78
     assert "another key has signed" in sidecar.stderr() and "rotate-key" in sidecar.stderr()
@@ -336,6 +335,53 @@ def test_a_key_hands_over_to_another(signed, tmp_path):
     assert both.returncode == 0 and "changes of the key: 1" in both.stdout, both.stdout
     assert verify(sidecar, new).returncode == 0
     assert verify(sidecar, old).returncode == CANNOT_TELL
+
+
+def hand_over(sidecar, old, new):
+    """A new key of this file name, to which the old one hands over; its verifier key."""
+    key = run("keygen", new, "example.com/test").stdout.strip()
+    handed = run("rotate-key", sidecar.trail_dir, old, new)
+    assert handed.returncode == 0 and handed.stdout.strip() == key, handed.stderr
+    sidecar.write_config(audit={"sign": {"file": str(new)}})
+    return key
+
+
+def test_a_kill_before_the_new_key_has_signed_alters_nothing(signed, tmp_path):
+    """The start records again what it finds: the old key's last checkpoint, the change of keys."""
+    sidecar, old = signed
+    calls(sidecar, 5)
+    sidecar.stop()
+    names = ("new", "newer")
+    keys = [old]
+    for n, name in enumerate(names):
+        keys.append(hand_over(sidecar, tmp_path / "sign.key", tmp_path / name))
+        for life in (1, 2):
+            sidecar.start()
+            sidecar.wait_own("keytrail.key", 2 * n + life)
+            sidecar.kill()
+    sidecar.start()
+    calls(sidecar, 5)
+    sidecar.stop()
+    told = run("verify", sidecar.trail_dir, *(a for key in keys for a in ("--key", key)))
+    assert told.returncode == 0 and "changes of the key: 2" in told.stdout, told.stdout
+    assert verify(sidecar, keys[-1]).returncode == 0
+
+
+def test_nothing_is_signed_before_the_change_of_keys_is_durable(keytrail, signer, tmp_path, disk):
+    sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])}}},
+                       environment=disk.environment)
+    sidecar.stop()
+    hand_over(sidecar, signer[0], tmp_path / "new.key")
+    before = len(sidecar.events())
+    disk.set("sync *.jsonl stall 4")  # keytrail.start is durable, what follows it is not
+    sidecar.spawn()
+    wait_for(lambda: len(sidecar.events()) > before + 1, "what follows keytrail.start")
+    threads = {(task / "comm").read_text().strip()
+               for task in Path(f"/proc/{sidecar.process.pid}/task").iterdir()}
+    assert "journal" in threads and "ledger" not in threads
+    disk.clear()
+    wait_for(lambda: any(e["event"] == "started" for e in sidecar.log_lines()), "the start")
+    sidecar.wait_own("keytrail.key")
 
 
 def test_a_heartbeat_is_recorded_and_signed_in_silence(keytrail, signer):
