@@ -19,7 +19,7 @@ struct leaves;
 enum leaf_kind {
 	LEAF_EVENT,
 	LEAF_CHECKPOINT, /* tells of a checkpoint */
-	LEAF_EXPIRE,	 /* somebody waits to see it signed */
+	LEAF_EXPIRE,	 /* tells of what goes or stays: soon to be signed */
 };
 
 struct leaf {

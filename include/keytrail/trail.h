@@ -161,9 +161,15 @@ void trail_durable_mark(const struct trail *t, uint64_t *segment, uint64_t *offs
 /* The range that trail_expire would remove now, or 0: recorded before it is gone. */
 int trail_expirable(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err);
-/* The event that tells of the removal that comes next is durable, and has this number: where the log
- * is signed, the next start believes in the removal if that line was signed. */
+/* Before an event tells that all up to this number goes. */
+int trail_expiry_foretold(struct trail *t, uint64_t last, struct err *err);
+/* That event is durable, and has this number: where the log is signed, the next start believes in the
+ * removal if that line was signed. */
 void trail_expiry_recorded(struct trail *t, uint64_t seq);
+/* Of what such events told of, by this run or one before it, this has not gone.  False: nothing.  Where
+ * it is to stay, an event has to say so; when that is durable, trail_expiry_retracted. */
+bool trail_expiry_left(const struct trail *t, uint64_t *first, uint64_t *last);
+int trail_expiry_retracted(struct trail *t, struct err *err);
 /* Remove sealed segments that are older than `before_ns` (or, with max_size, the oldest ones) and
  * wholly below `keep_seq`, the oldest first, a power cut included.  Fills the removed range (0 when
  * none). */
@@ -303,6 +309,7 @@ struct slice trail_line_string(struct slice line, struct slice key);
 
 /* Numbers that a line with this start (one of those here) tells of: `first` and `last` of its details. */
 #define TRAIL_EXPIRE_START     SLICE("{\"action\":\"keytrail.expire\",")
+#define TRAIL_KEEP_START       SLICE("{\"action\":\"keytrail.keep\",")
 #define TRAIL_CHECKPOINT_START SLICE("{\"action\":\"keytrail.checkpoint\"")
 #define TRAIL_TAMPER_START     SLICE("{\"action\":\"keytrail.tamper\",")
 #define TRAIL_CORRUPT_START    SLICE("{\"action\":\"keytrail.corrupt\",")

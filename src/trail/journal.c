@@ -423,7 +423,7 @@ work(struct journal *j)
 	if (j->failures > 0)
 		return;
 	if (atomic_exchange(&j->retention_changed, false) || now >= j->retention_ns ||
-	    journal_may_remove(j))
+	    (!j->expiry_failed && journal_may_remove(j)))
 		apply_retention(j, now);
 	if (j->failures > 0)
 		return;
@@ -522,6 +522,8 @@ run(void *arg)
 	}
 	if (j->failures == 0)
 		journal_record_reports(j);
+	if (j->failures == 0)
+		journal_retract(j);
 	j->result = finish(j);
 	return NULL;
 }

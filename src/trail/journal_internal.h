@@ -71,6 +71,7 @@ struct journal {
 	int64_t retry_ns, room_ns, retention_ns, watch_ns; /* when due */
 	uint64_t segment;				   /* of the durable mark */
 	uint64_t expiry, expiry_last; /* the line that tells of a removal, 0: none; up to where */
+	bool expiry_failed;	      /* that removal did: to be tried again, but not at once */
 	struct clock_watch clock;
 	int64_t trusted_ns; /* from then on, by the clock that never steps, ages count */
 	struct buf own;	    /* own events that are not durable, for repair */
@@ -101,6 +102,8 @@ void journal_record_gaps(struct journal *j);
 int journal_expire(struct journal *j);
 /* There is something recorded that may be removed now. */
 bool journal_may_remove(const struct journal *j);
+/* Record that what was said to go stays, and make that durable.  -1: not done, try again. */
+int journal_retract(struct journal *j);
 int journal_commit(struct journal *j);
 
 #endif

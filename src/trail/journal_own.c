@@ -487,6 +487,9 @@ record_expiry(struct journal *j, int64_t before, uint64_t max_size, struct err *
 		return -1;
 	if (last == 0)
 		return 0;
+	if (trail_expiry_foretold(t, last, err) == -1)
+		return -1;
+	FAULT_POINT("expire.before_record");
 	record_range(j, "keytrail.expire", SEVERITY_NORMAL,
 	    "keytrail: expired segments are removed", first, last);
 	j->expiry_last = last;
@@ -515,14 +518,44 @@ remove_expired(struct journal *j, int64_t before, uint64_t max_size, struct err 
 	uint64_t first, last;
 
 	trail_expiry_recorded(t, j->expiry);
-	j->expiry = 0;
-	if (settle_rings(j, err) == -1 ||
-	    trail_expire(t, before, max_size, lower(j->expiry_last + 1, keep_from(j)), &first,
-		&last, err) == -1)
+	j->expiry_failed = settle_rings(j, err) == -1 ||
+			   trail_expire(t, before, max_size,
+			       lower(j->expiry_last + 1, keep_from(j)), &first, &last, err) == -1;
+	if (j->expiry_failed)
 		return -1;
-	log_info(j->opts.log, "trail_expired", "removed %llu to %llu", (unsigned long long)first,
-	    (unsigned long long)last);
+	j->expiry = 0;
+	if (last > 0)
+		log_info(j->opts.log, "trail_expired", "removed %llu to %llu",
+		    (unsigned long long)first, (unsigned long long)last);
 	return 0;
+}
+
+/* Else who takes it away could say that it expired: since it was recorded somebody holds it, or keeps
+ * more, or a kill came before it was done. */
+static int
+retract(struct journal *j, struct err *err)
+{
+	uint64_t first, last;
+
+	if (!trail_expiry_left(j->opts.trail, &first, &last))
+		return 0;
+	record_range(j, "keytrail.keep", SEVERITY_WARNING,
+	    "keytrail: what was to be removed stays for now", first, last);
+	if (j->failures > 0 || journal_commit(j) == -1)
+		return err_set(err, "the event that tells of it was not recorded");
+	FAULT_POINT("keep.after_record");
+	return trail_expiry_retracted(j->opts.trail, err);
+}
+
+int
+journal_retract(struct journal *j)
+{
+	struct err err;
+
+	if (retract(j, &err) == 0)
+		return 0;
+	log_error(j->opts.log, "trail_expire_failed", "%s", err.msg);
+	return -1;
 }
 
 /* Recorded before it is done, and no more is removed than was recorded. */
@@ -532,10 +565,13 @@ journal_expire(struct journal *j)
 	uint64_t max_size = atomic_load_explicit(&j->max_size, memory_order_relaxed);
 	int64_t before = expired_before(j);
 	struct err err;
-	int rc = j->expiry != 0 ? 1 : record_expiry(j, before, max_size, &err);
+	int rc = 1;
 
-	if (rc == 1 && journal_may_remove(j))
-		rc = remove_expired(j, before, max_size, &err);
+	if (j->expiry == 0 && (rc = retract(j, &err)) == 0)
+		rc = record_expiry(j, before, max_size, &err);
+	if (rc == 1 && journal_may_remove(j) &&
+	    (rc = remove_expired(j, before, max_size, &err)) == 0)
+		rc = retract(j, &err);
 	if (rc == -1)
 		log_error(j->opts.log, "trail_expire_failed", "%s", err.msg);
 	return rc;

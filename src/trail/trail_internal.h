@@ -28,7 +28,8 @@ struct trail_state;
 /* Numbers without a line that nobody need be told of any more. */
 struct trail_gone {
 	uint64_t expired; /* up to this one they were removed for their age or size, */
-	uint64_t told_by; /* as the line of this number says */
+	uint64_t told_by; /* as the line of this number says; */
+	uint64_t said;	  /* up to this one lines say, or may say, that they are; or 0 */
 	uint32_t n;
 	struct trail_range told[TRAIL_TOLD_MAX]; /* ascending, apart */
 };
@@ -164,6 +165,7 @@ struct trail {
 	struct trail_recovery found;
 	bool recorded; /* it is in events */
 	struct trail_gone gone;
+	uint64_t teller;	   /* the line that tells of the removal that comes next */
 	struct trail_seen seen;	   /* segments between which nothing was missing */
 	struct trail_list foreign; /* segments that were told of and stand there still */
 	unsigned harmed;	   /* files that were told of and are not mended; bits */

@@ -104,6 +104,7 @@ enum leaf_kind
 trail_line_kind(struct slice line)
 {
 	return slice_has_prefix(line, TRAIL_EXPIRE_START)	? LEAF_EXPIRE
+	       : slice_has_prefix(line, TRAIL_KEEP_START)	? LEAF_EXPIRE
 	       : slice_has_prefix(line, TRAIL_CHECKPOINT_START) ? LEAF_CHECKPOINT
 								: LEAF_EVENT;
 }

@@ -8,6 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define RETRACTION_MAX                                                                             \
+	65536 /* lines behind the one that tells of a removal, in which a start looks */
+
 struct retain {
 	int64_t before_ns;
 	uint64_t max_size, keep_seq;
@@ -120,11 +123,12 @@ remove_segments(
 static int
 remove_expired(struct trail *t, const struct trail_list *l, size_t n, struct err *err)
 {
-	uint64_t before = t->gone.expired;
+	struct trail_gone before = t->gone;
 	struct err ignored;
 	size_t went = 0;
 
 	t->gone.expired = trail_list_end(l, n - 1) - 1;
+	t->gone.told_by = t->teller;
 	if (trail_identify(t, false, err) == -1) {
 		err_prefix(err, "%s", t->path);
 	} else {
@@ -132,7 +136,10 @@ remove_expired(struct trail *t, const struct trail_list *l, size_t n, struct err
 		if (remove_segments(t, l, n, &went, err) == 0)
 			return 0;
 	}
-	t->gone.expired = went > 0 ? trail_list_end(l, went - 1) - 1 : before;
+	if (went > 0)
+		t->gone.expired = trail_list_end(l, went - 1) - 1;
+	else
+		t->gone = before;
 	trail_identify(t, false, &ignored);
 	return -1;
 }
@@ -230,57 +237,100 @@ is_below(const struct trail_member *m, const void *seq)
 	return m->seq < *(const uint64_t *)seq;
 }
 
+/* What is looked for, and found. */
+struct teller {
+	const struct trail_gone *gone;
+	struct trail_cursor c;
+	unsigned left; /* lines that may be looked at */
+	bool tells, retracted;
+};
+
+static void
+take_line(struct teller *e, struct slice line, uint64_t seq)
+{
+	struct trail_range said;
+
+	if (seq == e->gone->told_by)
+		e->tells = trail_line_range(line, TRAIL_EXPIRE_START, &said) &&
+			   said.last >= e->gone->expired;
+	else if (seq > e->gone->told_by && trail_line_range(line, TRAIL_KEEP_START, &said))
+		e->retracted |= said.first <= e->gone->expired;
+}
+
 /* Beyond the durable mark too: a power cut may leave an older one. */
-static bool
-find_teller(struct trail_cursor *c, int fd, uint64_t segment, const struct trail_gone *g)
+static void
+read_tellers(struct teller *e, int fd, uint64_t segment)
 {
 	struct trail_piece p;
 	struct trail_member m;
-	struct trail_range said;
 	struct stat st;
 	struct err err;
 
-	if (fstat(fd, &st) == -1 || trail_cursor_seek(c, fd, segment, (uint64_t)st.st_size,
-					is_below, &g->told_by, &err) == -1)
-		return false;
-	while (trail_cursor_next(c, &p, &err) == 1)
-		if (trail_cursor_parse(c, &p, &m) && m.seq >= g->told_by)
-			return m.seq == g->told_by &&
-			       trail_line_range(p.bytes, TRAIL_EXPIRE_START, &said) &&
-			       said.last >= g->expired;
-	return false;
+	if (fstat(fd, &st) == -1 || trail_cursor_seek(&e->c, fd, segment, (uint64_t)st.st_size,
+					is_below, &e->gone->told_by, &err) == -1)
+		return;
+	while (e->left > 0 && trail_cursor_next(&e->c, &p, &err) == 1) {
+		e->left--;
+		if (trail_cursor_parse(&e->c, &p, &m))
+			take_line(e, p.bytes, m.seq);
+	}
 }
 
 bool
 trail_tells_of_expiry(struct trail *t, const struct trail_gone *g)
 {
-	struct trail_cursor c;
+	struct teller e = { .gone = g, .left = RETRACTION_MAX };
 	struct trail_list l;
 	struct err err;
-	bool tells = false;
-	size_t i;
-	int fd = -1;
+	int fd;
 
 	if (trail_list_segments(t->dirfd, &l, &err) == -1)
 		return false;
-	if ((i = trail_own_find(t->dirfd, &t->log, &l, g->told_by)) < l.n)
-		fd = openat(t->dirfd, trail_segment_name(l.first[i], "").s,
-		    O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd != -1 && trail_cursor_init(&c, &err) == 0) {
-		c.log = &t->log;
-		tells = find_teller(&c, fd, l.first[i], g);
-		trail_cursor_fini(&c);
+	if (trail_cursor_init(&e.c, &err) == 0) {
+		e.c.log = &t->log;
+		for (size_t i = trail_own_find(t->dirfd, &t->log, &l, g->told_by);
+		     i < l.n && e.left > 0 && !e.retracted; i++) {
+			if ((fd = openat(t->dirfd, trail_segment_name(l.first[i], "").s,
+				 O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
+				continue;
+			read_tellers(&e, fd, l.first[i]);
+			close(fd);
+		}
+		trail_cursor_fini(&e.c);
 	}
-	if (fd != -1)
-		close(fd);
 	trail_list_free(&l);
-	return tells;
+	return e.tells && !e.retracted;
+}
+
+int
+trail_expiry_foretold(struct trail *t, uint64_t last, struct err *err)
+{
+	if (last > t->gone.said)
+		t->gone.said = last;
+	return trail_identify(t, false, err);
 }
 
 void
 trail_expiry_recorded(struct trail *t, uint64_t seq)
 {
-	t->gone.told_by = seq;
+	t->teller = seq;
+}
+
+bool
+trail_expiry_left(const struct trail *t, uint64_t *first, uint64_t *last)
+{
+	uint64_t went = t->gone.expired > t->log.base ? t->gone.expired : t->log.base;
+
+	*first = went + 1;
+	*last = t->gone.said;
+	return *first <= *last;
+}
+
+int
+trail_expiry_retracted(struct trail *t, struct err *err)
+{
+	t->gone.said = 0;
+	return trail_identify(t, false, err);
 }
 
 uint64_t

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define MAGIC	  "KTSTATE\n"
-#define VERSION	  7
+#define VERSION	  8
 #define PAGE	  4096
 #define SECTOR	  512
 #define TRIES_MAX 1000

@@ -50,8 +50,12 @@ struct check {
 	/* numbers that never had a line in what was signed, of which no signed line has said why */
 	struct range voids[MISSING_MAX];
 	size_t nvoids;
-	uint64_t expire_last;		    /* signed lines say that up to here all has expired; */
-	uint64_t claim_last;		    /* others say so up to here */
+	uint64_t expire_last; /* signed lines say that up to here all has expired; */
+	uint64_t claim_last;  /* others say so up to here */
+	struct range
+	    kept[MISSING_MAX]; /* signed lines say that they stay, though others said that they
+					 * expire */
+	size_t nkept;
 	struct range tampered[MISSING_MAX]; /* the log says that they were taken away */
 	size_t ntampered;
 	uint64_t recorded; /* largest checkpoint in the lines, */

@@ -500,6 +500,17 @@ def read_trail(folder):
     return [json.loads(line) for line in read_lines(folder)]
 
 
+def expired(events):
+    """The number up to which all has expired, as they say."""
+    gone = 0
+    for e in events:
+        if e["action"] == "keytrail.expire":
+            gone = max(gone, e["details"]["last"])
+        elif e["action"] == "keytrail.keep":
+            gone = min(gone, e["details"]["first"] - 1)
+    return gone
+
+
 def canonical(value):
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 

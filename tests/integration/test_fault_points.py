@@ -13,14 +13,15 @@ import pytest
 
 from faults import KEYTRAIL_FAULTS
 from oracle import CONFIG, Oracle, call_until_gone
-from support import KEYTRAIL, PATIENCE, ROOT, read_lines, wait_for
+from support import KEYTRAIL, PATIENCE, ROOT, expired, read_lines, segments, wait_for
 
 ALL = sorted({point for folder in ("src", "proxy") for path in (ROOT / folder).rglob("*.c")
               for point in re.findall(r'FAULT_POINT\("([^"]+)"\)', path.read_text())})
 # Where something was done to the trail: test_tamper.py.
-MENDING, RENEWING, FOREIGN, ASIDE = ([point for point in ALL if point.startswith(prefix)]
-                              for prefix in ("mend.", "renew.", "foreign.", "aside."))
-POINTS = [point for point in ALL if point not in MENDING + RENEWING + FOREIGN + ASIDE]
+MENDING, RENEWING, FOREIGN, ASIDE, KEEPING = (
+    [point for point in ALL if point.startswith(prefix)]
+    for prefix in ("mend.", "renew.", "foreign.", "aside.", "keep."))
+POINTS = [point for point in ALL if point not in MENDING + RENEWING + FOREIGN + ASIDE + KEEPING]
 CLIENTS = 4
 
 
@@ -49,8 +50,9 @@ def lines_of(sidecar, sink):
     return [json.loads(lines[n]) for n in sorted(lines)]
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_dying_at(point, keytrail, raw_backend, tmp_path, signer, disk):
+@pytest.fixture
+def small(keytrail, raw_backend, tmp_path, signer, disk):
+    """A signed trail that is soon too large, what the service sees, and the sink that has it all."""
     oracle = Oracle()
     sink = tmp_path / "out.jsonl"
     sidecar = keytrail(raw_backend(oracle.script), {
@@ -58,6 +60,24 @@ def test_dying_at(point, keytrail, raw_backend, tmp_path, signer, disk):
                             "sign": {"file": str(signer[0])}},
         "sinks": [{"name": "out", "type": "file", "path": str(sink), "intents": True}],
         "workers": 1}, start=False, environment=disk.environment)
+    return sidecar, oracle, sink
+
+
+def check(sidecar, oracle, sink, key):
+    """Of a trail at rest."""
+    assert not sidecar.own("keytrail.tamper")
+    events = lines_of(sidecar, sink)
+    assert [e["trail"]["seq"] for e in events] == list(range(1, len(events) + 1))
+    oracle.check(events)
+    assert expired(events) == int(segments(sidecar.trail_dir)[0].stem) - 1
+    out = subprocess.run([KEYTRAIL, "verify", sidecar.trail_dir, "--key", key],
+                         capture_output=True, text=True)
+    assert out.returncode == 0, out.stdout + out.stderr
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_dying_at(point, small, signer, disk):
+    sidecar, oracle, sink = small
     some = 40
     live(sidecar, oracle, lambda: len(oracle.answered) > some)
     # One sync of a segment fails, so that the way back from there is passed too.
@@ -72,10 +92,19 @@ def test_dying_at(point, keytrail, raw_backend, tmp_path, signer, disk):
     sidecar.program = KEYTRAIL
     sidecar.start()
     sidecar.stop()
-    assert not sidecar.own("keytrail.tamper")
-    events = lines_of(sidecar, sink)
-    assert [e["trail"]["seq"] for e in events] == list(range(1, len(events) + 1))
-    oracle.check(events)
-    out = subprocess.run([KEYTRAIL, "verify", sidecar.trail_dir, "--key", signer[1]],
-                         capture_output=True, text=True)
-    assert out.returncode == 0, out.stdout + out.stderr
+    check(sidecar, oracle, sink, signer[1])
+
+
+@pytest.mark.parametrize("point", KEEPING)
+def test_dying_when_an_expiry_is_taken_back(point, small, signer):
+    """What was recorded and not made when it died, the next start takes back, however often it dies."""
+    sidecar, oracle, sink = small
+    sidecar.program = KEYTRAIL_FAULTS
+    for at in ("expire.after_record", point, point):
+        sidecar.environment["KEYTRAIL_FAULT"] = f"{at}:1"
+        live(sidecar, oracle, lambda: False)
+    sidecar.program = KEYTRAIL
+    sidecar.start()
+    sidecar.stop()
+    assert [e["details"]["first"] for e in sidecar.own("keytrail.keep")][:3] == [1, 1, 1]
+    check(sidecar, oracle, sink, signer[1])

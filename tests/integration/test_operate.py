@@ -11,7 +11,7 @@ import pytest
 
 from backend import ok
 from faults import is_balanced
-from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
+from support import KEYTRAIL, PATIENCE, expired, new_id, segments, wait_for
 
 FULL = "allocate *.jsonl ENOSPC"
 
@@ -279,7 +279,7 @@ def test_what_is_held_before_it_could_be_removed_stays(operated, disk):
     hold(sidecar, "add", "case-7", "--from", "2", "--to", "3")
     disk.clear()
     sidecar.stop()
-    assert first.exists()
+    assert first.exists() and expired(sidecar.events()) == 0
     sidecar.start()
     assert first.exists()
     first.unlink()

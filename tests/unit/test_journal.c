@@ -941,6 +941,56 @@ what_expires_goes_when_the_line_that_tells_is_signed(void **state)
 	assert_int_equal(stop(f), 0);
 }
 
+static void
+hold_the_first(struct fixture *f)
+{
+	const struct trail_hold hold = { "case", 1, 2 };
+
+	check(f, trail_hold_add(f->t, &hold, &f->err));
+}
+
+static void
+keep_more(struct fixture *f)
+{
+	journal_set_retention(f->j, 400 * 86400, 0);
+}
+
+static void
+stop_before_it_goes(struct fixture *f)
+{
+	check(f, stop(f));
+}
+
+/* Who would take it away later could say that it expired. */
+static void
+an_expiry_that_is_not_made_is_taken_back(void **state)
+{
+	static void (*const reasons[])(
+	    struct fixture *) = { hold_the_first, keep_more, stop_before_it_goes };
+
+	for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
+		struct fixture *f;
+		struct journal_opts opts;
+		uint64_t first, last;
+
+		assert_int_equal(setup(state), 0);
+		f = *state;
+		opts = plain_opts(f);
+		make_expiry(f, &opts);
+		assert_true(trail_expiry_left(f->t, &first, &last));
+		reasons[i](f);
+		atomic_store(&f->covered, 1000);
+		WAIT_UNTIL(count_lines(f, "\"keytrail.keep\"") == 1);
+		assert_int_equal(count_lines(f, "\"id\":\"x\""), 405);
+		if (reasons[i] != stop_before_it_goes)
+			check(f, stop(f));
+		assert_false(trail_expiry_left(f->t, &first, &last));
+		assert_int_equal(count_lines(f, "\"keytrail.keep\""), 1);
+		assert_int_equal(count_lines(f, "\"details\":{\"first\":1,"), 2);
+		teardown(state);
+	}
+}
+
 /* Nothing can be signed there before something goes. */
 static void
 on_a_full_disk_what_expires_goes_at_once(void **state)
@@ -1303,6 +1353,7 @@ main(void)
 		TEST(that_all_is_told_is_said_again_where_the_page_was_not_synced),
 		TEST(expired_segments_are_recorded_and_go),
 		TEST(what_expires_goes_when_the_line_that_tells_is_signed),
+		cmocka_unit_test(an_expiry_that_is_not_made_is_taken_back),
 		TEST(on_a_full_disk_what_expires_goes_at_once),
 		TEST(what_a_call_in_flight_needs_does_not_expire),
 		TEST(checkpoints_that_come_at_once_are_all_recorded),

@@ -736,6 +736,32 @@ an_expiry_that_no_signed_line_tells_of_ends_the_log(void **state)
 	assert_int_equal(f->found.last, last);
 }
 
+/* Segments that a line says stay, after the one that the state page names has said that they go. */
+static void
+an_expiry_that_was_taken_back_ends_the_log(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first, last, seq;
+	char text[200];
+
+	open_well(f);
+	for (unsigned i = 0; i < 20; i++)
+		append(f, 50, "test");
+	assert_int_equal(trail_expirable(f->t, INT64_MAX, 0, 512, &first, &last, &f->err), 0);
+	append_expiry(f, first, last);
+	snprintf(text, sizeof(text),
+	    "{\"action\":\"keytrail.keep\",\"details\":{\"first\":%" PRIu64 ",\"last\":%" PRIu64
+	    "}",
+	    first, last);
+	assert_int_equal(trail_append(f->t, slice_of(text), clock_wall_ns(), &seq, &f->err), 0);
+	append(f, 1, "test");
+	sign(f);
+	assert_int_equal(trail_expire(f->t, INT64_MAX, 0, last + 1, &first, &last, &f->err), 0);
+	close_all(f, false);
+	assert_int_equal(open_all(f), -1);
+	assert_string_equal(f->found.unfit, "signed lines are gone or altered");
+}
+
 static double
 cpu_ns(void)
 {
@@ -808,6 +834,7 @@ main(void)
 		TEST(the_thread_signs_when_it_is_time_and_at_the_stop),
 		TEST(lines_expire_when_their_tiles_are_durable),
 		TEST(an_expiry_that_no_signed_line_tells_of_ends_the_log),
+		TEST(an_expiry_that_was_taken_back_ends_the_log),
 		TEST(cost_of_a_line),
 	};
 

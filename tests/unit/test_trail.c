@@ -990,11 +990,11 @@ a_state_page_that_somebody_made_up_is_none(void **state)
 	close_trail(f, true);
 	read_file(path_of(f, "state"), page, sizeof(page));
 	for (char *at = page + 512; at <= page + 1024; at += 512) {
-		memcpy(&sum, at + 432, sizeof(sum));
-		assert_int_equal(sum, crc32c(0, at, 432));
-		memcpy(at + 296, &many, sizeof(many));
-		sum = crc32c(0, at, 432);
-		memcpy(at + 432, &sum, sizeof(sum));
+		memcpy(&sum, at + 440, sizeof(sum));
+		assert_int_equal(sum, crc32c(0, at, 440));
+		memcpy(at + 304, &many, sizeof(many));
+		sum = crc32c(0, at, 440);
+		memcpy(at + 440, &sum, sizeof(sum));
 	}
 	write_file(path_of(f, "state"), page, sizeof(page));
 	open_trail(f);

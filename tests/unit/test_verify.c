@@ -1058,6 +1058,51 @@ what_was_taken_away_has_not_expired(void **state)
 	assert_true(has_words(&f->report, "the log says that it was taken away"));
 }
 
+/* Who takes away what a hold, say, had stay. */
+static void
+an_expiry_that_was_taken_back_excuses_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	open_trail(f);
+	open_ledger(f);
+	append_range(f, "keytrail.expire");
+	append_range(f, "keytrail.keep");
+	sign(f, &f->all);
+	close_all(f, true);
+	assert_int_equal(verify_trail(&f->opts, &f->report, &f->err), 0);
+	assert_int_equal(f->report.complete, VERIFY_YES);
+	remove_first_segment(f);
+	assert_int_equal(verify_trail(&f->opts, &f->report, &f->err), 0);
+	assert_int_equal(f->report.unaltered, VERIFY_YES);
+	assert_int_equal(f->report.complete, VERIFY_NO);
+	assert_true(has_words(&f->report, "it was not removed when it expired"));
+}
+
+/* It goes later, as another line says. */
+static void
+what_was_kept_may_expire_later(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first, last;
+
+	open_trail(f);
+	open_ledger(f);
+	append_range(f, "keytrail.expire");
+	append_range(f, "keytrail.keep");
+	sign(f, &f->all);
+	last = append_range(f, "keytrail.expire");
+	assert_int_equal(trail_expire(f->t, 0, 2 * SEGMENT, last + 1, &first, &last, &f->err), 0);
+	/* Not signed yet: nobody can tell. */
+	assert_int_equal(verify_trail(&f->opts, &f->report, &f->err), 0);
+	assert_int_equal(f->report.complete, VERIFY_NO);
+	sign(f, &f->all);
+	close_all(f, true);
+	assert_int_equal(verify_trail(&f->opts, &f->report, &f->err), 0);
+	assert_int_equal(f->report.complete, VERIFY_YES);
+	assert_int_equal(f->report.expired, last);
+}
+
 static void
 append_signed(struct fixture *f, const char *line)
 {
@@ -1198,6 +1243,8 @@ main(void)
 		TEST(an_expiry_that_is_not_signed_is_not_believed),
 		TEST(what_expires_while_it_is_looked_at_is_no_loss),
 		TEST(what_was_taken_away_has_not_expired),
+		TEST(an_expiry_that_was_taken_back_excuses_nothing),
+		TEST(what_was_kept_may_expire_later),
 		TEST(losses_are_added_up),
 		TEST(what_a_power_cut_has_torn_is_lost),
 		cmocka_unit_test(a_number_that_was_signed_without_a_line_is_explained_or_missing),
