@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from support import BUILD, KEYTRAIL, PATIENCE, ROOT, SANITIZED, crc32c
+from support import BUILD, KEYTRAIL, PATIENCE, ROOT, SANITIZED, crc32c, expired
 
 sys.path.insert(0, str(ROOT / "tests" / "crash"))
 import disk  # noqa: E402
@@ -179,13 +179,14 @@ class World:
 
     def expired_with(self, lines):
         """With what the log says is removed: a start finishes what a cut had left half done."""
-        events = [e for e in map(json.loads, lines) if e["action"] == "keytrail.expire"]
-        last = max((e["details"]["last"] for e in events), default=0)
+        last = expired(map(json.loads, lines))
         return self.removed | {n: line for n, line in self.lines().items() if n <= last}
 
     def check(self, found, lines, verdict, killed, tally):
         numbers = [int(NUMBER.search(line)[1]) for line in lines]
         assert numbers == sorted(set(numbers)), "numbers do not increase"
+        assert expired(map(json.loads, lines)) < min(numbers, default=1), \
+            "what is there is said to have expired"
         there = dict(zip(numbers, lines))
         removed = self.expired_with(lines)
         known = (removed | there).values()
@@ -199,13 +200,13 @@ class World:
         assert not twice or (not kept_by_a_kill and all_unknown(lines, twice)), "recorded, and counted as lost"
         tally["calls counted as lost"] += len(counted)
         tally["these were recorded too"] += len(twice)
-        expired = set().union(*closings_and_intents(removed.values()))
-        lost = self.must_have_closed(killed) - expired - set(closings) - set(counted)
+        gone = set().union(*closings_and_intents(removed.values()))
+        lost = self.must_have_closed(killed) - gone - set(closings) - set(counted)
         assert not lost, f"lost {sorted(lost)}"
-        left_open = set(intents) - set(closings) - expired
+        left_open = set(intents) - set(closings) - gone
         assert not left_open, f"intents are open: {left_open}"
         unannounced = {i for i, g in self.forwarded.items() if g == "i"} - set(intents)
-        assert not unannounced - expired, f"forwarded without an intent: {unannounced}"
+        assert not unannounced - gone, f"forwarded without an intent: {unannounced}"
         for n, line in self.lines().items():
             assert n in removed or there.get(n) == line, f"durable line {n} is {there.get(n)}"
         self._check_verdict(verdict, lines)
@@ -219,8 +220,9 @@ class World:
     def _check_own(self, found, lines, tally):
         own = [e for e in map(json.loads, lines) if e["action"].startswith("keytrail.")]
         said = [e for e in own if e["trail"]["boot"] == own[-1]["trail"]["boot"]] if own else []
-        said = [e["action"] for e in said if e["action"] != "keytrail.checkpoint"
-                and not e.get("recovered")]
+        tally["expiries that were taken back"] += any(e["action"] == "keytrail.keep" for e in said)
+        said = [e["action"] for e in said if not e.get("recovered")
+                and e["action"] not in ("keytrail.checkpoint", "keytrail.keep")]
         expected = ["keytrail.tamper"] * found["renewed"] + ["keytrail.recover"]
         expected += ["keytrail.corrupt"] * (found["foreign"] > 0)
         assert found["new"] or found["clean"] or said == expected, said
@@ -313,6 +315,8 @@ def test_what_a_power_cut_leaves_is_recovered(study, first, record_property):
         content = left if number % 2 else study.killed_at_half(content, records)
     record_property("lives recorded to cut their power", study.tally["traces"])
     record_property("states of the disk recovered", study.tally["states"])
+    record_property("of them with an expiry to take back",
+                    study.tally["expiries that were taken back"])
     record_property("of them torn in the middle of a batch", study.tally["torn in the middle"])
 
 
