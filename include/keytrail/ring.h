@@ -93,6 +93,10 @@ void ring_slot_close(struct ring *r, unsigned slot);
 /* The entry at *pos, if one is published: advances *pos past it, and past what is no entry: somebody
  * has cut the file or written into it. */
 bool ring_next(struct ring *r, uint64_t *pos, struct slice *line, unsigned *flags);
+/* Is anything published behind pos, be it no entry? */
+bool ring_has_more(struct ring *r, uint64_t pos);
+/* How many entries behind pos have the flag, as it seems: nothing is checked. */
+uint64_t ring_count(struct ring *r, uint64_t pos, unsigned flag);
 /* Entries committed since the ring was opened: from then on, as many are there to be found. */
 uint64_t ring_committed(const struct ring *r);
 uint64_t ring_tail(const struct ring *r); /* first position not yet released */

@@ -19,7 +19,7 @@
 #define RETENTION_NS (60 * CLOCK_NS_PER_S)
 #define SIGNED_NS    CLOCK_NS_PER_S
 #define WATCH_NS     CLOCK_NS_PER_S
-#define CPU_PERCENT  8	/* of the time between two syncs that a sync may cost */
+#define CPU_PERCENT  6	/* of the time between two syncs that a sync may cost */
 #define BATCH	     64 /* lines that are worth a look though nobody waits: they are in the cache */
 
 /* ---- the commit ---- */
@@ -163,13 +163,9 @@ static uint64_t
 waiting_in_rings(const struct journal *j)
 {
 	uint64_t n = 0;
-	struct slice line;
-	unsigned flags;
 
 	for (size_t i = 0; i < j->nmembers; i++)
-		for (uint64_t pos = j->members[i].pos;
-		     ring_next(j->members[i].ring, &pos, &line, &flags);)
-			n += (flags & RING_DURABLE) != 0;
+		n += ring_count(j->members[i].ring, j->members[i].pos, RING_DURABLE);
 	return n;
 }
 
@@ -292,17 +288,11 @@ drain_ring(struct journal *j, struct member *m)
 }
 
 static bool
-rings_hold_more(struct journal *j)
+rings_hold_more(const struct journal *j)
 {
-	struct slice line;
-	unsigned flags;
-
-	for (size_t i = 0; i < j->nmembers; i++) {
-		uint64_t pos = j->members[i].pos;
-
-		if (ring_next(j->members[i].ring, &pos, &line, &flags))
+	for (size_t i = 0; i < j->nmembers; i++)
+		if (ring_has_more(j->members[i].ring, j->members[i].pos))
 			return true;
-	}
 	return false;
 }
 

@@ -309,8 +309,8 @@ ring_state(const struct ring *r)
 
 /* ---- consumer ---- */
 
-static bool
-has_more(struct ring *r, uint64_t pos)
+bool
+ring_has_more(struct ring *r, uint64_t pos)
 {
 	return pos < r->head_seen || pos < (r->head_seen = atomic_load(&r->h->head));
 }
@@ -331,7 +331,7 @@ ring_next(struct ring *r, uint64_t *pos, struct slice *line, unsigned *flags)
 {
 	const struct ring_entry *e;
 
-	while (has_more(r, *pos) && !is_entry(r, *pos))
+	while (ring_has_more(r, *pos) && !is_entry(r, *pos))
 		*pos += 8;
 	if (*pos >= r->head_seen)
 		return false;
@@ -340,6 +340,18 @@ ring_next(struct ring *r, uint64_t *pos, struct slice *line, unsigned *flags)
 	*flags = e->flags;
 	*pos += ring_entry_size(e->length);
 	return true;
+}
+
+uint64_t
+ring_count(struct ring *r, uint64_t pos, unsigned flag)
+{
+	uint64_t n = 0;
+
+	while (ring_has_more(r, pos)) {
+		n += (entry_at(r, pos)->flags & flag) != 0;
+		pos += ring_entry_size(entry_at(r, pos)->length);
+	}
+	return n;
 }
 
 uint64_t

@@ -82,6 +82,28 @@ lines_come_out_as_they_went_in(void **state)
 }
 
 static void
+what_is_left_is_counted_by_its_flag(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t pos = ring_tail(f->ring);
+	struct slice line;
+	unsigned flags;
+
+	assert_false(ring_has_more(f->ring, pos));
+	commit_text(f->ring, "waits", RING_DURABLE);
+	commit_text(f->ring, "does not", 0);
+	commit_text(f->ring, "waits, too", RING_DURABLE | RING_SELF);
+	assert_int_equal(ring_count(f->ring, pos, RING_DURABLE), 2);
+	assert_true(ring_next(f->ring, &pos, &line, &flags));
+	assert_true(ring_has_more(f->ring, pos));
+	assert_int_equal(ring_count(f->ring, pos, RING_DURABLE), 1);
+	while (ring_next(f->ring, &pos, &line, &flags))
+		continue;
+	assert_false(ring_has_more(f->ring, pos));
+	assert_int_equal(ring_count(f->ring, pos, RING_DURABLE), 0);
+}
+
+static void
 a_line_is_durable_only_once_released(void **state)
 {
 	struct fixture *f = *state;
@@ -486,6 +508,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(lines_come_out_as_they_went_in),
+		TEST(what_is_left_is_counted_by_its_flag),
 		TEST(a_line_is_durable_only_once_released),
 		TEST(entries_wrap_and_stay_contiguous),
 		TEST(claims_bound_what_is_committed),
