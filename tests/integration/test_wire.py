@@ -265,6 +265,10 @@ DIRECT = {
     "another target": ([understood("/api/v2/keys/")], [event()], "difference"),
     "another method": ([understood("/api/v2/keys", method="PUT")], [event()], "difference"),
     "nothing": ([], [event()], "hidden: nginx alone"),
+    "less than was forwarded": ([understood("/api/v2/keys")], [event(), event(correlationId="b")],
+                                "hidden: nginx alone"),
+    "refused alone": ([understood("/api/v2/keys", status=400)], [event(), event(correlationId="b")],
+                      None),
 }
 
 
@@ -272,7 +276,9 @@ DIRECT = {
 def test_the_judge_sees_what_is_understood_directly(label):
     alone, events, want = DIRECT[label]
     seen = campaign.Seen()
-    seen.requests, seen.events = [understood("/api/v2/keys")], events
+    seen.requests = [understood("/api/v2/keys", id=e["correlationId"]) for e in events or [event()]
+                     if verdict.is_answered(e)]
+    seen.events = events
     _, faults = direct.judge(seen, alone, verdict.Routes())
     assert complains(faults, want), faults
 

@@ -146,18 +146,19 @@ def lost(sent, wrong, events):
     return None if wrong is None or sent.ended else wrong
 
 
-def is_understood(event, request):
-    """Was the end of a refused request known?"""
-    return "requestData" in event and not strict.has_body(request)
-
-
 def judge_late(parts, sent, seen):
     """Faults of what is told of bytes after the last request.  Those in a segment of their own may
-    come when nobody is there any more."""
-    due = (sent.ended and len(seen.events) == len(sent.messages)
-           and (is_answered(seen.events[-1]) or is_understood(seen.events[-1], sent.messages[-1]))
-           and sent.data.strip(b"\r\n") != b"")
-    if len(seen.late) > due or len(seen.late) < due and len(parts) == 1:
+    come when nobody is there any more; keytrail may know the end of a request that it refused, and
+    that the strict reader cannot read."""
+    more = sent.data.strip(b"\r\n") != b""
+    last = seen.events[-1] if seen.events else {}
+    answered = bool(last) and is_answered(last)
+    if sent.ended and len(seen.events) == len(sent.messages):
+        most = more and (answered or "requestData" in last)
+        least = most and len(parts) == 1 and (answered or not strict.has_body(sent.messages[-1]))
+    else:
+        most, least = "requestData" in last and not answered, False
+    if not least <= len(seen.late) <= most:
         yield f"silence: {len(seen.late)} events of {sent.data[:80]!r} after {sent.messages[-1:]}"
 
 
@@ -202,9 +203,10 @@ def answer_due(request, sent, address):
 
 
 def refusal_due(event, body):
-    """(sorted fields, code) of keytrail's own answer."""
+    """(sorted fields, code) of keytrail's own answer; what is redacted, it does not repeat either."""
+    known = event["correlationId"] if event["correlationId"] != "[redacted]" else event["id"]
     fields = [(b"connection", b"close"), (b"content-type", b"application/json"),
-              (b"correlation-id", event["correlationId"].encode()), (b"via", b"1.1 keytrail")]
+              (b"correlation-id", known.encode()), (b"via", b"1.1 keytrail")]
     reason = event["reason"]
     return fields, body and reason.get("reasonForFailure" if "reasonCode" in reason else "reasonType")
 
@@ -298,9 +300,10 @@ def judge_answer_record(event, answer):
     """Faults of what an event says of the answer that the client got."""
     if event["reason"].get("reasonCode") != answer.status:
         yield f"the client got {answer.status}, recorded is {event['reason']}"
-    known = [v.decode() if UUID.fullmatch(v) else "[redacted]" for v in answer.all(b"correlation-id")]
+    ids = answer.all(b"correlation-id")
+    due = ids[0].decode() if len(ids) == 1 and UUID.fullmatch(ids[0]) else "[redacted]"
     named = event["correlationId"] if event["correlationSource"] in ("service", "echoed") else None
-    if named not in (known or [None]):
+    if named != (due if ids else None):
         yield f"recorded as {named}: {answer}"
 
 
