@@ -544,6 +544,18 @@ check_headers(const struct walk *w)
 }
 
 static enum http_refusal
+check_all_but_target(const struct walk *w, const struct route_entry *e)
+{
+	enum http_refusal r = check_headers(w);
+
+	if (r == REFUSAL_NONE)
+		r = check_header_discriminators(w, e);
+	if (r == REFUSAL_NONE)
+		r = check_body(w->head);
+	return r;
+}
+
+static enum http_refusal
 check_request(const struct walk *w, const struct route_entry *e)
 {
 	enum http_refusal r = check_overrides(w);
@@ -553,11 +565,7 @@ check_request(const struct walk *w, const struct route_entry *e)
 	if (r == REFUSAL_NONE)
 		r = check_query(w, e);
 	if (r == REFUSAL_NONE)
-		r = check_headers(w);
-	if (r == REFUSAL_NONE)
-		r = check_header_discriminators(w, e);
-	if (r == REFUSAL_NONE)
-		r = check_body(w->head);
+		r = check_all_but_target(w, e);
 	return r;
 }
 
@@ -596,10 +604,9 @@ route_match(const struct route_table *t, const struct http_head *head, struct ro
 	memcpy(out->shape, "{}", sizeof("{}"));
 	/* OPTIONS * has no path; the parser lets no other such target through. */
 	if (slice_equal(head->path, SLICE("*"))) {
+		read_discriminators(&w);
 		if ((out->refusal = check_overrides(&w)) == REFUSAL_NONE)
-			out->refusal = check_headers(&w);
-		if (out->refusal == REFUSAL_NONE)
-			out->refusal = check_body(head);
+			out->refusal = check_all_but_target(&w, &t->entries[t->nentries - 1]);
 		memcpy(out->shape, "*", sizeof("*"));
 		return;
 	}

@@ -692,6 +692,8 @@ overrides_that_a_route_names_decide(void **state)
 		{ "/a?_method=put", NULL, "x.default", REFUSAL_AMBIGUOUS_QUERY },
 		{ "/a", "X-HTTP-Method: DELETE", "x.default", REFUSAL_METHOD_OVERRIDE },
 		{ "/b", "X-HTTP-Method-Override: DELETE", "x.default", REFUSAL_AMBIGUOUS_HEADER },
+		{ "*", "X-HTTP-Method-Override: DELETE", "x.default", REFUSAL_AMBIGUOUS_HEADER },
+		{ "*", NULL, "x.default", REFUSAL_NONE },
 	};
 
 	(void)state;
