@@ -182,6 +182,8 @@ host_of(const struct rewrite_request *r)
 
 	if (r->upstream->pass_host && host != NULL)
 		return host->value;
+	if (r->upstream->pass_host && r->head->authority.n > 0)
+		return r->head->authority;
 	return slice_of(r->upstream->host);
 }
 

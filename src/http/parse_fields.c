@@ -207,6 +207,9 @@ split_target(struct http_head *h)
 			return REFUSAL_BAD_TARGET;
 	}
 	split_query(h, slice_sub(rest, n, rest.n));
+	/* RFC 9112 section 3.2.4 */
+	if (n > 0 && n == rest.n && slice_equal(h->method, SLICE("OPTIONS")))
+		h->path = SLICE("*");
 	return REFUSAL_NONE;
 }
 

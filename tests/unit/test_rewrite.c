@@ -179,6 +179,18 @@ static const struct request_case {
 		    "Forwarded: for=192.0.2.7;proto=https\r\nX-Forwarded-For: 192.0.2.7\r\n"
 		    "X-Forwarded-Proto: https\r\n\r\n",
 	    .pass_host = true },
+	{ .label = "with \"pass\" and no Host the authority of the target is sent",
+	    .in = "GET https://other.example/a HTTP/1.0\r\n\r\n",
+	    .want = "GET /a HTTP/1.1\r\nHost: other.example\r\n" CORRELATION "Via: 1.0 keytrail\r\n"
+		    "Forwarded: for=192.0.2.7;proto=https\r\nX-Forwarded-For: 192.0.2.7\r\n"
+		    "X-Forwarded-Proto: https\r\n\r\n",
+	    .pass_host = true },
+	{ .label = "absolute form without a path stands for /",
+	    .in = "GET https://other.example HTTP/1.1\r\nHost: other.example\r\n\r\n",
+	    .want = "GET / HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION TAIL_PLAIN "\r\n" },
+	{ .label = "but OPTIONS asks all of the server",
+	    .in = "OPTIONS https://other.example HTTP/1.1\r\nHost: other.example\r\n\r\n",
+	    .want = "OPTIONS * HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION TAIL_PLAIN "\r\n" },
 	{ .label = "the authority of an absolute-form target does not reach the key service",
 	    .in = "GET https://other.example/a HTTP/1.1\r\nHost: other.example\r\n\r\n",
 	    .want = "GET /a HTTP/1.1\r\nHost: kms.example\r\n" CORRELATION TAIL_PLAIN "\r\n" },

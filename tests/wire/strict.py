@@ -116,6 +116,8 @@ def read_request(lines):
         if target is None or not (target[1] or target[2]):
             raise Malformed(f"target {m.target[:80]!r}")
         m.authority, m.path, m.query = target[1], target[2] or b"/", target[3]
+        if m.method == b"OPTIONS" and not target[2] and m.query is None:  # RFC 9112, 3.2.4
+            m.path = b"*"
     hosts = m.all(b"host")
     if len(hosts) != 1 and (m.minor == 1 or hosts):
         raise Malformed(f"{len(hosts)} Host fields")
