@@ -204,11 +204,12 @@ def test_no_post_is_sent_twice(keytrail, raw_backend):
     assert "attempts" not in event["requestData"] and len(backend.requests) == 2
 
 
-def test_reading_an_import_token_is_not_sent_twice(keytrail, raw_backend):
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_reading_an_import_token_is_not_sent_twice(keytrail, raw_backend, method):
     backend = raw_backend(stale_after_one)
     sidecar = keytrail(backend, {"workers": 1})
     call(sidecar)
-    r, _ = call(sidecar, "GET", "/api/v2/import_token")
+    r, _ = call(sidecar, method, "/api/v2/import_token")
     assert r.status == 502 and len(backend.requests) == 2
 
 

@@ -240,7 +240,7 @@ static const struct {
 	    "/api/v2/instance/policies", NULL, SEVERITY_NORMAL, GUARANTEE_DURABLE, false, true,
 	    true, "PATCH", "/api/v2/instance/policies" },
 	{ "kms.import-token.request", "kms.importtoken.default", "*", "/api/v2/import_token", NULL,
-	    SEVERITY_NORMAL, GUARANTEE_DURABLE, false, true, true, "PATCH",
+	    SEVERITY_NORMAL, GUARANTEE_DURABLE, false, false, true, "PATCH",
 	    "/api/v2/import_token" },
 	{ "kms.registrations.default", NULL, "*", "/api/v2/keys/{id}/registrations/**", NULL,
 	    SEVERITY_NORMAL, GUARANTEE_DURABLE, true, true, true, "OPTIONS",
