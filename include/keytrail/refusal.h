@@ -86,6 +86,21 @@ struct refusal_info {
 
 const struct refusal_info *refusal_info(enum http_refusal r);
 
+/* Who is refused in the handshake, without a status, code or answer: X(enum suffix, label, sentence) */
+#define REFUSAL_CLIENTS(X)                                                                         \
+	X(CERTIFICATE, "client_certificate",                                                       \
+	    "the client has no certificate, where it must, or one that is not good")               \
+	X(REVOKED, "client_revoked", "the client's certificate is revoked")
+
+enum refusal_client {
+#define X(name, label, text) REFUSAL_CLIENT_##name,
+	REFUSAL_CLIENTS(X)
+#undef X
+	    REFUSAL_CLIENT_COUNT
+};
+
+const struct refusal_info *refusal_client_info(enum refusal_client r);
+
 /* The standard phrase of a status code (RFC 9110 section 15, RFC 4918), or "Status <class>xx". */
 const char *http_status_phrase(unsigned status);
 

@@ -21,6 +21,12 @@ refusal_reference(struct buf *out)
 			i->text) == -1)
 			return -1;
 	}
+	for (unsigned r = 0; r < REFUSAL_CLIENT_COUNT; r++) {
+		const struct refusal_info *i = refusal_client_info(r);
+
+		if (buf_printf(out, "| - | - | `%s` | %s |\n", i->label, i->text) == -1)
+			return -1;
+	}
 	return 0;
 }
 
@@ -48,7 +54,9 @@ refusal_reference(struct buf *out)
 	"label of what\n"                                                                          \
 	"was wrong with the request's body). Beyond `limits.refusals` it is counted in "           \
 	"`details.reasons` of "                                                                    \
-	"`keytrail.refused`.\n"
+	"`keytrail.refused`,\n"                                                                    \
+	"as is whoever is refused in the handshake, which "                                        \
+	"`keytrail_tls_handshake_failures_total` counts.\n"
 
 static const struct chapter {
 	const char *name, *title, *intro;

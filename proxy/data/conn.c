@@ -135,8 +135,7 @@ tell_more(struct conn *c, struct slice more)
 	if (exchange_note(&client, REFUSAL_AFTER_CLOSE, clock_wall_ns()) == 0)
 		return;
 	peers_source_text(c->peer.address, source);
-	worker_count_refusal(
-	    c->worker, refusal_info(REFUSAL_AFTER_CLOSE)->label, source, RING_NO_SLOT);
+	worker_count_refusal(c->worker, refusal_info(REFUSAL_AFTER_CLOSE), source, RING_NO_SLOT);
 }
 
 static void
@@ -345,18 +344,18 @@ failure_of(const struct stream *s, enum stream_result r)
 static void
 handshake_failed(struct conn *c, enum tls_failure why)
 {
-	static const char *const refusals[TLS_FAILURE_COUNT] = {
-		[TLS_FAILURE_CERTIFICATE] = "client_certificate",
-		[TLS_FAILURE_NO_CERTIFICATE] = "client_certificate",
-		[TLS_FAILURE_REVOKED] = "client_revoked",
-	};
 	char source[PEERS_TEXT_SIZE];
+	enum refusal_client refusal;
 
 	metrics_add(c->worker->metrics, METRIC_HANDSHAKE_FAILURES, why, 1);
-	if (refusals[why] == NULL)
+	if (why == TLS_FAILURE_REVOKED)
+		refusal = REFUSAL_CLIENT_REVOKED;
+	else if (why == TLS_FAILURE_CERTIFICATE || why == TLS_FAILURE_NO_CERTIFICATE)
+		refusal = REFUSAL_CLIENT_CERTIFICATE;
+	else
 		return;
 	peers_source_text(c->peer.address, source);
-	worker_count_refusal(c->worker, refusals[why], source, RING_NO_SLOT);
+	worker_count_refusal(c->worker, refusal_client_info(refusal), source, RING_NO_SLOT);
 }
 
 /* -1 when memory is short: whoever was identified may not go on as nobody. */

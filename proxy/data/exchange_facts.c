@@ -279,7 +279,7 @@ count_junk(struct exchange *ex)
 		ring_unclaim(ex->worker->ring, EVENT_LINE_MAX);
 	ex->claimed = false;
 	peers_source_text(ex->origin.address, source);
-	worker_count_refusal(ex->worker, refusal_info(ex->refusal)->label, source, ex->slot);
+	worker_count_refusal(ex->worker, refusal_info(ex->refusal), source, ex->slot);
 	retire(ex);
 }
 

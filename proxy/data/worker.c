@@ -319,9 +319,10 @@ worker_lose(struct worker *w, const char *action, const char *initiator, unsigne
 }
 
 void
-worker_count_refusal(struct worker *w, const char *reason, const char *source, unsigned slot)
+worker_count_refusal(
+    struct worker *w, const struct refusal_info *why, const char *source, unsigned slot)
 {
-	count(w, &w->refusals, reason, source, slot);
+	count(w, &w->refusals, why->label, source, slot);
 }
 
 void

@@ -19,6 +19,7 @@
 #include "keytrail/log.h"
 #include "keytrail/metrics.h"
 #include "keytrail/pool.h"
+#include "keytrail/refusal.h"
 #include "keytrail/ring.h"
 
 #include <sys/queue.h>
@@ -157,7 +158,8 @@ void worker_turn_cancel(struct worker *w, struct worker_turn *turn);
 void worker_lose(struct worker *w, const char *action, const char *initiator, unsigned slot);
 
 /* A refusal that is not recorded by itself: as keytrail.refused, in the same way. */
-void worker_count_refusal(struct worker *w, const char *reason, const char *source, unsigned slot);
+void worker_count_refusal(
+    struct worker *w, const struct refusal_info *why, const char *source, unsigned slot);
 
 /* Who asks, as identity_from_authorization has it.  What a token said is remembered for five minutes
  * at most; of its name only what the events show. */

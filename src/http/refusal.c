@@ -9,6 +9,12 @@ static const struct refusal_info infos[REFUSAL_COUNT] = {
 #undef X
 };
 
+static const struct refusal_info clients[REFUSAL_CLIENT_COUNT] = {
+#define X(name, label, text) [REFUSAL_CLIENT_##name] = { 0, NULL, label, text },
+	REFUSAL_CLIENTS(X)
+#undef X
+};
+
 /* Ascending: searched by halves. */
 static const struct {
 	unsigned status;
@@ -84,6 +90,13 @@ refusal_info(enum http_refusal r)
 {
 	assert((unsigned)r < REFUSAL_COUNT);
 	return &infos[r];
+}
+
+const struct refusal_info *
+refusal_client_info(enum refusal_client r)
+{
+	assert(r < REFUSAL_CLIENT_COUNT);
+	return &clients[r];
 }
 
 const char *

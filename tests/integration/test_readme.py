@@ -38,6 +38,15 @@ def test_the_refusals_are_current():
     assert made == [reference("refusals").split("\n\n", 2)[2]], "`make docs` writes it anew"
 
 
+@pytest.mark.parametrize("member", [1, 2], ids=["requests", "handshakes"])
+def test_each_refusal_of_the_table_has_its_row(member):
+    """As the header has them, of which the program is made."""
+    header = (support.ROOT / "include/keytrail/refusal.h").read_text()
+    table = re.findall(r"#define REFUSAL_\w+\(X\)(.*?)\n\n", header, re.S)[member - 1]
+    labels = set(re.findall(r'\bX\(\w+,.*?"(\w+)"', table, re.S)) - {"none"}
+    assert labels and labels <= set(re.findall(r"^\| \S+ \| \S+ \| `(\w+)` \|", README.read_text(), re.M))
+
+
 def test_what_the_readme_names_is_there():
     """Every relative link, and every path of the tree in the text."""
     text = README.read_text()
