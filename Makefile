@@ -133,9 +133,9 @@ LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
 .PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-callgrind \
-        bench-quick soak slow testssl wire differential hostile docs install image clean \
+        bench-quick soak slow scarce testssl wire differential hostile docs install image clean \
         help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
-        corpus run-corpus fuzz-coverage run-fuzz-coverage run-tsan run-valgrind run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
+        corpus run-corpus fuzz-coverage run-fuzz-coverage run-tsan run-valgrind run-scarce run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -282,11 +282,24 @@ MEMCHECKED ?= actions admin bodies canonical canary certificates events http kms
 valgrind: ## the integration tests of MEMCHECKED under memcheck (an hour or more)
 	$(call again,$(PACKAGES_TEST) valgrind,run-valgrind)
 
-run-valgrind: programs
+run-valgrind: programs $(PRELOADED) $B/unit/test_event
 	@rm -rf $B/valgrind && mkdir -p $B/valgrind
 	@KEYTRAIL_BUILD=$(CURDIR)/$B KEYTRAIL_BIN=$(CURDIR)/tests/valgrind/keytrail $(PYTHON) -m pytest -q \
 	    -n 2 -p no:cacheprovider $(MEMCHECKED:%=tests/integration/test_%.py)
 	@! grep . $B/valgrind/*
+
+scarce: ## every allocation of every module fails, and those of the process, each MEMORY_STEP-th of a start (an hour or more)
+	$(call again,$(PACKAGES_TEST),run-scarce)
+
+MEMORY_STEP ?= 40
+MEMORY = KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -s -p no:cacheprovider \
+         tests/integration/test_out_of_memory.py
+
+run-scarce: programs $B/faults/memory.so $B/unit/test_scarce $B/unit/test_scarce_proxy
+	@SCARCE_STEP=1 $B/unit/test_scarce
+	@SCARCE_STEP=1 $B/unit/test_scarce_proxy
+	@KEYTRAIL_MEMORY_STEP=1 $(MEMORY) -k 'call or page or (command and not check)'
+	@KEYTRAIL_MEMORY_STEP=$(MEMORY_STEP) $(MEMORY) -k 'start or reload or stop or check'
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 60) each
 	$(call again,$(PACKAGES_CHECK),CC=clang SAN=address run-fuzz)

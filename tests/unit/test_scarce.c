@@ -3,21 +3,29 @@
  */
 #include "scarce.h"
 
+#include "keytrail/base64.h"
 #include "keytrail/clock.h"
 #include "keytrail/config.h"
+#include "keytrail/crc32c.h"
 #include "keytrail/event.h"
 #include "keytrail/join.h"
 #include "keytrail/journal.h"
+#include "keytrail/leaves.h"
 #include "keytrail/ledger.h"
 #include "keytrail/log.h"
 #include "keytrail/metrics.h"
+#include "keytrail/nearest.h"
 #include "keytrail/parse.h"
 #include "keytrail/proof.h"
+#include "keytrail/publisher.h"
 #include "keytrail/query.h"
+#include "keytrail/reader.h"
 #include "keytrail/ring.h"
 #include "keytrail/rotation.h"
+#include "keytrail/sha256.h"
 #include "keytrail/sink.h"
 #include "keytrail/trail.h"
+#include "keytrail/utf8.h"
 #include "keytrail/verify.h"
 #include "tempdir.h"
 
@@ -167,7 +175,69 @@ run_key_ref(struct err *err)
 	return 0;
 }
 
+static int
+run_memo(struct err *err)
+{
+	static const unsigned char key[KEYHASH_KEY_SIZE];
+	static struct identity_memo memo; /* large */
+	struct identity first, again;
+
+	if (identity_memo_init(&memo, key) == -1)
+		return err_set(err, "memory is short");
+	identity_recall(&memo, event_authorization(&head), true, &first);
+	identity_recall(&memo, event_authorization(&head), true, &again);
+	identity_memo_fini(&memo);
+	assert_string_equal(first.iam_id, again.iam_id);
+	return 0;
+}
+
 /* ---- base ---- */
+
+static const char *
+word_of(const void *list, size_t i)
+{
+	return ((const char *const *)list)[i];
+}
+
+/* Text, sums, words, a tree: what has no state but the caller's. */
+static int
+run_plain(struct err *err)
+{
+	static const char *const words[] = { "listen", "upstream" };
+	struct merkle_tree tree = { .size = 0 };
+	struct merkle_hash leaf, root;
+	char text[BASE64_SIZE(sizeof(SECRET))], when[CLOCK_EVENT_TIME_SIZE], utf8[4];
+	unsigned char sum[SHA256_SIZE];
+	uint32_t point;
+
+	base64_encode(SECRET, sizeof(SECRET), text);
+	clock_event_time(clock_wall_ns(), when);
+	sha256_joined(SLICE("a"), SLICE("b"), sum);
+	merkle_leaf(SLICE("{}"), &leaf);
+	merkle_append(&tree, &leaf);
+	merkle_root(&tree, &root);
+	if (crc32c(0, "123456789", 9) != 0xe3069283 || !merkle_equal(&leaf, &root) ||
+	    nearest_word("lisen", word_of, words, 2) != words[0] ||
+	    utf8_decode("\xc3\xa4", utf8_encode(0xe4, utf8), &point) != 2 || point != 0xe4)
+		return err_set(err, "the sums");
+	return 0;
+}
+
+static int
+run_pool(struct err *err)
+{
+	struct pool pool;
+	struct buf first = { .pool = &pool }, second = { .pool = &pool };
+	int rc;
+
+	pool_init(&pool, 1000);
+	rc = buf_append(&first, SECRET, sizeof(SECRET)) == -1 || buf_reserve(&first, 5000) == -1 ||
+	     buf_append(&second, SECRET, sizeof(SECRET)) == -1;
+	buf_fini(&first);
+	buf_fini(&second);
+	pool_fini(&pool);
+	return rc ? err_set(err, "memory is short") : 0;
+}
 
 static int
 run_buf(struct err *err)
@@ -345,12 +415,14 @@ keep_house(struct trail *t, struct err *err)
 	const struct trail_hold hold = { .name = "case", .first = 3, .last = 4 };
 	const struct trail_retention retention = { 86400, 0 };
 	uint64_t first, last;
+	size_t foreign;
 	struct trail_hold removed;
 
 	return trail_reserve(t, err) == -1 || trail_hold_add(t, &hold, err) == -1 ||
 		       trail_save_retention(t, &retention, err) == -1 ||
 		       trail_expire(t, 0, 1, 3, &first, &last, err) == -1 ||
 		       trail_find_untold(t, 0, &first, &last, err) == -1 ||
+		       trail_find_foreign(t, &foreign, err) == -1 ||
 		       trail_hold_remove(t, "case", &removed, err) == -1 ||
 		       trail_reopen(t, err) == -1 || trail_expect_rings(t, 2, err) == -1
 		   ? -1
@@ -612,6 +684,34 @@ run_query(struct err *err)
 }
 
 static int
+run_reader_thread(struct err *err)
+{
+	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct reader *r;
+	int rc = reader_start(dirfd, &r, err);
+
+	if (rc == 0)
+		reader_stop(r);
+	close(dirfd);
+	return rc;
+}
+
+static int
+run_leaves(struct err *err)
+{
+	struct leaves *l = leaves_new(100);
+	struct leaf leaf;
+
+	if (l == NULL)
+		return err_set(err, "memory is short");
+	leaves_add(l, 1, LEAF_EVENT, SLICE("{}"));
+	leaves_flush(l);
+	assert_true(leaves_take(l, 1, &leaf));
+	leaves_free(l);
+	return 0;
+}
+
+static int
 run_join(struct err *err)
 {
 	struct join *j = join_new(err);
@@ -745,6 +845,22 @@ run_ledger(struct err *err)
 	return rc;
 }
 
+/* Elsewhere, for verify. */
+static void
+keep_checkpoint(void)
+{
+	char line[8 + BASE64_SIZE(CHECKPOINT_NOTE_MAX)] = " note=";
+	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct buf note = BUF_INIT;
+	struct err err;
+
+	must(ledger_read_checkpoint(dirfd, &note, &err), &err);
+	line[6 + base64_encode(buf_slice(&note).p, buf_size(&note), line + 6)] = '\0';
+	write_file("anchors", line);
+	buf_fini(&note);
+	close(dirfd);
+}
+
 static void
 sign_trail(void)
 {
@@ -753,6 +869,7 @@ sign_trail(void)
 	fill_signed_trail();
 	must(run_ledger(&err), &err);
 	must(append(signed_trail, 1, "{\"action\":\"b\"", &err), &err);
+	keep_checkpoint();
 }
 
 static int
@@ -766,11 +883,13 @@ run_verify(struct err *err)
 	if (s == NULL)
 		return -1;
 	opts.keys = checkpoint_signer_key(s);
-	opts.anchors_fd = open(path_of("anchors"), O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
+	opts.anchors_fd = open(path_of("anchors"), O_RDONLY | O_CLOEXEC);
 	if ((rc = verify_trail(&opts, &report, err)) == 0) {
 		/* What it could not do is no verdict on the trail. */
 		if (report.unaltered != VERIFY_YES || report.complete == VERIFY_NO)
 			rc = err_set(err, "%s", report.findings[0].text);
+		else
+			assert_int_equal(report.anchors, 1);
 	}
 	close(opts.anchors_fd);
 	checkpoint_signer_free(s);
@@ -799,6 +918,72 @@ run_sink_file(struct err *err)
 	return rc;
 }
 
+static int
+run_sink_stdout(struct err *err)
+{
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC), rc = -1;
+	const struct slice line = SLICE("{}");
+	void *state;
+
+	if (sink_stdout_open_fd(fd, &state, err) == 0) {
+		rc = sink_stdout_ops.deliver(state, &line, 1, INT64_MAX, err) == SINK_OK ? 0 : -1;
+		sink_stdout_ops.close(state);
+	}
+	close(fd);
+	return rc;
+}
+
+static struct config *with_sinks;
+
+static void
+fill_trail_for_sinks(void)
+{
+	static const char text[] =
+	    "{\"listen\":{\"address\":\"127.0.0.1:0\",\"tls\":null},"
+	    "\"upstream\":{\"address\":\"127.0.0.1:1\",\"tls\":null},"
+	    "\"audit\":{\"trail\":\"trail\",\"sign\":null},\"include\":[\"key-protect.json\"],"
+	    "\"sinks\":[{\"name\":\"a\",\"type\":\"file\",\"path\":\"a.jsonl\"},"
+	    "{\"name\":\"b\",\"type\":\"file\",\"path\":\"b.jsonl\"}]}";
+	struct err err;
+
+	quiet_empty_dir();
+	if (with_sinks == NULL)
+		must(config_load_text(
+			 path_of("f.json"), slice_of(text), "proxy/routes", &with_sinks, &err),
+		    &err);
+	kill_trail();
+}
+
+static int
+publish(const struct publisher_opts *opts, struct err *err)
+{
+	struct publisher *p;
+
+	if (publisher_start(opts, &p, err) == -1)
+		return -1;
+	publisher_stop(p, clock_mono_ns());
+	publisher_free(p);
+	return 0;
+}
+
+static int
+run_publisher(struct err *err)
+{
+	struct publisher_opts opts = { .config = with_sinks,
+		.dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+		.metrics = metrics_new(),
+		.log = quiet };
+	int rc = -1;
+
+	if (opts.metrics != NULL && (opts.shard = metrics_shard_new(opts.metrics)) != NULL)
+		rc = publish(&opts, err);
+	else
+		err_set(err, "memory is short");
+	metrics_free(opts.metrics);
+	close(opts.dirfd);
+	return rc;
+}
+
 /* ---- */
 
 static const struct scarce_case cases[] = {
@@ -807,6 +992,9 @@ static const struct scarce_case cases[] = {
 	    .before = compile_routes,
 	    .none = true },
 	{ .label = "an event with references", .run = run_key_ref, .before = make_event },
+	{ .label = "what a token said", .run = run_memo, .before = make_event },
+	{ .label = "text, sums, words, a tree", .run = run_plain, .none = true },
+	{ .label = "pool", .run = run_pool },
 	{ .label = "buf", .run = run_buf },
 	{ .label = "log", .run = run_log },
 	{ .label = "metrics", .run = run_metrics },
@@ -824,6 +1012,8 @@ static const struct scarce_case cases[] = {
 	{ .label = "reader", .run = run_reader, .before = fill_trail },
 	{ .label = "walk", .run = run_walk, .before = fill_trail },
 	{ .label = "query", .run = run_query, .before = fill_trail },
+	{ .label = "reader's thread", .run = run_reader_thread, .before = fill_trail },
+	{ .label = "leaves", .run = run_leaves },
 	{ .label = "join", .run = run_join },
 	{ .label = "a new signing key", .run = run_signer_make },
 	{ .label = "proof", .run = run_proof, .before = make_keys },
@@ -832,6 +1022,8 @@ static const struct scarce_case cases[] = {
 	{ .label = "ledger, a tree that is there", .run = run_ledger, .before = sign_trail },
 	{ .label = "verify", .run = run_verify, .before = sign_trail },
 	{ .label = "sink file", .run = run_sink_file, .before = empty_dir },
+	{ .label = "sink stdout", .run = run_sink_stdout },
+	{ .label = "publisher", .run = run_publisher, .before = fill_trail_for_sinks },
 };
 
 static int
@@ -839,6 +1031,7 @@ setup(void **state)
 {
 	(void)state;
 	srandom((unsigned)time(NULL));
+	setenv("TMPDIR", "/dev/shm", 0); /* each run syncs what it writes */
 	tempdir_make(dir);
 	return 0;
 }
@@ -850,6 +1043,7 @@ teardown(void **state)
 	if (signed_trail != NULL)
 		trail_close(signed_trail, true);
 	log_free(quiet);
+	config_unref(with_sinks);
 	route_table_free(routes);
 	tempdir_remove(dir);
 	return 0;
