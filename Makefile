@@ -288,7 +288,7 @@ run-valgrind: programs $(PRELOADED) $B/unit/test_event
 	    -n 2 -p no:cacheprovider $(MEMCHECKED:%=tests/integration/test_%.py)
 	@! grep . $B/valgrind/*
 
-scarce: ## every allocation of every module fails, and those of the process, each MEMORY_STEP-th of a start (an hour or more)
+scarce: ## each allocation of the modules and of the process fails, of a start each MEMORY_STEP-th (hours)
 	$(call again,$(PACKAGES_TEST),run-scarce)
 
 MEMORY_STEP ?= 40

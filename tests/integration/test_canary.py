@@ -8,15 +8,20 @@ import base64
 import contextlib
 import json
 import os
+import random
+import re
 import ssl
 import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 
 import http1
 from backend import ok
-from support import KEYTRAIL, b64url, make_token, merge, wait_for
+from faults import Disk
+from support import KEYTRAIL, ROOT, SANITIZED, b64url, make_token, merge, wait_for
+from test_out_of_memory import Memory
 
 KEY = "/api/v2/keys/76c2c9cb-9095-5a24-811b-0ef4b24ac4d5"
 JUNK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -161,6 +166,23 @@ ANSWERS = {
     "bytes after the answer": lambda c: ok() + c.encode(),
 }
 
+# Each field that keytrail knows by its name, and others that many use, in each kind of message and as
+# a trailer.  What fits the grammar of a recorded member is put outside of it.
+NAMES = re.findall(r'X\(\w+, "([\w-]+)"\)', (ROOT / "include/keytrail/head.h").read_text()) + [
+    "Accept-Encoding", "Accept-Language", "Authentication-Info", "Cache-Control", "Cookie", "ETag",
+    "IBM-UAA-Refresh-Token", "Origin", "Range", "Referer", "Retry-After", "Server", "Set-Cookie",
+    "Traceparent", "Transaction-Id", "Warning", "WWW-Authenticate", "X-Auth-Token",
+    "X-Global-Transaction-Id", "X-Real-IP", "X-Request-Id"]
+for name in NAMES:
+    value = "<{}>" if name in ("user-agent", "x-kms-key-ring") else "{}"
+    field = f"{name}: {value}"
+    REQUESTS[f"field {name}"] = lambda c, f=field: get(f.format(c))
+    REQUESTS[f"trailer {name}"] = lambda c, f=field: chunked(f"0\r\n{f.format(c)}\r\n\r\n")
+    ANSWERS[f"field {name}"] = lambda c, f=field: ok(extra=f"{f.format(c)}\r\n")
+    ANSWERS[f"trailer {name}"] = lambda c, f=field: (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"0\r\n{f.format(c)}\r\n\r\n").encode()
+
 
 class Watched:
     """A sidecar that says as much as it can, and all that it has said."""
@@ -209,9 +231,9 @@ class Watched:
         out["error answers"] = b"\n".join(self.local)
         # While it runs, so that the mapped files are as a dump would find them, and after.
         for stage in ("running", "stopped"):
-            for path in sidecar.trail_dir.rglob("*"):
+            for path in set(sidecar.folder.rglob("*")) - {sidecar.file}:
                 with contextlib.suppress(IsADirectoryError, FileNotFoundError):
-                    out[f"{stage}: {path.relative_to(sidecar.trail_dir)}"] = path.read_bytes()
+                    out[f"{stage}: {path.relative_to(sidecar.folder)}"] = path.read_bytes()
             if stage == "running":
                 sidecar.stop()
         out["sink"] = self.sink.read_bytes()
@@ -231,7 +253,8 @@ def spellings(text):
 
 def search(outputs, planted):
     found = []
-    lowered = {name: data.lower() for name, data in outputs.items()}
+    # Rings and segments are mostly room.
+    lowered = {name: re.sub(rb"\0+", b"\0", data).lower() for name, data in outputs.items()}
     for label, text in planted.items():
         for name, data in lowered.items():
             if any(s in data for s in spellings(text)):
@@ -267,6 +290,52 @@ def test_no_canary_of_the_key_service_is_anywhere(keytrail, raw_backend, tmp_pat
         watched.answer = make(planted[label])
         watched.send(get())
     assert len(watched.sidecar.wait_calls(len(ANSWERS))) == len(ANSWERS)
+    assert search(watched.outputs(), planted) == []
+
+
+# What fails, twice, while a canary passes; or the n-th allocation.
+DISK = ("write *.jsonl EIO", "write *.jsonl ENOSPC", "write *.jsonl short", "sync *.jsonl EIO",
+        "open *.jsonl EIO", "allocate *.jsonl ENOSPC")
+
+
+class FailingDisk(Disk):
+    def fail(self):
+        self.set(f"{random.choice(DISK)} 1 2")
+
+    def mend(self):
+        self.clear()
+
+
+class FailingMemory(Memory):
+    def fail(self):
+        self.set(random.randint(1, random.choice((4, 4000))), random.choice((1, 4, 1000)))
+
+    def mend(self):
+        self.set(0)
+
+
+@pytest.mark.parametrize("make", [FailingDisk, pytest.param(FailingMemory, marks=pytest.mark.skipif(
+    SANITIZED, reason="a sanitizer brings an allocator of its own"))])
+def test_no_canary_is_anywhere_whatever_fails(keytrail, raw_backend, tmp_path, make):
+    faults = make(tmp_path / "faults")
+    watched = Watched(keytrail, raw_backend, tmp_path, environment=faults.environment)
+    planted = {}
+
+    def pass_by(label, make_request, make_answer):
+        text = planted[label] = canary()
+        watched.answer = make_answer(text)
+        faults.fail()
+        with contextlib.suppress(OSError, ssl.SSLError):  # the handshake may have failed
+            watched.send(make_request(text))
+        faults.mend()
+
+    for label in random.sample(sorted(REQUESTS), 60):
+        pass_by(f"request: {label}", REQUESTS[label], lambda _: ok())
+    for label in random.sample(sorted(ANSWERS), 30):
+        pass_by(f"answer: {label}", lambda _: get(), ANSWERS[label])
+    wait_for(lambda: watched.sidecar.metric("keytrail_trail_writable") == 1, "the trail")
+    assert watched.sidecar.metric("keytrail_trail_failures_total") + \
+        watched.sidecar.metric("keytrail_out_of_memory_total") > 10
     assert search(watched.outputs(), planted) == []
 
 
@@ -311,15 +380,18 @@ def test_no_canary_of_an_administrator_is_anywhere(keytrail, raw_backend, tmp_pa
     assert search(watched.outputs(), planted) == []
 
 
-def test_no_secret_of_the_configuration_is_anywhere(keytrail, raw_backend, tmp_path, signer):
+def test_no_secret_of_the_configuration_is_anywhere(keytrail, raw_backend, tmp_path, signer, pki):
     """Nor in what the subcommands say of the file, good or wrong."""
-    planted = {"token": canary(), "hmac_key": canary(),
-               "sign": signer[0].read_text().strip().split("+", 4)[4]}
+    planted = {"token": canary(), "hmac_key": canary(), "environment": canary(),
+               "sign": signer[0].read_text().strip().split("+", 4)[4],
+               **{name: Path(pki[f"{name}.key"]).read_text().split("\n")[1]
+                  for name in ("server", "client")}}
     for name, text in (("token", planted["token"]), ("key", planted["hmac_key"].ljust(32, "x"))):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
     watched = Watched(
         keytrail, raw_backend, tmp_path, admin={"token": {"file": str(tmp_path / "token")}},
+        upstream={"tls": {"certificate": pki["client.pem"], "key": pki["client.key"]}},
         audit={"sign": {"file": str(signer[0])}, "key_ids": "hmac", "identity_name": "hmac",
                "hmac_key": {"file": str(tmp_path / "key")}})
     sidecar = watched.sidecar
@@ -327,13 +399,16 @@ def test_no_secret_of_the_configuration_is_anywhere(keytrail, raw_backend, tmp_p
     said = {}
     for name, over in (("good", {}), ("wrong", {"audit": {"heartbeat": "never"}}),
                        ("token of two lines", {"admin": {"token": {"file": str(sidecar.file)}}}),
-                       ("a secret that is no file", {"admin": {"token": planted["token"]}})):
+                       ("a secret that is no file", {"admin": {"token": planted["token"]}}),
+                       ("a key for a certificate", {"upstream": {"tls": {"ca": pki["client.key"]}}}),
+                       ("an address of the environment", {"upstream": {"address": "${CANARY}"}})):
         file = tmp_path / "check.json"
         file.write_text(json.dumps(merge(sidecar.config, over)))
         for command in (["check", file], ["check", file, "--environment"], ["routes", file],
                         ["explain", file, "GET", KEY]):
             done = subprocess.run([KEYTRAIL, *command], stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, check=False)
+                                  stderr=subprocess.STDOUT, check=False,
+                                  env={**os.environ, "CANARY": planted["environment"]})
             said[f"{name}: {command}"] = done.stdout
     sidecar.reload(admin={"token": planted["token"]})
     assert any(b"is good" in text for text in said.values())
