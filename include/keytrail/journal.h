@@ -79,8 +79,8 @@ void journal_free(struct journal *j);
 /* Why the trail cannot be written now, or "" (any thread; for readiness). */
 void journal_health(const struct journal *j, char *out, size_t n);
 
-/* A reader met damage between these numbers: record keytrail.corrupt, once
- * for the same numbers.  Any thread. */
+/* A reader met damage at these numbers: it is copied aside and recorded (keytrail.corrupt), once for the
+ * same numbers and those among them.  Any thread. */
 void journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last);
 
 /* A checkpoint of so many events was signed: record keytrail.checkpoint with its note, as base64.

@@ -32,6 +32,7 @@ struct ledger_opts {
 	unsigned interval_s;
 	/* On the ledger's thread, after each checkpoint but that of ledger_stop. */
 	void (*signed_)(void *arg, uint64_t size, struct slice note);
+	trail_corrupt_fn corrupt; /* on any thread that calls; or NULL */
 	void *arg;
 };
 

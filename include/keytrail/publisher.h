@@ -18,6 +18,7 @@
 #include "keytrail/config.h"
 #include "keytrail/log.h"
 #include "keytrail/metrics.h"
+#include "keytrail/trail.h"
 
 struct publisher;
 
@@ -27,8 +28,7 @@ struct publisher_opts {
 	struct metrics *metrics;
 	struct metrics_shard *shard; /* the main thread's */
 	struct log *log;
-	/* A sink's reader stepped over damage between these numbers; on its thread.  Or NULL. */
-	void (*corrupt)(void *arg, uint64_t first, uint64_t last);
+	trail_corrupt_fn corrupt; /* on a sink's thread; or NULL */
 	void *corrupt_arg;
 };
 

@@ -24,6 +24,7 @@
 #include "keytrail/clock.h"
 #include "keytrail/err.h"
 #include "keytrail/slice.h"
+#include "keytrail/trail.h"
 
 #define QUERY_ROWS_DEFAULT 100
 #define QUERY_ROWS_MAX	   1000
@@ -80,6 +81,8 @@ struct query_run {
 	/* A piece of the answer. -1: stop, nobody wants more. */
 	int (*write)(void *arg, struct slice piece);
 	void *arg;
+	trail_corrupt_fn corrupt; /* or NULL */
+	void *corrupt_arg;
 };
 
 /* Read, and write the whole answer in pieces of about 64 KiB: 0; 1 when it was cancelled; -1 on an

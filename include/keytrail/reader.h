@@ -27,8 +27,9 @@ struct reader_job {
 	atomic_bool cancelled;
 };
 
-/* Of the trail in this directory, which stays open. */
-int reader_start(int dirfd, struct reader **out, struct err *err);
+/* Of the trail in this directory, which stays open.  `corrupt`: on the reader's thread; or NULL. */
+int reader_start(
+    int dirfd, trail_corrupt_fn corrupt, void *arg, struct reader **out, struct err *err);
 
 /* False: the queue is full. */
 bool reader_submit(struct reader *r, struct reader_job *job);

@@ -207,6 +207,9 @@ size_t trail_told_ranges(const struct trail *t, struct trail_range out[TRAIL_TOL
 int trail_find_gap(
     const struct trail *t, uint64_t from, uint64_t *first, uint64_t *last, struct err *err);
 
+/* Copy the damage that a reader met at these numbers to <segment>.corrupt. */
+int trail_quarantine(struct trail *t, uint64_t first, uint64_t last, struct err *err);
+
 /* ---- what must be kept ---- */
 
 #define TRAIL_HOLDS_MAX	     64
@@ -283,6 +286,10 @@ void trail_reader_step_over(struct trail_reader *r, bool unreadable);
 
 /* Pieces of damage stepped over so far: newline-terminated, or what is left at a segment's end. */
 uint64_t trail_reader_corrupt(const struct trail_reader *r);
+/* To be told of them by trail_reader_next: these numbers have no line where they stand; bytes between two
+ * lines have the number of the second one. */
+typedef void (*trail_corrupt_fn)(void *arg, uint64_t first, uint64_t last);
+void trail_reader_on_corrupt(struct trail_reader *r, trail_corrupt_fn told, void *arg);
 
 /* The durable number that readers of this directory may go up to. */
 uint64_t trail_reader_durable(const struct trail_reader *r);

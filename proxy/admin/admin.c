@@ -391,14 +391,15 @@ int
 admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 {
 	const struct config *config = opts->config(opts->arg);
+	struct events_opts eopts = { opts->base, opts->trail_dirfd, opts->log, opts->corrupt,
+		opts->arg };
 	struct admin *a = calloc(1, sizeof(*a));
 
 	if (a == NULL)
 		return err_set(err, "admin: memory is short");
 	a->opts = *opts;
 	if ((config->metrics_enabled && open_metrics(a, config, err) == -1) ||
-	    (config->admin.enabled && (events_new(a->opts.base, a->opts.trail_dirfd, a->opts.log,
-					   &a->events, err) == -1 ||
+	    (config->admin.enabled && (events_new(&eopts, &a->events, err) == -1 ||
 					  open_admin(a, &config->admin, err) == -1 ||
 					  open_socket(a, &config->admin, err) == -1))) {
 		admin_free(a);

@@ -22,6 +22,7 @@
 #include "admin/health.h"
 #include "keytrail/config.h"
 #include "keytrail/metrics.h"
+#include "keytrail/trail.h"
 
 #include <sys/types.h>
 
@@ -69,6 +70,8 @@ struct admin_opts {
 	void (*status)(void *arg, struct buf *json_members);
 	/* Do what an operator asks; `text`: what was done, or why it was not.  The HTTP status. */
 	unsigned (*operate)(void *arg, const struct admin_call *call, struct buf *text);
+	/* A query met damage in the trail; on any thread. */
+	trail_corrupt_fn corrupt;
 	/* Record it (keytrail.access). */
 	void (*access)(void *arg, const struct admin_access *access);
 	void *arg;

@@ -241,17 +241,16 @@ events_answer(struct events *e, struct evhttp_request *req, char *shape, size_t 
 }
 
 int
-events_new(
-    struct event_base *base, int trail_dirfd, struct log *log, struct events **out, struct err *err)
+events_new(const struct events_opts *opts, struct events **out, struct err *err)
 {
 	struct events *e = calloc(1, sizeof(*e));
 
 	if (e == NULL)
 		return err_set(err, "events: memory is short");
-	e->log = log;
+	e->log = opts->log;
 	LIST_INIT(&e->calls);
-	if ((e->mailbox = mailbox_new(base, err)) == NULL ||
-	    reader_start(trail_dirfd, &e->reader, err) == -1) {
+	if ((e->mailbox = mailbox_new(opts->base, err)) == NULL ||
+	    reader_start(opts->trail_dirfd, opts->corrupt, opts->arg, &e->reader, err) == -1) {
 		events_free(e);
 		return -1;
 	}

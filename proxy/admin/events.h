@@ -12,6 +12,7 @@
 
 #include "keytrail/err.h"
 #include "keytrail/log.h"
+#include "keytrail/trail.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,9 +21,16 @@ struct event_base;
 struct evhttp_request;
 struct events;
 
+struct events_opts {
+	struct event_base *base;
+	int trail_dirfd;
+	struct log *log;
+	trail_corrupt_fn corrupt; /* as for reader_start */
+	void *arg;
+};
+
 /* Starts the reader. */
-int events_new(struct event_base *base, int trail_dirfd, struct log *log, struct events **out,
-    struct err *err);
+int events_new(const struct events_opts *opts, struct events **out, struct err *err);
 /* Ends all queries.  Before the connections they came on are freed.  NULL is allowed. */
 void events_free(struct events *e);
 

@@ -79,6 +79,15 @@ on_signed(void *arg, uint64_t size, struct slice note)
 	journal_report_checkpoint(s->journal, size, note);
 }
 
+static void
+on_corrupt(void *arg, uint64_t first, uint64_t last)
+{
+	struct server *s = arg;
+
+	if (s->journal != NULL) /* else the trail is being opened */
+		journal_report_corrupt(s->journal, first, last);
+}
+
 /* The key, and the checkpoint that is there. */
 static int
 read_key(struct server *s, struct err *err)
@@ -90,6 +99,7 @@ read_key(struct server *s, struct err *err)
 		.events = LEDGER_EVENTS,
 		.interval_s = a->checkpoint_interval,
 		.signed_ = on_signed,
+		.corrupt = on_corrupt,
 		.arg = s };
 
 	if (a->sign.bytes == NULL || ledger_new(&opts, &s->ledger, err) == 0)
@@ -238,14 +248,6 @@ on_durable(void *arg, uint64_t seq)
 	publisher_wake(s->publisher, seq);
 }
 
-static void
-on_corrupt(void *arg, uint64_t first, uint64_t last)
-{
-	struct server *s = arg;
-
-	journal_report_corrupt(s->journal, first, last);
-}
-
 static int
 open_journal(struct server *s, struct err *err)
 {
@@ -321,6 +323,7 @@ open_listeners(struct server *s, struct err *err)
 	aopts.metrics = s->metrics;
 	aopts.log = s->log;
 	aopts.trail_dirfd = trail_dirfd(s->trail);
+	aopts.corrupt = on_corrupt;
 	aopts.arg = s;
 	if ((s->listener = listener_new(&lopts, err)) == NULL)
 		return -1;

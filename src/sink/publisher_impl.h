@@ -73,7 +73,6 @@ struct place {
 	const struct sink_ops *ops;
 	void *state; /* NULL: not open */
 	struct trail_reader *reader;
-	uint64_t corrupt; /* damaged pieces of this reader that were told of */
 	struct cursor cursor;
 	struct batch batch;
 	bool verify;	    /* the cursor's line has not been compared yet */
@@ -95,7 +94,7 @@ struct publisher {
 	int dirfd;
 	char *dir;
 	_Atomic uint64_t durable;
-	void (*corrupt)(void *arg, uint64_t first, uint64_t last);
+	trail_corrupt_fn corrupt;
 	void *corrupt_arg;
 	bool stopped;
 	bool stuck; /* a thread did not end; its memory must stay */

@@ -140,9 +140,11 @@ publisher_open_reader(struct place *s, struct err *err)
 	if (s->verify && verify_cursor(s, err) == -1)
 		return -1;
 	s->verify = false;
-	s->corrupt = 0;
-	return trail_reader_open_at(
-	    s->p->dirfd, s->pos.seq == 0 ? 0 : s->pos.seq + 1, &s->reader, err);
+	if (trail_reader_open_at(
+		s->p->dirfd, s->pos.seq == 0 ? 0 : s->pos.seq + 1, &s->reader, err) == -1)
+		return -1;
+	trail_reader_on_corrupt(s->reader, s->p->corrupt, s->p->corrupt_arg);
+	return 0;
 }
 
 void
@@ -192,21 +194,6 @@ keep_line(struct batch *b, struct slice line, uint64_t seq)
 	return 0;
 }
 
-/* Damage that the reader stepped over before the line `seq`. */
-static void
-tell_damage(struct place *s, uint64_t seq)
-{
-	uint64_t corrupt = trail_reader_corrupt(s->reader);
-	uint64_t before = s->batch.nread > 0 ? s->batch.last.seq : s->pos.seq;
-
-	if (corrupt == s->corrupt)
-		return;
-	s->corrupt = corrupt;
-	if (s->p->corrupt != NULL)
-		s->p->corrupt(
-		    s->p->corrupt_arg, before + 1, seq > before + 1 ? seq - 1 : before + 1);
-}
-
 static int
 add_line(struct place *s, struct slice line, uint64_t seq, struct err *err)
 {
@@ -214,7 +201,6 @@ add_line(struct place *s, struct slice line, uint64_t seq, struct err *err)
 	struct batch *b = &s->batch;
 	int64_t at_ns;
 
-	tell_damage(s, seq);
 	note_gap(s, seq);
 	if (!s->cfg->intents && is_intent(line))
 		b->nfiltered += seq > s->counted;

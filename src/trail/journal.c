@@ -687,7 +687,7 @@ was_told(const struct journal *j, uint64_t first, uint64_t last)
 		if (j->known[i].first <= first && last <= j->known[i].last)
 			return true;
 	for (size_t i = 0; i < TOLD_MAX; i++)
-		if (j->told[i].first == first && j->told[i].last == last)
+		if (j->told[i].first <= first && last <= j->told[i].last)
 			return true;
 	return false;
 }

@@ -376,6 +376,35 @@ record_checkpoint(struct journal *j, uint64_t size, const char *note)
 	record(j, &ev);
 }
 
+/* By the reports of other damage, or since the trail was searched for it. */
+static bool
+is_told(struct journal *j, const struct trail_range *r)
+{
+	struct trail_range told[TRAIL_TOLD_MAX];
+	size_t n = trail_told_ranges(j->opts.trail, told);
+
+	for (size_t i = 0; i < n; i++)
+		if (told[i].first <= r->first && r->last <= told[i].last)
+			return true;
+	return false;
+}
+
+/* Aside first: once it is told of, nobody looks for it again. */
+static void
+record_damage(struct journal *j, const struct trail_range *r)
+{
+	struct err err;
+
+	if (is_told(j, r))
+		return;
+	if (trail_quarantine(j->opts.trail, r->first, r->last, &err) == -1)
+		log_error(j->opts.log, "not_put_aside", "%s", err.msg);
+	record_range(j, "keytrail.corrupt", SEVERITY_CRITICAL,
+	    "keytrail: a reader met corrupt lines in the trail", r->first, r->last);
+	trail_told(j->opts.trail, r->first, r->last);
+	j->untold = true;
+}
+
 void
 journal_record_reports(struct journal *j)
 {
@@ -394,9 +423,7 @@ journal_record_reports(struct journal *j)
 	j->nnotes = 0;
 	pthread_mutex_unlock(&j->lock);
 	for (size_t i = 0; i < ntold; i++)
-		record_range(j, "keytrail.corrupt", SEVERITY_CRITICAL,
-		    "keytrail: a reader met corrupt lines in the trail", told[i].first,
-		    told[i].last);
+		record_damage(j, &told[i]);
 	for (size_t i = 0; i < n; i++)
 		record_checkpoint(j, notes[i].size, notes[i].text);
 	free(notes);

@@ -104,6 +104,7 @@ ledger_take_lines(struct ledger *l, enum tiles_policy policy, uint64_t end, stru
 
 	if (trail_reader_open_at(l->files.dirfd, l->base + l->tree.size + 1, &r, err) == -1)
 		return -1;
+	trail_reader_on_corrupt(r, l->opts.corrupt, l->opts.arg);
 	rc = read_lines(l, r, policy, end, err);
 	trail_reader_close(r);
 	return rc == 0 && end != 0 ? fill_void(l, policy, end, err) : rc;
@@ -380,6 +381,7 @@ ledger_stop(struct ledger *l)
 {
 	ledger_end(l);
 	l->opts.signed_ = NULL; /* who would record it has ended */
+	l->opts.corrupt = NULL;
 	if (l->stop)
 		work(l, true);
 	return l->trail != NULL && !ledger_is_refused(l) &&

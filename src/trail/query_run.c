@@ -191,6 +191,7 @@ open_page(struct page *p, struct err *err)
 	if (trail_reader_open_at(p->run->dirfd, p->start, &p->reader, err) == -1)
 		return -1;
 	trail_reader_step_over(p->reader, true);
+	trail_reader_on_corrupt(p->reader, p->run->corrupt, p->run->corrupt_arg);
 	return 0;
 }
 

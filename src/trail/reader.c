@@ -7,6 +7,8 @@
 
 struct reader {
 	int dirfd;
+	trail_corrupt_fn corrupt;
+	void *arg; /* of it */
 	pthread_t thread;
 	pthread_mutex_t lock; /* of what follows; never held while anything is read */
 	pthread_cond_t changed;
@@ -50,7 +52,9 @@ run_job(const struct reader *r, struct reader_job *job, struct err *err)
 		.now_ns = now_ns,
 		.cancelled = is_cancelled,
 		.write = write_piece,
-		.arg = job };
+		.arg = job,
+		.corrupt = r->corrupt,
+		.corrupt_arg = r->arg };
 
 	return query_run(&run, err);
 }
@@ -104,7 +108,7 @@ reader_free(struct reader *r)
 }
 
 int
-reader_start(int dirfd, struct reader **out, struct err *err)
+reader_start(int dirfd, trail_corrupt_fn corrupt, void *arg, struct reader **out, struct err *err)
 {
 	struct reader *r = calloc(1, sizeof(*r));
 	sigset_t all, before;
@@ -113,9 +117,12 @@ reader_start(int dirfd, struct reader **out, struct err *err)
 	if (r == NULL)
 		return err_set(err, "reader: memory is short");
 	r->dirfd = dirfd;
+	r->corrupt = corrupt;
+	r->arg = arg;
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->changed, NULL);
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = pthread_create(&r->thread, NULL, run, r);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

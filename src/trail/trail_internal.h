@@ -245,6 +245,12 @@ bool trail_is_alien(const struct trail *t);
 /* How many could be. */
 size_t trail_put_aside(struct trail *t, const struct trail_list *l);
 
+/* ---- trail_quarantine ---- */
+
+/* Append bytes [at, end) of a segment to <segment><suffix>. */
+int trail_copy_aside(const struct trail *t, int fd, uint64_t first, const char *suffix, uint64_t at,
+    uint64_t end, struct err *err);
+
 /* ---- trail_keep ---- */
 
 /* A small file of the directory anew, whole or not at all, durable. */

@@ -17,11 +17,14 @@ struct trail_reader {
 	struct trail_log log;
 	struct trail_mark mark;
 	struct trail_cursor c;
-	uint64_t want;		    /* lines below are skipped */
-	uint64_t first;		    /* of the open segment, or of the last one that was */
-	uint64_t end;		    /* number at which it ends, once it is sealed; else 0 */
-	uint64_t bad;		    /* damaged pieces since the last good line */
-	uint64_t corrupt;	    /* those that were no left-overs of a failed write */
+	uint64_t want;	       /* lines below are skipped */
+	uint64_t first;	       /* of the open segment, or of the last one that was */
+	uint64_t end;	       /* number at which it ends, once it is sealed; else 0 */
+	uint64_t last;	       /* line of the segment; 0: where reading began, none yet */
+	uint64_t bad;	       /* damaged pieces since then */
+	uint64_t corrupt;      /* in all, of what was wanted */
+	trail_corrupt_fn told; /* or NULL */
+	void *told_arg;
 	struct trail_member member; /* of the last line */
 };
 
@@ -100,6 +103,25 @@ trail_reader_corrupt(const struct trail_reader *r)
 	return r->corrupt;
 }
 
+void
+trail_reader_on_corrupt(struct trail_reader *r, trail_corrupt_fn told, void *arg)
+{
+	r->told = told;
+	r->told_arg = arg;
+}
+
+/* What is damaged stands before this number. */
+static void
+tell_damage(struct trail_reader *r, uint64_t before)
+{
+	if (r->bad == 0)
+		return;
+	r->corrupt += r->bad;
+	r->bad = 0;
+	if (r->told != NULL)
+		r->told(r->told_arg, r->want, before > r->want ? before - 1 : r->want);
+}
+
 /* The log may have been given up for another one since.  While nobody can tell, a line may be any
  * log's. */
 static bool
@@ -149,9 +171,12 @@ start_segment(struct trail_reader *r, uint64_t first, struct err *err)
 	r->bad = 0;
 	if (r->want < first)
 		r->want = first;
-	return trail_cursor_seek(&r->c, r->fd, first,
-	    first == r->mark.segment ? r->mark.offset : (uint64_t)st.st_size, is_below, &r->want,
-	    err);
+	if (trail_cursor_seek(&r->c, r->fd, first,
+		first == r->mark.segment ? r->mark.offset : (uint64_t)st.st_size, is_below,
+		&r->want, err) == -1)
+		return -1;
+	r->last = r->c.at == 0 ? first - 1 : 0;
+	return 0;
 }
 
 /* The segment that holds r->want, or else the one after it: among those that are left, behind the
@@ -213,11 +238,11 @@ open_segment(struct trail_reader *r, struct err *err)
 static void
 leave_segment(struct trail_reader *r)
 {
-	if (r->want < r->end)
-		r->corrupt += r->bad;
-	r->bad = 0;
-	if (r->want < r->end)
+	if (r->want < r->end) {
+		tell_damage(r, r->end);
 		r->want = r->end;
+	}
+	r->bad = 0;
 	close(r->fd);
 	r->fd = -1;
 }
@@ -268,8 +293,10 @@ take_piece(struct trail_reader *r, const struct trail_piece *p, struct slice *li
 		r->bad++;
 		return false;
 	}
-	r->corrupt += r->bad;
-	r->bad = 0;
+	if (m->seq > r->want || (m->seq == r->want && r->last + 1 == r->want))
+		tell_damage(r, m->seq);
+	r->bad = 0; /* else it stands before what is wanted */
+	r->last = m->seq;
 	if (m->seq < r->want)
 		return false;
 	r->want = m->seq + 1;
@@ -291,7 +318,10 @@ trail_reader_next(struct trail_reader *r, struct slice *line, uint64_t *seq, str
 			return -1;
 		if (rc == 1 && take_piece(r, &p, line, seq))
 			return 1;
-		if (rc == 0 && (rc = advance(r, err)) != 1)
-			return rc;
+		if (rc == 1 || (rc = advance(r, err)) == 1)
+			continue;
+		if (rc == 0)
+			tell_damage(r, r->mark.seq + 1);
+		return rc;
 	}
 }

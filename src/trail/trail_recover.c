@@ -51,34 +51,6 @@ note_missing(struct scan *s, uint64_t from, uint64_t to)
 	s->damaged = true;
 }
 
-/* Append bytes [at, end) of the segment to <segment><suffix>. */
-static int
-copy_aside(struct scan *s, int fd, uint64_t first, const char *suffix, uint64_t at, uint64_t end,
-    struct err *err)
-{
-	struct trail_name name = trail_segment_name(first, suffix);
-	char mem[16384];
-	int out, rc = -1;
-
-	if ((out = openat(s->t->dirfd, name.s,
-		 O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1)
-		return err_set_errno(err, "%s: create %s", s->t->path, name.s);
-	while (at < end) {
-		size_t want = end - at < sizeof(mem) ? (size_t)(end - at) : sizeof(mem);
-		ssize_t n = file_read(fd, mem, want, (off_t)at);
-
-		if (n <= 0 || file_write(out, mem, (size_t)n, FILE_HERE) == -1)
-			goto out;
-		at += (uint64_t)n;
-	}
-	rc = fsync(out);
-out:
-	if (rc == -1)
-		err_set_errno(err, "%s: write %s", s->t->path, name.s);
-	close(out);
-	return rc;
-}
-
 /* Numbers from `from` on.  A power cut can tear the middle of what was being written, and leave lines
  * behind it; what was synced, or given on, it leaves alone. */
 static bool
@@ -107,7 +79,7 @@ note_damage(
 	s->damaged = true;
 	if (torn && is_known_torn(s, from, to))
 		return;
-	copy_aside(s, fd, first, torn ? ".torn" : ".corrupt", bad->at, bad->end, &err);
+	trail_copy_aside(s->t, fd, first, torn ? ".torn" : ".corrupt", bad->at, bad->end, &err);
 	if (torn) {
 		widen(&s->rec->torn_first, &s->rec->torn_last, from, to);
 		s->rec->torn_bytes += bad->end - bad->at;
@@ -144,7 +116,7 @@ end_sealed(
 	struct err err;
 
 	if (s->expect >= end && bad->at < bad->end) {
-		copy_aside(s, fd, first, ".torn", bad->at, bad->end, &err);
+		trail_copy_aside(s->t, fd, first, ".torn", bad->at, bad->end, &err);
 		s->rec->torn_bytes += bad->end - bad->at;
 		return io->truncate(io->arg, fd, (off_t)s->line_end) == -1 ? -1 : fsync(fd);
 	}
@@ -175,7 +147,7 @@ end_last(struct scan *s, int fd, uint64_t first, struct bad *bad)
 		bad->at = s->line_end = old.end;
 	}
 	if (bad->at < bad->end) {
-		s->keep = copy_aside(s, fd, first, ".torn", bad->at, bad->end, &err) == -1;
+		s->keep = trail_copy_aside(s->t, fd, first, ".torn", bad->at, bad->end, &err) == -1;
 		s->rec->torn_bytes += bad->end - bad->at;
 	}
 }

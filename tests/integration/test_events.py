@@ -10,7 +10,7 @@ import urllib.parse
 import pytest
 
 from backend import ok
-from support import new_id, wait_for
+from support import new_id, segments, wait_for
 from test_proof import calls
 
 KEY = "02fd6835-6001-4482-a892-13bd2085f75d"
@@ -185,3 +185,58 @@ def test_a_stop_does_not_wait_for_queries(guarded, raw_backend):
     sidecar.stop()
     for s in sockets:
         s.close()
+
+
+# ---- damage that is met ----
+
+def damage(segment, number):
+    """One line, in place; what it is then."""
+    whole = segment.read_bytes()
+    line = next(b for b in whole.splitlines(keepends=True) if b'"seq":%d,' % number in b)
+    bad = line.replace(b'"outcome"', b'"outcame"')
+    with segment.open("r+b") as f:
+        f.seek(whole.index(line))
+        f.write(bad)
+    return bad
+
+
+def told_of(sidecar):
+    return [(e["details"]["first"], e["details"]["last"]) for e in sidecar.own("keytrail.corrupt")]
+
+
+def test_damage_that_a_query_meets_is_put_aside_and_recorded_once(guarded):
+    """In a sealed segment, which no start looks at; there is no sink."""
+    sidecar = guarded(None, {"audit": {"segment_size": 65536}})
+    calls(sidecar, 200)
+    assert len(segments(sidecar.trail_dir)) > 2
+    segment = segments(sidecar.trail_dir)[0]
+    whole = segment.read_bytes()
+    bad = damage(segment, 10)
+    assert ask(sidecar, since=1, limit=50)["damaged"] == 1
+    sidecar.wait_own("keytrail.corrupt")
+    aside = segment.with_name(segment.name + ".corrupt")
+    assert aside.read_bytes() == bad and told_of(sidecar) == [(10, 10)]
+    sidecar.kill()
+    for _ in range(2):
+        sidecar.start()
+        assert ask(sidecar, since=10, limit=50)["damaged"] == 1
+        sidecar.stop()
+    assert aside.read_bytes() == bad and told_of(sidecar) == [(10, 10)]
+    segment.write_bytes(whole)  # for the check of the whole trail
+
+
+def test_damage_that_the_signer_meets_is_put_aside_and_recorded(keytrail, signer):
+    """A kill left lines that are not signed, of which a start looks at the last segment's only."""
+    sidecar = keytrail(None, {"audit": {"segment_size": 65536, "checkpoint_interval": "1h",
+                                        "sign": {"file": str(signer[0])}}})
+    calls(sidecar, 200)
+    sidecar.kill()
+    segment = segments(sidecar.trail_dir)[1]
+    number = int(segment.stem) + 7
+    bad = damage(segment, number)
+    sidecar.start()
+    sidecar.wait_own("keytrail.corrupt")
+    assert told_of(sidecar) == [(number, number)]
+    assert segment.with_name(segment.name + ".corrupt").read_bytes() == bad
+    sidecar.stop()
+    sidecar.process = None  # the trail is not what it was

@@ -510,6 +510,31 @@ def test_a_sink_that_comes_late_to_damage_tells_nothing_new(keytrail, raw_backen
     segment.write_bytes(whole)  # for the check of the whole trail
 
 
+def test_a_sink_that_meets_damage_behind_which_no_line_stands_names_it(keytrail, raw_backend, disk,
+                                                                       tmp_path):
+    """The healthy line that comes later is none of it."""
+    out = tmp_path / "out.jsonl"
+    disk.set("write *out.jsonl EIO")
+    sidecar = keytrail(raw_backend(ok()), merge(CONFIG, {
+        "sinks": [{"name": "out", "type": "file", "path": str(out)}]}),
+        environment=disk.environment)
+    last = [sidecar.event(call(sidecar, *DURABLE)[0])["trail"]["seq"] for _ in range(3)][-1]
+    segment, = segments(sidecar.trail_dir)
+    whole = segment.read_bytes()
+    at = whole.index(b'"outcome"', whole.rindex(b"\n", 0, -1))
+    with segment.open("r+b") as f:
+        f.seek(at)
+        f.write(b'"outcame"')
+    disk.clear()
+    sidecar.wait_own("keytrail.corrupt")
+    assert call(sidecar, *DURABLE)[1].status == 200
+    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="out") == 0, "the sink")
+    told, = sidecar.own("keytrail.corrupt")
+    assert (told["details"]["first"], told["details"]["last"]) == (last, last)
+    sidecar.stop()
+    segment.write_bytes(whole + segment.read_bytes()[len(whole):])
+
+
 def test_what_cannot_be_read_at_the_start_is_damage(keytrail, raw_backend, disk):
     sidecar = keytrail(raw_backend(ok()), CONFIG, environment=disk.environment)
     call(sidecar, *DURABLE)

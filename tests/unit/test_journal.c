@@ -808,7 +808,30 @@ damage_that_several_readers_meet_is_recorded_once(void **state)
 		WAIT_UNTIL(count_lines(f, "\"first\":7,\"last\":9") == 1);
 	}
 	journal_report_corrupt(f->j, 7, 8);
-	WAIT_UNTIL(count_lines(f, "\"first\":7,\"last\":8") == 1);
+	journal_report_corrupt(f->j, 7, 10);
+	WAIT_UNTIL(count_lines(f, "\"first\":7,\"last\":10") == 1);
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(count_lines(f, "keytrail.corrupt"), 2);
+}
+
+/* Nor by any run that comes later. */
+static void
+damage_that_was_recorded_is_not_by_the_next_run(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+
+	start(f, &opts);
+	journal_report_corrupt(f->j, 7, 9);
+	WAIT_UNTIL(count_lines(f, "\"first\":7,\"last\":9") == 1);
+	assert_int_equal(stop(f), 0);
+	close_all(f, true);
+	open_all(f);
+	opts = plain_opts(f);
+	start(f, &opts);
+	journal_report_corrupt(f->j, 8, 9);
+	journal_report_corrupt(f->j, 11, 11);
+	WAIT_UNTIL(count_lines(f, "\"first\":11,\"last\":11") == 1);
 	assert_int_equal(stop(f), 0);
 	assert_int_equal(count_lines(f, "keytrail.corrupt"), 2);
 }
@@ -1348,6 +1371,7 @@ main(void)
 		TEST(a_clean_start_records_no_recovery),
 		TEST(own_events_survive_a_failed_sync),
 		TEST(damage_that_several_readers_meet_is_recorded_once),
+		TEST(damage_that_was_recorded_is_not_by_the_next_run),
 		TEST(each_damage_is_recorded_with_its_own_numbers),
 		TEST(what_an_earlier_start_told_of_is_not_told_again),
 		TEST(that_all_is_told_is_said_again_where_the_page_was_not_synced),

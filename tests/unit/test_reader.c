@@ -1,4 +1,5 @@
 #include "keytrail/reader.h"
+#include "keytrail/mapguard.h"
 #include "keytrail/trail.h"
 #include "tempdir.h"
 
@@ -20,6 +21,7 @@ struct held {
 struct fixture {
 	char dir[TEMPDIR_SIZE];
 	int dirfd;
+	struct trail *t; /* or NULL */
 	struct reader *reader;
 	struct held jobs[READER_QUEUE + 1];
 };
@@ -69,7 +71,7 @@ setup(void **state)
 		sem_init(&h->ended, 0, 0);
 	}
 	assert_true((f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY)) != -1);
-	assert_int_equal(reader_start(f->dirfd, &f->reader, &err), 0);
+	assert_int_equal(reader_start(f->dirfd, NULL, NULL, &f->reader, &err), 0);
 	*state = f;
 	return 0;
 }
@@ -80,6 +82,8 @@ teardown(void **state)
 	struct fixture *f = *state;
 
 	reader_stop(f->reader);
+	if (f->t != NULL)
+		trail_close(f->t, true);
 	close(f->dirfd);
 	tempdir_remove(f->dir);
 	free(f);
@@ -130,6 +134,47 @@ a_job_that_is_cancelled_while_it_waits_writes_nothing(void **state)
 }
 
 static void
+append_segments(struct fixture *f, unsigned lines)
+{
+	struct trail_opts opts = { .dir = f->dir, .segment_size = 65536, .room = 65536 };
+	struct trail_recovery rec;
+	char line[1100];
+	struct err err;
+	uint64_t seq;
+
+	snprintf(line, sizeof(line), "{\"action\":\"%01000d\"", 0);
+	assert_int_equal(trail_open(&opts, &f->t, &rec, &err), 0);
+	for (unsigned i = 0; i < lines; i++) {
+		assert_int_equal(trail_append(f->t, slice_of(line), 0, &seq, &err), 0);
+		assert_int_equal(trail_write(f->t, &err), 0);
+		assert_int_equal(trail_sync(f->t, &err), 0);
+	}
+}
+
+/* It is the writer's mapping that mends the file: keytrail/mapguard.h. */
+static void
+a_state_page_that_is_cut_during_a_query_harms_nobody(void **state)
+{
+	struct fixture *f = *state;
+	struct held *h = &f->jobs[0];
+	char path[TEMPDIR_SIZE + 10];
+	struct err err;
+
+	append_segments(f, 200);
+	assert_int_equal(mapguard_install(&err), 0);
+	h->job.query.limit = QUERY_ROWS_MAX;
+	assert_true(reader_submit(f->reader, &h->job));
+	sem_wait(&h->begun);
+	snprintf(path, sizeof(path), "%s/state", f->dir);
+	assert_int_equal(truncate(path, 0), 0);
+	for (unsigned i = 0; i < 9; i++)
+		sem_post(&h->go_on);
+	sem_wait(&h->ended);
+	assert_int_equal(h->rc, 0);
+	assert_true(h->pieces > 3); /* all segments */
+}
+
+static void
 a_stop_ends_every_job(void **state)
 {
 	struct fixture *f = *state;
@@ -152,6 +197,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(jobs_are_answered_in_order_and_no_more_wait_than_may),
 		TEST(a_job_that_is_cancelled_while_it_waits_writes_nothing),
+		TEST(a_state_page_that_is_cut_during_a_query_harms_nobody),
 		TEST(a_stop_ends_every_job),
 	};
 

@@ -2293,6 +2293,97 @@ a_line_of_a_later_segment_is_damage(void **state)
 }
 
 static void
+note_told(void *arg, uint64_t first, uint64_t last)
+{
+	char *told = arg;
+	size_t n = strlen(told);
+
+	snprintf(told + n, 100 - n, "%" PRIu64 "-%" PRIu64 " ", first, last);
+}
+
+/* The offset of a line in the first segment. */
+static long
+offset_of(struct fixture *f, uint64_t seq)
+{
+	char text[8192];
+	size_t n = read_file(segment_path(f, 1), text, sizeof(text));
+	const char *line = text;
+
+	while (--seq > 0)
+		line = (const char *)memchr(line, '\n', n - (size_t)(line - text)) + 1;
+	return line - text;
+}
+
+static void
+who_reads_is_told_which_numbers_are_damaged(void **state)
+{
+	static const struct {
+		uint64_t from, damaged[4];
+		const char *told;
+	} rows[] = {
+		{ 0, { 0 }, "" },
+		{ 0, { 1, 4, 5, 9 }, "1-1 4-5 9-9 " },
+		{ 0, { 10 }, "10-10 " }, /* no line follows */
+		{ 0, { 9, 10 }, "9-10 " },
+		{ 5, { 4 }, "" },
+		{ 5, { 4, 5, 6 }, "5-6 " },
+		{ 10, { 9, 10 }, "10-10 " },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		struct trail_reader *r;
+		struct fixture *f;
+		struct slice line;
+		char told[100] = "";
+		uint64_t seq;
+
+		setup((void **)&f);
+		open_trail(f);
+		append_durable(f, 10);
+		for (size_t k = 0; k < 4 && rows[i].damaged[k] != 0; k++)
+			flip_byte(segment_path(f, 1), offset_of(f, rows[i].damaged[k]) + 5);
+		assert_int_equal(trail_reader_open(f->dir, rows[i].from, &r, &f->err), 0);
+		trail_reader_on_corrupt(r, note_told, told);
+		for (int again = 0; again < 2; again++)
+			while (trail_reader_next(r, &line, &seq, &f->err) == 1)
+				continue;
+		append_durable(f, 1);
+		assert_int_equal(trail_reader_next(r, &line, &seq, &f->err), 1);
+		assert_int_equal(seq, 11);
+		assert_string_equal(told, rows[i].told);
+		trail_reader_close(r);
+		teardown((void **)&f);
+	}
+	(void)state;
+}
+
+static void
+what_a_reader_met_is_copied_aside(void **state)
+{
+	struct fixture *f = *state;
+	char text[8192], kept[8192];
+	long from, end;
+
+	open_trail(f);
+	append_durable(f, 10);
+	assert_int_equal(trail_reopen(f->t, &f->err), 0);
+	append_durable(f, 5);
+	from = offset_of(f, 4);
+	end = offset_of(f, 6);
+	flip_byte(segment_path(f, 1), from + 5);
+	flip_byte(segment_path(f, 1), offset_of(f, 5) + 5);
+	flip_byte(segment_path(f, 1), offset_of(f, 8) + 5);
+	assert_int_equal(trail_quarantine(f->t, 4, 5, &f->err), 0);
+	assert_true(read_file(segment_path(f, 1), text, sizeof(text)) > (size_t)end);
+	assert_int_equal(
+	    read_file(path_of(f, "00000000000000000001.jsonl.corrupt"), kept, sizeof(kept)),
+	    end - from);
+	assert_memory_equal(kept, text + from, (size_t)(end - from));
+	assert_int_equal(trail_quarantine(f->t, 11, 15, &f->err), 0); /* undamaged */
+	assert_int_equal(access(path_of(f, "00000000000000000011.jsonl.corrupt"), F_OK), -1);
+}
+
+static void
 a_torn_tail_that_cannot_be_cut_is_left_behind(void **state)
 {
 	struct fixture *f = *state;
@@ -2603,6 +2694,8 @@ main(void)
 		TEST(nothing_is_durable_behind_what_was_written_in_vain),
 		TEST(what_a_kill_left_of_it_is_cut_by_the_next_start),
 		TEST(a_line_of_a_later_segment_is_damage),
+		cmocka_unit_test(who_reads_is_told_which_numbers_are_damaged),
+		TEST(what_a_reader_met_is_copied_aside),
 		TEST(a_torn_tail_that_cannot_be_cut_is_left_behind),
 		TEST(what_is_torn_is_never_dropped),
 		TEST(an_open_segment_that_is_cut_is_told),
