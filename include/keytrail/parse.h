@@ -43,8 +43,8 @@ struct http_limits {
 /* Remembers how far a head has been scanned, so that slow arrival is not quadratic.  Zero it (or
  * call http_scan_reset) before each head. */
 struct http_scan {
-	size_t scanned;
-	size_t token; /* where the token that is being scanned begins */
+	unsigned scanned;
+	unsigned token; /* where the token that is being scanned begins */
 	unsigned state;
 	unsigned fields;
 };

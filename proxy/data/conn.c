@@ -19,25 +19,26 @@ enum conn_state { CONN_HANDSHAKE, CONN_IDLE, CONN_BUSY, CONN_LINGER, CONN_DEAD }
 struct conn {
 	TAILQ_ENTRY(conn) link;
 	enum conn_state state;
+	bool ended;    /* lingering: close_notify and FIN are sent */
+	bool last;     /* lingering: the client may not send more, and has not */
+	bool resuming; /* `later` waits already, to go on */
 	struct worker *worker;
 	struct lease *lease; /* of the handshake */
 	struct stream stream;
 	struct wtimer timer;
 	struct buf in;
 	struct http_scan scan;
-	struct exchange *exchange; /* CONN_BUSY */
-	int64_t arrival;	   /* of the head's first byte, wall clock ns; 0: none yet */
-	size_t lingered;
-	bool ended; /* lingering: close_notify and FIN are sent */
-	bool last;  /* lingering: the client may not send more, and has not */
+	union {
+		int64_t arrival; /* of the head's first byte, wall clock ns; 0: none yet */
+		struct exchange *exchange; /* CONN_BUSY */
+		uint64_t lingered;	   /* CONN_LINGER: bytes */
+	};
 	struct origin peer;
-	struct peer *source; /* NULL: a trusted network's */
-	int64_t born;	     /* monotonic ns */
-	struct identity_certificate
-	    certificate;	  /* name.p is owned; NULL without one, as most are */
-	struct worker_reap later; /* to be freed, or to go on */
-	bool resuming;		  /* for that it waits already */
-	struct worker_turn turn;  /* of the handshake; of the end; of what came too late */
+	struct peer *source;			  /* NULL: a trusted network's */
+	int64_t born;				  /* monotonic ns */
+	struct identity_certificate *certificate; /* owned; NULL without one, as most are */
+	struct worker_reap later;		  /* to be freed, or to go on */
+	struct worker_turn turn; /* of the handshake; of the end; of what came too late */
 };
 
 static void read_head(struct conn *c);
@@ -64,7 +65,7 @@ static void
 free_conn(struct conn *c)
 {
 	buf_fini(&c->in);
-	free((char *)(uintptr_t)c->certificate.name.p);
+	free(c->certificate);
 	free(c);
 }
 
@@ -112,7 +113,7 @@ client_of(struct conn *c)
 		.peer = &c->peer,
 		.source = c->source,
 		.last_ns = old_at(c),
-		.certificate = c->certificate.name.p != NULL ? &c->certificate : NULL,
+		.certificate = c->certificate,
 		.done = on_exchange_done,
 		.arg = c };
 }
@@ -197,7 +198,6 @@ on_exchange_done(void *arg, enum exchange_end end)
 	struct conn *c = arg;
 
 	assert(c->state == CONN_BUSY);
-	c->exchange = NULL;
 	c->arrival = 0;
 	http_scan_reset(&c->scan);
 	c->last = end == EXCHANGE_LAST;
@@ -363,19 +363,21 @@ static int
 remember_certificate(struct conn *c)
 {
 	struct tls_peer peer;
+	struct identity_certificate *cert;
 	char *text;
 
 	if (tls_peer_read(c->stream.ssl, &peer) == -1)
 		return -1;
 	if (peer.nname == 0)
 		return 0;
-	if ((text = malloc(peer.nname + peer.nother)) == NULL)
+	if ((cert = malloc(sizeof(*cert) + peer.nname + peer.nother)) == NULL)
 		return -1;
+	text = (char *)(cert + 1);
 	memcpy(text, peer.name, peer.nname);
 	memcpy(text + peer.nname, peer.other, peer.nother);
-	c->certificate.name.p = text;
-	c->certificate.name.n = peer.nname;
-	c->certificate.other = (struct slice){ text + peer.nname, peer.nother };
+	cert->name = (struct slice){ text, peer.nname };
+	cert->other = (struct slice){ text + peer.nname, peer.nother };
+	c->certificate = cert;
 	return 0;
 }
 
@@ -384,13 +386,15 @@ handshake(struct conn *c)
 {
 	struct metrics_shard *m = c->worker->metrics;
 	enum stream_result r;
+	char client[ORIGIN_TEXT_SIZE];
 	struct err err;
 
 	if ((r = stream_handshake(&c->stream, &err)) == STREAM_AGAIN)
 		return;
 	if (r != STREAM_OK) {
 		handshake_failed(c, failure_of(&c->stream, r));
-		log_debug(c->worker->log, "handshake_failed", "%s: %s", c->peer.text, err.msg);
+		origin_text(&c->peer, client);
+		log_debug(c->worker->log, "handshake_failed", "%s: %s", client, err.msg);
 		close_conn(c);
 		return;
 	}

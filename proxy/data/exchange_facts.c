@@ -23,8 +23,8 @@ set_origin(struct exchange *ex, const struct http_head *head)
 	ex->origin = *ex->client.peer;
 	if (head != NULL &&
 	    origin_of_request(exchange_config(ex), ex->client.peer, head, &ex->origin))
-		memcpy(ex->event.peer, ex->client.peer->text, sizeof(ex->event.peer));
-	memcpy(ex->event.address, ex->origin.text, sizeof(ex->event.address));
+		origin_text(ex->client.peer, ex->event.peer);
+	origin_text(&ex->origin, ex->event.address);
 }
 
 /* Ask for the source of the request; a source that cannot be remembered has no limit. */
@@ -121,15 +121,17 @@ exchange_prepare(struct exchange *ex, const struct http_head *head)
 {
 	const struct snapshot *snap = ex->lease->snapshot;
 	enum http_refusal why = classify(ex, head);
+	char client[ORIGIN_TEXT_SIZE];
 	struct rewrite_request r = { .head = head,
 		.upstream = &snap->config->upstream,
 		.correlation_header = snap->correlation_header,
 		.correlation = ex->event.id,
-		.client = ex->client.peer->text,
+		.client = client,
 		.trusted_peer = config_network_contains(snap->config->trusted_networks,
 		    snap->config->ntrusted_networks, ex->client.peer->address),
 		.tls = ex->client.stream->ssl != NULL };
 
+	origin_text(ex->client.peer, client);
 	remember_host(ex, head);
 	if (why == REFUSAL_NONE && rewrite_request(&ex->to_up, &r) == -1)
 		why = REFUSAL_OUT_OF_MEMORY;

@@ -15,12 +15,14 @@
 #define ORIGIN_TEXT_SIZE 46 /* INET6_ADDRSTRLEN */
 
 struct origin {
-	unsigned char address[16]; /* IPv4 as ::ffff:a.b.c.d */
-	char text[ORIGIN_TEXT_SIZE];
+	unsigned char address[16]; /* IPv4 as ::ffff:a.b.c.d; a Unix socket's is zero */
 };
 
-/* Of a peer's socket address.  A Unix socket's is "". */
+/* Of a peer's socket address. */
 void origin_of_peer(const struct sockaddr_storage *peer, struct origin *out);
+
+/* In one form whatever the peer wrote, so that events can be compared; "" where there is none. */
+void origin_text(const struct origin *o, char out[ORIGIN_TEXT_SIZE]);
 
 /* True when *out is another than the peer's: taken from X-Forwarded-For. */
 bool origin_of_request(const struct config *config, const struct origin *peer,

@@ -217,7 +217,7 @@ fit_record(struct stream *s, size_t len)
 		return;
 	SSL_set_max_send_fragment(s->ssl, (long)record);
 	SSL_set_split_send_fragment(s->ssl, (long)record);
-	s->record = record;
+	s->record = (unsigned short)record;
 }
 
 static int

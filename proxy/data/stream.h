@@ -40,23 +40,26 @@ enum stream_result {
 	STREAM_ERROR,
 };
 
+/* One a connection, idle or not: the order is what keeps it small. */
 struct stream {
-	int fd;	  /* -1: closed */
-	SSL *ssl; /* NULL: plain */
+	int fd;			/* -1: closed */
+	enum stream_result end; /* OK: none is known */
+	SSL *ssl;		/* NULL: plain */
 	struct event event;
 	stream_ready_fn ready, ending;
 	void *arg;
-	enum stream_result end;	 /* OK: none is known */
-	bool readable, writable; /* as far as known, the kernel would not say EAGAIN */
-	bool hung_up;		 /* the peer will send no more: read until EOF */
-	bool unsure;		 /* the last edge may have been a reset behind unread bytes */
-	int reason;		 /* OpenSSL's reason code of a failed handshake; 0: none */
-	bool starved;		 /* if it fails, then for want of memory: no fault of the peer's */
-	unsigned failures;	 /* TLS: records_failures() before the call that is under way */
-	bool broken; /* may not end in order: without close_notify, and a plain one by a reset */
-	bool more;   /* more is written soon, or the end */
-	unsigned messages; /* TLS: of the protocol's own, since the last byte that was read */
-	size_t record;	   /* TLS: what the largest record to be sent may hold; 0: RECORD_MAX */
+	int reason;	       /* OpenSSL's reason code of a failed handshake; 0: none */
+	unsigned failures;     /* TLS: records_failures() before the call that is under way */
+	unsigned messages;     /* TLS: of the protocol's own, since the last byte that was read */
+	unsigned short record; /* TLS: what the largest to be sent may hold; 0: RECORD_MAX */
+	bool readable : 1;     /* as far as known, the kernel would not say EAGAIN */
+	bool writable : 1;     /* the same */
+	bool hung_up : 1;      /* the peer will send no more: read until EOF */
+	bool unsure : 1;       /* the last edge may have been a reset behind unread bytes */
+	bool starved : 1;      /* if it fails, then for want of memory: no fault of the peer's */
+	bool
+	    broken : 1; /* may not end in order: without close_notify, and a plain one by a reset */
+	bool more : 1;	/* more is written soon, or the end */
 };
 
 /*

@@ -261,20 +261,19 @@ worker_turn_wait(struct worker *w, struct worker_turn *turn)
 {
 	struct worker_thread *t = w->thread;
 
-	if (turn->waits)
+	if (turn->link.tqe_prev != NULL)
 		return;
 	if (TAILQ_EMPTY(&t->turns) && !t->turning)
 		event_active(&t->turn_event, EV_TIMEOUT, 0);
 	TAILQ_INSERT_TAIL(&t->turns, turn, link);
-	turn->waits = true;
 }
 
 void
 worker_turn_cancel(struct worker *w, struct worker_turn *turn)
 {
-	if (turn->waits)
+	if (turn->link.tqe_prev != NULL)
 		TAILQ_REMOVE(&w->thread->turns, turn, link);
-	turn->waits = false;
+	turn->link.tqe_prev = NULL;
 }
 
 /* ---- tallies ---- */

@@ -56,10 +56,9 @@ struct worker_hooks {
 
 /* Somebody with expensive work to do, such as a step of a TLS handshake. */
 struct worker_turn {
-	TAILQ_ENTRY(worker_turn) link;
+	TAILQ_ENTRY(worker_turn) link; /* tqe_prev NULL: does not wait */
 	void (*ready)(void *arg);
 	void *arg;
-	bool waits;
 };
 TAILQ_HEAD(worker_turns, worker_turn);
 

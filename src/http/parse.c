@@ -380,7 +380,7 @@ run_lexer(struct run *r, struct http_head *out, enum http_refusal *refusal)
 	}
 	while (steps[l.state](&l))
 		;
-	*r->scan = (struct http_scan){ (size_t)(l.p - r->in.p), (size_t)(l.token - r->in.p),
+	*r->scan = (struct http_scan){ (unsigned)(l.p - r->in.p), (unsigned)(l.token - r->in.p),
 		l.state, l.fields };
 	if (l.done)
 		return HTTP_DONE;

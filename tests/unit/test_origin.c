@@ -47,11 +47,29 @@ a_peer_has_one_text(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(peers) / sizeof(peers[0]); i++) {
 		struct sockaddr_storage ss = peer_of(peers[i].peer);
+		char text[ORIGIN_TEXT_SIZE];
 		struct origin o;
 
 		origin_of_peer(&ss, &o);
-		if (strcmp(o.text, peers[i].text) != 0)
-			fail_msg("%s: \"%s\"", peers[i].label, o.text);
+		origin_text(&o, text);
+		if (strcmp(text, peers[i].text) != 0)
+			fail_msg("%s: \"%s\"", peers[i].label, text);
+	}
+}
+
+static void
+the_text_of_ipv4_is_that_of_the_c_library(void **state)
+{
+	struct origin o = { .address = { [10] = 0xff, 0xff } };
+	char text[ORIGIN_TEXT_SIZE], want[ORIGIN_TEXT_SIZE];
+
+	(void)state;
+	for (unsigned i = 0; i < 256; i++) {
+		for (unsigned k = 0; k < 4; k++)
+			o.address[12 + k] = (unsigned char)(i * (2 * k + 1));
+		origin_text(&o, text);
+		assert_non_null(inet_ntop(AF_INET, o.address + 12, want, sizeof(want)));
+		assert_string_equal(text, want);
 	}
 }
 
@@ -88,6 +106,7 @@ static const struct {
 	{ "leading zeros are garbage", "10.0.0.1", "X-Forwarded-For: 010.0.0.1\r\n", NULL },
 	{ "too long to be an address", "10.0.0.1",
 	    "X-Forwarded-For: 1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa\r\n", NULL },
+	{ "nobody has the unspecified address", "10.0.0.1", "X-Forwarded-For: ::\r\n", NULL },
 	{ "IPv6", "10.0.0.1", "X-Forwarded-For: 2001:DB8:0::9\r\n", "2001:db8::9" },
 	{ "mapped IPv4 is IPv4", "10.0.0.1", "X-Forwarded-For: ::ffff:198.51.100.1\r\n",
 	    "198.51.100.1" },
@@ -125,16 +144,19 @@ only_trusted_peers_are_believed(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct sockaddr_storage ss = peer_of(cases[i].peer);
+		char text[ORIGIN_TEXT_SIZE], peer_text[ORIGIN_TEXT_SIZE];
 		struct origin peer, out;
 		bool found;
 
 		origin_of_peer(&ss, &peer);
 		parse_head(cases[i].fields);
 		found = origin_of_request(&config, &peer, &head, &out);
+		origin_text(&peer, peer_text);
+		origin_text(&out, text);
 		if (found != (cases[i].want != NULL) ||
-		    strcmp(out.text, found ? cases[i].want : peer.text) != 0)
-			fail_msg("%s: %s \"%s\"", cases[i].label, found ? "found" : "the peer",
-			    out.text);
+		    strcmp(text, found ? cases[i].want : peer_text) != 0)
+			fail_msg(
+			    "%s: %s \"%s\"", cases[i].label, found ? "found" : "the peer", text);
 	}
 }
 
@@ -149,7 +171,7 @@ without_trusted_networks_nobody_is_believed(void **state)
 	origin_of_peer(&ss, &peer);
 	parse_head("X-Forwarded-For: 198.51.100.1\r\n");
 	assert_false(origin_of_request(&config, &peer, &head, &out));
-	assert_string_equal(out.text, "10.0.0.1");
+	assert_memory_equal(&out, &peer, sizeof(out));
 }
 
 int
@@ -157,6 +179,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_peer_has_one_text),
+		cmocka_unit_test(the_text_of_ipv4_is_that_of_the_c_library),
 		cmocka_unit_test(only_trusted_peers_are_believed),
 		cmocka_unit_test(without_trusted_networks_nobody_is_believed),
 	};
