@@ -155,6 +155,7 @@ JUDGED = {
         **PUT_EVENT["requestData"], "instanceId": "b"}})], OK, "recorded"),
     "another name": (LIST, [GOT], [event(action="kms.secrets.read")], OK, "recorded"),
     "another method": (LIST, [GOT], [event(requestData={"method": "PUT"})], OK, "recorded"),
+    "no name": (LIST, [GOT], [event(requestData={"method": "GET", "unmatched": True})], OK, "recorded"),
     "another outcome": (LIST, [GOT], [event(outcome="failure")], OK, "recorded"),
     "an event for nothing": (LIST, [GOT], [event(), event(correlationId="b")], OK + OK, "an event"),
     "another status": (LIST, [GOT], [event(reason={"reasonCode": 404})], OK, "the client got 200"),

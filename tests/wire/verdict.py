@@ -84,21 +84,25 @@ class Routes:
     def __init__(self):
         self.routes = json.loads(support.ROUTES.read_text())["routes"]
 
+    def of(self, request):
+        """Those that stand for a request."""
+        query = (request.query or b"")[1:].split(b"&")
+        return [r for r in self.routes
+                if r["method"] in ("*", request.method.decode())
+                and fits_template(r["path"], request.path)
+                and all(f"{k}={v}".encode() in query for k, v in r.get("query", {}).items())]
+
     def misnames(self, event, request):
         """Why an event is no record of a request, or None."""
-        data = event["requestData"]
+        data, fitting = event["requestData"], self.of(request)
         if data["method"] != request.method.decode():
             return f"recorded as {data['method']}: {request}"
         if data.get("unmatched"):
+            own = [r["action"] for r in fitting
+                   if not (r.get("fallback") or r["method"] == "*" or r["path"].endswith("**"))]
+            return f"recorded as unmatched, though {own}: {request}" if own else None
+        if any((r["action"], r["path"]) == (event["action"], data["path"]) for r in fitting):
             return None
-        query = request.query or b""
-        for route in self.routes:
-            wanted = [f"{k}={v}".encode() for k, v in route.get("query", {}).items()]
-            if (route["action"] == event["action"] and route["path"] == data["path"]
-                    and route["method"] in ("*", data["method"])
-                    and fits_template(route["path"], request.path)
-                    and all(w in query[1:].split(b"&") for w in wanted)):
-                return None
         return f"recorded as {event['action']} {data['path']}: {request}"
 
 
