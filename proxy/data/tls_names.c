@@ -2,6 +2,7 @@
 
 #include <openssl/x509v3.h>
 
+#include <arpa/inet.h>
 #include <string.h>
 
 /* RFC 6125 section 6.4.3: a wildcard is the whole of the first label and stands for one. */
@@ -53,15 +54,19 @@ tls_has_dns_name(const GENERAL_NAMES *names)
 	return false;
 }
 
+/* The parser lets nothing but an IPv6 address stand in brackets. */
 static bool
-is_numeric(struct slice host)
+is_address(struct slice host)
 {
+	char text[INET_ADDRSTRLEN];
+	struct in_addr v4;
+
 	if (host.n > 0 && host.p[0] == '[')
 		return true;
-	for (size_t i = 0; i < host.n; i++)
-		if (host.p[i] != '.' && (host.p[i] < '0' || host.p[i] > '9'))
-			return false;
-	return true;
+	if (host.n >= sizeof(text))
+		return false;
+	slice_to_cstr(host, text, sizeof(text));
+	return inet_pton(AF_INET, text, &v4) == 1;
 }
 
 static struct slice
@@ -78,5 +83,5 @@ bool
 tls_names_serve(const GENERAL_NAMES *names, struct slice host)
 {
 	host = without_port(host);
-	return is_numeric(host) || tls_names_fit(names, host) != TLS_FIT_NONE;
+	return is_address(host) || tls_names_fit(names, host) != TLS_FIT_NONE;
 }
