@@ -29,6 +29,9 @@ void buf_fini(struct buf *b);
 /* Room for n more bytes at buf_tail(b).  -1 when memory is short; the content is untouched. */
 int buf_reserve(struct buf *b, size_t n);
 
+/* Change contents; each keeps its pool. */
+void buf_swap(struct buf *a, struct buf *b);
+
 int buf_append_u64(struct buf *b, uint64_t v); /* in decimal */
 int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

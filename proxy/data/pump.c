@@ -1,5 +1,7 @@
 #include "data/pump.h"
 
+#define COPY_MAX 4096 /* bytes; the memory of more is passed on */
+
 static int
 append_framed(struct buf *out, enum http_framing framing, struct slice data)
 {
@@ -11,6 +13,17 @@ append_framed(struct buf *out, enum http_framing framing, struct slice data)
 	if (framing == HTTP_CHUNKED)
 		rc |= buf_append(out, "\r\n", 2);
 	return rc;
+}
+
+/* Copied, unless it is much, and all that there is: then the memory changes hands. */
+static int
+move(struct buf *out, enum http_framing framing, struct buf *in, struct slice data)
+{
+	if (framing == HTTP_CHUNKED || buf_size(out) > 0 || data.n <= COPY_MAX ||
+	    data.n < buf_size(in))
+		return append_framed(out, framing, data);
+	buf_swap(out, in);
+	return 0;
 }
 
 int
@@ -37,7 +50,7 @@ pump_fill(struct buf *out, enum http_framing framing, struct buf *in, struct htt
 
 	while (rc == 0 && buf_size(out) < PUMP_MAX &&
 	       (r = http_body_next(body, &rest, &data, why)) == HTTP_BODY_DATA)
-		rc = append_framed(out, framing, data);
+		rc = move(out, framing, in, data);
 	if (r == HTTP_BODY_END)
 		rc |= pump_end(out, framing, body);
 	buf_consume(in, buf_size(in) - rest.n);

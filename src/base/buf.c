@@ -58,6 +58,17 @@ buf_reserve(struct buf *b, size_t n)
 	return 0;
 }
 
+void
+buf_swap(struct buf *a, struct buf *b)
+{
+	struct buf was = *a;
+
+	*a = *b;
+	a->pool = was.pool;
+	was.pool = b->pool;
+	*b = was;
+}
+
 int
 buf_append_u64(struct buf *b, uint64_t v)
 {

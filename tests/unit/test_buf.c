@@ -209,12 +209,36 @@ a_buf_outgrows_its_pool(void **state)
 	assert_int_equal(pool.n, 0);
 }
 
+static void
+what_is_swapped_keeps_its_pool(void **state)
+{
+	struct pool pools[2];
+	struct buf a = { .pool = &pools[0] }, b = { .pool = &pools[1] };
+
+	(void)state;
+	pool_init(&pools[0], 64);
+	pool_init(&pools[1], 128);
+	assert_int_equal(buf_append(&a, "first", 5), 0);
+	assert_int_equal(buf_append(&b, "the second", 10), 0);
+	buf_consume(&b, 4);
+	buf_swap(&a, &b);
+	assert_true(slice_equal(buf_slice(&a), SLICE("second")));
+	assert_true(slice_equal(buf_slice(&b), SLICE("first")));
+	assert_ptr_equal(a.pool, &pools[0]);
+	assert_ptr_equal(b.pool, &pools[1]);
+	buf_fini(&a);
+	buf_fini(&b);
+	/* Memory of another size is no block of theirs. */
+	assert_int_equal(pools[0].n + pools[1].n, 0);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_pool_lends_wiped_memory_again),
 		cmocka_unit_test(a_buf_outgrows_its_pool),
+		cmocka_unit_test(what_is_swapped_keeps_its_pool),
 		cmocka_unit_test(what_is_appended_is_consumed_in_order),
 		cmocka_unit_test(a_drained_buffer_does_not_grow),
 		cmocka_unit_test(an_empty_buffer_is_usable_again),

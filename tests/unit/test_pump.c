@@ -196,6 +196,35 @@ a_malformed_body_is_bad_and_says_why(void **state)
 	}
 }
 
+/* Of a body of 10,000 bytes half has come; then the rest with what follows it. */
+static void
+much_that_is_all_there_is_changes_hands(void **state)
+{
+	struct buf in = BUF_INIT, out = BUF_INIT;
+	char bytes[5000];
+	struct http_body body;
+	enum http_refusal why;
+	const char *mem;
+
+	(void)state;
+	memset(bytes, 'b', sizeof(bytes));
+	http_body_init(&body, HTTP_LENGTH, 2 * sizeof(bytes));
+	assert_int_equal(buf_append(&in, bytes, sizeof(bytes)), 0);
+	mem = in.mem;
+	assert_int_equal(pump_fill(&out, HTTP_LENGTH, &in, &body, &why), PUMP_SOME);
+	assert_ptr_equal(out.mem, mem);
+	assert_int_equal(buf_size(&in), 0);
+	assert_true(slice_equal(buf_slice(&out), (struct slice){ bytes, sizeof(bytes) }));
+	buf_consume(&out, sizeof(bytes));
+	assert_int_equal(buf_append(&in, bytes, sizeof(bytes)), 0);
+	assert_int_equal(buf_append(&in, next_message, sizeof(next_message) - 1), 0);
+	assert_int_equal(pump_fill(&out, HTTP_LENGTH, &in, &body, &why), PUMP_END);
+	assert_true(slice_equal(buf_slice(&out), (struct slice){ bytes, sizeof(bytes) }));
+	assert_true(slice_equal(buf_slice(&in), SLICE("GET /next")));
+	buf_fini(&in);
+	buf_fini(&out);
+}
+
 /* A side that is not drained is not filled, and what was not taken stays whole. */
 static void
 a_full_side_is_not_filled(void **state)
@@ -245,6 +274,7 @@ main(void)
 		cmocka_unit_test(a_body_byte_by_byte_equals_the_whole),
 		cmocka_unit_test(a_body_until_the_close_ends_when_it_is_told),
 		cmocka_unit_test(a_malformed_body_is_bad_and_says_why),
+		cmocka_unit_test(much_that_is_all_there_is_changes_hands),
 		cmocka_unit_test(a_full_side_is_not_filled),
 	};
 
