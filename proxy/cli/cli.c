@@ -3,9 +3,12 @@
 #include "cli/harden.h"
 #include "keytrail/nearest.h"
 
+#include <jansson.h>
+
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct cli_command commands[] = {
@@ -82,6 +85,19 @@ asks_for_help(const char *arg)
 	return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0 || strcmp(arg, "help") == 0;
 }
 
+/* jansson (2.14) crashes over a string for which it has no memory, or calls it a wrong one. */
+static void *
+allocate_json(size_t n)
+{
+	void *p = malloc(n);
+
+	if (p == NULL) {
+		fprintf(stderr, "memory is short\n");
+		exit(CLI_FAILED);
+	}
+	return p;
+}
+
 int
 cli_main(int argc, char **argv)
 {
@@ -112,6 +128,7 @@ cli_main(int argc, char **argv)
 	}
 	if (harden_process(&err) == -1)
 		return cli_fail(CLI_FAILED, &err);
+	json_set_alloc_funcs(allocate_json, free);
 	return command->run(argc - 1, argv + 1);
 }
 

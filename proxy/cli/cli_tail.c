@@ -193,8 +193,7 @@ add_row(struct tail *t, struct slice line, struct err *err)
 		t->rows = more;
 	}
 	if ((row = json_loadb(line.p, line.n, 0, &why)) == NULL)
-		return err_set(
-		    err, "%s: a line is no JSON, or memory is short: %s", t->dir, why.text);
+		return err_set(err, "%s: a line is no JSON: %s", t->dir, why.text);
 	widen_columns(t, row);
 	t->rows[t->nrows++] = row;
 	return 0;

@@ -346,11 +346,12 @@ class Keytrail:
 
     def reload(self, **over):
         """Change the configuration, HUP, wait for the record; its outcome."""
-        before = len(self.own("keytrail.reload"))
+        before = {e["id"] for e in self.own("keytrail.reload")}
         if over:
             self.write_config(**over)
         self.signal(signal.SIGHUP)
-        events = wait_for(lambda: self.own("keytrail.reload")[before:], "the reload")
+        events = wait_for(lambda: [e for e in self.own("keytrail.reload") if e["id"] not in before],
+                          "the reload")
         return events[-1]
 
     # ---- its log ----

@@ -319,12 +319,28 @@ write_config(void)
 static int
 run_config(struct err *err)
 {
+	struct config *c;
+
+	if (config_load(path_of("routes.json"), "proxy/routes", &c, err) == -1)
+		return -1;
+	config_unref(c);
+	return 0;
+}
+
+static int
+run_changes(struct err *err)
+{
+	static const char text[] =
+	    "{\"listen\":{\"address\":\"127.0.0.1:0\",\"tls\":null},"
+	    "\"upstream\":{\"address\":\"127.0.0.1:1\",\"tls\":null},"
+	    "\"audit\":{\"trail\":\"trail\",\"sign\":null},\"default\":\"a.b\",\"routes\":[{"
+	    "\"action\":\"a.b\",\"method\":\"GET\",\"path\":\"/a\"}]}";
 	char changes[256], restart[256];
 	struct config *a, *b;
 
-	if (config_load(path_of("routes.json"), "proxy/routes", &a, err) == -1)
+	if (config_load_text("f.json", slice_of(text), NULL, &a, err) == -1)
 		return -1;
-	if (config_load(path_of("routes.json"), "proxy/routes", &b, err) == -1) {
+	if (config_load_text("f.json", slice_of(text), NULL, &b, err) == -1) {
 		config_unref(a);
 		return -1;
 	}
@@ -688,7 +704,7 @@ run_reader_thread(struct err *err)
 {
 	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct reader *r;
-	int rc = reader_start(dirfd, &r, err);
+	int rc = reader_start(dirfd, NULL, NULL, &r, err);
 
 	if (rc == 0)
 		reader_stop(r);
@@ -999,6 +1015,7 @@ static const struct scarce_case cases[] = {
 	{ .label = "log", .run = run_log },
 	{ .label = "metrics", .run = run_metrics },
 	{ .label = "config", .run = run_config, .before = write_config },
+	{ .label = "config, two of them", .run = run_changes },
 	{ .label = "config, a wrong one", .run = run_bad_config },
 	{ .label = "chapters of the manual", .run = run_reference },
 	{ .label = "routes", .run = run_routes },
