@@ -62,7 +62,9 @@ allocate(size_t n)
 {
 	void *p = malloc(n);
 
-	return p != NULL || n > BLOCK ? p : take();
+	if (p == NULL && n <= BLOCK)
+		p = take();
+	return p;
 }
 
 static void

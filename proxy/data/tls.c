@@ -1,5 +1,6 @@
 #include "tls_internal.h"
 
+#include "data/records.h"
 #include "data/stream.h"
 
 #include <openssl/err.h>
@@ -39,8 +40,10 @@ tls_fail(struct err *err, const char *what, const char *path)
 					       : NULL;
 
 	ERR_clear_error();
-	return err_set(err, "%s: cannot use as %s: %s", path, what,
-	    reason != NULL ? reason : "OpenSSL gives no reason");
+	/* What it could not make once it may lack for ever. */
+	return err_set(err, "%s: cannot use as %s: %s%s", path, what,
+	    reason != NULL ? reason : "OpenSSL gives no reason",
+	    records_failures() > 0 ? ", or because OpenSSL has found no memory before" : "");
 }
 
 /* What is read when it is first needed, and but once, is read now. */
