@@ -391,6 +391,7 @@ ring_was_cut(struct ring *r)
 		return false;
 	put_identity(r->h, &opts, r->epoch);
 	atomic_store(&r->h->tail, r->released);
+	ring_put_horizon(r);
 	return true;
 }
 

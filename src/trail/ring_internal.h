@@ -75,7 +75,8 @@ struct ring {
 	_Alignas(RING_LINE) uint64_t head;
 	uint64_t claimed;
 	uint64_t tail_seen;
-	_Atomic uint64_t committed; /* entries */
+	_Atomic uint64_t committed;			  /* entries */
+	_Atomic uint64_t horizon_offset, horizon_segment; /* the header's, whatever becomes of it */
 	struct ring_slots {
 		unsigned n;
 		size_t slot_size, mapped;
@@ -122,6 +123,7 @@ int ring_write_header(
 uint64_t ring_states_bytes(unsigned slots); /* whole pages */
 uint64_t ring_slots_bytes(unsigned slots, size_t slot_size);
 bool ring_slots_open(const struct ring *r); /* any of them; any thread */
+void ring_put_horizon(struct ring *r);	    /* into the header */
 uint64_t ring_slot_open_word(uint32_t epoch);
 uint32_t ring_slot_crc(const struct ring_slot *s, uint64_t index);
 int ring_slots_init(

@@ -128,8 +128,20 @@ durable_mark(const struct ring *r)
 static void
 set_horizon(struct ring *r, struct ring_mark m)
 {
-	atomic_store_explicit(&r->h->horizon_offset, m.offset, memory_order_release);
-	atomic_store_explicit(&r->h->horizon_segment, m.segment, memory_order_release);
+	atomic_store_explicit(&r->horizon_offset, m.offset, memory_order_release);
+	atomic_store_explicit(&r->horizon_segment, m.segment, memory_order_release);
+	ring_put_horizon(r);
+}
+
+/* Also by the consumer, who at worst puts back an older one. */
+void
+ring_put_horizon(struct ring *r)
+{
+	uint64_t segment = atomic_load_explicit(&r->horizon_segment, memory_order_acquire);
+
+	atomic_store_explicit(&r->h->horizon_offset,
+	    atomic_load_explicit(&r->horizon_offset, memory_order_acquire), memory_order_release);
+	atomic_store_explicit(&r->h->horizon_segment, segment, memory_order_release);
 }
 
 /* A power cut takes what is committed and not durable: until then the calls count as in flight. */

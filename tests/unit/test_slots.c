@@ -1,6 +1,7 @@
 /* Calls in flight: the slots of a ring, and what recovery makes of slots, rings, trail and intents. */
 #include "keytrail/clock.h"
 #include "keytrail/journal.h"
+#include "keytrail/mapguard.h"
 #include "keytrail/ring.h"
 #include "keytrail/trail.h"
 #include "tempdir.h"
@@ -459,6 +460,22 @@ a_ring_that_was_cut_is_noticed_and_gives_what_it_has(void **state)
 	assert_int_equal(f->rec.rings_cut, 0);
 }
 
+/* Under the process: what it put back leads to the calls in flight, whatever is released later. */
+static void
+a_ring_that_is_mended_has_its_horizon(void **state)
+{
+	struct fixture *f = *state;
+
+	check(f, mapguard_install(&f->err));
+	release_at(f, 1, 10);
+	publish(f->ring, "in flight");
+	assert_int_equal(truncate(ring_path(f), 0), 0);
+	commit(f->ring, "text");
+	assert_true(ring_was_cut(f->ring));
+	release_at(f, 1, 900);
+	expect_horizon(f, 1, 10);
+}
+
 /* ---- the closing event of an intent ---- */
 
 static void
@@ -816,6 +833,7 @@ main(void)
 		TEST(a_ring_needs_the_lines_of_its_calls_until_they_are_durable),
 		TEST(a_new_header_has_the_mark_already),
 		TEST(a_ring_that_was_cut_is_noticed_and_gives_what_it_has),
+		TEST(a_ring_that_is_mended_has_its_horizon),
 		TEST(an_intent_becomes_its_closing_event),
 		TEST(whatever_is_left_becomes_one_record),
 		TEST(intents_are_closed_in_their_order_and_others_left_alone),
