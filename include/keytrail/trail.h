@@ -143,7 +143,7 @@ struct trail_harm {
 	const char *file;
 	bool mended; /* it is there again, as it was */
 };
-#define TRAIL_HARM_MAX 3
+#define TRAIL_HARM_MAX 4
 /* Those that were not so when this was last asked; how many. */
 size_t trail_find_harm(struct trail *t, struct trail_harm out[TRAIL_HARM_MAX]);
 /* Keep the room of struct trail_opts reserved beyond what is queued.  -1: there is none now. */
@@ -227,10 +227,18 @@ struct trail_holds {
 	struct err damage; /* not "": the file cannot be believed, and everything is held */
 };
 
-/* They outlive the process: durable in the file `holds` when the call returns.  One thread (not
+/* They outlive the process: durable in the file `holds` when the call returns.  What is added is to be
+ * recorded then, what is removed before, so that no event tells of a removal that a hold forbids.  When
+ * both are durable, _settled: else the next start finds that a change was under way.  One thread (not
  * only the writer's); it alone may read trail_holds. */
 int trail_hold_add(struct trail *t, const struct trail_hold *hold, struct err *err);
-int trail_hold_remove(struct trail *t, const char *name, struct trail_hold *out, struct err *err);
+int trail_hold_find(
+    const struct trail *t, const char *name, struct trail_hold *out, struct err *err);
+int trail_hold_remove(struct trail *t, const char *name, struct err *err);
+/* Where they cannot be believed: there are none any more. */
+int trail_holds_reset(struct trail *t, struct err *err);
+bool trail_holds_are_settled(struct trail *t);
+int trail_holds_settled(struct trail *t, struct err *err);
 const struct trail_holds *trail_holds(const struct trail *t);
 
 #define TRAIL_TIME_SIZE 28 /* as clock_event_time writes it, with a NUL */
@@ -317,6 +325,7 @@ struct slice trail_line_string(struct slice line, struct slice key);
 /* Numbers that a line with this start (one of those here) tells of: `first` and `last` of its details. */
 #define TRAIL_EXPIRE_START     SLICE("{\"action\":\"keytrail.expire\",")
 #define TRAIL_KEEP_START       SLICE("{\"action\":\"keytrail.keep\",")
+#define TRAIL_HOLD_START       SLICE("{\"action\":\"keytrail.hold\",")
 #define TRAIL_CHECKPOINT_START SLICE("{\"action\":\"keytrail.checkpoint\"")
 #define TRAIL_TAMPER_START     SLICE("{\"action\":\"keytrail.tamper\",")
 #define TRAIL_CORRUPT_START    SLICE("{\"action\":\"keytrail.corrupt\",")

@@ -21,6 +21,12 @@ asks_to(const struct args *a, const char *verb)
 	return a->verb != NULL && strcmp(a->verb, verb) == 0;
 }
 
+static bool
+has_name(const struct args *a)
+{
+	return !asks_to(a, "list") && !asks_to(a, "reset");
+}
+
 /* Where the value of an option goes, or NULL. */
 static const char **
 value_of(struct args *a, const char *option)
@@ -38,7 +44,7 @@ place_of(struct args *a)
 {
 	if (a->verb == NULL)
 		return &a->verb;
-	if (a->name == NULL && !asks_to(a, "list"))
+	if (a->name == NULL && has_name(a))
 		return &a->name;
 	return a->at.file == NULL ? &a->at.file : NULL;
 }
@@ -48,9 +54,9 @@ check_args(const char *command, const struct args *a)
 {
 	bool add = asks_to(a, "add");
 
-	if (!add && !asks_to(a, "remove") && !asks_to(a, "list"))
-		return cli_usage(command, "wanted add, remove or list");
-	if (a->name == NULL && !asks_to(a, "list"))
+	if (!add && !asks_to(a, "remove") && !asks_to(a, "list") && !asks_to(a, "reset"))
+		return cli_usage(command, "wanted add, remove, list or reset");
+	if (a->name == NULL && has_name(a))
 		return cli_usage(command, "which hold? it has a name");
 	if ((a->at.file == NULL) == (a->at.path == NULL))
 		return cli_usage(command, "which sidecar? wanted its routes file, or --socket");
@@ -88,7 +94,8 @@ print_holds(struct buf *status, struct err *err)
 
 	if (!json_is_array(holds)) {
 		json_decref(root);
-		return err_set(err, "the file `holds` of the trail is damaged: everything is held");
+		return err_set(err, "the file `holds` of the trail is damaged, or not the one that "
+				    "was written: everything is held");
 	}
 	for (size_t i = 0; (hold = json_array_get(holds, i)) != NULL; i++)
 		printf("%s %" JSON_INTEGER_FORMAT " %" JSON_INTEGER_FORMAT "\n",
@@ -116,8 +123,10 @@ change(const struct args *a, struct err *err)
 {
 	struct buf form = BUF_INIT, answer = BUF_INIT;
 	bool add = asks_to(a, "add");
-	int rc = cli_form_add(&form, "name", a->name);
+	char path[32];
+	int rc = a->name != NULL ? cli_form_add(&form, "name", a->name) : 0;
 
+	snprintf(path, sizeof(path), "/hold/%s", a->verb);
 	if (rc == 0 && add)
 		rc = cli_form_add(&form, "from", a->from);
 	if (rc == 0 && add)
@@ -125,7 +134,7 @@ change(const struct args *a, struct err *err)
 	if (rc == -1)
 		err_set(err, "memory is short");
 	else
-		rc = cli_call(&a->at, add ? "/hold/add" : "/hold/remove", &form, &answer, err);
+		rc = cli_call(&a->at, path, &form, &answer, err);
 	if (rc == 0)
 		fwrite(buf_slice(&answer).p, 1, buf_size(&answer), stdout);
 	buf_fini(&form);

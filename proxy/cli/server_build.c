@@ -429,14 +429,16 @@ record_handover(struct server *s)
 /* Nothing is signed before all that was recorded is durable: what a new key signs first covers the
  * event by which it became the key. */
 static int
-start_ledger(struct server *s, unsigned wait_ms, struct err *err)
+end_start(struct server *s, unsigned wait_ms, struct err *err)
 {
-	if (s->ledger == NULL)
-		return 0;
 	if (!chronicle_flush(&s->chronicle) ||
 	    !chronicle_wait(&s->chronicle, s->chronicle.last, wait_ms))
 		return err_set(err, "%s: what follows keytrail.start is not durable yet",
 		    s->config->audit.trail);
+	if (!trail_holds_are_settled(s->trail) && trail_holds_settled(s->trail, err) == -1)
+		return -1;
+	if (s->ledger == NULL)
+		return 0;
 	FAULT_POINT("start.before_ledger");
 	return ledger_start(s->ledger, err);
 }
@@ -467,9 +469,11 @@ server_follow_start(struct server *s, unsigned wait_ms, struct err *err)
 			return -1;
 		record_findings(s);
 		record_handover(s);
+		if (!trail_holds_are_settled(s->trail))
+			server_record_holds(s);
 		s->start_followed = true;
 	}
-	return start_ledger(s, wait_ms, err);
+	return end_start(s, wait_ms, err);
 }
 
 /* Where the trail cannot take it, all else goes on and it waits in main's ring (server.c). */

@@ -92,6 +92,9 @@ unsigned server_operate(void *arg, const struct admin_call *call, struct buf *te
 /* Into the trail, as soon as there is room.  As chronicle_record. */
 uint64_t server_record(struct server *s, const struct chronicle_entry *e);
 
+/* Each that there is. */
+void server_record_holds(struct server *s);
+
 /* Be degraded no longer, if it is so, and record why. */
 void server_end_degrade(struct server *s, const char *why);
 void server_on_degrade_timer(evutil_socket_t fd, short what, void *arg);

@@ -3,6 +3,7 @@
 #include "cli/server_internal.h"
 
 #include "keytrail/clock.h"
+#include "keytrail/fault.h"
 
 #include <event2/event.h>
 
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #define DETAILS_MAX  16
+#define HOLD_WAIT_MS 5000
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 struct operation {
@@ -23,21 +25,30 @@ struct operation {
 
 /* The entry, with who asked for it. */
 static void
-record_call(struct server *s, const struct admin_call *call, const struct chronicle_entry *e)
+add_caller(struct chronicle_entry *e, struct event_detail details[DETAILS_MAX],
+    const struct admin_call *call)
 {
-	struct event_detail details[DETAILS_MAX] = {
+	const struct event_detail who[] = {
 		{ "operator", EVENT_DETAIL_STRING, call->peer.name, 0 },
 		{ "operatorPid", EVENT_DETAIL_NUMBER, NULL, (uint64_t)call->peer.pid },
 		{ "operatorUid", EVENT_DETAIL_NUMBER, NULL, call->peer.uid },
 		{ "role", EVENT_DETAIL_STRING, "operator", 0 },
 		{ "socket", EVENT_DETAIL_STRING, call->socket, 0 },
 	};
-	const size_t who = 5;
+
+	memcpy(details, who, sizeof(who));
+	memcpy(details + COUNT(who), e->details, e->ndetails * sizeof(details[0]));
+	e->details = details;
+	e->ndetails += COUNT(who);
+}
+
+static void
+record_call(struct server *s, const struct admin_call *call, const struct chronicle_entry *e)
+{
+	struct event_detail details[DETAILS_MAX];
 	struct chronicle_entry whole = *e;
 
-	memcpy(details + who, e->details, e->ndetails * sizeof(details[0]));
-	whole.details = details;
-	whole.ndetails += who;
+	add_caller(&whole, details, call);
 	server_record(s, &whole);
 }
 
@@ -242,7 +253,8 @@ read_hold(struct server *s, const struct admin_call *call, struct trail_hold *ou
 	return 0;
 }
 
-static void
+/* Nobody asked: `call` NULL.  False: it is not certain that it will be recorded. */
+static bool
 record_hold(struct server *s, const struct admin_call *call, const struct trail_hold *hold,
     const char *change)
 {
@@ -252,6 +264,7 @@ record_hold(struct server *s, const struct admin_call *call, const struct trail_
 		{ "last", EVENT_DETAIL_NUMBER, NULL, hold->last },
 		{ "name", EVENT_DETAIL_STRING, hold->name, 0 },
 	};
+	struct event_detail whole[DETAILS_MAX];
 	struct chronicle_entry e = { .action = "keytrail.hold",
 		.severity = SEVERITY_WARNING,
 		.outcome = EVENT_SUCCESS,
@@ -259,7 +272,26 @@ record_hold(struct server *s, const struct admin_call *call, const struct trail_
 		.details = details,
 		.ndetails = COUNT(details) };
 
-	record_call(s, call, &e);
+	if (call == NULL)
+		return server_record(s, &e) != 0;
+	add_caller(&e, whole, call);
+	return chronicle_assure(&s->chronicle, &e, HOLD_WAIT_MS);
+}
+
+/* After a kill between a change and its record, or a change that was recorded and failed. */
+void
+server_record_holds(struct server *s)
+{
+	const struct trail_holds *holds = trail_holds(s->trail);
+
+	for (size_t i = 0; i < holds->n; i++)
+		record_hold(s, NULL, &holds->holds[i], "found");
+}
+
+static int
+not_recorded(const char *what, struct err *err)
+{
+	return err_set(err, "%s: the event that tells of it is not durable", what);
 }
 
 static int
@@ -269,7 +301,11 @@ add_hold(struct server *s, const struct admin_call *call, struct buf *text, stru
 
 	if (read_hold(s, call, &hold, err) == -1 || trail_hold_add(s->trail, &hold, err) == -1)
 		return -1;
-	record_hold(s, call, &hold, "add");
+	if (!record_hold(s, call, &hold, "add"))
+		return not_recorded("it is held", err);
+	FAULT_POINT("hold.after_record");
+	if (trail_holds_settled(s->trail, err) == -1)
+		return -1;
 	return buf_printf(
 	    text, "events %" PRIu64 " to %" PRIu64 " are held\n", hold.first, hold.last);
 }
@@ -280,11 +316,33 @@ remove_hold(struct server *s, const struct admin_call *call, struct buf *text, s
 	const char *name = admin_call_get(call, "name");
 	struct trail_hold hold;
 
-	if (trail_hold_remove(s->trail, name != NULL ? name : "", &hold, err) == -1)
+	if (trail_hold_find(s->trail, name != NULL ? name : "", &hold, err) == -1)
 		return -1;
-	record_hold(s, call, &hold, "remove");
+	if (!record_hold(s, call, &hold, "remove"))
+		return not_recorded("it is still held", err);
+	FAULT_POINT("hold.after_record");
+	if (trail_hold_remove(s->trail, hold.name, err) == -1) {
+		server_record_holds(s);
+		return -1;
+	}
+	if (trail_holds_settled(s->trail, err) == -1)
+		return -1;
 	return buf_printf(
 	    text, "events %" PRIu64 " to %" PRIu64 " are held no longer\n", hold.first, hold.last);
+}
+
+static int
+reset_holds(struct server *s, const struct admin_call *call, struct buf *text, struct err *err)
+{
+	const struct trail_hold none = { .name = "" };
+
+	if (trail_holds(s->trail)->damage.msg[0] == '\0')
+		return err_set(err, "the holds are known: remove them by name");
+	if (!record_hold(s, call, &none, "reset"))
+		return not_recorded("everything is still held", err);
+	if (trail_holds_reset(s->trail, err) == -1 || trail_holds_settled(s->trail, err) == -1)
+		return -1;
+	return buf_printf(text, "nothing is held\n");
 }
 
 /* ---- the calls ---- */
@@ -294,6 +352,7 @@ static const struct operation operations[] = {
 	{ "/degrade/end", end_degrade },
 	{ "/hold/add", add_hold },
 	{ "/hold/remove", remove_hold },
+	{ "/hold/reset", reset_holds },
 };
 
 unsigned

@@ -126,7 +126,8 @@ chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
 	metrics_add(c->losses.metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	if (chronicle_flush(c))
 		position = commit(c, line);
-	if (position == 0 && !set_aside(c, line))
+	c->set_aside = position == 0 && set_aside(c, line);
+	if (position == 0 && !c->set_aside)
 		tally_add(&c->losses, c->observer,
 		    &(struct tally_item){ e->action, "", now, RING_NO_SLOT });
 	if (foretold) {
@@ -148,4 +149,15 @@ chronicle_wait(const struct chronicle *c, uint64_t position, unsigned ms)
 		nanosleep(&pause, NULL);
 	}
 	return position > 0;
+}
+
+bool
+chronicle_assure(struct chronicle *c, const struct chronicle_entry *e, unsigned ms)
+{
+	uint64_t position = chronicle_record(c, e);
+	struct err err;
+
+	if (position > 0)
+		return chronicle_wait(c, position, ms);
+	return c->set_aside && ring_settle(c->losses.ring, &err) == 0;
 }

@@ -106,7 +106,7 @@ read_log_file(int dirfd, struct trail_log *out)
 }
 
 bool
-trail_log_is_there(const struct trail *t)
+trail_log_is_there(struct trail *t)
 {
 	struct trail_log there;
 
@@ -184,6 +184,7 @@ trail_free(struct trail *t)
 {
 	trail_state_unmap(t->state);
 	pthread_mutex_destroy(&t->holds_lock);
+	pthread_mutex_destroy(&t->page_lock);
 	buf_fini(&t->queue);
 	leaves_free(t->leaves);
 	trail_seen_fini(&t->seen);
@@ -227,6 +228,7 @@ trail_info(const struct trail *t)
 		.found = t->found,
 		.rings = t->rings,
 		.gone = t->gone,
+		.holds = t->page.holds,
 	};
 
 	memcpy(info.boot, t->boot, TRAIL_ID_SIZE);
@@ -236,10 +238,14 @@ trail_info(const struct trail *t)
 int
 trail_identify(struct trail *t, bool clean, struct err *err)
 {
-	struct trail_state_info info = trail_info(t);
+	int rc;
 
-	info.clean = clean;
-	return trail_state_identify(t->state, &info, err);
+	pthread_mutex_lock(&t->page_lock);
+	t->page = trail_info(t);
+	t->page.clean = clean;
+	rc = trail_state_identify(t->state, &t->page, err);
+	pthread_mutex_unlock(&t->page_lock);
+	return rc;
 }
 
 /* A start that recorded nothing hands on what it found. */
@@ -259,9 +265,8 @@ inherit(struct trail *t, const struct trail_state_info *before, bool new_log)
 static int
 create_state(struct trail *t, struct err *err)
 {
-	struct trail_state_info now = trail_info(t);
-
-	if (trail_state_create(t->dirfd, &now, &t->state, err) == -1)
+	t->page = trail_info(t);
+	if (trail_state_create(t->dirfd, &t->page, &t->state, err) == -1)
 		return err_prefix(err, "%s", t->path);
 	return 0;
 }
@@ -336,7 +341,7 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 		return err_prefix(err, "%s", t->path);
 	if (identify(t, opts, &before, &fresh, err) == -1)
 		return -1;
-	trail_load_holds(t);
+	trail_load_holds(t, before.valid ? &before.holds : NULL);
 	inherit(t, &before, fresh);
 	t->rings = before.valid && !before.clean ? before.rings : 0;
 	/* The state of another log says nothing of this one, nor does an identity that no line has. */
@@ -392,6 +397,7 @@ trail_open(
 	if ((t = calloc(1, sizeof(*t))) == NULL)
 		return err_set_errno(err, "%s", opts->dir);
 	pthread_mutex_init(&t->holds_lock, NULL);
+	pthread_mutex_init(&t->page_lock, NULL);
 	t->dirfd = t->lockfd = t->open.fd = t->failed.fd = -1;
 	t->io = opts->io != NULL ? *opts->io : trail_disk;
 	t->segment_size = opts->segment_size;
@@ -505,9 +511,13 @@ trail_dirfd(const struct trail *t)
 bool
 trail_state_was_cut(struct trail *t)
 {
-	struct trail_state_info info = trail_info(t);
+	bool was_cut;
 
-	return trail_state_mend(t->state, &info);
+	pthread_mutex_lock(&t->page_lock);
+	t->page = trail_info(t);
+	was_cut = trail_state_mend(t->state, &t->page);
+	pthread_mutex_unlock(&t->page_lock);
+	return was_cut;
 }
 
 void

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 
 static bool
-state_is_there(const struct trail *t)
+state_is_there(struct trail *t)
 {
 	return trail_state_is_named(t->state, t->dirfd);
 }
@@ -14,14 +14,18 @@ state_is_there(const struct trail *t)
 static int
 mend_state(struct trail *t, struct err *err)
 {
-	struct trail_state_info info = trail_info(t);
+	int rc;
 
-	return trail_state_replace(t->dirfd, &info, &t->state, err);
+	pthread_mutex_lock(&t->page_lock);
+	t->page = trail_info(t);
+	rc = trail_state_replace(t->dirfd, &t->page, &t->state, err);
+	pthread_mutex_unlock(&t->page_lock);
+	return rc;
 }
 
 /* A path that cannot be looked at tells nothing. */
 static bool
-directory_is_there(const struct trail *t)
+directory_is_there(struct trail *t)
 {
 	struct stat own, named;
 
@@ -50,11 +54,12 @@ trail_find_harm(struct trail *t, struct trail_harm out[TRAIL_HARM_MAX])
 {
 	static const struct {
 		const char *file;
-		bool (*is_there)(const struct trail *t);
+		bool (*is_there)(struct trail *t);
 		int (*mend)(struct trail *t, struct err *err);
 	} files[TRAIL_HARM_MAX] = {
 		{ "log", trail_log_is_there, trail_write_log },
 		{ "state", state_is_there, mend_state },
+		{ "holds", trail_holds_are_there, trail_write_holds },
 		{ ".", directory_is_there, NULL },
 	};
 	struct err err;

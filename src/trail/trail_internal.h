@@ -34,6 +34,12 @@ struct trail_gone {
 	struct trail_range told[TRAIL_TOLD_MAX]; /* ascending, apart */
 };
 
+/* How many holds the file has, and its CRC: 0 where there is none.  Of a file that is about to change
+ * both are known, and whoever reads it then finds one of them. */
+struct trail_holds_sums {
+	uint64_t was, is;
+};
+
 /* What the page says, whoever wrote it. */
 struct trail_state_info {
 	bool valid;
@@ -43,6 +49,7 @@ struct trail_state_info {
 	bool unrecorded; /* what recovery found is in no event yet: */
 	struct trail_recovery found;
 	struct trail_gone gone;
+	struct trail_holds_sums holds;
 	char boot[TRAIL_ID_SIZE];
 	struct trail_mark mark;
 };
@@ -192,6 +199,9 @@ struct trail {
 	_Atomic uint64_t sealed_bytes, open_bytes, segments;
 	pthread_mutex_t holds_lock; /* while segments are removed, and while holds change */
 	struct trail_holds holds;
+	pthread_mutex_t
+	    page_lock; /* within it: who changes holds is another thread; of what follows */
+	struct trail_state_info page;
 };
 
 /* Open a new segment that begins at `first`; the old one stays the caller's. */
@@ -204,9 +214,9 @@ uint64_t trail_step(const struct trail *t);
 bool trail_owns(const struct trail_log *log, const struct trail_member *m);
 
 /* What the state page is to say. */
-struct trail_state_info trail_info(const struct trail *t);
+struct trail_state_info trail_info(const struct trail *t); /* with the lock of the page */
 /* Does the file `log` say what it should; write it. */
-bool trail_log_is_there(const struct trail *t);
+bool trail_log_is_there(struct trail *t);
 int trail_write_log(struct trail *t, struct err *err);
 /* -1: the directory was deleted, and nothing can be put into it. */
 int trail_check_directory(const struct trail *t, struct err *err);
@@ -255,11 +265,14 @@ int trail_copy_aside(const struct trail *t, int fd, uint64_t first, const char *
 
 /* A small file of the directory anew, whole or not at all, durable. */
 int trail_replace_file(struct trail *t, const char *name, struct slice text, struct err *err);
-void trail_load_holds(struct trail *t);
+void trail_load_holds(struct trail *t, const struct trail_holds_sums *known);
 /* When the first line of a segment was numbered: "" when that cannot be read. */
 void trail_first_time(const struct trail *t, uint64_t segment, char out[TRAIL_TIME_SIZE]);
 /* With holds_lock. */
 bool trail_is_held(const struct trail *t, uint64_t first, uint64_t last);
+/* Is the file there, as it was written; write it again. */
+bool trail_holds_are_there(struct trail *t);
+int trail_write_holds(struct trail *t, struct err *err);
 
 /* ---- trail_retain ---- */
 

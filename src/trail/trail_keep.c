@@ -5,9 +5,11 @@
  * that precedes it, in hex.  retention: seconds, a space, bytes.
  */
 #include "keytrail/crc32c.h"
+#include "keytrail/fault.h"
 #include "keytrail/file.h"
 #include "trail_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -110,17 +112,21 @@ hold_valid(const struct trail_hold *h)
 	       h->first <= h->last && h->last < TRAIL_SEQ_END;
 }
 
-static int
-save_holds(struct trail *t, const struct trail_holds *holds, struct err *err)
+static size_t
+render_holds(const struct trail_holds *holds, char text[FILE_MAX])
 {
-	char text[FILE_MAX];
-	size_t n = (size_t)snprintf(text, sizeof(text), HOLDS_TITLE);
+	size_t n = (size_t)snprintf(text, FILE_MAX, HOLDS_TITLE);
 
 	for (size_t i = 0; i < holds->n; i++)
-		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s %" PRIu64 " %" PRIu64 "\n",
+		n += (size_t)snprintf(text + n, FILE_MAX - n, "%s %" PRIu64 " %" PRIu64 "\n",
 		    holds->holds[i].name, holds->holds[i].first, holds->holds[i].last);
-	n += (size_t)snprintf(text + n, sizeof(text) - n, SUM_FORMAT, crc32c(0, text, n));
-	return trail_replace_file(t, "holds", (struct slice){ text, n }, err);
+	return n + (size_t)snprintf(text + n, FILE_MAX - n, SUM_FORMAT, crc32c(0, text, n));
+}
+
+static uint64_t
+sum_holds(size_t n, struct slice text)
+{
+	return (uint64_t)(n + 1) << 32 | crc32c(0, text.p, text.n);
 }
 
 static bool
@@ -154,21 +160,77 @@ parse_holds(struct slice text, struct trail_holds *out)
 	return rest.n == 0;
 }
 
-void
-trail_load_holds(struct trail *t)
+/* 1, 0: there is no such file, -1. */
+static int
+read_holds(struct trail *t, struct trail_holds *out, uint64_t *sum, struct err *err)
 {
-	struct trail_holds found = { .n = 0 };
 	char text[FILE_MAX + 1];
-	struct err err;
-	int rc = read_file(t, "holds", text, &err);
+	int rc = read_file(t, "holds", text, err);
 
-	if (rc == 1 && !parse_holds(slice_of(text), &found))
-		rc = err_set(
-		    &err, "%s/holds is damaged: nothing is removed, and no hold changed", t->path);
-	if (rc == -1)
-		t->holds.damage = err;
-	else
+	*out = (struct trail_holds){ .n = 0 };
+	*sum = 0;
+	if (rc != 1)
+		return rc;
+	if (!parse_holds(slice_of(text), out))
+		return err_set(err, "%s/holds is damaged", t->path);
+	*sum = sum_holds(out->n, slice_of(text));
+	return 1;
+}
+
+static bool
+is_known(const struct trail_holds_sums *known, uint64_t sum)
+{
+	return sum == known->was || sum == known->is;
+}
+
+static struct trail_holds_sums
+known_sums(struct trail *t)
+{
+	struct trail_holds_sums known;
+
+	pthread_mutex_lock(&t->page_lock);
+	known = t->page.holds;
+	pthread_mutex_unlock(&t->page_lock);
+	return known;
+}
+
+void
+trail_load_holds(struct trail *t, const struct trail_holds_sums *known)
+{
+	struct trail_holds found;
+	uint64_t sum;
+	struct err err;
+	int rc = read_holds(t, &found, &sum, &err);
+
+	if (rc != -1 && known != NULL && !is_known(known, sum))
+		rc = err_set(&err, "%s/holds %s", t->path,
+		    rc == 0 ? "is gone" : "is not the file that keytrail wrote");
+	t->page.holds = known != NULL ? *known : (struct trail_holds_sums){ sum, sum };
+	if (rc != -1)
 		t->holds = found;
+	else
+		err_set(&t->holds.damage,
+		    "%s: nothing is removed, and no hold changed; put the right file there and "
+		    "restart, or have \"keytrail hold reset\" begin without holds",
+		    err.msg);
+}
+
+bool
+trail_holds_are_there(struct trail *t)
+{
+	struct trail_holds_sums known;
+	struct trail_holds found;
+	uint64_t sum;
+	struct err err;
+	bool there;
+
+	if (pthread_mutex_trylock(&t->holds_lock) != 0) /* they change */
+		return true;
+	known = known_sums(t);
+	there = t->holds.damage.msg[0] == '\0' && read_holds(t, &found, &sum, &err) != -1 &&
+		is_known(&known, sum);
+	pthread_mutex_unlock(&t->holds_lock);
+	return there;
 }
 
 bool
@@ -194,16 +256,78 @@ find_hold(const struct trail_holds *holds, const char *name)
 	return i;
 }
 
+/* To the file as it was, and as it is or shall be. */
+static int
+know_sums(struct trail *t, uint64_t was, uint64_t is, struct err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&t->page_lock);
+	t->page.holds = (struct trail_holds_sums){ was, is };
+	rc = trail_state_identify(t->state, &t->page, err);
+	pthread_mutex_unlock(&t->page_lock);
+	return rc;
+}
+
+static int
+replace_holds(struct trail *t, const struct trail_holds *next, struct err *err)
+{
+	char text[FILE_MAX];
+	struct slice s = { text, render_holds(next, text) };
+	uint64_t was = known_sums(t).is;
+	struct err ignored;
+
+	if (know_sums(t, was, sum_holds(next->n, s), err) == -1)
+		return -1;
+	FAULT_POINT("hold.after_page");
+	if (trail_replace_file(t, "holds", s, err) == -1) {
+		know_sums(t, was, was, &ignored);
+		return -1;
+	}
+	FAULT_POINT("hold.after_file");
+	return 0;
+}
+
+int
+trail_write_holds(struct trail *t, struct err *err)
+{
+	int rc = -1;
+
+	pthread_mutex_lock(&t->holds_lock);
+	if (t->holds.damage.msg[0] == '\0')
+		rc = replace_holds(t, &t->holds, err);
+	pthread_mutex_unlock(&t->holds_lock);
+	return rc;
+}
+
 /* On the disk first.  Nothing is removed between the answer to who asked and the next look. */
 static int
 adopt_holds(struct trail *t, const struct trail_holds *next, struct err *err)
 {
-	if (save_holds(t, next, err) == -1)
-		return -1;
+	int rc;
+
 	pthread_mutex_lock(&t->holds_lock);
-	t->holds = *next;
+	if ((rc = replace_holds(t, next, err)) == 0)
+		t->holds = *next;
 	pthread_mutex_unlock(&t->holds_lock);
-	return 0;
+	return rc;
+}
+
+bool
+trail_holds_are_settled(struct trail *t)
+{
+	struct trail_holds_sums known = known_sums(t);
+
+	return known.was == known.is || t->holds.damage.msg[0] != '\0';
+}
+
+int
+trail_holds_settled(struct trail *t, struct err *err)
+{
+	char text[FILE_MAX];
+	uint64_t is = sum_holds(t->holds.n, (struct slice){ text, render_holds(&t->holds, text) });
+
+	return know_sums(t, is, is, err);
 }
 
 int
@@ -227,18 +351,35 @@ trail_hold_add(struct trail *t, const struct trail_hold *hold, struct err *err)
 }
 
 int
-trail_hold_remove(struct trail *t, const char *name, struct trail_hold *out, struct err *err)
+trail_hold_find(const struct trail *t, const char *name, struct trail_hold *out, struct err *err)
+{
+	size_t i = find_hold(&t->holds, name);
+
+	if (t->holds.damage.msg[0] != '\0')
+		return err_set(err, "%s", t->holds.damage.msg);
+	if (i == t->holds.n)
+		return err_set(err, "there is no hold of that name");
+	*out = t->holds.holds[i];
+	return 0;
+}
+
+int
+trail_hold_remove(struct trail *t, const char *name, struct err *err)
 {
 	struct trail_holds next = t->holds;
 	size_t i = find_hold(&next, name);
 
-	if (next.damage.msg[0] != '\0')
-		return err_set(err, "%s", next.damage.msg);
-	if (i == next.n)
-		return err_set(err, "there is no hold of that name");
-	*out = next.holds[i];
+	assert(i < next.n);
 	memmove(&next.holds[i], &next.holds[i + 1], (--next.n - i) * sizeof(next.holds[0]));
 	return adopt_holds(t, &next, err);
+}
+
+int
+trail_holds_reset(struct trail *t, struct err *err)
+{
+	const struct trail_holds none = { .n = 0 };
+
+	return adopt_holds(t, &none, err);
 }
 
 const struct trail_holds *

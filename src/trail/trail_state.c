@@ -33,6 +33,7 @@ struct identity {
 	uint32_t rings;
 	struct trail_recovery found;
 	struct trail_gone gone;
+	struct trail_holds_sums holds;
 	_Atomic uint64_t sum; /* of all before */
 };
 
@@ -114,6 +115,7 @@ store_identity(struct page *p, const struct trail_state_info *info)
 	next.rings = info->rings;
 	next.found = info->found;
 	next.gone = info->gone;
+	next.holds = info->holds;
 	to = &p->identities[next.generation & 1].of;
 	memcpy(next.boot, info->boot, sizeof(next.boot));
 	memcpy(to, &next, offsetof(struct identity, sum));
@@ -188,6 +190,7 @@ trail_state_load(int dirfd, struct trail_state_info *out, struct err *err)
 	out->unrecorded = id->unrecorded;
 	out->found = id->found;
 	out->gone = id->gone;
+	out->holds = id->holds;
 	return 0;
 }
 

@@ -19,46 +19,15 @@ say_range(struct check *c, enum verify_kind kind, struct range r, const char *wh
 
 /* ---- what the lines say ---- */
 
-/* Of more than can be remembered the last ones are taken for one. */
-static void
-note_kept(struct check *c, struct trail_range said)
-{
-	if (c->nkept == MISSING_MAX)
-		c->kept[MISSING_MAX - 1].to = said.last;
-	else
-		c->kept[c->nkept++] = (struct range){ said.first, said.last };
-}
-
-/* What was kept goes as all does, from the oldest on. */
-static void
-note_expired(struct check *c, struct trail_range said)
-{
-	size_t left = 0;
-
-	for (size_t i = 0; i < c->nkept; i++) {
-		struct range r = c->kept[i];
-
-		if (said.first <= r.from && said.last >= r.from)
-			r.from = said.last + 1;
-		if (r.from <= r.to)
-			c->kept[left++] = r;
-	}
-	c->nkept = left;
-}
-
 static void
 note_expire(struct check *c, struct slice line, bool is_signed)
 {
 	uint64_t *last = is_signed ? &c->expire_last : &c->claim_last;
 	struct trail_range said;
 
-	if (is_signed && trail_line_range(line, TRAIL_KEEP_START, &said))
-		note_kept(c, said);
-	if (!trail_line_range(line, TRAIL_EXPIRE_START, &said))
-		return;
 	if (is_signed)
-		note_expired(c, said);
-	if (said.last > *last)
+		verify_note_expiry(c, line);
+	if (trail_line_range(line, TRAIL_EXPIRE_START, &said) && said.last > *last)
 		*last = said.last;
 }
 
@@ -141,30 +110,17 @@ is_preceded(struct check *c, uint64_t from)
 	return is;
 }
 
-/* The first of them. */
-static bool
-find_kept(const struct check *c, struct range r, struct range *out)
-{
-	for (size_t i = 0; i < c->nkept; i++)
-		if (c->kept[i].from <= r.to && r.from <= c->kept[i].to) {
-			out->from = c->kept[i].from > r.from ? c->kept[i].from : r.from;
-			out->to = c->kept[i].to < r.to ? c->kept[i].to : r.to;
-			return true;
-		}
-	return false;
-}
-
 static void
 judge_missing(struct check *c, struct range r)
 {
 	struct range kept;
+	const char *why;
 	uint64_t said = c->claim_last > c->expire_last ? c->claim_last : c->expire_last;
 
 	if (was_tampered(c, r)) {
 		say_range(c, VERIFY_INCOMPLETE, r, SAID_TAMPERED);
-	} else if (find_kept(c, r, &kept)) {
-		say_range(c, VERIFY_INCOMPLETE, kept,
-		    "the line is gone, and the log says that it was not removed when it expired");
+	} else if ((why = verify_find_kept(c, r, &kept)) != NULL) {
+		say_range(c, VERIFY_INCOMPLETE, kept, why);
 	} else if (r.to > said) {
 		say_range(c, VERIFY_INCOMPLETE,
 		    (struct range){ r.from > said ? r.from : said + 1, r.to },
@@ -318,7 +274,8 @@ look_for_expiry(struct check *c, struct err *err)
 	if (trail_reader_open(c->opts->dir, c->end + 1, &r, err) == -1)
 		return -1;
 	while ((rc = trail_reader_next(r, &line, &seq, err)) == 1)
-		if (trail_line_kind(line) == LEAF_EXPIRE)
+		if (trail_line_kind(line) == LEAF_EXPIRE ||
+		    slice_has_prefix(line, TRAIL_HOLD_START))
 			note_expire(c, line, is_in(c, &now, line, seq));
 	trail_reader_close(r);
 	return rc;

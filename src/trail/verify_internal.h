@@ -16,6 +16,13 @@ struct range {
 	uint64_t from, to;
 };
 
+/* Numbers that a signed line says expire, and do not. */
+struct kept {
+	struct range r;
+	char hold[TRAIL_HOLD_NAME_SIZE]; /* that covers them; "": the log says so itself */
+	char at[TRAIL_TIME_SIZE];	 /* when they were said to expire */
+};
+
 /* A checkpoint that was kept elsewhere. */
 struct anchor {
 	uint64_t size;
@@ -52,10 +59,10 @@ struct check {
 	size_t nvoids;
 	uint64_t expire_last; /* signed lines say that up to here all has expired; */
 	uint64_t claim_last;  /* others say so up to here */
-	struct range
-	    kept[MISSING_MAX]; /* signed lines say that they stay, though others said that they
-					 * expire */
+	struct kept kept[MISSING_MAX];
 	size_t nkept;
+	struct trail_hold holds[TRAIL_HOLDS_MAX]; /* in force, as signed lines say */
+	size_t nholds;
 	struct range tampered[MISSING_MAX]; /* the log says that they were taken away */
 	size_t ntampered;
 	uint64_t recorded; /* largest checkpoint in the lines, */
@@ -87,6 +94,14 @@ void verify_skip(struct check *c, uint64_t to);
 /* A line that may say why others are gone. */
 void verify_note_removal(struct check *c, struct slice line, bool is_signed);
 void verify_judge_gaps(struct check *c);
+
+/* ---- verify_kept ---- */
+
+/* A signed line that may say that lines expire, stay or are held. */
+void verify_note_expiry(struct check *c, struct slice line);
+/* Why there must be lines for some of these numbers, whatever says that they have expired; the first
+ * that are to be there.  Or NULL. */
+const char *verify_find_kept(const struct check *c, struct range r, struct range *out);
 
 /* ---- verify_anchors ---- */
 

@@ -237,7 +237,7 @@ def expiry_forged_in_the_state_too(t):
     teller = json.loads(segments(t.dir)[-1].read_bytes().splitlines()[-1])["trail"]["seq"]
     page = bytearray((t.dir / "state").read_bytes())
     for at in (512, 1024):
-        expired, total = at + 280, at + 440
+        expired, total = at + 280, at + 456
         assert struct.unpack_from("<Q", page, total)[0] == crc32c(bytes(page[at:total]))
         struct.pack_into("<QQ", page, expired, last, teller)
         struct.pack_into("<Q", page, total, crc32c(bytes(page[at:total])))

@@ -17,11 +17,12 @@ from support import KEYTRAIL, PATIENCE, ROOT, expired, read_lines, segments, wai
 
 ALL = sorted({point for folder in ("src", "proxy") for path in (ROOT / folder).rglob("*.c")
               for point in re.findall(r'FAULT_POINT\("([^"]+)"\)', path.read_text())})
-# Where something was done to the trail: test_tamper.py.
-MENDING, RENEWING, FOREIGN, ASIDE, KEEPING = (
+# Where something was done to the trail: test_tamper.py; where holds change: test_operate.py.
+MENDING, RENEWING, FOREIGN, ASIDE, HOLDING, KEEPING = (
     [point for point in ALL if point.startswith(prefix)]
-    for prefix in ("mend.", "renew.", "foreign.", "aside.", "keep."))
-POINTS = [point for point in ALL if point not in MENDING + RENEWING + FOREIGN + ASIDE + KEEPING]
+    for prefix in ("mend.", "renew.", "foreign.", "aside.", "hold.", "keep."))
+POINTS = [point for point in ALL
+          if point not in MENDING + RENEWING + FOREIGN + ASIDE + HOLDING + KEEPING]
 CLIENTS = 4
 
 

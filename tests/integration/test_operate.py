@@ -10,8 +10,9 @@ from datetime import datetime
 import pytest
 
 from backend import ok
-from faults import is_balanced
+from faults import KEYTRAIL_FAULTS, is_balanced
 from support import KEYTRAIL, PATIENCE, expired, new_id, segments, wait_for
+from test_fault_points import HOLDING
 
 FULL = "allocate *.jsonl ENOSPC"
 
@@ -323,6 +324,75 @@ def test_damaged_holds_hold_everything(aged):
     assert status_of(sidecar)["holds"] is None
     for arguments in (("list",), ("remove", "a"), ("add", "b", "--from", "1", "--to", "1")):
         assert "damaged" in hold(sidecar, *arguments, status=1)
+
+
+def test_without_its_holds_a_start_removes_nothing(aged):
+    """Whoever deletes the file; until an operator says how to go on."""
+    sidecar = aged(SMALL, lambda s: hold(s, "add", "a", "--from", "1", "--to", "1"))
+    (sidecar.trail_dir / "holds").unlink()
+    sidecar.start()
+    before = segments(sidecar.trail_dir)
+    tamper, = sidecar.wait_own("keytrail.tamper")
+    assert tamper["details"] == {"file": "holds", "mended": False}
+    sidecar.reload()
+    assert segments(sidecar.trail_dir) == before
+    assert any("holds is gone" in line["message"] and "hold reset" in line["message"]
+               for line in sidecar.log_lines() if line["event"] == "holds_damaged")
+    assert hold(sidecar, "reset") == "nothing is held\n"
+    assert sidecar.own("keytrail.hold")[-1]["details"]["change"] == "reset"
+    assert "remove them by name" in hold(sidecar, "reset", status=1)
+    sidecar.reload()
+    wait_for(lambda: before[0] not in segments(sidecar.trail_dir), "what is held no longer")
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (("add", "new", "--from", "1", "--to", "2"), "it is held"), (("remove", "old"), "it is still held")])
+def test_a_change_of_a_hold_whose_record_is_not_durable(operated, disk, arguments, says):
+    """What is removed without it, a signed line would have to excuse."""
+    sidecar = operated(environment=disk.environment)
+    hold(sidecar, "add", "old", "--from", "1", "--to", "2")
+    disk.set("sync *.jsonl EIO")
+    told = hold(sidecar, *arguments, status=1)
+    assert says in told and "not durable" in told
+    assert "old 1 2" in (sidecar.trail_dir / "holds").read_text()
+    # From now on it stands in a slot, which outlives the process.
+    assert hold(sidecar, "remove", "old")
+    sidecar.kill()
+    disk.clear()
+    sidecar.start()
+    names = [e["details"]["name"] for e in sidecar.own("keytrail.hold")
+             if e["details"]["change"] == "remove"]
+    assert names[-1] == "old" and "old" not in hold(sidecar, "list")
+
+
+@pytest.mark.parametrize("point", HOLDING)
+@pytest.mark.parametrize("verb", ["add", "remove"])
+def test_dying_while_a_hold_changes(operated, verb, point):
+    """The log never says less than what is held, and what is held no longer it says."""
+    sidecar = operated(start=False)
+    sidecar.start()
+    hold(sidecar, "add", "old", "--from", "1", "--to", "2")
+    sidecar.kill()
+    sidecar.program = KEYTRAIL_FAULTS
+    sidecar.environment["KEYTRAIL_FAULT"] = f"{point}:1"
+    sidecar.start()
+    hold(sidecar, verb, *(("new", "--from", "3", "--to", "4") if verb == "add" else ("old",)),
+         status=1)
+    sidecar.process.wait(PATIENCE)
+    sidecar.program = KEYTRAIL
+    sidecar.start()
+    told = {}
+    for e in sidecar.own("keytrail.hold"):
+        told[e["details"]["name"]] = e["details"]["change"]
+    held = {line.split()[0] for line in hold(sidecar, "list").splitlines()}
+    assert "new" not in held or told["new"] in ("add", "found")
+    assert "old" in held or told["old"] == "remove"
+    assert verb == "remove" or "old" in held
+    n = len(sidecar.own("keytrail.hold"))
+    sidecar.kill()
+    sidecar.start()
+    sidecar.wait_own("keytrail.start", 4)
+    assert len(sidecar.own("keytrail.hold")) == n  # told once
 
 
 # ---- retention ----

@@ -439,8 +439,9 @@ keep_house(struct trail *t, struct err *err)
 		       trail_expire(t, 0, 1, 3, &first, &last, err) == -1 ||
 		       trail_find_untold(t, 0, &first, &last, err) == -1 ||
 		       trail_find_foreign(t, &foreign, err) == -1 ||
-		       trail_hold_remove(t, "case", &removed, err) == -1 ||
-		       trail_reopen(t, err) == -1 || trail_expect_rings(t, 2, err) == -1
+		       trail_hold_find(t, "case", &removed, err) == -1 ||
+		       trail_hold_remove(t, "case", err) == -1 || trail_reopen(t, err) == -1 ||
+		       trail_expect_rings(t, 2, err) == -1
 		   ? -1
 		   : 0;
 }

@@ -990,11 +990,11 @@ a_state_page_that_somebody_made_up_is_none(void **state)
 	close_trail(f, true);
 	read_file(path_of(f, "state"), page, sizeof(page));
 	for (char *at = page + 512; at <= page + 1024; at += 512) {
-		memcpy(&sum, at + 440, sizeof(sum));
-		assert_int_equal(sum, crc32c(0, at, 440));
+		memcpy(&sum, at + 456, sizeof(sum));
+		assert_int_equal(sum, crc32c(0, at, 456));
 		memcpy(at + 304, &many, sizeof(many));
-		sum = crc32c(0, at, 440);
-		memcpy(at + 440, &sum, sizeof(sum));
+		sum = crc32c(0, at, 456);
+		memcpy(at + 456, &sum, sizeof(sum));
 	}
 	write_file(path_of(f, "state"), page, sizeof(page));
 	open_trail(f);
@@ -1915,7 +1915,8 @@ what_is_held_stays_until_the_hold_is_removed(void **state)
 	assert_int_equal(read_all(f, 0).first, last + 1);
 	assert_int_equal(trail_expirable(f->t, INT64_MAX, 1, 999, &first, &last, &f->err), 0);
 	assert_int_equal(last, 0);
-	assert_int_equal(trail_hold_remove(f->t, "case-7", &gone, &f->err), 0);
+	assert_int_equal(trail_hold_find(f->t, "case-7", &gone, &f->err), 0);
+	assert_int_equal(trail_hold_remove(f->t, "case-7", &f->err), 0);
 	assert_true(gone.first == 100 && gone.last == 120);
 	assert_int_equal(trail_expire(f->t, INT64_MAX, 1, 999, &first, &last, &f->err), 0);
 	assert_true(last > 120);
@@ -1962,7 +1963,7 @@ holds_have_a_name_and_a_range(void **state)
 	}
 	strcpy(more.name, "one-too-many");
 	assert_int_equal(trail_hold_add(f->t, &more, &f->err), -1);
-	assert_int_equal(trail_hold_remove(f->t, "none", &more, &f->err), -1);
+	assert_int_equal(trail_hold_find(f->t, "none", &more, &f->err), -1);
 	close_trail(f, true);
 	open_trail(f);
 	assert_int_equal(trail_holds(f->t)->n, TRAIL_HOLDS_MAX);
@@ -1995,7 +1996,7 @@ with_damaged_holds_everything_is_held(void **state)
 		assert_int_equal(trail_expire(f->t, INT64_MAX, 1, 999, &first, &last, &f->err), 0);
 		assert_int_equal(last, 0);
 		assert_int_equal(trail_hold_add(f->t, &hold, &f->err), -1);
-		assert_int_equal(trail_hold_remove(f->t, "case-7", &gone, &f->err), -1);
+		assert_int_equal(trail_hold_find(f->t, "case-7", &gone, &f->err), -1);
 		close_trail(f, true);
 		assert_int_equal(pwrite(fd, &was, 1, at), 1);
 		close(fd);
@@ -2003,6 +2004,86 @@ with_damaged_holds_everything_is_held(void **state)
 	assert_int_equal(truncate(path_of(f, "holds"), size - 1), 0);
 	open_trail(f);
 	assert_string_not_equal(trail_holds(f->t)->damage.msg, "");
+}
+
+static void
+expect_all_held(struct fixture *f, const char *why)
+{
+	uint64_t first, last;
+
+	open_trail(f);
+	assert_non_null(strstr(trail_holds(f->t)->damage.msg, why));
+	assert_int_equal(trail_expire(f->t, INT64_MAX, 1, 999, &first, &last, &f->err), 0);
+	assert_int_equal(last, 0);
+	close_trail(f, true);
+}
+
+/* Whoever takes the file away, or puts an older one there. */
+static void
+with_other_holds_than_were_written_everything_is_held(void **state)
+{
+	const struct trail_hold one = { "one", 100, 120 }, two = { "two", 1, 2 };
+	struct fixture *f = *state;
+	char old[200];
+	size_t n;
+
+	open_trail(f);
+	append_durable(f, 200);
+	assert_int_equal(trail_hold_add(f->t, &one, &f->err), 0);
+	assert_int_equal(trail_holds_settled(f->t, &f->err), 0);
+	n = read_file(path_of(f, "holds"), old, sizeof(old));
+	assert_int_equal(trail_hold_add(f->t, &two, &f->err), 0);
+	assert_false(trail_holds_are_settled(f->t));
+	close_trail(f, true);
+	/* Killed on the way, it may be this one or that. */
+	open_trail(f);
+	assert_int_equal(trail_holds(f->t)->n, 2);
+	close_trail(f, true);
+	write_file(path_of(f, "holds"), old, n);
+	open_trail(f);
+	assert_int_equal(trail_holds(f->t)->n, 1);
+	assert_false(trail_holds_are_settled(f->t));
+	assert_int_equal(trail_hold_add(f->t, &two, &f->err), 0);
+	assert_int_equal(trail_holds_settled(f->t, &f->err), 0);
+	close_trail(f, true);
+	write_file(path_of(f, "holds"), old, n);
+	expect_all_held(f, "holds is not the file that keytrail wrote");
+	assert_int_equal(unlink(path_of(f, "holds")), 0);
+	expect_all_held(f, "holds is gone");
+	open_trail(f);
+	assert_int_equal(trail_holds_reset(f->t, &f->err), 0);
+	assert_int_equal(trail_holds_settled(f->t, &f->err), 0);
+	close_trail(f, true);
+	open_trail(f);
+	assert_string_equal(trail_holds(f->t)->damage.msg, "");
+	assert_int_equal(trail_holds(f->t)->n, 0);
+}
+
+static void
+holds_that_are_taken_away_under_the_writer_are_put_back(void **state)
+{
+	const struct trail_hold hold = { "case-7", 1, 2 };
+	struct trail_harm harm[TRAIL_HARM_MAX];
+	struct fixture *f = *state;
+
+	open_trail(f);
+	assert_int_equal(trail_hold_add(f->t, &hold, &f->err), 0);
+	assert_int_equal(trail_holds_settled(f->t, &f->err), 0);
+	assert_int_equal(trail_find_harm(f->t, harm), 0);
+	assert_int_equal(unlink(path_of(f, "holds")), 0);
+	assert_int_equal(trail_find_harm(f->t, harm), 1);
+	assert_string_equal(harm[0].file, "holds");
+	assert_true(harm[0].mended);
+	assert_int_equal(trail_find_harm(f->t, harm), 0);
+	close_trail(f, true);
+	open_trail(f);
+	assert_int_equal(trail_holds(f->t)->n, 1);
+	close_trail(f, true);
+	write_file(path_of(f, "holds"), "x", 1);
+	open_trail(f);
+	assert_int_equal(trail_find_harm(f->t, harm), 1);
+	assert_false(harm[0].mended);
+	assert_int_equal(trail_find_harm(f->t, harm), 0);
 }
 
 static void
@@ -2687,6 +2768,8 @@ main(void)
 		TEST(what_is_held_stays_until_the_hold_is_removed),
 		TEST(holds_have_a_name_and_a_range),
 		TEST(with_damaged_holds_everything_is_held),
+		TEST(with_other_holds_than_were_written_everything_is_held),
+		TEST(holds_that_are_taken_away_under_the_writer_are_put_back),
 		TEST(times_are_whole_segments),
 		TEST(the_retention_of_the_run_before_is_known),
 		TEST(readers_without_a_trail_are_told),

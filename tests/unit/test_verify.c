@@ -1079,6 +1079,66 @@ an_expiry_that_was_taken_back_excuses_nothing(void **state)
 	assert_true(has_words(&f->report, "it was not removed when it expired"));
 }
 
+#define HOLD(time, change, range)                                                                  \
+	"{\"action\":\"keytrail.hold\",\"details\":{\"change\":\"" change "\"," range              \
+	",\"name\":\"case\"},\"eventTime\":\"" time "\""
+#define EXPIRED "" /* the first segment does, at 5 */
+
+/* The first segment is gone, though it was held: somebody had the sidecar forget that. */
+static void
+what_is_held_does_not_expire(void **state)
+{
+	static const struct {
+		const char *lines[3];
+		bool complete;
+	} rows[] = {
+		{ { HOLD("4", "add", "\"first\":3,\"last\":4"), EXPIRED }, false },
+		{ { HOLD("4", "found", "\"first\":3,\"last\":4"), EXPIRED }, false },
+		{ { HOLD("4", "add", "\"first\":90,\"last\":94"), EXPIRED }, true },
+		{ { HOLD("3", "add", "\"first\":3,\"last\":4"),
+		      HOLD("4", "remove", "\"first\":3,\"last\":4"), EXPIRED },
+		    true },
+		{ { EXPIRED, HOLD("6", "add", "\"first\":3,\"last\":4") }, true },
+		/* The event of the removal found no room in time. */
+		{ { HOLD("3", "add", "\"first\":3,\"last\":4"), EXPIRED,
+		      HOLD("4", "remove", "\"first\":3,\"last\":4") },
+		    true },
+		{ { HOLD("3", "add", "\"first\":3,\"last\":4"), EXPIRED,
+		      HOLD("6", "remove", "\"first\":3,\"last\":4") },
+		    false },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct fixture *f;
+		uint64_t first, last;
+		char expiry[200];
+
+		assert_int_equal(setup(state), 0);
+		f = *state;
+		open_trail(f);
+		open_ledger(f);
+		assert_int_equal(
+		    trail_expirable(f->t, 0, 2 * SEGMENT, LINES + 1, &first, &last, &f->err), 0);
+		snprintf(expiry, sizeof(expiry),
+		    "{\"action\":\"keytrail.expire\",\"details\":{\"first\":1,\"last\":%" PRIu64
+		    "},\"eventTime\":\"5\"",
+		    last);
+		for (size_t k = 0; k < 3 && rows[i].lines[k] != NULL; k++) {
+			append(f, rows[i].lines[k][0] != '\0' ? rows[i].lines[k] : expiry);
+		}
+		sign(f, &f->all);
+		assert_int_equal(
+		    trail_expire(f->t, 0, 2 * SEGMENT, last + 1, &first, &last, &f->err), 0);
+		close_all(f, true);
+		assert_int_equal(verify_trail(&f->opts, &f->report, &f->err), 0);
+		if (f->report.complete != (rows[i].complete ? VERIFY_YES : VERIFY_NO) ||
+		    (!rows[i].complete &&
+			!has_words(&f->report, "though it was held when the log says")))
+			fail_msg("row %zu: %s", i, f->report.findings[0].text);
+		teardown(state);
+	}
+}
+
 /* It goes later, as another line says. */
 static void
 what_was_kept_may_expire_later(void **state)
@@ -1244,6 +1304,7 @@ main(void)
 		TEST(what_expires_while_it_is_looked_at_is_no_loss),
 		TEST(what_was_taken_away_has_not_expired),
 		TEST(an_expiry_that_was_taken_back_excuses_nothing),
+		cmocka_unit_test(what_is_held_does_not_expire),
 		TEST(what_was_kept_may_expire_later),
 		TEST(losses_are_added_up),
 		TEST(what_a_power_cut_has_torn_is_lost),
