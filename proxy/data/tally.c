@@ -5,7 +5,13 @@
 #include <stdio.h>
 #include <sys/random.h>
 
-#define TEXT_MAX 1000 /* of the words, and of the names: all of it fits into a slot */
+/* Bytes of the lists, as JSON: all of it fits into a slot.  Names that need no escapes have room. */
+#define NAMES_MAX   (TALLY_NAMES * (TALLY_NAME_SIZE - 1 + 2))
+#define WORDS_MAX   1200
+#define REASONS_MAX 80
+#define REST_MAX    700
+#define OTHER_MAX   40 /* of the words */
+_Static_assert(NAMES_MAX + WORDS_MAX + REASONS_MAX + REST_MAX <= EVENT_LINE_MAX, "a slot");
 
 const struct tally_kind tally_losses = { .action = "keytrail.loss",
 	.severity = SEVERITY_CRITICAL,
@@ -80,46 +86,61 @@ add_name(struct tally *t, const char *name)
 
 /* ---- the event ---- */
 
-/* Add a word to a list, or say that it has no room. */
-static bool
-append(char out[TEXT_MAX], const char *word)
-{
-	size_t n = strlen(out);
+struct list {
+	size_t n, left; /* bytes; and how many more, as JSON */
+	char text[NAMES_MAX];
+};
 
-	if (n + 2 + strlen(word) >= TEXT_MAX)
+static void
+list_init(struct list *l, size_t max)
+{
+	l->n = 0;
+	l->left = max;
+	l->text[0] = '\0';
+}
+
+/* False: it has no room, of which so much is kept. */
+static bool
+list_add(struct list *l, const char *word, size_t keep)
+{
+	char json[6 * EVENT_ACTION_MAX];
+	long n = event_json_string(slice_of(word), json, sizeof(json)); /* its quotes: ", " */
+
+	if (n < 0 || (size_t)n + keep > l->left)
 		return false;
-	snprintf(out + n, TEXT_MAX - n, "%s%s", n > 0 ? ", " : "", word);
+	l->left -= (size_t)n;
+	l->n += (size_t)snprintf(
+	    l->text + l->n, sizeof(l->text) - l->n, "%s%s", l->n > 0 ? ", " : "", word);
 	return true;
 }
 
 static void
-list_words(const struct tally *t, char out[TEXT_MAX])
+list_words(const struct tally *t, struct list *out)
 {
 	char word[EVENT_ACTION_MAX + 32];
 	uint64_t other = t->other_words;
 
-	out[0] = '\0';
+	list_init(out, WORDS_MAX);
 	for (unsigned i = 0; i < t->nwords; i++) {
 		snprintf(word, sizeof(word), "%s %llu", t->words[i].name,
 		    (unsigned long long)t->words[i].count);
-		/* Room is kept for the others. */
-		if (strlen(out) + strlen(word) + 40 >= TEXT_MAX || !append(out, word))
+		if (!list_add(out, word, OTHER_MAX))
 			other += t->words[i].count;
 	}
 	snprintf(word, sizeof(word), "other %llu", (unsigned long long)other);
 	if (other > 0)
-		append(out, word);
+		list_add(out, word, 0);
 }
 
 /* All of them are named, or the list is cut. */
 static bool
-list_names(const struct tally *t, char out[TEXT_MAX])
+list_names(const struct tally *t, struct list *out)
 {
 	bool all = !t->more_names;
 
-	out[0] = '\0';
+	list_init(out, NAMES_MAX);
 	for (unsigned i = 0; i < t->nnames; i++)
-		all &= append(out, t->names[i]);
+		all &= list_add(out, t->names[i], 0);
 	return all;
 }
 
@@ -137,29 +158,29 @@ reason_of(const struct ring *r)
 }
 
 static void
-list_reasons(const struct tally *t, char out[TEXT_MAX])
+list_reasons(const struct tally *t, struct list *out)
 {
-	out[0] = '\0';
+	list_init(out, REASONS_MAX);
 	for (unsigned i = 0; i < METRIC_LOSSES; i++)
 		if (t->reasons[i])
-			append(out, metrics_loss_word((enum metric_loss)i));
+			list_add(out, metrics_loss_word((enum metric_loss)i), 0);
 }
 
 static size_t
 render(const struct tally *t, const char *observer, char out[EVENT_HARD_MAX])
 {
-	char words[TEXT_MAX], names[TEXT_MAX], reasons[TEXT_MAX];
+	struct list words, names, reasons;
 	char first[CLOCK_EVENT_TIME_SIZE], last[CLOCK_EVENT_TIME_SIZE];
 	const struct tally_kind *k = t->kind;
-	bool all = list_names(t, names);
+	bool all = list_names(t, &names);
 	const struct event_detail details[] = {
-		{ k->words, EVENT_DETAIL_STRING, words, 0 },
+		{ k->words, EVENT_DETAIL_STRING, words.text, 0 },
 		{ "count", EVENT_DETAIL_NUMBER, NULL, t->count },
 		{ "first", EVENT_DETAIL_STRING, first, 0 },
-		{ k->names, EVENT_DETAIL_STRING, names, 0 },
+		{ k->names, EVENT_DETAIL_STRING, names.text, 0 },
 		{ k->names_cut, EVENT_DETAIL_BOOL, NULL, !all },
 		{ "last", EVENT_DETAIL_STRING, last, 0 },
-		{ "reason", EVENT_DETAIL_STRING, reasons, 0 },
+		{ "reason", EVENT_DETAIL_STRING, reasons.text, 0 },
 	};
 	struct event_self ev = { .action = k->action,
 		.severity = k->severity,
@@ -169,8 +190,8 @@ render(const struct tally *t, const char *observer, char out[EVENT_HARD_MAX])
 		.details = details,
 		.ndetails = sizeof(details) / sizeof(details[0]) - !k->lost };
 
-	list_words(t, words);
-	list_reasons(t, reasons);
+	list_words(t, &words);
+	list_reasons(t, &reasons);
 	clock_event_time(t->first_ns, first);
 	clock_event_time(t->last_ns, last);
 	memcpy(ev.id, t->id, sizeof(ev.id));

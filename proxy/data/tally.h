@@ -16,7 +16,7 @@
 #include "keytrail/ring.h"
 
 #define TALLY_SLOTS	2 /* of the ring; one is written while the other one stands */
-#define TALLY_WORDS	16
+#define TALLY_WORDS	32
 #define TALLY_NAMES	32
 #define TALLY_NAME_SIZE 65 /* cut */
 

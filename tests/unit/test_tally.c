@@ -296,6 +296,29 @@ the_longest_event_fits_into_a_slot(void **state)
 	expect(found.text, "\"initiatorsCut\":true");
 }
 
+/* Also in the slot: a kill loses none of them. */
+static void
+as_many_are_named_when_their_names_are_long(void **state)
+{
+	struct fixture *f = *state;
+	struct found found = { 0 };
+	char action[40], initiator[TALLY_NAME_SIZE], last[200];
+
+	for (unsigned i = 0; i < TALLY_NAMES; i++) {
+		snprintf(action, sizeof(action), "kms.secrets.some-long-action-%02u", i);
+		snprintf(initiator, sizeof(initiator),
+		    "iam-ServiceId-01234567-89ab-cdef-0123-456789abcdef-%013u", i);
+		assert_int_equal(strlen(initiator), TALLY_NAME_SIZE - 1);
+		add(f, action, initiator, NOW);
+	}
+	assert_int_equal(ring_recover(f->fd, "ring.0", collect, &found, &f->err), 0);
+	assert_int_equal(found.slots, 1);
+	snprintf(last, sizeof(last), "%s 1\",\"count\":32", action);
+	expect(found.text, last);
+	snprintf(last, sizeof(last), "%s\",\"initiatorsCut\":false", initiator);
+	expect(found.text, last);
+}
+
 static void
 at_most_so_many_initiators_and_actions_are_named(void **state)
 {
@@ -309,7 +332,7 @@ at_most_so_many_initiators_and_actions_are_named(void **state)
 	}
 	assert_true(tally_flush(&f->tally, OBSERVER));
 	assert_true(read_line(f, text));
-	expect(text, "k.a15 1, other 24\",\"count\":40");
+	expect(text, "k.a31 1, other 8\",\"count\":40");
 	expect(text, "u30, u31\",\"initiatorsCut\":true");
 }
 
@@ -327,6 +350,7 @@ main(void)
 		TEST(a_kill_finds_a_lost_call_in_the_count_alone),
 		TEST(a_kill_loses_no_loss),
 		TEST(the_longest_event_fits_into_a_slot),
+		TEST(as_many_are_named_when_their_names_are_long),
 		TEST(at_most_so_many_initiators_and_actions_are_named),
 	};
 
