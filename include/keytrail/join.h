@@ -31,6 +31,9 @@ void join_settle(struct join *j);
 /* The next row that no later line can take back, borrowed until the next call; in order. */
 bool join_next(struct join *j, struct join_row *out);
 
+/* The same for who follows the trail: past intents that wait, for as long as it takes. */
+bool join_next_closed(struct join *j, struct join_row *out);
+
 size_t join_rows(const struct join *j);	   /* held, whether they wait or not */
 size_t join_waiting(const struct join *j); /* intents among them that nothing closed yet */
 size_t join_bytes(const struct join *j);   /* of the lines held */

@@ -204,7 +204,9 @@ add_rows(struct tail *t, struct err *err)
 {
 	struct join_row row;
 
-	while (join_next(t->join, &row))
+	if (!t->follow)
+		join_settle(t->join);
+	while (t->follow ? join_next_closed(t->join, &row) : join_next(t->join, &row))
 		if (add_row(t, row.line, err) == -1)
 			return -1;
 	return 0;
@@ -224,7 +226,6 @@ read_new(struct tail *t, struct err *err)
 		else if (join_add(t->join, line, seq, true, err) == -1)
 			return -1;
 	}
-	join_settle(t->join);
 	if (add_rows(t, err) == -1)
 		return -1;
 	if (trail_reader_corrupt(t->reader) != t->corrupt) {

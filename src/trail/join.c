@@ -117,11 +117,9 @@ join_settle(struct join *j)
 		stop_waiting(j, n);
 }
 
-bool
-join_next(struct join *j, struct join_row *out)
+static bool
+hand_out(struct join *j, struct node *n, struct join_row *out)
 {
-	struct node *n = TAILQ_FIRST(&j->all);
-
 	free(j->handed);
 	j->handed = NULL;
 	if (n == NULL || n->waits)
@@ -130,6 +128,22 @@ join_next(struct join *j, struct join_row *out)
 	j->handed = n;
 	*out = (struct join_row){ n->seq, { n->text, n->n } };
 	return true;
+}
+
+bool
+join_next(struct join *j, struct join_row *out)
+{
+	return hand_out(j, TAILQ_FIRST(&j->all), out);
+}
+
+bool
+join_next_closed(struct join *j, struct join_row *out)
+{
+	struct node *n = TAILQ_FIRST(&j->all);
+
+	while (n != NULL && n->waits)
+		n = TAILQ_NEXT(n, all);
+	return hand_out(j, n, out);
 }
 
 size_t

@@ -240,6 +240,38 @@ def test_tail_joins_an_intent_and_its_closing_event(keytrail, raw_backend):
     assert len(rows(sidecar, correlation, "--json")) == 2
 
 
+def test_who_follows_sees_one_row_a_call_when_it_is_closed(keytrail, raw_backend, tmp_path):
+    """And waits for no other one."""
+    go_on = threading.Event()
+
+    def script(connection):
+        request = connection.read_request()
+        if request.method == "DELETE":
+            go_on.wait(PATIENCE)
+        connection.send(ok(extra=f"Correlation-Id: {request.get('Correlation-Id')}\r\n"))
+
+    backend = raw_backend(script)
+    sidecar = keytrail(backend)
+    table = tmp_path / "table"
+    intent, other = new_id(), new_id()
+    with table.open("w") as out, sidecar.client() as c:
+        tail = subprocess.Popen([KEYTRAIL, "tail", "-f", sidecar.trail_dir], stdout=out)
+        try:
+            c.send_request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": intent})
+            backend.wait(lambda b: b.requests)
+            assert sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": other}).status == 200
+            wait_for(lambda: other in table.read_text(), "the other call's row")
+            assert intent not in table.read_text()
+            go_on.set()
+            assert c.read_response().status == 200
+            wait_for(lambda: intent in table.read_text(), "the row")
+        finally:
+            tail.kill()
+            tail.wait()
+    row, = [line for line in table.read_text().splitlines() if intent in line]
+    assert " success " in row
+
+
 def test_intents_go_only_to_the_sinks_that_ask(keytrail, raw_backend, tmp_path):
     sinks = [{"name": name, "type": "file", "path": str(tmp_path / name), "intents": wanted}
              for name, wanted in (("all", True), ("closed", False))]
