@@ -167,6 +167,17 @@ def rolled_back(t):
     return ["--since", kept]
 
 
+def rolled_back_and_nobody_remembers(t):
+    rolled_back(t)
+
+
+def rolled_back_before_a_start(t):
+    """It signs another head of the size that was kept."""
+    options = rolled_back(t)
+    t.restart()
+    return options
+
+
 def checkpoint_stripped(t):
     (t.dir / "checkpoint").unlink()
 
@@ -289,6 +300,10 @@ CHEATS = {
     "an empty file with a segment's name is added": (empty_segment_added, 0, ""),
     "a segment of another trail is added, then a start": (segment_added_before_a_start, 0, ""),
     "the whole directory is rolled back (`--since`)": (rolled_back, INCOMPLETE, "rolled back"),
+    "the whole directory is rolled back, nothing is kept elsewhere": (
+        rolled_back_and_nobody_remembers, 0, ""),
+    "the whole directory is rolled back, then a start (`--since`)": (rolled_back_before_a_start, ALTERED,
+        "are not those of a checkpoint kept elsewhere"),
     "the checkpoint is removed": (checkpoint_stripped, CANNOT_TELL, "there is no checkpoint"),
     "the checkpoint is removed (`--since`)":
         (checkpoint_stripped_but_kept, INCOMPLETE, "is kept elsewhere, and here is none"),
