@@ -11,6 +11,13 @@
 
 enum whose { OURS, THEIRS, NOBODYS };
 
+/* Any log's, by its id, up to the base; but not in a segment that begins above it. */
+static bool
+is_ours(const struct trail *t, uint64_t first, const struct trail_member *m)
+{
+	return m->seq >= first || slice_equal(m->log, slice_of(t->log.id));
+}
+
 /* One line of our own is worth keeping all that surrounds it. */
 static enum whose
 find_owner(const struct trail *t, struct trail_cursor *c, uint64_t first)
@@ -30,7 +37,7 @@ find_owner(const struct trail *t, struct trail_cursor *c, uint64_t first)
 	else
 		trail_cursor_set(c, fd, first, 0, (uint64_t)st.st_size);
 	while (whose != OURS && trail_cursor_next(c, &p, &err) == 1) {
-		if (trail_cursor_parse(c, &p, &m))
+		if (trail_cursor_parse(c, &p, &m) && is_ours(t, first, &m))
 			whose = OURS;
 		else if (p.whole && trail_parse_line(p.bytes, &m) == 0)
 			whose = THEIRS;

@@ -1182,6 +1182,25 @@ a_segment_of_another_log_is_put_aside(void **state)
 	}
 }
 
+/* Its numbers are those of the log that was given up, of which any line might be. */
+static void
+one_is_put_aside_from_a_renewed_log_too(void **state)
+{
+	struct fixture *f = *state;
+	char foreign[8192];
+	size_t n = foreign_segment(9, foreign, sizeof(foreign));
+
+	open_trail(f);
+	append_durable(f, 20);
+	assert_int_equal(trail_renew(f->t, &f->err), 0);
+	append_durable(f, 20);
+	close_trail(f, true);
+	write_file(segment_path(f, 30), foreign, n);
+	open_trail(f);
+	assert_int_equal(f->rec.foreign, 1);
+	assert_int_equal(read_all(f, 0).n, 40);
+}
+
 /* One that cannot be put aside is told once, bounds nothing and is tried again. */
 static void
 a_segment_of_another_log_that_stays_is_told_once(void **state)
@@ -2738,6 +2757,7 @@ main(void)
 		TEST(foreign_files_are_left_alone),
 		TEST(lines_of_another_log_are_corrupt),
 		TEST(a_segment_of_another_log_is_put_aside),
+		TEST(one_is_put_aside_from_a_renewed_log_too),
 		TEST(a_segment_of_another_log_that_stays_is_told_once),
 		TEST(what_stood_aside_of_another_log_stays_told_until_it_is_recorded),
 		TEST(a_reader_is_not_misled_by_lines_of_another_log),
