@@ -186,12 +186,12 @@ trail_finish_expiry(struct trail *t, struct trail_gone *gone, struct err *err)
 
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return err_prefix(err, "%s", t->path);
-	for (n = 0;; n++) {
-		drop_stray_behind(t, &l, n, gone->expired + 1);
-		if (n + 1 >= l.n || l.first[n + 1] > gone->expired + 1 ||
-		    trail_is_held(t, l.first[n], l.first[n + 1] - 1))
-			break;
-	}
+	/* Without the segment before it, a stray would seem to have lost the lines of that one. */
+	for (n = 0; n + 1 < l.n && l.first[n + 1] <= gone->expired + 1 &&
+		    !trail_is_stray(t->dirfd, &t->log, &l, n + 1) &&
+		    !trail_is_held(t, l.first[n], l.first[n + 1] - 1);
+	     n++)
+		continue;
 	remove_segments(t, &l, n, &went, &later);
 	if (went < l.n && l.first[went] <= gone->expired)
 		gone->expired = l.first[went] - 1;

@@ -1829,6 +1829,23 @@ a_removal_that_was_cut_short_heeds_what_is_held_since(void **state)
 	assert_true(first == second && last > first);
 }
 
+/* It is put aside before the segment goes whose lines it would seem to have lost. */
+static void
+a_removal_that_was_cut_short_leaves_no_stray_alone(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t second = cut_an_expiry_short(f), first, last;
+
+	close_trail(f, false);
+	write_file(segment_path(f, second + 1), "", 0);
+	open_trail(f);
+	assert_int_equal(access(segment_path(f, 1), F_OK), -1);
+	assert_int_equal(access(segment_path(f, second), F_OK), 0);
+	assert_int_equal(access(segment_path(f, second + 1), F_OK), -1);
+	assert_int_equal(f->rec.foreign, 1);
+	assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), 0);
+}
+
 static void
 a_removal_that_was_cut_short_removes_nothing_while_holds_are_damaged(void **state)
 {
@@ -2782,6 +2799,7 @@ main(void)
 		TEST(who_touches_a_segment_makes_it_no_older),
 		TEST(a_clock_that_was_put_back_makes_a_segment_no_older),
 		TEST(a_removal_that_was_cut_short_heeds_what_is_held_since),
+		TEST(a_removal_that_was_cut_short_leaves_no_stray_alone),
 		TEST(a_removal_that_was_cut_short_removes_nothing_while_holds_are_damaged),
 		TEST(a_mark_that_is_older_than_what_expired_misses_nothing),
 		TEST(a_sealed_segment_that_changes_is_told_once),
