@@ -48,6 +48,8 @@ struct journal_opts {
 	/* Up to which number the lines are signed, or UINT64_MAX: nothing removed waits for that.
 	 * NULL: as if so.  Called on the journal thread. */
 	uint64_t (*covered)(void *arg);
+	/* Something was removed that is not signed yet: it is high time.  Called on the journal thread. */
+	void (*removed)(void *arg);
 	void *keep_arg;
 	/* The durable number has moved: wake the sinks.  Called on the journal thread. */
 	void (*durable)(void *arg, uint64_t seq);

@@ -87,6 +87,8 @@ int ledger_advance(struct ledger *l, struct err *err);
 int ledger_sign(struct ledger *l, struct err *err);
 
 int ledger_start(struct ledger *l, struct err *err);
+/* There may be room again: what failed is tried at once (any thread). */
+void ledger_wake(struct ledger *l);
 /* Before the journal's end: sign all that is durable, tell of it, and end the thread. */
 void ledger_end(struct ledger *l);
 /* After the journal's end and before trail_close: sign what became durable since, the line that tells of

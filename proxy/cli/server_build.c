@@ -241,6 +241,15 @@ covered(void *arg)
 }
 
 static void
+on_removed(void *arg)
+{
+	struct server *s = arg;
+
+	if (s->ledger != NULL)
+		ledger_wake(s->ledger);
+}
+
+static void
 on_durable(void *arg, uint64_t seq)
 {
 	struct server *s = arg;
@@ -271,6 +280,7 @@ open_journal(struct server *s, struct err *err)
 		.keep_seq = keep_seq,
 		.settled = settled,
 		.covered = covered,
+		.removed = on_removed,
 		.keep_arg = s,
 		.durable = on_durable,
 		.durable_arg = s,

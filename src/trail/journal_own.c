@@ -543,11 +543,14 @@ remove_expired(struct journal *j, int64_t before, uint64_t max_size, struct err 
 {
 	struct trail *t = j->opts.trail;
 	uint64_t first, last;
+	bool is_signed = j->opts.covered == NULL || j->opts.covered(j->opts.keep_arg) >= j->expiry;
 
 	trail_expiry_recorded(t, j->expiry);
 	j->expiry_failed = settle_rings(j, err) == -1 ||
 			   trail_expire(t, before, max_size,
 			       lower(j->expiry_last + 1, keep_from(j)), &first, &last, err) == -1;
+	if (!is_signed && j->opts.removed != NULL)
+		j->opts.removed(j->opts.keep_arg);
 	if (j->expiry_failed)
 		return -1;
 	j->expiry = 0;

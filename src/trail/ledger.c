@@ -323,9 +323,12 @@ rest(struct ledger *l)
 
 	until = (struct timespec){ when / CLOCK_NS_PER_S, when % CLOCK_NS_PER_S };
 	pthread_mutex_lock(&l->lock);
-	if (!l->stop)
+	if (!l->stop && !l->woken)
 		pthread_cond_timedwait(&l->wake, &l->lock, &until);
 	stop = l->stop;
+	if (l->woken)
+		l->retry_ns = 0;
+	l->woken = false;
 	pthread_mutex_unlock(&l->lock);
 	return stop;
 }
@@ -361,6 +364,15 @@ ledger_start(struct ledger *l, struct err *err)
 	pthread_setname_np(l->thread, "ledger");
 	l->running = true;
 	return 0;
+}
+
+void
+ledger_wake(struct ledger *l)
+{
+	pthread_mutex_lock(&l->lock);
+	l->woken = true;
+	pthread_cond_signal(&l->wake);
+	pthread_mutex_unlock(&l->lock);
 }
 
 void

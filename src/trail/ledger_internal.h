@@ -43,7 +43,7 @@ struct ledger {
 	bool running;
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t wake;
-	bool stop;
+	bool stop, woken;
 	uint64_t settled; /* below and at: what has expired, or may */
 	uint64_t expiring_first, expiring_last;
 	char refusal[ERR_MSG_MAX];

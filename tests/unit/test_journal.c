@@ -46,6 +46,7 @@ struct fixture {
 	struct log *log;
 	_Atomic unsigned notified[RINGS];
 	_Atomic uint64_t durable, keep, covered;
+	atomic_bool removed;
 	struct err err;
 };
 
@@ -965,6 +966,14 @@ what_expires_goes_when_the_line_that_tells_is_signed(void **state)
 }
 
 static void
+on_removed(void *arg)
+{
+	struct fixture *f = arg;
+
+	atomic_store(&f->removed, true);
+}
+
+static void
 hold_the_first(struct fixture *f)
 {
 	const struct trail_hold hold = { "case", 1, 2 };
@@ -1021,6 +1030,7 @@ on_a_full_disk_what_expires_goes_at_once(void **state)
 	struct fixture *f = *state;
 	struct journal_opts opts = plain_opts(f);
 
+	opts.removed = on_removed;
 	make_expiry(f, &opts);
 	set_faults(&f->disk, 0, 0, 1000000);
 	while (ring_state(f->rings[0]) == RING_OK)

@@ -28,6 +28,7 @@ struct fixture {
 	struct trail_recovery rec;
 	struct ledger *l;
 	struct ledger_findings found;
+	struct log *log;
 	struct err err;
 	_Atomic uint64_t told; /* size of the last checkpoint that was told of */
 };
@@ -50,6 +51,7 @@ setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	tempdir_make(f->dir);
+	f->log = log_new(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_ERROR);
 	new_key(f);
 	*state = f;
 	return 0;
@@ -71,6 +73,7 @@ teardown(void **state)
 	struct fixture *f = *state;
 
 	close_all(f, false);
+	log_free(f->log);
 	tempdir_remove(f->dir);
 	free(f);
 	return 0;
@@ -94,6 +97,7 @@ open_all(struct fixture *f)
 	};
 	struct ledger_opts lopts = { .dir = f->dir,
 		.key = slice_of(f->secret),
+		.log = f->log,
 		.events = 2,
 		.interval_s = 1,
 		.signed_ = on_signed,
@@ -659,6 +663,35 @@ the_thread_signs_when_it_is_time_and_at_the_stop(void **state)
 	assert_true(atomic_load(&f->told) <= 8);
 }
 
+/* As after a removal that has made room. */
+static void
+who_wakes_the_thread_has_it_try_again_at_once(void **state)
+{
+	struct fixture *f = *state;
+	const struct timespec pause = { 0, 20 * CLOCK_NS_PER_MS };
+	char why[ERR_MSG_MAX] = "";
+	int fd;
+
+	open_well(f);
+	append(f, 5, "test");
+	tempdir_remove(path_of(f, "tile"));
+	fd = open(path_of(f, "tile"), O_WRONLY | O_CREAT | O_EXCL, 0600);
+	assert_true(fd != -1);
+	close(fd);
+	assert_int_equal(ledger_start(f->l, &f->err), 0);
+	for (unsigned i = 0; i < 500 && why[0] == '\0'; i++) {
+		ledger_refusal(f->l, why, sizeof(why));
+		nanosleep(&pause, NULL);
+	}
+	assert_string_not_equal(why, "");
+	assert_int_equal(unlink(path_of(f, "tile")), 0);
+	ledger_wake(f->l);
+	for (unsigned i = 0; i < 250 && atomic_load(&f->told) < 5; i++)
+		nanosleep(&pause, NULL);
+	assert_int_equal(atomic_load(&f->told), 5);
+	assert_true(ledger_stop(f->l));
+}
+
 /* The line that tells of it, as the journal does. */
 static void
 append_expiry(struct fixture *f, uint64_t first, uint64_t last)
@@ -832,6 +865,7 @@ main(void)
 		TEST(nothing_is_signed_for_another_log),
 		TEST(nothing_is_signed_anew_where_a_checkpoint_is_gone),
 		TEST(the_thread_signs_when_it_is_time_and_at_the_stop),
+		TEST(who_wakes_the_thread_has_it_try_again_at_once),
 		TEST(lines_expire_when_their_tiles_are_durable),
 		TEST(an_expiry_that_no_signed_line_tells_of_ends_the_log),
 		TEST(an_expiry_that_was_taken_back_ends_the_log),
