@@ -9,8 +9,7 @@
  *
  * What was signed is never taken back: where the trail is not what its last checkpoint says, the log
  * cannot go on (struct ledger_findings), and a new one begins.  A checkpoint of another key is
- * accepted where <dir>/rotation (see rotation.h) hands over from that key to this one; else
- * ledger_new refuses.
+ * accepted where <dir>/rotation (see rotation.h) hands over from that key to this one.
  */
 #ifndef KEYTRAIL_LEDGER_H
 #define KEYTRAIL_LEDGER_H
@@ -36,9 +35,10 @@ struct ledger_opts {
 	void *arg;
 };
 
-/* Read the key and the checkpoint that is there.  -1 also when another key has signed it, and none
- * hands over. */
 int ledger_new(const struct ledger_opts *opts, struct ledger **out, struct err *err);
+/* Read the checkpoint that is there, if any: 1; 0 when another key has signed it, and none hands over
+ * (err says so); -1. */
+int ledger_look(struct ledger *l, struct err *err);
 void ledger_free(struct ledger *l); /* NULL is allowed */
 
 /* The checkpoint that was found: the log's id and size (for struct trail_opts), and the note. */

@@ -88,7 +88,13 @@ on_corrupt(void *arg, uint64_t first, uint64_t last)
 		journal_report_corrupt(s->journal, first, last);
 }
 
-/* The key, and the checkpoint that is there. */
+static int
+blame_key(struct server *s, struct err *err)
+{
+	return err_prefix(
+	    err, "%s: \"audit.sign\": %s", s->config->path, s->config->audit.sign.path);
+}
+
 static int
 read_key(struct server *s, struct err *err)
 {
@@ -104,7 +110,21 @@ read_key(struct server *s, struct err *err)
 
 	if (a->sign.bytes == NULL || ledger_new(&opts, &s->ledger, err) == 0)
 		return 0;
-	return err_prefix(err, "%s: \"audit.sign\": %s", s->config->path, a->sign.path);
+	return blame_key(s, err);
+}
+
+static enum server_result
+read_checkpoint(struct server *s, struct err *err)
+{
+	switch (s->ledger == NULL ? 1 : ledger_look(s->ledger, err)) {
+	case 1:
+		return SERVER_STOPPED;
+	case 0:
+		blame_key(s, err);
+		return SERVER_MISCONFIGURED;
+	default:
+		return SERVER_FAILED;
+	}
 }
 
 /* The tree begins anew with the log; its last checkpoint is told of with the reason. */
@@ -549,11 +569,15 @@ server_workers(const struct config *config)
 enum server_result
 server_build(struct server *s, struct err *err)
 {
+	enum server_result rc;
+
 	s->nworkers = server_workers(s->config);
 	s->files.loaded = server_files_state(s->config);
 	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL ||
 	    read_key(s, err) == -1)
 		return SERVER_MISCONFIGURED;
+	if ((rc = read_checkpoint(s, err)) != SERVER_STOPPED)
+		return rc;
 	server_look_back(s);
 	if (open_trail(s, err) == -1 || open_journal(s, err) == -1 || make_workers(s, err) == -1 ||
 	    start(s, err) == -1)

@@ -42,33 +42,50 @@ is_handed_over(struct ledger *l, struct err *err)
 }
 
 static int
-read_last(struct ledger *l, struct err *err)
+read_signed(struct ledger *l, struct err *err)
 {
-	int rc = ledger_read_checkpoint(l->files.dirfd, &l->note, err);
 	struct err why;
+	int rc;
 
-	if (rc != 1)
-		return rc;
 	switch (checkpoint_read(
 	    buf_slice(&l->note), checkpoint_signer_key(l->signer), 1, &l->last, &why)) {
 	case CHECKPOINT_GOOD:
-		return 0;
+		return 1;
 	case CHECKPOINT_UNCHECKED:
-		return err_set(err, "%s: the checkpoint that is there: %s", l->dir, why.msg);
+		return err_set(err, "the checkpoint that is there: %s", why.msg);
 	case CHECKPOINT_UNSIGNED:
-		if ((rc = is_handed_over(l, err)) != 0)
-			return rc == 1 ? 0 : err_prefix(err, "%s", l->dir);
-		return err_set(err,
-		    "%s: another key has signed the last checkpoint; \"keytrail rotate-key\" hands "
-		    "over from it to this one. If nobody has changed the key, somebody put the "
-		    "checkpoint there: put it aside, and the start will tell",
-		    l->dir);
+		if ((rc = is_handed_over(l, err)) == 0)
+			err_set(err,
+			    "another key has signed the last checkpoint; \"keytrail rotate-key\" "
+			    "hands over from it to this one. If nobody has changed the key, "
+			    "somebody "
+			    "put the checkpoint there: put it aside, and the start will tell");
+		return rc;
 	default:
 		l->last.size = 0;
 		err_prefix(&why, "the checkpoint that is there");
 		memcpy(l->unfit, why.msg, sizeof(l->unfit));
-		return 0;
+		return 1;
 	}
+}
+
+int
+ledger_look(struct ledger *l, struct err *err)
+{
+	int rc;
+
+	l->files.dirfd = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (l->files.dirfd == -1) {
+		if (errno == ENOENT)
+			return 1;
+		return err_set_errno(err, "%s: open", l->dir);
+	}
+	if ((rc = ledger_read_checkpoint(l->files.dirfd, &l->note, err)) == 0)
+		return 1;
+	if (rc == 1 && (rc = read_signed(l, err)) == 1)
+		return 1;
+	err_prefix(err, "%s", l->dir);
+	return rc;
 }
 
 static int
@@ -99,13 +116,6 @@ ledger_new(const struct ledger_opts *opts, struct ledger **out, struct err *err)
 		goto fail;
 	}
 	if ((l->signer = checkpoint_signer_parse(opts->key, err)) == NULL)
-		goto fail;
-	l->files.dirfd = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (l->files.dirfd == -1 && errno != ENOENT) {
-		err_set_errno(err, "%s: open", l->dir);
-		goto fail;
-	}
-	if (l->files.dirfd != -1 && read_last(l, err) == -1)
 		goto fail;
 	*out = l;
 	return 0;

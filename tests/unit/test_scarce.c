@@ -854,6 +854,10 @@ run_ledger(struct err *err)
 
 	if (ledger_new(&opts, &l, err) == -1)
 		return -1;
+	if (ledger_look(l, err) == -1) {
+		ledger_free(l);
+		return -1;
+	}
 	rc = ledger_open(l, signed_trail, &signed_recovery, &found, err);
 	assert_string_equal(found.unfit, "");
 	if (rc == 0 && (rc = ledger_advance(l, err)) == 0)

@@ -76,7 +76,7 @@ open_ledger(struct fixture *f)
 	};
 	struct ledger_findings found;
 
-	if (ledger_new(&lopts, &f->l, &f->err) == -1 ||
+	if (ledger_new(&lopts, &f->l, &f->err) == -1 || ledger_look(f->l, &f->err) != 1 ||
 	    ledger_open(f->l, f->t, &f->rec, &found, &f->err) == -1)
 		fail_msg("%s", f->err.msg);
 }
