@@ -1,9 +1,11 @@
 """Fixtures: the PKI, the stand-in key service, scripted back ends, and the sidecar itself."""
 
+import contextlib
 import itertools
 import subprocess
 import tempfile
 from pathlib import Path
+from socket import SO_REUSEADDR, SOL_SOCKET, socket as Socket
 
 import pytest
 
@@ -39,6 +41,18 @@ def raw_backend(pki):
         backend.close()
     for backend in made:
         assert backend.errors == []
+
+
+@pytest.fixture
+def dead_port():
+    """dead_port(): a port on which nobody listens, and that nobody else is given."""
+    with contextlib.ExitStack() as held:
+        def make():
+            sock = held.enter_context(Socket())
+            sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)  # who names the port may have it
+            sock.bind(("127.0.0.1", 0))
+            return sock.getsockname()[1]
+        yield make
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import urllib.error
 
 import oracle
-from support import BUILD, merge, new_id
+from support import BUILD, merge, new_id, wait_for
 
 KEYTRAIL_FAULTS = BUILD / "keytrail-faults"
 STALL = "sync *.jsonl stall"
@@ -50,10 +50,21 @@ def lost(sidecar, **labels):
     return sidecar.metric("keytrail_events_lost_total", **labels)
 
 
+def waiting(sidecar):
+    """What was accepted and is neither durable nor lost; no scrape makes it negative."""
+    figures = sidecar.metrics()
+
+    def count(what):
+        return sum(v for (n, _), v in figures.items() if n == f"keytrail_events_{what}_total")
+
+    left = count("accepted") - count("durable") - count("lost")
+    assert left >= 0, figures
+    return left
+
+
 def is_balanced(sidecar):
     """Nothing waits: accepted = durable + lost."""
-    return sidecar.metric("keytrail_events_accepted_total") == \
-        sidecar.metric("keytrail_events_durable_total") + lost(sidecar)
+    return waiting(sidecar) == 0
 
 
 def failures(sidecar, operation):
@@ -73,3 +84,8 @@ def unready(sidecar):
 def said(sidecar, event):
     """What its own log says, of one kind."""
     return [e["message"] for e in sidecar.log_lines() if e["event"] == event]
+
+
+def wait_said(sidecar, event):
+    """The own log is written by a thread of its own turn: later than what it tells of is seen."""
+    return wait_for(lambda: said(sidecar, event), f"the log to tell of {event}")

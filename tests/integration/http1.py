@@ -170,7 +170,7 @@ class Client(Reader):
         self.send_request(method, target, fields, body, version)
         return self.read_response(method)
 
-    def is_closed(self, timeout=5):
+    def is_closed(self, timeout=20):
         """Does the other side close, without another byte, in time?"""
         self.sock.settimeout(timeout)
         try:

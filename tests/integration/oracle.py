@@ -47,6 +47,8 @@ class Oracle:
     def check(self, events):
         """All events there are against what is known; how many calls nobody knows the outcome of."""
         closings, intents, unknown, last = {}, {}, 0, 0
+        with self.lock:  # the back end may still read what a sidecar sent that was killed
+            reached = dict(self.reached)
         for event in events:
             assert event["trail"]["seq"] == last + 1, f"{event['trail']['seq']} follows {last}"
             last = event["trail"]["seq"]
@@ -55,7 +57,7 @@ class Oracle:
             kind = intents if event.get("kind") == "intent" else closings
             assert event["correlationId"] not in kind, f"twice: {event}"
             kind[event["correlationId"]] = event
-        for correlation, seen in self.reached.items():
+        for correlation, seen in reached.items():
             sent = self.sent[correlation]
             assert seen == (sent.method, sent.path)
             assert correlation in closings, f"{seen} {correlation} reached the service unrecorded"

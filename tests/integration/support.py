@@ -73,6 +73,11 @@ def merge(base, over):
     return out
 
 
+def text_of(path):
+    """What there is of a file that somebody may not have made yet."""
+    return path.read_text() if path.exists() else ""
+
+
 def replace(path, content):
     """Whoever looks sees the old file or the new one."""
     temporary = Path(f"{path}.new")

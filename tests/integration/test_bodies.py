@@ -144,7 +144,7 @@ def test_a_slow_key_service_stops_the_client(keytrail, raw_backend):
 
     sidecar = keytrail(raw_backend(script))
     before = warm(sidecar)
-    with sidecar.client() as c:
+    with sidecar.client(timeout=120) as c:
         c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: {LONG}\r\n\r\n")
         sent = push_until_stalled(c.sock, LONG)
         assert sent < BOUND
@@ -169,7 +169,7 @@ def test_a_slow_client_stops_the_key_service(keytrail, raw_backend):
 
     sidecar = keytrail(raw_backend(script))
     before = warm(sidecar)
-    with sidecar.client() as c:
+    with sidecar.client(timeout=120) as c:
         c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         c.send_request("GET", "/api/v2/keys")
         wait_for(lambda: stalled, "the key service to be stopped")

@@ -7,7 +7,6 @@ a key service whose answer does; a refusal that is added without a row here fail
 import contextlib
 import json
 import re
-import socket
 import ssl
 import subprocess
 
@@ -107,7 +106,7 @@ OF_CLIENTS = {
     "HEAD_TOO_LARGE": (with_secrets("X-Long: " + "x" * 40000),),
     "TARGET_TOO_LONG": (with_secrets(target="/api/v2/keys?x=" + "x" * 9000),),
     "BODY_TOO_LARGE": (PLAIN, {"limits": {"body": 10}}),
-    "REQUEST_TIMEOUT": (lambda s: PLAIN(s)[:-60], {"timeouts": {"head": "200ms", "body": "200ms"}}),
+    "REQUEST_TIMEOUT": (lambda s: PLAIN(s)[:-60], {"timeouts": {"head": "1s"}}),
 }
 
 
@@ -137,7 +136,7 @@ OF_THE_KEY_SERVICE = {
     "UPSTREAM_MALFORMED": (answers(lambda s: s.answer(extra="Content-Length: 1\r\n")), {}),
     "UPSTREAM_REDIRECT": (answers(lambda s: s.answer("302 Found", "Location: https://"
                                                      f"{s('Location')}.example/\r\n")), {}),
-    "UPSTREAM_TIMEOUT": (never_answers, {"timeouts": {"answer": "200ms"}}),
+    "UPSTREAM_TIMEOUT": (never_answers, {"timeouts": {"answer": "1s"}}),
 }
 
 
@@ -193,9 +192,7 @@ def misdirected(world):
 
 
 def unreachable(world):
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        port = s.getsockname()[1]
-    world.start(upstream={"address": f"127.0.0.1:{port}"})
+    world.start(upstream={"address": f"127.0.0.1:{world.use('dead_port')()}"})
     assert world.ask() == "UPSTREAM_UNREACHABLE"
 
 
@@ -208,7 +205,7 @@ def untrusted(world):
 
 def busy(world):
     world.start(never_answers, upstream={"pool": {"max": 1}}, workers=1,
-                timeouts={"connect": "300ms"})
+                timeouts={"connect": "2s"})
     with world.watched.sidecar.client() as first:
         first.send(PLAIN(world.secrets))
         world.watched.backend.wait(lambda b: b.requests)

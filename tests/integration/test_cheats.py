@@ -213,7 +213,9 @@ def signed_again_and_both_keys_given(t):
 def expiry_forged(t, gone):
     """Killed with lines that are not signed, the last of which then says that a segment expired."""
     t.sidecar.start()
+    before = len(t.sidecar.calls())
     calls(t.sidecar, 3)
+    t.sidecar.wait_calls(before + 3)
     t.sidecar.kill()
     path = segments(t.dir)[gone]
     last = int(segments(t.dir)[gone + 1].stem) - 1

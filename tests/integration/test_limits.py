@@ -15,6 +15,7 @@ import pytest
 
 import http1
 from backend import ok
+from faults import wait_said
 from support import BUILD, PATIENCE, SANITIZED, new_id, wait_for
 
 
@@ -124,12 +125,12 @@ def test_a_body_that_trickles_is_ended(keytrail, raw_backend):
 
 def test_a_body_that_moves_may_take_its_time(keytrail, raw_backend):
     backend = raw_backend(ok())
-    sidecar = keytrail(backend, {"timeouts": {"body": "200ms"}, "limits": {"body_rate": 100}})
+    sidecar = keytrail(backend, {"timeouts": {"body": "1s"}, "limits": {"body_rate": 100}})
     with sidecar.client() as c:
-        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1500\r\n\r\n")
+        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n\r\n")
         for _ in range(15):
-            c.send(b"x" * 100)
-            time.sleep(0.06)
+            c.send(b"x" * 200)
+            time.sleep(0.1)
         assert c.read_response().status == 200
 
 
@@ -343,8 +344,8 @@ def test_a_client_without_its_certificate_is_recorded(keytrail, raw_backend, pki
 def test_limits_out_of_range_are_named(keytrail, raw_backend, name, value):
     sidecar = keytrail(raw_backend(ok()))
     assert sidecar.reload(limits={name: value})["outcome"] == "failure"
-    assert any(f"limits.{name}" in line.get("message", "") or f'"{name}"' in line.get("message", "")
-               for line in sidecar.log_lines())
+    told, = wait_said(sidecar, "reload_failed")
+    assert f"limits.{name}" in told or f'"{name}"' in told
 
 
 @pytest.fixture

@@ -174,7 +174,8 @@ async def leave(case, reader, writer):
     case.got += await rest
 
 
-async def play(case, port, context):
+async def play(case, port, contexts):
+    context = contexts[case.client_end == "reset"]
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context,
                                                    server_hostname=context and "localhost")
     try:
@@ -223,7 +224,7 @@ async def one_answer(reader, case):
 
 # ---- the rounds ----
 
-async def run(cases, service, port, context):
+async def run(cases, service, port, contexts):
     service.cases.update((c.id, c) for c in cases)
     gate = asyncio.Semaphore(AT_ONCE)
 
@@ -233,7 +234,7 @@ async def run(cases, service, port, context):
             if "stall" not in (case.client_end, case.service_end):
                 await stack.enter_async_context(gate)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(play(case, port, context), PATIENCE / 2)
+                await asyncio.wait_for(play(case, port, contexts), 3 * PATIENCE)
                 return None
             return case
 
@@ -316,6 +317,9 @@ def test_nothing_is_left_behind_whatever_a_peer_does(keytrail, pki, tls):
 
     async def campaign():
         context = pki.server() if tls else None
+        # With TLS 1.3 a reset may meet the tickets at the end of our side of the handshake.
+        clients = {True: pki.client(version=ssl.TLSVersion.TLSv1_2), False: pki.client()} if tls \
+            else dict.fromkeys((True, False))
         server = await asyncio.start_server(service.serve, "127.0.0.1", 0, ssl=context, backlog=512)
         backend = type("Backend", (), {"port": server.sockets[0].getsockname()[1]})
         config = {"timeouts": SHORT, "audit": {"ring_size": 16777216},
@@ -342,7 +346,7 @@ def test_nothing_is_left_behind_whatever_a_peer_does(keytrail, pki, tls):
         rounds += [dribbles, [Case("bare") for _ in range(100)]]
         memory = []
         for cases in rounds:
-            await run(cases, service, sidecar.port, pki.client() if tls else None)
+            await run(cases, service, sidecar.port, clients)
             await loop.run_in_executor(None, settle, sidecar, before)
             memory.append(anonymous_kb(sidecar))
         server.close()

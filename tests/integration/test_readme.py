@@ -15,6 +15,9 @@ import test_cheats
 
 README = support.ROOT / "README.md"
 PORTS = ("8443", "8444", "9480", "9481")
+# What the reader of the tour sleeps for.
+WAITS = ("[ $(wc -l <copy.jsonl) = 6 ]", "keytrail tail trail | grep -q keytrail.reload",
+         "keytrail tail trail | grep -q ' 403 '")
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 # What differs from run to run, and what stands for it; in this order.
 VARIES = ((UUID, "UUID"), (r"\b[0-9a-f]{32,64}\b", "HEX"), (r'"[0-9a-f]{8}"', "SUM"),
@@ -155,7 +158,11 @@ def test_the_tour_shows_what_happens(tmp_path):
     # Nobody types so fast that the key service would not listen yet.
     typed = typed.replace("KMS=$!\n", "KMS=$!\nuntil (exec 3<>/dev/tcp/127.0.0.1/"
                           f"{ports['8444']}) 2>/dev/null; do sleep 0.05; done\n", 1)
+    waits = iter(WAITS)
+    typed = re.sub(r"^sleep .*$", lambda _: f"until {next(waits)}; do sleep 0.05; done", typed,
+                   flags=re.M)
     output = run_in_bash(typed, tmp_path)
+    assert next(waits, None) is None
     assert not support.REPORT.search(output), output
     happened = [plain(line) for line in output.splitlines()]
     missing = [line for line in shown if line.strip() not in ("", "...")

@@ -9,6 +9,7 @@ import pytest
 
 import http1
 from backend import ok
+from faults import wait_said
 from support import wait_for
 
 
@@ -151,7 +152,7 @@ def test_what_cannot_change_live_says_so(keytrail, raw_backend):
     assert event["outcome"] == "success"
     assert "workers" in event["details"]["needsRestart"]
     assert "ring_size" in event["details"]["needsRestart"]
-    assert any(line["event"] == "reload_needs_restart" for line in sidecar.log_lines())
+    assert wait_said(sidecar, "reload_needs_restart")
 
 
 def test_the_record_says_who(keytrail, raw_backend):

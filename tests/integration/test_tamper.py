@@ -13,7 +13,7 @@ import pytest
 from backend import ok
 from faults import ASYNC, CONFIG, DURABLE, INTENT, KEYTRAIL_FAULTS, lost, said
 from http1 import Closed
-from support import KEYTRAIL, PATIENCE, new_id, segments, wait_for
+from support import KEYTRAIL, PATIENCE, new_id, replace, segments, text_of, wait_for
 from test_fault_points import ASIDE, FOREIGN, MENDING, RENEWING
 from test_kill import KEY
 from test_proof import INCOMPLETE, calls, verify
@@ -103,7 +103,7 @@ def test_a_ring_that_is_gone_is_told_and_leaves_no_intent_open(keytrail, raw_bac
     sidecar = keytrail(raw_backend(hang), {"workers": 1})
     with sidecar.client() as c:
         c.send_request("DELETE", f"/api/v2/keys/{KEY}", {"Correlation-Id": new_id()})
-        assert came.wait(10)
+        assert came.wait(PATIENCE)
         sidecar.kill()
     over.set()
     harm(sidecar.trail_dir / "ring.0")
@@ -223,7 +223,7 @@ def foreign(keytrail, raw_backend):
 
 
 def put(foreign, sidecar, number):
-    shutil.copy(foreign, sidecar.trail_dir / f"{number:020}.jsonl")
+    replace(sidecar.trail_dir / f"{number:020}.jsonl", foreign.read_bytes())
 
 
 def test_a_segment_of_another_log_is_put_aside(keytrail, raw_backend, foreign):
@@ -241,7 +241,7 @@ def test_a_segment_of_another_log_is_put_aside(keytrail, raw_backend, foreign):
     told = sidecar.wait_own("keytrail.corrupt", 2)[1]
     assert told["details"] == {"segments": 1}
     last = call(sidecar)
-    wait_for(lambda: last in (sidecar.folder / "out.jsonl").read_text(), "the sink, which goes on")
+    wait_for(lambda: last in text_of(sidecar.folder / "out.jsonl"), "the sink, which goes on")
     sidecar.stop()
     assert {p.name for p in sidecar.trail_dir.glob("*.foreign")} == {
         f"{n:020}.jsonl.foreign" for n in (30, 150, 5000)}
@@ -322,7 +322,7 @@ def test_a_file_that_stands_between_our_lines_hides_none(keytrail, raw_backend, 
     assert sidecar.wait_own("keytrail.corrupt")[0]["details"] == {"segments": 1}
     last = call(sidecar)
     out = sidecar.folder / "out.jsonl"
-    wait_for(lambda: last in out.read_text(), "the sink, which comes to the end")
+    wait_for(lambda: last in text_of(out), "the sink, which comes to the end")
     got = [json.loads(line)["trail"]["seq"] for line in out.read_text().splitlines()]
     assert got == list(range(1, len(got) + 1))
     assert sidecar.metric("keytrail_sink_events_missing_total", sink="file") == 0
@@ -345,8 +345,7 @@ def renamed(path):
 
 
 def replaced(path):
-    path.unlink()
-    path.write_bytes(bytes(4096))
+    replace(path, bytes(4096))
 
 
 def call(sidecar):
@@ -366,7 +365,7 @@ def test_a_file_that_is_gone_under_the_sidecar_is_told_and_made_again(keytrail, 
     assert told["severity"] == "critical" and told["details"] == {"file": file, "mended": True}
     after = call(sidecar)
     out = sidecar.folder / "out.jsonl"
-    wait_for(lambda: after in out.read_text(), "the sink, which goes on")
+    wait_for(lambda: after in text_of(out), "the sink, which goes on")
     number = sidecar.events()[-1]["trail"]["seq"]
     sidecar.kill()
     sidecar.start()
@@ -502,8 +501,8 @@ def holes(sidecar):
 
 
 @pytest.fixture
-def long(keytrail):
-    sidecar = keytrail(None, SMALL)
+def long(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), SMALL)
     calls(sidecar, 300)
     assert len(segments(sidecar.trail_dir)) > 4
     yield sidecar
@@ -519,6 +518,7 @@ def test_lines_that_vanish_with_a_segment_are_told_at_the_next_start(long, harm)
     long.start()
     assert all(e["severity"] == "critical" for e in long.wait_own("keytrail.tamper"))
     assert holes(long) == [hole]
+    calls(long, 1)  # durable, and so is that it was told
     for end in (long.kill, long.stop):
         end()
         long.start()
@@ -537,6 +537,7 @@ def test_a_segment_that_vanishes_under_the_sidecar_is_told_when_the_next_one_beg
     more = first_removed([p for p in files if numbers(p)[0] > hole[1]])
     calls(long, 70)
     wait_for(lambda: len(holes(long)) > 1, "the second record")
+    calls(long, 1)  # durable, and so is that it was told
     long.kill()
     long.start()
     long.stop()

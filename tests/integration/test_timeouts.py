@@ -56,7 +56,7 @@ def test_a_slow_head_is_not_kept_alive_by_single_bytes(keytrail, raw_backend):
 
 
 def test_an_idle_connection_is_closed_without_an_answer(keytrail, raw_backend):
-    sidecar = keytrail(raw_backend(ok()), {"timeouts": {"idle": SHORT}})
+    sidecar = keytrail(raw_backend(ok()), {"timeouts": {"idle": "2s"}})
     with sidecar.client() as c:
         assert c.request("GET", "/api/v2/keys").status == 200
         assert c.is_closed(20)
@@ -105,7 +105,7 @@ def test_a_key_service_that_never_answers(keytrail, raw_backend):
         connection.read_request()
         hold.wait(20)
 
-    sidecar = keytrail(raw_backend(script), {"timeouts": {"answer": SHORT}})
+    sidecar = keytrail(raw_backend(script), {"timeouts": {"answer": "2s"}})
     correlation = new_id()
     r = sidecar.call("POST", "/api/v2/keys", {"Correlation-Id": correlation}, "{}")
     hold.set()

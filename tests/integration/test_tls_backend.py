@@ -11,7 +11,6 @@ import http1
 from backend import ok
 from support import new_id, wait_for
 
-TIMEOUTS = {"timeouts": {"connect": "500ms", "answer": "500ms", "body": "500ms"}, "workers": 1}
 BODY = ok("x" * 2000)
 UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\nthe whole"
 
@@ -243,16 +242,18 @@ class Release(threading.Event):
 
 @pytest.fixture
 def hostile(keytrail, raw_backend, pki):
-    """hostile(script): a sidecar in front of such a key service."""
+    """hostile(script): a sidecar in front of such a key service; where nothing else ends a call,
+    the timeout of this name does."""
     release = Release(pki)
 
-    def serve(script):
+    def serve(script, timeout=None):
         def run(connection):
             try:
                 script(connection, release)
             except ssl.SSLError:
                 pass  # keytrail ends it first
-        return keytrail(raw_backend(run, tls=False), TIMEOUTS)
+        return keytrail(raw_backend(run, tls=False),
+                        {"workers": 1, "timeouts": {timeout: "1s"} if timeout else {}})
 
     yield serve
     release.set()
@@ -280,7 +281,7 @@ def call(sidecar):
 @pytest.mark.parametrize("label", BEFORE)
 def test_without_a_handshake_nothing_is_forwarded(hostile, label):
     script, status = BEFORE[label]
-    sidecar = hostile(script)
+    sidecar = hostile(script, "connect" if status == 504 else None)
     sidecar.fetch("metrics", "/metrics")
     before = descriptors(sidecar)
     for _ in range(2):
@@ -293,7 +294,7 @@ def test_without_a_handshake_nothing_is_forwarded(hostile, label):
 @pytest.mark.parametrize("label", AFTER)
 def test_without_a_status_the_outcome_is_unknown(hostile, label):
     script, status = AFTER[label]
-    sidecar = hostile(script)
+    sidecar = hostile(script, "answer" if status == 504 else None)
     sidecar.fetch("metrics", "/metrics")
     before = descriptors(sidecar)
     r, event = call(sidecar)

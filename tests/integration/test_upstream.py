@@ -1,7 +1,6 @@
 """The key service fails in every way it can: one answer, one event, with what we can vouch for."""
 
 import json
-import socket
 import ssl
 import threading
 
@@ -9,7 +8,8 @@ import pytest
 
 import http1
 from backend import ok
-from support import new_id, wait_for
+from faults import STALL
+from support import PATIENCE, new_id, wait_for
 
 
 def code_of(r):
@@ -87,24 +87,28 @@ def test_bytes_after_an_answer_are_no_answer(keytrail, raw_backend):
         assert c.request("GET", "/api/v2/keys").body == b"first"
 
 
-def test_an_answer_that_comes_before_the_request_is_none(keytrail, raw_backend):
+def test_an_answer_that_comes_before_the_request_is_none(keytrail, raw_backend, disk):
     """It is there while the intent is written; the request stays with us."""
+    said = threading.Event()
+
     def script(connection):
         connection.send(ok("unasked"))
+        said.set()
         connection.read_request()
 
     backend = raw_backend(script)
-    sidecar = keytrail(backend)
-    events = []
-    for _ in range(10):
-        r, event = call(sidecar, "DELETE", f"/api/v2/keys/{new_id()}")
-        if r.status == 502:
-            assert code_of(r) == "UPSTREAM_MALFORMED"
-            events.append(event)
-    assert events
-    for event in events:
-        assert event["outcome"] == "failure" and event["reason"]["reasonCode"] == 502
-    assert len(backend.requests) == 10 - len(events)
+    sidecar = keytrail(backend, environment=disk.environment)
+    disk.set(STALL)
+    with sidecar.client() as c:
+        correlation = new_id()
+        c.send_request("DELETE", f"/api/v2/keys/{new_id()}", {"Correlation-Id": correlation})
+        assert said.wait(PATIENCE)
+        disk.clear()
+        r = c.read_response()
+    assert r.status == 502 and code_of(r) == "UPSTREAM_MALFORMED"
+    event = sidecar.event(correlation)
+    assert event["outcome"] == "failure" and event["reason"]["reasonCode"] == 502
+    assert backend.requests == []
 
 
 # ---- where an answer may lead ----
@@ -279,12 +283,7 @@ def test_a_pooled_connection_that_was_closed_meanwhile_is_not_used(keytrail, raw
 
 # ---- addresses ----
 
-def dead_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
-
-
-def test_nobody_listens(keytrail):
+def test_nobody_listens(keytrail, dead_port):
     sidecar = keytrail(config={"upstream": {"address": f"127.0.0.1:{dead_port()}"}})
     r, event = call(sidecar)
     assert r.status == 502 and code_of(r) == "UPSTREAM_UNREACHABLE"
@@ -298,7 +297,7 @@ def test_a_name_that_does_not_resolve(keytrail):
     assert r.status in (502, 504) and event["reason"]["reasonCode"] == r.status
 
 
-def test_a_dead_address_beside_a_live_one_is_stepped_over(keytrail, raw_backend):
+def test_a_dead_address_beside_a_live_one_is_stepped_over(keytrail, raw_backend, dead_port):
     backend = raw_backend(ok())
     sidecar = keytrail(backend, {"upstream": {
         "address": ..., "addresses": [f"127.0.0.1:{dead_port()}", f"127.0.0.1:{backend.port}",
@@ -307,7 +306,8 @@ def test_a_dead_address_beside_a_live_one_is_stepped_over(keytrail, raw_backend)
         assert call(sidecar, "POST", "/api/v2/keys", "{}")[0].status == 200
 
 
-def test_the_last_of_as_many_addresses_as_the_file_may_name_is_used(keytrail, raw_backend):
+def test_the_last_of_as_many_addresses_as_the_file_may_name_is_used(keytrail, raw_backend,
+                                                                    dead_port):
     backend = raw_backend(ok())
     addresses = [f"127.0.0.1:{dead_port()}" for _ in range(15)] + [f"127.0.0.1:{backend.port}"]
     sidecar = keytrail(backend, {"upstream": {"address": ..., "addresses": addresses}})
@@ -320,7 +320,7 @@ def test_a_name_is_resolved(keytrail, raw_backend):
     assert call(sidecar)[0].status == 200
 
 
-def test_a_key_service_that_comes_back_is_used_again(keytrail, raw_backend):
+def test_a_key_service_that_comes_back_is_used_again(keytrail, raw_backend, dead_port):
     port = dead_port()
     sidecar = keytrail(config={"upstream": {"address": f"127.0.0.1:{port}"}})
     assert call(sidecar)[0].status == 502

@@ -581,6 +581,7 @@ test_a_stop_in_an_outage_keeps_and_counts_what_waits(void **state)
 	script.stalled = true;
 	start(f, SCRIPT_SINK "," FILE_SINK);
 	record(f, 7);
+	wait_for(caught_up(f, "file"));
 	assert_int_equal(publisher_stop(f->p, clock_mono_ns() + 50 * CLOCK_NS_PER_MS), 7);
 	assert_true(clock_mono_ns() - before < 20 * CLOCK_NS_PER_S);
 	assert_int_equal(status_of(f, "script").waiting, 7);
@@ -1104,21 +1105,26 @@ sleeps(unsigned *threads)
 	return sum;
 }
 
+static bool
+sleep_on(void)
+{
+	unsigned threads;
+	unsigned long before = sleeps(&threads);
+
+	assert_int_equal(threads, 2);
+	usleep(300000);
+	return sleeps(&threads) - before <= 2;
+}
+
 static void
 test_an_idle_sink_sleeps(void **state)
 {
 	struct fixture *f = *state;
-	unsigned long before;
-	unsigned threads;
 
 	start(f, FILE_SINK "," SCRIPT_SINK);
 	record(f, 1);
 	wait_for(publisher_keep_seq(f->p) == 2);
-	usleep(100000);
-	before = sleeps(&threads);
-	assert_int_equal(threads, 2);
-	usleep(300000);
-	assert_true(sleeps(&threads) - before <= 2);
+	wait_for(sleep_on());
 }
 
 /* A writer as fast as it can, a sink that fails now and then, and main that looks all the time. */
