@@ -172,7 +172,8 @@ bool trail_expiry_left(const struct trail *t, uint64_t *first, uint64_t *last);
 int trail_expiry_retracted(struct trail *t, struct err *err);
 /* Remove sealed segments that are older than `before_ns` (or, with max_size, the oldest ones) and
  * wholly below `keep_seq`, the oldest first, a power cut included.  Fills the removed range (0 when
- * none). */
+ * none).  -1 also when lines beside them were taken away of which nobody was told (trail_find_untold):
+ * they would count as expired. */
 int trail_expire(struct trail *t, int64_t before_ns, uint64_t max_size, uint64_t keep_seq,
     uint64_t *first, uint64_t *last, struct err *err);
 /* The wall clock was put forward (or back) by so much: the segments' files are as much younger, though

@@ -91,6 +91,28 @@ list_own(const struct trail *t, struct trail_list *l, struct err *err)
 	return 0;
 }
 
+/* The numbers above `from` that have no line in front of segment i, and of which nobody was told; false:
+ * none. */
+static bool
+find_before(const struct trail *t, const struct trail_list *l, size_t i, uint64_t from,
+    uint64_t *first, uint64_t *last)
+{
+	if (i > 0 && was_next(&t->seen.names, l->first[i - 1], l->first[i]))
+		return false;
+	*first = i > 0 ? end_before(t, l, i) : 1;
+	*first = *first > from ? *first : from + 1;
+	*last = l->first[i] - 1;
+	return *first <= *last && cut_known(&t->gone, first, last);
+}
+
+bool
+trail_is_untold_before(const struct trail *t, const struct trail_list *l, size_t i)
+{
+	uint64_t first, last;
+
+	return i < l->n && find_before(t, l, i, 0, &first, &last);
+}
+
 int
 trail_find_untold(struct trail *t, uint64_t from, uint64_t *first, uint64_t *last, struct err *err)
 {
@@ -99,17 +121,11 @@ trail_find_untold(struct trail *t, uint64_t from, uint64_t *first, uint64_t *las
 
 	if (list_own(t, &l, err) == -1)
 		return -1;
-	for (size_t i = 0; i < l.n; i++) {
-		if (i > 0 && was_next(&t->seen.names, l.first[i - 1], l.first[i]))
-			continue;
-		*first = i > 0 ? end_before(t, &l, i) : 1;
-		*first = *first > from ? *first : from + 1;
-		*last = l.first[i] - 1;
-		if (*first <= *last && cut_known(&t->gone, first, last)) {
+	for (size_t i = 0; i < l.n; i++)
+		if (find_before(t, &l, i, from, first, last)) {
 			trail_list_free(&l);
 			return 1;
 		}
-	}
 	rc = trail_seen_set(t, &l, err);
 	trail_list_free(&l);
 	return rc;

@@ -242,6 +242,8 @@ void trail_drop_strays(int dirfd, const struct trail_log *log, uint64_t from,
 /* ---- trail_gaps ---- */
 
 void trail_gone_add(struct trail_gone *g, uint64_t first, uint64_t last);
+/* Are lines gone in front of segment i that nobody was told of?  False where there is no such segment. */
+bool trail_is_untold_before(const struct trail *t, const struct trail_list *l, size_t i);
 
 /* ---- trail_foreign ---- */
 

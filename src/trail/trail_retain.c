@@ -68,6 +68,13 @@ drop_stray_behind(struct trail *t, struct trail_list *l, size_t i, uint64_t end)
 		trail_list_drop(l, i + 1);
 }
 
+/* Beside segment i; with it they would count as expired. */
+static bool
+hides_gap(const struct trail *t, const struct trail_list *l, size_t i)
+{
+	return (i == 0 && trail_is_untold_before(t, l, 0)) || trail_is_untold_before(t, l, i + 1);
+}
+
 /* How many segments may go, oldest first; the open one and what is not durable never.  Strays among
  * them leave the list. */
 static int
@@ -91,6 +98,10 @@ count_expired(struct trail *t, struct trail_list *l, struct retain *r, size_t *n
 			return err_set_errno(err, "%s: %s", t->path, name.s);
 		if (!may_go(t, r, l, *n, &st) || trail_is_held(t, l->first[*n], end - 1))
 			break;
+		if (hides_gap(t, l, *n))
+			return err_set(err,
+			    "%s: lines beside %s are gone, which is to be told before it goes",
+			    t->path, name.s);
 		r->total -= (uint64_t)st.st_size < r->total ? (uint64_t)st.st_size : r->total;
 	}
 	return 0;

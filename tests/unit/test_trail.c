@@ -1787,6 +1787,15 @@ a_clock_that_was_put_back_makes_a_segment_no_older(void **state)
 	assert_int_equal(expirable_before(f, now - YEAR_NS / 2), 0);
 }
 
+static uint64_t
+segment_after(struct fixture *f, uint64_t first)
+{
+	do
+		first++;
+	while (access(segment_path(f, first), F_OK) == -1);
+	return first;
+}
+
 /* A run that stopped before the two oldest segments were gone. */
 static uint64_t
 cut_an_expiry_short(struct fixture *f)
@@ -1798,8 +1807,7 @@ cut_an_expiry_short(struct fixture *f)
 	open_trail(f);
 	append_durable(f, 200);
 	second = second_segment(f);
-	for (third = second + 1; access(segment_path(f, third), F_OK) == -1;)
-		third++;
+	third = segment_after(f, second);
 	n = read_file(segment_path(f, 1), one, sizeof(one));
 	m = read_file(segment_path(f, second), two, sizeof(two));
 	assert_int_equal(trail_expire(f->t, INT64_MAX, 0, third, &first, &last, &f->err), 0);
@@ -1930,6 +1938,37 @@ a_sealed_segment_that_changes_is_told_once(void **state)
 		assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), cut);
 	}
 	assert_int_equal(first, last);
+}
+
+/* It goes when everything was looked at: in front of what is to expire, within, and behind. */
+static void
+what_is_taken_away_beside_what_expires_is_told_before(void **state)
+{
+	struct fixture *f;
+
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t firsts[4] = { 1 }, first, last;
+
+		teardown(state);
+		setup(state);
+		f = *state;
+		open_trail(f);
+		append_durable(f, 200);
+		for (unsigned n = 1; n < 4; n++)
+			firsts[n] = segment_after(f, firsts[n - 1]);
+		assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), 0);
+		assert_int_equal(unlink(segment_path(f, firsts[i])), 0);
+		assert_int_equal(
+		    trail_expire(f->t, INT64_MAX, 0, firsts[3], &first, &last, &f->err), -1);
+		assert_non_null(strstr(f->err.msg, "to be told before it goes"));
+		assert_int_equal(trail_expired(f->t), 0);
+		assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), 1);
+		assert_true(first == firsts[i] && last == firsts[i + 1] - 1);
+		trail_told(f->t, first, last);
+		assert_int_equal(
+		    trail_expire(f->t, INT64_MAX, 0, firsts[3], &first, &last, &f->err), 0);
+		assert_int_equal(trail_expired(f->t), firsts[3] - 1);
+	}
 }
 
 static void
@@ -2801,6 +2840,7 @@ main(void)
 		TEST(a_removal_that_was_cut_short_heeds_what_is_held_since),
 		TEST(a_removal_that_was_cut_short_leaves_no_stray_alone),
 		TEST(a_removal_that_was_cut_short_removes_nothing_while_holds_are_damaged),
+		TEST(what_is_taken_away_beside_what_expires_is_told_before),
 		TEST(a_mark_that_is_older_than_what_expired_misses_nothing),
 		TEST(a_sealed_segment_that_changes_is_told_once),
 		TEST(what_is_held_stays_until_the_hold_is_removed),
