@@ -1,7 +1,8 @@
 /*
  * life DIR KEY CALLS RING_SIZE MAX_SIZE EVENT: one life of a trail: recover, CALLS calls by each of two
  * producers, a clean end.  EVENT is what befalls it: "" nothing; "full": again and again the disk is,
- * and who has no room is served and counted; "renew": the log is given up for a new one; else a file
+ * and who has no room is served and counted; "roll": every other successor of a segment cannot be made,
+ * and is taken back at once or a while later; "renew": the log is given up for a new one; else a file
  * that is copied between its lines, before it begins and while it lasts.  What the world outside gets
  * to know is marked in the trace (record.c):
  *
@@ -73,6 +74,8 @@ struct life {
 	struct log *log;
 	struct metrics *metrics;
 	void (*mark)(const char *);
+	void (*fail_syncs)(unsigned); /* of a directory, by the thread that calls it */
+	unsigned rolls;
 };
 
 static void
@@ -257,6 +260,18 @@ produce(void *arg)
 }
 
 /* ---- what befalls it ---- */
+
+static int
+disk_create(void *arg, int dirfd, const char *name)
+{
+	struct life *l = arg;
+	bool rolls = strcmp(l->event, "roll") == 0 && l->journal != NULL && l->fail_syncs != NULL;
+
+	/* That of the name, and then those by which it is taken back. */
+	if (rolls && l->rolls++ % 2 == 0)
+		l->fail_syncs(1 + l->rolls / 2 % 3);
+	return trail_disk.create(NULL, dirfd, name);
+}
 
 static int
 disk_allocate(void *arg, int fd, off_t at, off_t n)
@@ -449,10 +464,11 @@ open_all(struct life *l, const char *dir, struct slice key, size_t ring_size, ui
 	struct err err;
 	char name[16];
 
+	io.create = disk_create;
 	io.allocate = disk_allocate;
 	io.arg = l;
 	befall_before(l, dir);
-	need(ledger_new(&lopts, &l->ledger, &err) == 0, &err);
+	need(ledger_new(&lopts, &l->ledger, &err) == 0 && ledger_look(l->ledger, &err) == 1, &err);
 	topts.signed_log = ledger_signed_log(l->ledger);
 	topts.signed_size = ledger_signed_size(l->ledger);
 	need(trail_open(&topts, &l->trail, &l->recovery, &err) == 0, &err);
@@ -563,12 +579,11 @@ main(int argc, char **argv)
 {
 	static struct life life;
 	char key[CHECKPOINT_KEY_MAX];
-	void *symbol;
 
 	if (argc != 7)
 		return 2;
-	symbol = dlsym(RTLD_DEFAULT, "record_mark");
-	memcpy(&life.mark, &symbol, sizeof(symbol));
+	*(void **)&life.mark = dlsym(RTLD_DEFAULT, "record_mark");
+	*(void **)&life.fail_syncs = dlsym(RTLD_DEFAULT, "record_fail_syncs");
 	read_key(argv[2], key);
 	life.event = argv[6];
 	open_all(&life, argv[1], (struct slice){ key, strlen(key) }, strtoul(argv[4], NULL, 10),

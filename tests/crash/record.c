@@ -414,6 +414,27 @@ munmap(void *base, size_t length)
 
 /* ---- syncs ---- */
 
+/* So many syncs of a directory fail, from this thread's next one on. */
+static _Thread_local unsigned failing;
+
+void record_fail_syncs(unsigned n);
+
+void
+record_fail_syncs(unsigned n)
+{
+	failing = n;
+}
+
+static int
+sync_or_fail(bool directory, long number, long a, long b, long c)
+{
+	if (!directory || failing == 0)
+		return (int)syscall(number, a, b, c);
+	failing--;
+	errno = EIO;
+	return -1;
+}
+
 static int
 sync_recorded(int file, const void *what, size_t n, long number, long a, long b, long c)
 {
@@ -423,7 +444,7 @@ sync_recorded(int file, const void *what, size_t n, long number, long a, long b,
 	enter();
 	begun = put(BEGIN, file, 0, what, n);
 	leave();
-	rc = (int)syscall(number, a, b, c);
+	rc = sync_or_fail(file == NONE, number, a, b, c);
 	enter();
 	/* A disk that lies: it says that it has kept data that it has not. */
 	if (rc == 0 && (number != SYS_fdatasync || getenv("RECORD_LIES") == NULL))

@@ -40,7 +40,7 @@ FOREIGN = "foreign"  # stands for a file of another log
 Plan = collections.namedtuple("Plan", "calls ring_size max_size event", defaults=[""])
 PLANS = [Plan(40, 32768, 0), Plan(60, 16384, 0), Plan(15, 65536, 0), Plan(60, 32768, 0, FOREIGN),
          Plan(60, 32768, 50000), Plan(100, 16384, 0, "full"), Plan(150, 32768, 50000),
-         Plan(40, 32768, 0, "renew"), Plan(100, 16384, 50000, "full")]
+         Plan(40, 32768, 0, "renew"), Plan(100, 16384, 50000, "full"), Plan(120, 32768, 0, "roll")]
 
 
 class Lives:
@@ -116,6 +116,10 @@ def numbered(data):
     return {n: line for n, line in found if n is not None}
 
 
+def removes_segment(r):
+    return r.kind == "u" and SEGMENT.fullmatch(r.data.decode())
+
+
 class World:
     """What is known outside, record by record."""
 
@@ -141,7 +145,7 @@ class World:
             self.segments.add(r.file)
         elif r.kind == "s" and r.file in self.segments:
             self.syncs += 1
-        elif r.kind == "u" and SEGMENT.fullmatch(r.data.decode()):
+        elif removes_segment(r):
             self.removed.update(self._numbered(self.disk.names[r.data.decode()]))
         self.disk.play(r)
 
@@ -312,6 +316,7 @@ def test_what_a_power_cut_leaves_is_recovered(study, first, record_property):
     for number, plan in enumerate(PLANS):
         records, left = study.lives.record(content, plan)
         renewed |= plan.event == "renew"
+        assert plan.event != "roll" or any(map(removes_segment, records))
         budget = states * (number + 1) // len(PLANS) - study.tally["states"]
         study.cut(content, records, max(10, budget * 2 // 5), f"trace {number}", renewed)
         # The next begins where this one ended: well, or by a kill.
