@@ -307,8 +307,8 @@ def check_answers(cases):
 
 
 # Well above what a loaded machine needs for the next step of hundreds of peers.
-SHORT = {name: f"{seconds * (3 if SANITIZED else 1)}s" for name, seconds in
-         {"head": 2, "body": 2, "answer": 2, "idle": 4, "handshake": 10, "connect": 10}.items()}
+SHORT = {name: f"{seconds * (2 if SANITIZED else 1)}s" for name, seconds in
+         {"head": 8, "body": 5, "answer": 5, "idle": 10, "handshake": 10, "connect": 10}.items()}
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
