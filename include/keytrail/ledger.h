@@ -36,8 +36,8 @@ struct ledger_opts {
 };
 
 int ledger_new(const struct ledger_opts *opts, struct ledger **out, struct err *err);
-/* Before all else, read the checkpoint that is there, if any: 1; 0 when another key has signed it, and none hands over
- * (err says so); -1. */
+/* Before all else: read the checkpoint that is there, if any.  1; 0 when another key has signed it, and
+ * none hands over (err says so); -1. */
 int ledger_look(struct ledger *l, struct err *err);
 void ledger_free(struct ledger *l); /* NULL is allowed */
 
