@@ -61,8 +61,8 @@ class Lives:
             env["RECORD_LIES"] = "1"
         words = [str(self.foreign if word == FOREIGN else word) for word in plan]
         done = subprocess.run([LIFE, where, self.key, *words], env=env, timeout=PATIENCE,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, close_fds=False)
-        assert done.returncode == 0, f"{done.returncode}: {done.stdout.decode()}"
+                              capture_output=True, close_fds=False)
+        assert done.returncode == 0, f"{done.returncode}: {done.stderr.decode()}"
         first, *lines, last = done.stdout.splitlines()
         return json.loads(first), lines, json.loads(last)
 
