@@ -8,11 +8,12 @@
  * end that it is, then reads the port of the sidecar.  The back end answers each whole request
  * with a Correlation-Id of its own: 00000000-0000-4000-8000- and the number of the answer in hex,
  * from 1.  Prints one JSON object with counts at the end; ends with 1 when something was not
- * canonical.
+ * canonical, or a conversation did not end within a minute.
  */
 #include "wire/strict.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
@@ -33,7 +34,8 @@ struct storm {
 	unsigned long streams;
 	uint64_t seed;
 	struct sockaddr_in sidecar;
-	atomic_ulong next, requests, partial, answers, refused, non_canonical, unreadable, unsent;
+	atomic_ulong next, requests, partial, answers, refused, non_canonical, unreadable;
+	atomic_ulong unsent, mute, reset, unended; /* conversations */
 };
 
 static void
@@ -155,9 +157,9 @@ connect_from(const struct storm *s, unsigned long number)
 	return fd;
 }
 
-/* The methods are not known for sure: an answer may be one to a HEAD. */
+/* The methods are not known for sure: an answer may be one to a HEAD.  A reset may cut the last. */
 static void
-check_answers(struct storm *s, const char *p, size_t n)
+check_answers(struct storm *s, const char *p, size_t n, bool reset)
 {
 	struct strict_message m, to_head;
 
@@ -170,6 +172,8 @@ check_answers(struct storm *s, const char *p, size_t n)
 			m = to_head;
 			r = STRICT_WHOLE;
 		}
+		if (reset && r == STRICT_PARTIAL)
+			return;
 		if (r == STRICT_BAD || (r == STRICT_PARTIAL && !m.until_close)) {
 			complain(&s->unreadable, "client", r == STRICT_BAD ? m.why : "cut", p, n);
 			return;
@@ -185,15 +189,20 @@ static void
 converse(struct storm *s, int fd, uint64_t *state, const char *data, size_t n, char *reply)
 {
 	size_t cut = below(state, 3) == 0 ? below(state, n + 1) : n, got = 0;
-	ssize_t more;
+	ssize_t more = 0;
+	bool reset;
 
 	if (!send_all(fd, data, cut) || !send_all(fd, data + cut, n - cut))
 		atomic_fetch_add(&s->unsent, 1);
 	shutdown(fd, SHUT_WR);
 	while (got < REPLY_MAX && (more = recv(fd, reply + got, REPLY_MAX - got, 0)) > 0)
 		got += (size_t)more;
-	if (got < REPLY_MAX && more == 0)
-		check_answers(s, reply, got);
+	reset = more == -1 && errno == ECONNRESET;
+	if (more != 0 && !reset)
+		complain(&s->unended, "client", "no end", data, n);
+	atomic_fetch_add(&s->reset, reset);
+	atomic_fetch_add(&s->mute, got == 0);
+	check_answers(s, reply, got, more != 0);
 }
 
 static void *
@@ -411,7 +420,9 @@ main(int argc, char **argv)
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	run_clients(&s, strtoul(argv[4], NULL, 10));
 	printf("{\"streams\":%lu,\"requests\":%lu,\"partial\":%lu,\"answered\":%lu,\"refused\":%lu,"
-	       "\"non_canonical\":%lu,\"unreadable\":%lu}\n",
-	    s.streams, s.requests, s.partial, s.answers, s.refused, s.non_canonical, s.unreadable);
-	return s.non_canonical + s.unreadable > 0;
+	       "\"unsent\":%lu,\"mute\":%lu,\"reset\":%lu,\"non_canonical\":%lu,"
+	       "\"unreadable\":%lu,\"unended\":%lu}\n",
+	    s.streams, s.requests, s.partial, s.answers, s.refused, s.unsent, s.mute, s.reset,
+	    s.non_canonical, s.unreadable, s.unended);
+	return s.non_canonical + s.unreadable + s.unended > 0;
 }

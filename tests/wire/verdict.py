@@ -351,7 +351,7 @@ def judge_answer(address, method, script, seen):
     if len(finals) > 1 and (finals[1].status != 200
                             or finals[1].body != b"for " + address.encode()):
         faults.append(f"the second request was answered with {finals[1]}")
-    tried = sum(e["requestData"].get("attempts", 1) for e in events)
+    tried = sum(e["requestData"].get("attempts", 1) for e in events if "requestData" in e)
     if tried != len(seen.requests):
         faults.append(f"hidden: {tried} recorded, {len(seen.requests)} requests")
     if first is not None and first.status != 502 and events:
