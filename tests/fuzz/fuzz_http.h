@@ -10,6 +10,7 @@
 
 #include "data/pump.h"
 #include "data/rewrite.h"
+#include "fuzz_fields.h"
 #include "keytrail/parse.h"
 #include "keytrail/route.h"
 #include "wire/strict.h"
@@ -240,12 +241,14 @@ struct written {
 	uint64_t line;	 /* sum of a request's method and of its target in origin form */
 	unsigned status; /* an answer's */
 	uint64_t content, sum;
-	bool whole;
+	bool whole, until_close;
+	struct buf fields, trailers;
 };
 
 /* One direction of a connection: bytes in, bytes out, and what was understood of them. */
 struct relay {
 	enum kind kind;
+	struct way way;
 	struct buf in, out;
 	unsigned n;
 	struct written messages[STREAM_MESSAGES];
@@ -269,20 +272,24 @@ is_passed(const struct http_head *h)
 static bool
 write_message_head(struct relay *r, const struct http_head *h, enum http_framing *framing)
 {
-	static char host[] = "kms.example";
-	static const struct config_upstream upstream = { .host = host };
+	static char host[] = SERVICE;
+	struct config_upstream upstream = { .host = host, .pass_host = r->way.pass_host };
 	struct rewrite_request request = { .head = h,
 		.upstream = &upstream,
 		.correlation_header = SLICE_INIT("Correlation-Id"),
-		.correlation = "0b9a1e6e-86e2-4d5e-9b65-3f4f0f1a2b3c",
-		.client = "192.0.2.7",
+		.correlation = CORRELATION,
+		.client = CLIENT,
+		.trusted_peer = r->way.trusted,
 		.tls = true };
 	struct rewrite_response answer = {
-		.head = h, .client_minor = 1, .service = SLICE_INIT("kms.example")
+		.head = h, .client_minor = r->way.client_10 ? 0 : 1, .service = SLICE_INIT(SERVICE)
 	};
 
-	*framing = h->framing == HTTP_UNTIL_CLOSE ? HTTP_CHUNKED : h->framing;
+	*framing = h->framing;
+	if (h->framing == HTTP_CHUNKED || h->framing == HTTP_UNTIL_CLOSE)
+		*framing = r->way.client_10 ? HTTP_UNTIL_CLOSE : HTTP_CHUNKED;
 	answer.framing = *framing;
+	answer.close = *framing == HTTP_UNTIL_CLOSE;
 	if (r->kind == KIND_REQUEST ? !is_passed(h) : !rewrite_may_relay(&answer))
 		return false;
 	if (r->kind == KIND_REQUEST)
@@ -349,6 +356,8 @@ understand(const struct http_head *h, struct slice rest)
 	w.whole = http_body_done(&run.body) ||
 		  (h->framing == HTTP_UNTIL_CLOSE && run.result != HTTP_BODY_BAD);
 	free(run.content);
+	if (w.whole && h->framing == HTTP_CHUNKED)
+		due_trailers(&w.trailers, rest);
 	return w;
 }
 
@@ -365,9 +374,14 @@ relay_one(struct relay *r, const struct http_limits *limits, size_t step)
 	if (on)
 		buf_consume(&r->in, v.used);
 	if (on && !interim && (on = write_message_head(r, &v.head, &framing))) {
-		r->messages[r->n] = understand(&v.head, buf_slice(&r->in));
+		struct written *w = &r->messages[r->n++];
+
+		*w = understand(&v.head, buf_slice(&r->in));
+		due_fields(&w->fields, slice_sub(part, 0, v.used), r->kind == KIND_REQUEST,
+		    r->kind == KIND_ANSWER_TO_HEAD, &r->way);
+		w->until_close = framing == HTTP_UNTIL_CLOSE;
 		relay_body(r, &v.head, framing, step);
-		on = r->messages[r->n++].whole && v.head.keep_alive;
+		on = w->whole && v.head.keep_alive && !w->until_close;
 	}
 	free((void *)(uintptr_t)part.p);
 	return on && r->n < STREAM_MESSAGES && buf_size(&r->in) > 0;
@@ -381,35 +395,72 @@ strict_kind_of(enum kind kind)
 				     : STRICT_ANSWER_TO_HEAD;
 }
 
+static void
+check_text(struct slice got, struct buf *wanted)
+{
+	if (!slice_equal(got, buf_slice(wanted)))
+		fprintf(stderr, "left with\n%.*sinstead of\n%.*s\n", SLICE_ARG(got),
+		    SLICE_ARG(buf_slice(wanted)));
+	CHECK(slice_equal(got, buf_slice(wanted)));
+	buf_fini(wanted);
+}
+
+/* One message that left, against what was understood of it; what follows it. */
+static struct slice
+check_written(enum kind kind, struct written *w, struct slice rest)
+{
+	struct strict_message m;
+	enum strict_result result = strict_read(rest.p, rest.n, strict_kind_of(kind), &m);
+	struct slice none = SLICE_EMPTY;
+
+	if (result == STRICT_BAD)
+		fprintf(stderr, "%s: %.*s\n", m.why, SLICE_ARG(rest));
+	CHECK(result == (w->whole && !w->until_close ? STRICT_WHOLE : STRICT_PARTIAL));
+	CHECK(m.has_head && m.content == w->content && m.until_close == w->until_close);
+	CHECK(m.sum == w->sum && m.status == w->status);
+	CHECK(w->line == sum_line((struct slice){ m.method, m.method_len },
+			     (struct slice){ m.target, m.target_len }, SLICE_EMPTY));
+	check_text((struct slice){ m.fields, m.fields_len }, &w->fields);
+	/* Trailers of a message that is read to the connection's end have no place. */
+	if (w->until_close)
+		buf_fini(&w->trailers);
+	else
+		check_text(
+		    m.chunked && w->whole ? (struct slice){ m.trailers, m.trailers_len } : none,
+		    &w->trailers);
+	return slice_sub(rest, result == STRICT_WHOLE ? m.used : rest.n, rest.n);
+}
+
 /* A stream of messages comes out as exactly those that were understood, under a strict reading. */
 static void
-check_stream(enum kind kind, const struct http_limits *limits, struct slice in, size_t step)
+check_stream(enum kind kind, const struct http_limits *limits, struct slice in, size_t step,
+    const struct way *way)
 {
 	static struct relay r;
-	struct strict_message m;
 	struct slice rest;
 
-	r = (struct relay){ .kind = kind, .in = BUF_INIT, .out = BUF_INIT };
+	r = (struct relay){ .kind = kind, .way = *way, .in = BUF_INIT, .out = BUF_INIT };
 	CHECK(buf_append_slice(&r.in, in) == 0);
 	while (in.n > 0 && relay_one(&r, limits, step))
 		;
 	rest = buf_slice(&r.out);
-	for (unsigned i = 0; i < r.n; i++) {
-		enum strict_result result = strict_read(rest.p, rest.n, strict_kind_of(kind), &m);
-
-		if (result == STRICT_BAD)
-			fprintf(stderr, "%s: %.*s\n", m.why, SLICE_ARG(rest));
-		CHECK(result == (r.messages[i].whole ? STRICT_WHOLE : STRICT_PARTIAL));
-		CHECK(m.has_head && m.content == r.messages[i].content);
-		CHECK(m.sum == r.messages[i].sum && m.status == r.messages[i].status);
-		CHECK(r.messages[i].line == sum_line((struct slice){ m.method, m.method_len },
-						(struct slice){ m.target, m.target_len },
-						SLICE_EMPTY));
-		rest = slice_sub(rest, result == STRICT_WHOLE ? m.used : rest.n, rest.n);
-	}
+	for (unsigned i = 0; i < r.n; i++)
+		rest = check_written(kind, &r.messages[i], rest);
 	CHECK(rest.n == 0);
 	buf_fini(&r.in);
 	buf_fini(&r.out);
+}
+
+static void
+check_streams(enum kind kind, const struct http_limits *limits, struct slice in, size_t step)
+{
+	static const struct way requests[] = { { 0 }, { .trusted = true }, { .pass_host = true },
+		{ .trusted = true, .pass_host = true } };
+	static const struct way answers[] = { { 0 }, { .client_10 = true } };
+	bool request = kind == KIND_REQUEST;
+
+	for (unsigned i = 0; i < (request ? 4 : 2); i++)
+		check_stream(kind, limits, in, step, request ? &requests[i] : &answers[i]);
 }
 
 /* Everything above on one input. */
@@ -441,7 +492,7 @@ check_message(enum kind kind, const struct http_limits *limits, struct slice in,
 		check_body(&whole.head, slice_sub(in, whole.used, in.n), step);
 	}
 	free((void *)(uintptr_t)part.p);
-	check_stream(kind, limits, in, step);
+	check_streams(kind, limits, in, step);
 	check_changing_limits(kind, limits, in, step);
 }
 

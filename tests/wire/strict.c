@@ -335,6 +335,7 @@ read_chunks(struct reader *r)
 	}
 	if (result != STRICT_WHOLE)
 		return result;
+	r->out->trailers = r->p;
 	while ((result = take_line(r, &line, &n)) == STRICT_WHOLE && n > 0) {
 		const char *value;
 		size_t name, len;
@@ -343,6 +344,7 @@ read_chunks(struct reader *r)
 			return bad(r, "a trailer");
 		if (is_header_only(line, name))
 			return bad(r, "a trailer that may not be one");
+		r->out->trailers_len = (size_t)(r->p - r->out->trailers);
 	}
 	return result;
 }
@@ -382,12 +384,14 @@ strict_read(const char *p, size_t n, enum strict_kind kind, struct strict_messag
 		return result;
 	result = kind == STRICT_REQUEST ? read_request_line(&r, line, len)
 					: read_status_line(&r, line, len);
+	out->fields = r.p;
 	while (result == STRICT_WHOLE) {
 		if ((result = take_line(&r, &line, &len)) != STRICT_WHOLE)
 			return result;
 		if (len == 0)
 			break;
 		result = read_field(&r, line, len);
+		out->fields_len = (size_t)(r.p - out->fields);
 	}
 	if (result != STRICT_WHOLE)
 		return result;

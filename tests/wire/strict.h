@@ -21,8 +21,11 @@ struct strict_message {
 	const char *method, *target; /* in the bytes that were read; a request's */
 	size_t method_len, target_len;
 	unsigned status; /* an answer's */
-	bool has_head;	 /* all above is known; false: PARTIAL within the head */
-	bool close;	 /* the connection ends after it */
+	const char *fields,
+	    *trailers; /* lines "Name: value\r\n"; of a whole head, and a whole body */
+	size_t fields_len, trailers_len;
+	bool has_head; /* all above is known; false: PARTIAL within the head */
+	bool close;    /* the connection ends after it */
 	bool chunked, counted, until_close;
 	uint64_t length;       /* of a counted body */
 	uint64_t content, sum; /* bytes of content that were there, and strict_sum() of them */
