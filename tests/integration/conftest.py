@@ -2,8 +2,11 @@
 
 import contextlib
 import itertools
+import os
+import random
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from socket import SO_REUSEADDR, SOL_SOCKET, socket as Socket
 
@@ -12,6 +15,16 @@ import pytest
 import backend as backends
 import faults
 import support
+
+
+SEED = os.environ.get("KEYTRAIL_SEED", str(time.time_ns() % 10**6))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """What a test draws, the same KEYTRAIL_SEED has it draw again."""
+    print(f"KEYTRAIL_SEED={SEED}")
+    random.seed(SEED)
 
 
 @pytest.fixture(scope="session")

@@ -334,7 +334,7 @@ def test_nothing_is_left_behind_whatever_a_peer_does(keytrail, pki, tls):
         rounds = [list(cuts(REQUESTS, client="client_end")),
                   list(cuts(ANSWERS, service="service_end")),
                   list(cuts(ANSWERS, leave="leave_end"))]
-        if tls or SANITIZED:  # some of them, other ones each time
+        if tls or SANITIZED:  # some of them, by the seed
             step = 17 if SANITIZED else 3
             rounds = [r[random.randrange(step)::step] for r in rounds]
         if tls:  # which asyncio cannot close halfway

@@ -126,7 +126,8 @@ def is_free(port):
 
 def free_ports(n):
     """Outside the range from which the kernel gives ports to others before they are used here."""
-    candidates = random.sample(range(10240, 32768), 50 * n)
+    # Other ones in tests that run at the same time, whatever their seed.
+    candidates = random.SystemRandom().sample(range(10240, 32768), 50 * n)
     return [str(p) for p in itertools.islice(filter(is_free, candidates), n)]
 
 
