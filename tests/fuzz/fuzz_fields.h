@@ -257,7 +257,8 @@ due_location(struct buf *out, const struct line *l)
 {
 	struct slice rest = l->value;
 
-	if (rest.n >= 7 && strncasecmp(rest.p, "http", 4) == 0)
+	if (is_named(slice_sub(rest, 0, rest.n < 5 ? rest.n : 5), "http:") ||
+	    is_named(slice_sub(rest, 0, rest.n < 6 ? rest.n : 6), "https:"))
 		take_until(&rest, SLICE(":"));
 	if (!slice_has_prefix(rest, SLICE("//"))) {
 		due_line(out, l->name, l->value);
