@@ -1,7 +1,6 @@
 #include "keytrail/journal.h"
 
 #include "journal_internal.h"
-#include "keytrail/base64.h"
 #include "keytrail/clock.h"
 #include "keytrail/fault.h"
 
@@ -597,8 +596,8 @@ journal_start(struct journal *j, struct err *err)
 	return 0;
 }
 
-static void
-wake(struct journal *j)
+void
+journal_wake(struct journal *j)
 {
 	if (atomic_exchange(&j->sleeping, AWAKE) != AWAKE)
 		futex(&j->sleeping, FUTEX_WAKE_PRIVATE, 1, NULL);
@@ -617,7 +616,7 @@ journal_kick(struct journal *j)
 	uint32_t how = atomic_load(&j->sleeping);
 
 	if (how != AWAKE && (how != GATHERING || completes_what_is_awaited(j)))
-		wake(j);
+		journal_wake(j);
 }
 
 void
@@ -626,7 +625,7 @@ journal_kick_async(struct journal *j)
 	uint32_t how = atomic_load(&j->sleeping);
 
 	if (how == ASLEEP || (how == DOZING && completes_what_is_awaited(j)))
-		wake(j);
+		journal_wake(j);
 }
 
 int
@@ -637,7 +636,7 @@ journal_stop(struct journal *j, struct err *err)
 	if (!j->running)
 		return 0;
 	atomic_store(&j->stop, true);
-	wake(j);
+	journal_wake(j);
 	pthread_join(j->thread, NULL);
 	j->running = false;
 	if (j->result == 0)
@@ -675,68 +674,5 @@ journal_set_retention(struct journal *j, uint64_t retention_s, uint64_t max_size
 	atomic_store_explicit(&j->retention_s, retention_s, memory_order_relaxed);
 	atomic_store_explicit(&j->max_size, max_size, memory_order_relaxed);
 	atomic_store(&j->retention_changed, true);
-	wake(j);
-}
-
-/* Every sink that reads past the damage tells of it, and recovery may have met it before, at this start
- * or at one long ago. */
-static bool
-was_told(const struct journal *j, uint64_t first, uint64_t last)
-{
-	for (size_t i = 0; i < j->nknown; i++)
-		if (j->known[i].first <= first && last <= j->known[i].last)
-			return true;
-	for (size_t i = 0; i < TOLD_MAX; i++)
-		if (j->told[i].first <= first && last <= j->told[i].last)
-			return true;
-	return false;
-}
-
-/* More than can wait to be recorded are enclosed by the last one. */
-static void
-add_told(struct journal *j, struct trail_range r)
-{
-	struct trail_range *latest = &j->told[(j->ntold - 1) % TOLD_MAX];
-
-	if (j->ntold - j->nrecorded < TOLD_MAX) {
-		j->told[j->ntold++ % TOLD_MAX] = r;
-		return;
-	}
-	latest->first = r.first < latest->first ? r.first : latest->first;
-	latest->last = r.last > latest->last ? r.last : latest->last;
-}
-
-void
-journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
-{
-	pthread_mutex_lock(&j->lock);
-	if (was_told(j, first, last)) {
-		pthread_mutex_unlock(&j->lock);
-		return;
-	}
-	add_told(j, (struct trail_range){ first, last });
-	pthread_mutex_unlock(&j->lock);
-	atomic_store(&j->reported, true);
-	wake(j);
-}
-
-void
-journal_report_checkpoint(struct journal *j, uint64_t size, struct slice note)
-{
-	struct journal_note *more;
-
-	if (BASE64_SIZE(note.n) >= sizeof(more->text))
-		return;
-	pthread_mutex_lock(&j->lock);
-	if ((more = realloc(j->notes, (j->nnotes + 1) * sizeof(*more))) != NULL) {
-		j->notes = more;
-		more += j->nnotes++;
-		more->size = size;
-		more->text[base64_encode(note.p, note.n, more->text)] = '\0';
-	}
-	pthread_mutex_unlock(&j->lock);
-	if (more == NULL)
-		log_error(j->opts.log, "checkpoint_not_recorded", "memory is short");
-	atomic_store(&j->reported, true);
-	wake(j);
+	journal_wake(j);
 }

@@ -1,6 +1,7 @@
 /*
- * journal_internal: the journal's state, shared by the thread (journal.c) and the events that it
- * records itself (journal_own.c).
+ * journal_internal: the journal's state, shared by the thread (journal.c), the events that it
+ * records itself (journal_own.c), what expires (journal_expire.c) and what readers report
+ * (journal_reports.c).
  */
 #ifndef KEYTRAIL_JOURNAL_INTERNAL_H
 #define KEYTRAIL_JOURNAL_INTERNAL_H
@@ -85,6 +86,9 @@ int journal_append(struct journal *j, struct slice line);
 /* ---- own events; each is kept in j->own until it is durable ---- */
 
 int journal_append_own(struct journal *j); /* once more, after a failure */
+void journal_record_range(struct journal *j, const char *action, enum severity severity,
+    const char *message, uint64_t first, uint64_t last);
+void journal_record_checkpoint(struct journal *j, uint64_t size, const char *note);
 void journal_record_recovery(struct journal *j);
 void journal_record_reports(struct journal *j);
 /* Count so many lines as lost; the one that there is says whose it is. */
@@ -105,5 +109,8 @@ bool journal_may_remove(const struct journal *j);
 /* Record that what was said to go stays, and make that durable.  -1: not done, try again. */
 int journal_retract(struct journal *j);
 int journal_commit(struct journal *j);
+
+/* Any thread. */
+void journal_wake(struct journal *j);
 
 #endif

@@ -1,0 +1,124 @@
+/* What the readers tell the journal of, and what it records of that. */
+#include "journal_internal.h"
+#include "keytrail/base64.h"
+
+#include <stdlib.h>
+
+static bool
+is_within(const struct trail_range *ranges, size_t n, uint64_t first, uint64_t last)
+{
+	for (size_t i = 0; i < n; i++)
+		if (ranges[i].first <= first && last <= ranges[i].last)
+			return true;
+	return false;
+}
+
+/* Every sink that reads past the damage tells of it, and recovery may have met it before, at this start
+ * or at one long ago. */
+static bool
+was_told(const struct journal *j, uint64_t first, uint64_t last)
+{
+	return is_within(j->known, j->nknown, first, last) ||
+	       is_within(j->told, TOLD_MAX, first, last);
+}
+
+/* More than can wait to be recorded are enclosed by the last one. */
+static void
+add_told(struct journal *j, struct trail_range r)
+{
+	struct trail_range *latest = &j->told[(j->ntold - 1) % TOLD_MAX];
+
+	if (j->ntold - j->nrecorded < TOLD_MAX) {
+		j->told[j->ntold++ % TOLD_MAX] = r;
+		return;
+	}
+	latest->first = r.first < latest->first ? r.first : latest->first;
+	latest->last = r.last > latest->last ? r.last : latest->last;
+}
+
+void
+journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last)
+{
+	pthread_mutex_lock(&j->lock);
+	if (was_told(j, first, last)) {
+		pthread_mutex_unlock(&j->lock);
+		return;
+	}
+	add_told(j, (struct trail_range){ first, last });
+	pthread_mutex_unlock(&j->lock);
+	atomic_store(&j->reported, true);
+	journal_wake(j);
+}
+
+void
+journal_report_checkpoint(struct journal *j, uint64_t size, struct slice note)
+{
+	struct journal_note *more;
+
+	if (BASE64_SIZE(note.n) >= sizeof(more->text))
+		return;
+	pthread_mutex_lock(&j->lock);
+	if ((more = realloc(j->notes, (j->nnotes + 1) * sizeof(*more))) != NULL) {
+		j->notes = more;
+		more += j->nnotes++;
+		more->size = size;
+		more->text[base64_encode(note.p, note.n, more->text)] = '\0';
+	}
+	pthread_mutex_unlock(&j->lock);
+	if (more == NULL)
+		log_error(j->opts.log, "checkpoint_not_recorded", "memory is short");
+	atomic_store(&j->reported, true);
+	journal_wake(j);
+}
+
+/* ---- the journal's thread ---- */
+
+/* By the reports of other damage, or since the trail was searched for it. */
+static bool
+is_told(struct journal *j, const struct trail_range *r)
+{
+	struct trail_range told[TRAIL_TOLD_MAX];
+	size_t n = trail_told_ranges(j->opts.trail, told);
+
+	return is_within(told, n, r->first, r->last);
+}
+
+/* Aside first: once it is told of, nobody looks for it again. */
+static void
+record_damage(struct journal *j, const struct trail_range *r)
+{
+	struct err err;
+
+	if (is_told(j, r))
+		return;
+	if (trail_quarantine(j->opts.trail, r->first, r->last, &err) == -1)
+		log_error(j->opts.log, "not_put_aside", "%s", err.msg);
+	journal_record_range(j, "keytrail.corrupt", SEVERITY_CRITICAL,
+	    "keytrail: a reader met corrupt lines in the trail", r->first, r->last);
+	trail_told(j->opts.trail, r->first, r->last);
+	j->untold = true;
+}
+
+void
+journal_record_reports(struct journal *j)
+{
+	struct journal_note *notes;
+	struct trail_range told[TOLD_MAX];
+	size_t n, ntold = 0;
+
+	if (j->unrecorded || !atomic_exchange(&j->reported, false))
+		return;
+	pthread_mutex_lock(&j->lock);
+	while (j->nrecorded < j->ntold)
+		told[ntold++] = j->told[j->nrecorded++ % TOLD_MAX];
+	n = j->nnotes;
+	notes = j->notes;
+	j->notes = NULL;
+	j->nnotes = 0;
+	pthread_mutex_unlock(&j->lock);
+	for (size_t i = 0; i < ntold; i++)
+		record_damage(j, &told[i]);
+	for (size_t i = 0; i < n; i++)
+		journal_record_checkpoint(j, notes[i].size, notes[i].text);
+	free(notes);
+}
