@@ -261,13 +261,11 @@ take_option(struct http_head *h, struct options *o, struct slice option)
 
 	if (!is_token(option) || ++o->count > HTTP_OPTIONS_MAX)
 		return REFUSAL_BAD_CONNECTION;
-	if (slice_equal_nocase(option, SLICE("close")))
-		o->close = true;
-	else if (slice_equal_nocase(option, SLICE("keep-alive")))
-		o->keep_alive = true;
-	else if (o->request && (ID_SET(id) & UPGRADES) != 0)
+	if (o->request && (ID_SET(id) & UPGRADES) != 0)
 		return REFUSAL_UPGRADE;
-	else if ((ID_SET(id) & KEPT) == 0 && !parse_is_forwarded(option))
+	o->close |= slice_equal_nocase(option, SLICE("close"));
+	o->keep_alive |= slice_equal_nocase(option, SLICE("keep-alive"));
+	if ((ID_SET(id) & KEPT) == 0 && !parse_is_forwarded(option))
 		mark_hop(h, option);
 	else if (o->request)
 		return REFUSAL_BAD_CONNECTION;
