@@ -13,6 +13,7 @@
 
 #define LINGER_BYTES 65536
 #define LINGER_MS    1000
+#define LAST_WAIT_MS 5000 /* for a request that crosses the end of the connection's lifetime */
 
 enum conn_state { CONN_HANDSHAKE, CONN_IDLE, CONN_BUSY, CONN_LINGER, CONN_DEAD };
 
@@ -234,15 +235,18 @@ start_exchange(struct conn *c, const struct http_head *head, size_t used, enum h
 
 /* ---- heads ---- */
 
-/* The head has its own time.  Between calls the connection's lifetime is over sooner, or is over. */
+/* The head has its own time.  Between calls the connection's lifetime may be over sooner, but a
+ * request on its way is still met: its answer says that it was the last. */
 static void
 limit_wait(struct conn *c)
 {
-	int64_t now = clock_mono_ns(), left = old_at(c) - now;
+	int64_t now = clock_mono_ns(), left_ms = (old_at(c) - now) / CLOCK_NS_PER_MS + 1;
 	unsigned ms = c->arrival == 0 ? timeouts_of(c)->idle : timeouts_of(c)->head;
 
-	if (c->arrival == 0 && left < ms * CLOCK_NS_PER_MS)
-		ms = left > 0 ? (unsigned)(left / CLOCK_NS_PER_MS) + 1 : 0;
+	if (left_ms < LAST_WAIT_MS)
+		left_ms = LAST_WAIT_MS;
+	if (c->arrival == 0 && left_ms < ms)
+		ms = (unsigned)left_ms;
 	wtimer_set_from(&c->timer, now, ms);
 }
 

@@ -155,6 +155,14 @@ def test_an_old_connection_ends_but_not_within_a_call(keytrail, raw_backend):
     assert len(sidecar.wait_calls(2)) == 2
 
 
+def test_a_request_that_crosses_the_end_of_an_old_connection_is_answered(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"timeouts": {"lifetime": "1ms"}, "workers": 1})
+    with sidecar.client() as c:
+        assert sidecar.call("GET", "/api/v2/keys").status == 200  # the worker has seen c's end pass
+        r = c.request("GET", "/api/v2/keys")
+        assert r.status == 200 and r.get("Connection") == "close" and c.is_closed()
+
+
 # ---- a client that sends and does not read ----
 
 MANY, LARGE = 12, 2 << 20
