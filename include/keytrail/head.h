@@ -101,6 +101,9 @@ http_head_field(const struct http_head *h, enum http_field_id id)
 	return h->first[id] != 0 ? &h->fields[h->first[id] - 1] : NULL;
 }
 
+/* Whom a request is for: its Host, else its target's authority; empty when it has neither. */
+struct slice http_head_host(const struct http_head *h);
+
 /* How many fields have this id / this name (ASCII case ignored). */
 unsigned http_head_count(const struct http_head *h, enum http_field_id id);
 unsigned http_head_count_name(const struct http_head *h, struct slice name);

@@ -67,8 +67,7 @@ static bool
 is_misdirected(const struct exchange *ex, const struct http_head *head)
 {
 	const SSL *ssl = ex->client.stream->ssl;
-	const struct http_field *host = http_head_field(head, HTTP_F_HOST);
-	struct slice name = host != NULL ? host->value : head->authority;
+	struct slice name = http_head_host(head);
 
 	return ssl != NULL && name.n > 0 && !tls_serves(ssl, name);
 }
@@ -85,8 +84,6 @@ classify(struct exchange *ex, const struct http_head *head)
 	    &ex->event, head, &match, snap->correlation_header, c->correlation_grammar);
 	worker_identify(
 	    ex->worker, event_authorization(head), snap->profile.names, &ex->event.identity);
-	if (ex->client.certificate != NULL)
-		identity_from_certificate(ex->client.certificate, &ex->event.identity);
 	ex->guarantee = guarantee_of(ex, match.route);
 	ex->intend = ex->guarantee == GUARANTEE_INTENT;
 	ex->to_head = slice_equal(head->method, SLICE("HEAD"));
@@ -110,10 +107,10 @@ classify(struct exchange *ex, const struct http_head *head)
 static void
 remember_host(struct exchange *ex, const struct http_head *head)
 {
-	const struct http_field *host = http_head_field(head, HTTP_F_HOST);
+	struct slice host = http_head_host(head);
 
-	if (host != NULL && host->value.n < sizeof(ex->host))
-		slice_to_cstr(host->value, ex->host, sizeof(ex->host));
+	if (host.n < sizeof(ex->host))
+		slice_to_cstr(host, ex->host, sizeof(ex->host));
 }
 
 enum http_refusal
@@ -141,6 +138,8 @@ exchange_prepare(struct exchange *ex, const struct http_head *head)
 void
 exchange_identify(struct exchange *ex, const struct http_head *head)
 {
+	if (ex->client.certificate != NULL)
+		identity_from_certificate(ex->client.certificate, &ex->event.identity);
 	set_origin(ex, head);
 	choose_correlation(ex);
 }

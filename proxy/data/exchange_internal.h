@@ -24,7 +24,7 @@ struct exchange {
 	enum guarantee guarantee;
 	enum http_refusal refusal; /* not NONE: the final answer is ours */
 	char correlation[65];
-	char host[256]; /* the client's Host; "" when there is none or it is longer */
+	char host[256]; /* whom the client called; "" when that is not said or longer */
 	struct worker_waiter waiter;
 	struct worker_reap reap, go_on;
 	bool goes_on;			 /* go_on is queued */

@@ -178,13 +178,9 @@ append_forwarding(struct buf *out, const struct rewrite_request *r)
 static struct slice
 host_of(const struct rewrite_request *r)
 {
-	const struct http_field *host = http_head_field(r->head, HTTP_F_HOST);
+	struct slice host = http_head_host(r->head);
 
-	if (r->upstream->pass_host && host != NULL)
-		return host->value;
-	if (r->upstream->pass_host && r->head->authority.n > 0)
-		return r->head->authority;
-	return slice_of(r->upstream->host);
+	return r->upstream->pass_host && host.n > 0 ? host : slice_of(r->upstream->host);
 }
 
 static int

@@ -101,6 +101,14 @@ http_field_id(struct slice name)
 	return id != HTTP_F_OTHER && slice_equal_nocase(name, names[id]) ? id : HTTP_F_OTHER;
 }
 
+struct slice
+http_head_host(const struct http_head *h)
+{
+	const struct http_field *host = http_head_field(h, HTTP_F_HOST);
+
+	return host != NULL ? host->value : h->authority;
+}
+
 unsigned
 http_head_count(const struct http_head *h, enum http_field_id id)
 {

@@ -155,6 +155,19 @@ def test_a_client_certificate_is_the_initiator(keytrail, raw_backend, pki):
     assert "CN=client" in initiator["name"]
 
 
+@pytest.mark.parametrize("sent, label", [
+    ("GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET", "after_close"),
+    ("GET /a HTTP/1.1\nHost: x\r\n\r\n", "bad_line_end")])
+def test_it_is_also_of_what_is_no_request(keytrail, raw_backend, pki, sent, label):
+    sidecar = keytrail(raw_backend(ok()), with_client_ca(pki))
+    with sidecar.client(pki.client(cert="client")) as c:
+        c.send(sent)
+        assert c.read_response() and c.is_closed()
+    event, = wait_for(lambda: sidecar.own("keytrail.refused"), "the record")
+    assert event["reason"]["reasonForFailure"] == label
+    assert event["initiator"]["credential"]["type"] == "certificate"
+
+
 def test_a_client_certificate_is_named_by_its_uri_and_keeps_its_subject(keytrail, raw_backend, pki):
     sidecar = keytrail(raw_backend(ok()), with_client_ca(pki))
     pki.issue("workload", uri="spiffe://example/workload")

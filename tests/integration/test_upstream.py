@@ -121,15 +121,23 @@ def test_an_answer_that_leads_elsewhere_is_502_and_recorded(keytrail, raw_backen
     assert unanswered(event, "foreign_location")
 
 
-def test_an_answer_that_leads_to_the_key_service_leads_to_us(keytrail, raw_backend):
-    def script(connection):
-        while (request := connection.read_request()) is not None:
-            connection.send(ok(extra=f"Location: https://{request.get('Host')}/x?y\r\n"
-                                     "Alt-Svc: h3=\":443\"\r\n", status="302 Found"))
+def to_itself(connection):
+    while (request := connection.read_request()) is not None:
+        connection.send(ok(extra=f"Location: https://{request.get('Host')}/x?y\r\n"
+                                 "Alt-Svc: h3=\":443\"\r\n", status="302 Found"))
 
-    r, event = call(keytrail(raw_backend(script)))
+
+def test_an_answer_that_leads_to_the_key_service_leads_to_us(keytrail, raw_backend):
+    r, event = call(keytrail(raw_backend(to_itself)))
     assert r.status == 302 and r.get("Location") == "/x?y" and r.get("Alt-Svc") is None
     assert event["reason"]["reasonCode"] == 302
+
+
+def test_so_does_one_that_leads_to_the_host_of_the_target(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(to_itself), {"upstream": {"host": "pass"}})
+    with sidecar.client() as c:
+        c.send("GET https://localhost:1/api/v2/keys HTTP/1.0\r\n\r\n")
+        assert c.read_response().get("Location") == "/x?y"
 
 
 # ---- closed at every point ----

@@ -35,6 +35,18 @@ every_known_name_has_its_id_in_any_case(void **state)
 }
 
 static void
+the_host_is_the_field_before_the_authority(void **state)
+{
+	struct http_head h = { .authority = SLICE("a") };
+
+	(void)state;
+	assert_true(slice_equal(http_head_host(&h), SLICE("a")));
+	h.fields[h.nfields++] = (struct http_field){ .value = SLICE("b") };
+	h.first[HTTP_F_HOST] = 1;
+	assert_true(slice_equal(http_head_host(&h), SLICE("b")));
+}
+
+static void
 a_name_that_differs_in_one_byte_is_another(void **state)
 {
 	(void)state;
@@ -142,6 +154,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_known_name_has_its_id_in_any_case),
+		cmocka_unit_test(the_host_is_the_field_before_the_authority),
 		cmocka_unit_test(a_name_that_differs_in_one_byte_is_another),
 		cmocka_unit_test(fields_are_found_and_counted_by_id_and_name),
 		cmocka_unit_test(classes_are_those_of_the_grammars),
