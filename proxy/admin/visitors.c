@@ -112,19 +112,20 @@ visitors_let_in(struct event_base *base, void *arg)
 
 /* ---- who finds no descriptor ---- */
 
+static const struct timeval pause_time = { 0, 100000 };
+
 /* Comes before evhttp's own look, since it was added later: that would be repeated without end. */
 static void
 on_knock(evutil_socket_t fd, short what, void *arg)
 {
-	static const struct timeval pause_time = { 0, 100000 };
-	int probe = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	int probe = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	struct visitors *v = arg;
 
 	(void)what;
-	if (probe != -1) {
+	if (probe != -1)
 		close(probe);
+	if (probe != -1 || !descriptors_are_short(errno))
 		return;
-	}
 	log_error(v->log, "accept_failed", "accept: %s", strerror(errno));
 	/* Without a timer the pause would have no end. */
 	if (evtimer_add(&v->pause, &pause_time) == 0) {
@@ -142,8 +143,8 @@ on_pause_over(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	descriptors_take_spare(&v->spare);
-	evconnlistener_enable(v->listener);
-	event_add(&v->knock, NULL);
+	if (evconnlistener_enable(v->listener) == -1 || event_add(&v->knock, NULL) == -1)
+		evtimer_add(&v->pause, &pause_time); /* in the place that it has just left */
 }
 
 int

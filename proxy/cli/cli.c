@@ -170,7 +170,7 @@ cli_unknown_option(const char *command, const char *option, const char *const *k
 int
 cli_printed(bool all)
 {
-	if (all && fflush(stdout) == 0)
+	if (all && fflush(stdout) == 0 && !ferror(stdout))
 		return CLI_OK;
 	fprintf(stderr, "standard output cannot be written, or memory is short\n");
 	return CLI_FAILED;
