@@ -519,7 +519,7 @@ exchange_start(const struct exchange_client *client, const struct http_head *hea
 	if (head != NULL)
 		refusal = exchange_prepare(ex, head);
 	exchange_identify(ex, head);
-	/* Whatever else is refused here ends the connection. */
+	/* Whatever else is refused here ends the connection, or is for want of memory. */
 	if ((refusal == REFUSAL_NONE || refusal == REFUSAL_DENIED) && !exchange_within_rate(ex))
 		refusal = REFUSAL_TOO_MANY_REQUESTS;
 	metrics_add(ex->worker->metrics, METRIC_REQUESTS_IN_FLIGHT, 0, 1);

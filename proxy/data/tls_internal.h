@@ -1,5 +1,6 @@
 /* tls_internal: what the files of tls share: tls.c makes contexts and the client's, tls_server.c the
- * server's, tls_names.c tells whom a certificate is for, tls_ocsp.c reads a stapled response, tls_try.c tries what was made. */
+ * server's, tls_names.c tells whom a certificate is for, tls_ocsp.c reads a stapled response,
+ * tls_try.c tries what was made. */
 #ifndef KEYTRAIL_PROXY_TLS_INTERNAL_H
 #define KEYTRAIL_PROXY_TLS_INTERNAL_H
 

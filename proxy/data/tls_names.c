@@ -1,7 +1,5 @@
 #include "tls_internal.h"
 
-#include <openssl/x509v3.h>
-
 #include <arpa/inet.h>
 #include <string.h>
 

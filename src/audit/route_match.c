@@ -228,7 +228,7 @@ skip_token(struct slice s, size_t at)
 	return at;
 }
 
-/* type/subtype, then nothing but parameters: no other type can be cut out of it. */
+/* type/subtype, then the end, or a ';' and whatever follows that. */
 static bool
 is_media_type(struct slice s)
 {

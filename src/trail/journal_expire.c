@@ -79,15 +79,6 @@ settle_rings(struct journal *j, struct err *err)
 	return 0;
 }
 
-/* Before the page is written: it says that what was found missing by now was told. */
-static int
-commit_untold(struct journal *j, struct err *err)
-{
-	if (j->failures > 0 || (j->untold && journal_commit(j) == -1))
-		return err_set(err, "what was found missing is not recorded");
-	return 0;
-}
-
 /* 1, or 0: there is nothing to remove. */
 static int
 record_expiry(struct journal *j, int64_t before, uint64_t max_size, struct err *err)
@@ -99,7 +90,7 @@ record_expiry(struct journal *j, int64_t before, uint64_t max_size, struct err *
 		return -1;
 	if (last == 0)
 		return 0;
-	if (commit_untold(j, err) == -1 || trail_expiry_foretold(t, last, err) == -1)
+	if (trail_expiry_foretold(t, last, err) == -1)
 		return -1;
 	FAULT_POINT("expire.before_record");
 	journal_record_range(j, "keytrail.expire", SEVERITY_NORMAL,
@@ -131,7 +122,7 @@ remove_expired(struct journal *j, int64_t before, uint64_t max_size, struct err 
 	bool is_signed = j->opts.covered == NULL || j->opts.covered(j->opts.keep_arg) >= j->expiry;
 
 	trail_expiry_recorded(t, j->expiry);
-	j->expiry_failed = commit_untold(j, err) == -1 || settle_rings(j, err) == -1 ||
+	j->expiry_failed = settle_rings(j, err) == -1 ||
 			   trail_expire(t, before, max_size,
 			       lower(j->expiry_last + 1, keep_from(j)), &first, &last, err) == -1;
 	if (!is_signed && j->opts.removed != NULL)

@@ -514,8 +514,7 @@ trail_state_was_cut(struct trail *t)
 	bool was_cut;
 
 	pthread_mutex_lock(&t->page_lock);
-	/* The rest as it was last written: what is told since may not be durable. */
-	t->page.mark = t->mark;
+	t->page = trail_info(t);
 	was_cut = trail_state_mend(t->state, &t->page);
 	pthread_mutex_unlock(&t->page_lock);
 	return was_cut;

@@ -7,23 +7,12 @@
 
 /* ---- what is known ---- */
 
-/* Of more than can be kept the lowest one goes; but not the one that is told now, or in front of all
- * segments: they would be met and told again at once. */
-static void
-forget_one(const struct trail_gone *g, struct trail_range *all, size_t n, uint64_t added)
-{
-	size_t i = all[0].first <= g->expired + 1;
-
-	i += all[i].first == added;
-	memmove(&all[i], &all[i + 1], (n - i - 1) * sizeof(all[0]));
-}
-
-/* What is between two ranges was told by neither. */
+/* What is between two ranges was told by neither: of more than can be kept the lowest one goes. */
 void
 trail_gone_add(struct trail_gone *g, uint64_t first, uint64_t last)
 {
 	struct trail_range all[TRAIL_TOLD_MAX + 1], add = { first, last };
-	size_t n = 0, i = 0;
+	size_t n = 0, i = 0, drop;
 
 	if (last <= g->expired)
 		return;
@@ -37,10 +26,9 @@ trail_gone_add(struct trail_gone *g, uint64_t first, uint64_t last)
 	all[n++] = add;
 	while (i < g->n)
 		all[n++] = g->told[i++];
-	if (n > TRAIL_TOLD_MAX)
-		forget_one(g, all, n--, add.first);
-	g->n = (uint32_t)n;
-	memcpy(g->told, all, n * sizeof(all[0]));
+	drop = n > TRAIL_TOLD_MAX;
+	g->n = (uint32_t)(n - drop);
+	memcpy(g->told, all + drop, g->n * sizeof(all[0]));
 }
 
 /* What of these numbers is not known; false: nothing. */

@@ -1885,23 +1885,6 @@ make_holes(struct fixture *f)
 }
 
 static void
-the_hole_in_front_is_remembered_before_others(void **state)
-{
-	struct fixture *f = *state;
-	uint64_t first, last;
-
-	open_trail(f);
-	append_durable(f, 500);
-	assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), 0);
-	assert_int_equal(unlinkat(trail_dirfd(f->t), "00000000000000000001.jsonl", 0), 0);
-	assert_true(make_holes(f) > TRAIL_TOLD_MAX);
-	last = 0;
-	while (trail_find_untold(f->t, last, &first, &last, &f->err) == 1)
-		trail_told(f->t, first, last);
-	assert_int_equal(trail_find_untold(f->t, 0, &first, &last, &f->err), 0);
-}
-
-static void
 more_holes_than_are_remembered_are_told_once_each(void **state)
 {
 	struct fixture *f = *state;
@@ -2849,7 +2832,6 @@ main(void)
 		TEST(a_reader_waits_at_the_mark_and_goes_on_behind_it),
 		TEST(a_reader_begins_at_any_number),
 		TEST(a_reader_copes_with_segments_that_expire_under_it),
-		TEST(the_hole_in_front_is_remembered_before_others),
 		TEST(more_holes_than_are_remembered_are_told_once_each),
 		TEST(retention_by_size_takes_the_oldest_and_keeps_what_is_not_acknowledged),
 		TEST(a_segment_is_as_old_as_its_lines_and_its_file),
