@@ -330,6 +330,7 @@ make_workers(struct server *s, struct err *err)
 			.ring = s->rings[i],
 			.journal = s->journal,
 			.open_connections = &s->open_connections,
+			.open_upstream = &s->open_upstream,
 			.degrade = &s->degrade,
 			.peers = s->peers };
 

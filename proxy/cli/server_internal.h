@@ -60,7 +60,7 @@ struct server {
 	struct chronicle chronicle;
 	unsigned nworkers, nstarted;
 	struct worker *workers[CONFIG_WORKERS_MAX];
-	atomic_uint open_connections;
+	atomic_uint open_connections, open_upstream;
 	struct peers *peers;
 	struct listener *listener;
 	struct admin *admin;

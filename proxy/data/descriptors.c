@@ -22,16 +22,23 @@ kept_from_clients(const struct config *config, unsigned workers)
 	return (uint64_t)config->upstream.pool_max * workers + OWN;
 }
 
-bool
-descriptors_suffice_for(int fd, const struct config *config, unsigned workers)
+static uint64_t
+least(uint64_t a, uint64_t b)
 {
-	uint64_t kept = kept_from_clients(config, workers);
+	return a < b ? a : b;
+}
+
+bool
+descriptors_suffice_for(int fd, unsigned upstream, const struct config *config, unsigned workers)
+{
+	uint64_t kept, own;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
 		return true;
-	return (uint64_t)fd + (kept < limit.rlim_cur / 2 ? kept : limit.rlim_cur / 2) <
-	       limit.rlim_cur;
+	kept = least(kept_from_clients(config, workers), limit.rlim_cur / 2);
+	own = least(OWN, limit.rlim_cur / 2);
+	return (uint64_t)fd + (kept > own + upstream ? kept - upstream : own) < limit.rlim_cur;
 }
 
 int

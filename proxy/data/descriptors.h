@@ -17,8 +17,10 @@
 /* Is this errno of a want of descriptors or of kernel memory, and so nobody else's fault? */
 bool descriptors_are_short(int error);
 
-/* May a client have this one, which was the lowest that was free? */
-bool descriptors_suffice_for(int fd, const struct config *config, unsigned workers);
+/* May a client have this one, which was the lowest that was free?  upstream: how many of what is kept
+ * the connections to the key service have already. */
+bool descriptors_suffice_for(
+    int fd, unsigned upstream, const struct config *config, unsigned workers);
 
 /* -1: all that the configuration allows would take more than there may be. */
 int descriptors_check(const struct config *config, unsigned workers, struct err *err);

@@ -81,12 +81,14 @@ deal(struct listener *l, int fd, const struct sockaddr_storage *peer)
 	const struct config_limits *limits = &config->limits;
 	atomic_uint *open_connections = l->home->open_connections;
 	struct worker *w = l->workers[l->turn];
+	unsigned upstream;
 
 	if (atomic_load_explicit(open_connections, memory_order_relaxed) >= limits->connections) {
 		reject(l, fd, "limits.connections");
 		return;
 	}
-	if (!descriptors_suffice_for(fd, config, l->nworkers)) {
+	upstream = atomic_load_explicit(l->home->open_upstream, memory_order_relaxed);
+	if (!descriptors_suffice_for(fd, upstream, config, l->nworkers)) {
 		reject(l, fd, "what RLIMIT_NOFILE leaves to clients");
 		return;
 	}

@@ -79,6 +79,7 @@ close_conn(struct upstream_conn *c)
 	if (c->idle)
 		leave_pool(c);
 	u->nopen--;
+	atomic_fetch_sub_explicit(u->worker->open_upstream, 1, memory_order_relaxed);
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, -1);
 	stream_close(&c->stream);
 	c->reap = (struct worker_reap){ .reap = free_conn, .arg = c };
@@ -371,6 +372,7 @@ start_connecting(struct upstream *u, struct upstream_request *r)
 	r->conn = c;
 	r->tries++;
 	u->nopen++;
+	atomic_fetch_add_explicit(u->worker->open_upstream, 1, memory_order_relaxed);
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, 1);
 	c->target = resolver_next(u->resolver);
 	if ((fd = open_socket(&c->target, &connecting)) == -1) {

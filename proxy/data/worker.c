@@ -586,6 +586,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 	tally_init(&w->losses, &tally_losses, w->ring, w->journal, w->metrics);
 	tally_init(&w->refusals, &tally_refusals, w->ring, w->journal, w->metrics);
 	w->open_connections = o->open_connections;
+	w->open_upstream = o->open_upstream;
 	w->degrade = o->degrade;
 	w->peers = o->peers;
 	pool_init(&w->reads, STREAM_READ);

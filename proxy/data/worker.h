@@ -80,7 +80,7 @@ struct worker {
 	struct journal *journal;
 	struct upstream *upstream;
 	/* of the whole process */
-	atomic_uint *open_connections;
+	atomic_uint *open_connections, *open_upstream;
 	const struct degrade *degrade;
 	struct peers *peers;
 	struct wtimers timers;
@@ -108,7 +108,7 @@ struct worker_opts {
 	struct metrics_shard *metrics;
 	struct ring *ring;
 	struct journal *journal; /* before journal_start: the ring is added */
-	atomic_uint *open_connections;
+	atomic_uint *open_connections, *open_upstream;
 	const struct degrade *degrade;
 	struct peers *peers;
 };

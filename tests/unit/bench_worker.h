@@ -21,7 +21,7 @@ struct bench {
 	struct journal *journal;
 	struct metrics *metrics;
 	struct log *log;
-	atomic_uint connections;
+	atomic_uint connections, upstream;
 	struct worker *worker;
 	bool started;
 };
@@ -53,7 +53,9 @@ bench_open(struct bench *b, const struct worker_hooks *hooks)
 		.retention_s = 86400,
 		.keep_seq = bench_keep,
 		.durable = bench_durable };
-	struct worker_opts worker = { .hooks = hooks, .open_connections = &b->connections };
+	struct worker_opts worker = {
+		.hooks = hooks, .open_connections = &b->connections, .open_upstream = &b->upstream
+	};
 	struct ring_opts room = { .size = 65536, .slots = 16, .slot_size = EVENT_LINE_MAX };
 	struct err err = { "" };
 	int rc;

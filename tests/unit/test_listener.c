@@ -1,5 +1,7 @@
 #include "data/listener.h"
 
+#include "data/descriptors.h"
+
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
@@ -24,7 +26,7 @@ struct fixture {
 	struct config config;
 	struct snapshot snapshot;
 	struct lease lease;
-	atomic_uint open;
+	atomic_uint open, upstream;
 	struct worker worker, *workers[1];
 	struct listener_opts opts;
 	struct rlimit descriptors; /* as it was */
@@ -44,6 +46,7 @@ setup(void **state)
 	f->worker.base = event_base_new();
 	f->worker.lease = &f->lease;
 	f->worker.open_connections = &f->open;
+	f->worker.open_upstream = &f->upstream;
 	f->worker.metrics = metrics_shard_new(f->metrics);
 	f->worker.log = log_new(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_ERROR);
 	f->workers[0] = &f->worker;
@@ -186,6 +189,22 @@ memory_that_was_freed_lets_others_in(void **state)
 	listener_free(l);
 }
 
+static void
+what_the_service_has_already_is_not_kept_for_it_again(void **state)
+{
+	struct fixture *f = *state;
+	struct rlimit limit = { 600, f->descriptors.rlim_max };
+
+	f->config.upstream.pool_max = 20;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_true(descriptors_suffice_for(303, 0, &f->config, 2));
+	assert_false(descriptors_suffice_for(304, 0, &f->config, 2));
+	assert_true(descriptors_suffice_for(343, 40, &f->config, 2));
+	/* Nor does it have any of the process's own, or of what is above the half. */
+	assert_false(descriptors_suffice_for(344, 40, &f->config, 2));
+	assert_false(descriptors_suffice_for(344, 100, &f->config, 20));
+}
+
 /* There is none at first; then one is free, which is not to be for a client. */
 static void
 a_spare_descriptor_that_was_lost_is_taken_again(void **state)
@@ -223,6 +242,7 @@ main(void)
 		TEST(a_spare_descriptor_that_was_lost_is_taken_again),
 		TEST(pages_of_files_are_no_memory_of_its_own),
 		TEST(memory_that_was_freed_lets_others_in),
+		TEST(what_the_service_has_already_is_not_kept_for_it_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -416,7 +416,8 @@ run_worker(struct err *err)
 		.metrics = bench.worker->metrics,
 		.ring = bench.ring,
 		.journal = bench.journal,
-		.open_connections = &bench.connections };
+		.open_connections = &bench.connections,
+		.open_upstream = &bench.upstream };
 	struct worker *w = worker_new(&opts, err);
 
 	worker_free(w);
