@@ -101,6 +101,13 @@ http_head_field(const struct http_head *h, enum http_field_id id)
 	return h->first[id] != 0 ? &h->fields[h->first[id] - 1] : NULL;
 }
 
+/* Does a request bring a body?  One in chunks may turn out empty. */
+static inline bool
+http_head_has_body(const struct http_head *h)
+{
+	return h->framing == HTTP_CHUNKED || (h->framing == HTTP_LENGTH && h->length > 0);
+}
+
 /* Whom a request is for: its Host, else its target's authority; empty when it has neither. */
 struct slice http_head_host(const struct http_head *h);
 

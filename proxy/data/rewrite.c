@@ -214,9 +214,7 @@ may_pass(const struct rewrite_request *r, const struct http_field *f)
 static int
 append_type(struct buf *out, const struct http_head *h)
 {
-	bool body = h->framing == HTTP_CHUNKED || (h->framing == HTTP_LENGTH && h->length > 0);
-
-	if (!body || http_head_field(h, HTTP_F_CONTENT_TYPE) != NULL)
+	if (!http_head_has_body(h) || http_head_field(h, HTTP_F_CONTENT_TYPE) != NULL)
 		return 0;
 	return buf_append_slice(out, SLICE("Content-Type: application/octet-stream\r\n"));
 }

@@ -258,7 +258,7 @@ may_be_form(struct slice type)
 static enum http_refusal
 check_body(const struct http_head *h)
 {
-	if (http_head_field(h, HTTP_F_CONTENT_TYPE) == NULL)
+	if (!http_head_has_body(h) || http_head_field(h, HTTP_F_CONTENT_TYPE) == NULL)
 		return REFUSAL_NONE;
 	for (unsigned i = 0; i < h->nfields; i++)
 		if (h->fields[i].id == HTTP_F_CONTENT_TYPE && may_be_form(h->fields[i].value))

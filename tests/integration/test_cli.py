@@ -303,8 +303,8 @@ def test_explain_writes_the_vocabulary_that_is_configured(file):
     ("POST", "/api/v2/keys/x/actions/wrap?action=unwrap", [], 400, "ambiguous_query"),
     ("GET", "/API/v2/keys", [], 400, "ambiguous_path"),
     ("GET", "/api/v2/keys/", [], 400, "ambiguous_path"),
-    ("POST", "/api/v2/keys/x?action=wrap", ["Content-Type: application/x-www-form-urlencoded"],
-     415, "ambiguous_body"),
+    ("POST", "/api/v2/keys/x?action=wrap",
+     ["Content-Type: application/x-www-form-urlencoded", "Content-Length: 1"], 415, "ambiguous_body"),
     ("GET", "/api/v2/keys", ["Authorization: a", "Authorization: b"], 400, "repeated_header"),
     ("GET", "/api/v2/keys", ["X-Original-URL: /x"], 400, "method_override"),
 ])

@@ -29,11 +29,15 @@ add_field(struct http_head *h, char *line)
 		h->first[f->id] = (uint8_t)h->nfields;
 }
 
-/* A head as the parser makes it, but with nothing refused; `headers` are lines, changed here. */
+/* A head as the parser makes it, but with nothing refused, and with a body of which it says no more;
+ * `headers` are lines, changed here. */
 static struct http_head
 head_of(const char *method, const char *target, char *headers)
 {
-	struct http_head h = { .method = slice_of(method), .target = slice_of(target), .minor = 1 };
+	struct http_head h = { .method = slice_of(method),
+		.target = slice_of(target),
+		.minor = 1,
+		.framing = HTTP_CHUNKED };
 	const char *question = strchr(target, '?');
 	char *save = NULL;
 
@@ -759,6 +763,29 @@ configured_headers_may_not_be_taken_out(void **state)
 }
 
 static void
+a_form_without_a_body_says_nothing(void **state)
+{
+	static const struct {
+		enum http_framing framing;
+		uint64_t length;
+		enum http_refusal refusal;
+	} cases[] = { { HTTP_NO_BODY, 0, REFUSAL_NONE }, { HTTP_LENGTH, 0, REFUSAL_NONE },
+		{ HTTP_LENGTH, 1, REFUSAL_AMBIGUOUS_BODY },
+		{ HTTP_CHUNKED, 0, REFUSAL_AMBIGUOUS_BODY } };
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char line[] = "Content-Type: multipart/form-data";
+		struct http_head h = head_of("POST", "/api/v2/keys", line);
+		struct route_match m;
+
+		h.framing = cases[i].framing;
+		h.length = cases[i].length;
+		route_match(set_of(state), &h, &m);
+		assert_int_equal(m.refusal, cases[i].refusal);
+	}
+}
+
+static void
 names_of_configured_headers_are_known_in_disguise(void **state)
 {
 	static const struct route_spec specs[] = { { SPEC("x.a", "GET", "/a"),
@@ -948,6 +975,7 @@ main(void)
 		cmocka_unit_test(overrides_that_a_route_names_decide),
 		cmocka_unit_test(configured_headers_may_not_be_repeated),
 		cmocka_unit_test(configured_headers_may_not_be_taken_out),
+		cmocka_unit_test(a_form_without_a_body_says_nothing),
 		cmocka_unit_test(names_of_configured_headers_are_known_in_disguise),
 		cmocka_unit_test(ambiguous_tables_name_both_places),
 		cmocka_unit_test(templates_have_a_grammar),

@@ -281,10 +281,9 @@ def has_body(m):
 def may_be_form(m):
     """Would some server search the body for fields?"""
     kind = m.get(b"content-type")
-    if kind is None:
-        return has_body(m)
-    return (not re.fullmatch(TOKEN + rb"/" + TOKEN + rb"[ \t]*(;.*)?", kind)
-            or re.search(rb"multipart|url-?encoded", kind.lower()) is not None)
+    return has_body(m) and (
+        kind is None or not re.fullmatch(TOKEN + rb"/" + TOKEN + rb"[ \t]*(;.*)?", kind)
+        or re.search(rb"multipart|url-?encoded", kind.lower()) is not None)
 
 
 def canonical(m):
