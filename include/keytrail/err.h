@@ -16,7 +16,7 @@ struct err {
 /* Set the message; returns -1, so that callers can write `return err_set(...)`. */
 int err_set(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* The same, followed by ": " and the text of errno. */
+/* The same, followed by ": " and the text of errno, which stays. */
 int err_set_errno(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Put "<text>: " in front of the message that is there; returns -1. */

@@ -53,6 +53,21 @@ follow_start(struct server *s)
 	return !s->start_waits;
 }
 
+/* After a change of holds whose event was not durable when it was answered. */
+static bool
+settle_holds(struct server *s)
+{
+	struct err err;
+
+	if (s->hold_lost) {
+		s->hold_lost = false;
+		server_record_holds(s);
+	}
+	return trail_holds_are_settled(s->trail) ||
+	       (chronicle_wait(&s->chronicle, s->chronicle.last, 0) &&
+		   trail_holds_settled(s->trail, &err) == 0);
+}
+
 static void
 flush_chronicle(evutil_socket_t fd, short what, void *arg)
 {
@@ -60,7 +75,8 @@ flush_chronicle(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (!chronicle_flush(&s->chronicle) || (s->start_waits && !follow_start(s)))
+	if (!chronicle_flush(&s->chronicle) ||
+	    !(s->start_waits ? follow_start(s) : settle_holds(s)))
 		evtimer_add(&s->chronicle_retry, &chronicle_retry);
 }
 
@@ -72,6 +88,15 @@ server_record(struct server *s, const struct chronicle_entry *e)
 	if (position == 0)
 		evtimer_add(&s->chronicle_retry, &chronicle_retry);
 	return position;
+}
+
+bool
+server_assure(struct server *s, const struct chronicle_entry *e, unsigned ms)
+{
+	bool assured = chronicle_assure(&s->chronicle, e, ms);
+
+	evtimer_add(&s->chronicle_retry, &chronicle_retry);
+	return assured;
 }
 
 /* ---- reload ---- */

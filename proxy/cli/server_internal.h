@@ -69,6 +69,7 @@ struct server {
 	int64_t degraded_until; /* wall clock ns */
 	bool start_waits;	/* keytrail.start, or what follows it, is not durable yet */
 	bool start_followed;	/* what follows it is recorded */
+	bool hold_lost;		/* what was added is held, and no event tells of it */
 	bool stopping;
 	bool drained; /* everything that was accepted is durable, */
 	bool whole;   /* and signed, where anything is */
@@ -91,6 +92,8 @@ unsigned server_operate(void *arg, const struct admin_call *call, struct buf *te
 
 /* Into the trail, as soon as there is room.  As chronicle_record. */
 uint64_t server_record(struct server *s, const struct chronicle_entry *e);
+/* As chronicle_assure; what it leaves waiting is seen to, the holds' too. */
+bool server_assure(struct server *s, const struct chronicle_entry *e, unsigned ms);
 
 /* Each that there is. */
 void server_record_holds(struct server *s);

@@ -275,7 +275,7 @@ record_hold(struct server *s, const struct admin_call *call, const struct trail_
 	if (call == NULL)
 		return server_record(s, &e) != 0;
 	add_caller(&e, whole, call);
-	return chronicle_assure(&s->chronicle, &e, HOLD_WAIT_MS);
+	return server_assure(s, &e, HOLD_WAIT_MS);
 }
 
 /* After a kill between a change and its record, or a change that was recorded and failed. */
@@ -301,8 +301,10 @@ add_hold(struct server *s, const struct admin_call *call, struct buf *text, stru
 
 	if (read_hold(s, call, &hold, err) == -1 || trail_hold_add(s->trail, &hold, err) == -1)
 		return -1;
-	if (!record_hold(s, call, &hold, "add"))
+	if (!record_hold(s, call, &hold, "add")) {
+		s->hold_lost = s->chronicle.lost;
 		return not_recorded("it is held", err);
+	}
 	FAULT_POINT("hold.after_record");
 	if (trail_holds_settled(s->trail, err) == -1)
 		return -1;

@@ -126,8 +126,8 @@ chronicle_record(struct chronicle *c, const struct chronicle_entry *e)
 	metrics_add(c->losses.metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 	if (chronicle_flush(c))
 		position = commit(c, line);
-	c->set_aside = position == 0 && set_aside(c, line);
-	if (position == 0 && !c->set_aside)
+	c->lost = position == 0 && !set_aside(c, line);
+	if (c->lost)
 		tally_add(&c->losses, c->observer,
 		    &(struct tally_item){ e->action, "", now, RING_NO_SLOT });
 	if (foretold) {
@@ -159,5 +159,5 @@ chronicle_assure(struct chronicle *c, const struct chronicle_entry *e, unsigned 
 
 	if (position > 0)
 		return chronicle_wait(c, position, ms);
-	return c->set_aside && ring_settle(c->losses.ring, &err) == 0;
+	return !c->lost && ring_settle(c->losses.ring, &err) == 0;
 }

@@ -27,7 +27,7 @@ struct chronicle {
 	uint64_t last;	      /* position of the last event in the ring, 0: none */
 	unsigned foretold;    /* slot, or RING_NO_SLOT */
 	char foretold_id[CLOCK_UUID_SIZE];
-	bool set_aside; /* the last one stands in a slot */
+	bool lost; /* the last one: there was no slot either */
 	unsigned nwaiting;
 	struct {
 		unsigned slot;
@@ -52,8 +52,8 @@ void chronicle_init(struct chronicle *c, const char *observer, struct ring *ring
 /* Never waits.  The position to wait for; 0: it found no room. */
 uint64_t chronicle_record(struct chronicle *c, const struct chronicle_entry *e);
 
-/* The same, and wait: true when it is durable, or will be recorded as soon as there is room, whatever
- * happens until then. */
+/* The same, and wait: true when it is durable, or stands in a slot that outlives whatever happens until
+ * chronicle_flush, or recovery, records it. */
 bool chronicle_assure(struct chronicle *c, const struct chronicle_entry *e, unsigned ms);
 
 /* What recovery shall record when the process dies before it is recorded: one event at a time.  Once

@@ -29,6 +29,7 @@ err_set_errno(struct err *err, const char *fmt, ...)
 	va_end(ap);
 	n = strlen(err->msg);
 	snprintf(err->msg + n, sizeof(err->msg) - n, ": %s", strerror_r(saved, text, sizeof(text)));
+	errno = saved;
 	return -1;
 }
 

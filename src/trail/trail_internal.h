@@ -199,6 +199,8 @@ struct trail {
 	_Atomic uint64_t sealed_bytes, open_bytes, segments;
 	pthread_mutex_t holds_lock; /* while segments are removed, and while holds change */
 	struct trail_holds holds;
+	uint64_t holds_sum; /* of the file that has them, 0: there is none */
+	bool holds_unread;  /* the damage is that it could not be read: nobody did that */
 	pthread_mutex_t
 	    page_lock; /* within it: who changes holds is another thread; of what follows */
 	struct trail_state_info page;

@@ -20,6 +20,7 @@
 #define HOLDS_TITLE "keytrail-holds 1\n"
 #define SUM_FORMAT  "sum %08x\n"
 #define SUM_SIZE    13
+#define DAMAGED	    1 /* no file has that sum */
 
 /* ---- small files ---- */
 
@@ -35,7 +36,7 @@ trail_replace_file(struct trail *t, const char *name, struct slice text, struct 
 static int
 read_file(struct trail *t, const char *name, char text[FILE_MAX + 1], struct err *err)
 {
-	int fd = openat(t->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = openat(t->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	ssize_t n;
 
 	if (fd == -1)
@@ -160,7 +161,13 @@ parse_holds(struct slice text, struct trail_holds *out)
 	return rest.n == 0;
 }
 
-/* 1, 0: there is no such file, -1. */
+static bool
+says_nothing_of_the_file(int error)
+{
+	return error == EIO || error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
+/* -1: it cannot be read now.  *sum 0: there is no such file. */
 static int
 read_holds(struct trail *t, struct trail_holds *out, uint64_t *sum, struct err *err)
 {
@@ -169,12 +176,13 @@ read_holds(struct trail *t, struct trail_holds *out, uint64_t *sum, struct err *
 
 	*out = (struct trail_holds){ .n = 0 };
 	*sum = 0;
-	if (rc != 1)
-		return rc;
-	if (!parse_holds(slice_of(text), out))
-		return err_set(err, "%s/holds is damaged", t->path);
-	*sum = sum_holds(out->n, slice_of(text));
-	return 1;
+	if (rc == -1 && says_nothing_of_the_file(errno))
+		return -1;
+	if (rc == 0)
+		return 0;
+	*sum = rc == 1 && parse_holds(slice_of(text), out) ? sum_holds(out->n, slice_of(text))
+							   : DAMAGED;
+	return 0;
 }
 
 static bool
@@ -200,21 +208,27 @@ trail_load_holds(struct trail *t, const struct trail_holds_sums *known)
 	struct trail_holds found;
 	uint64_t sum;
 	struct err err;
-	int rc = read_holds(t, &found, &sum, &err);
 
-	if (rc != -1 && known != NULL && !is_known(known, sum))
-		rc = err_set(&err, "%s/holds %s", t->path,
-		    rc == 0 ? "is gone" : "is not the file that keytrail wrote");
+	t->holds_unread = read_holds(t, &found, &sum, &err) == -1;
 	t->page.holds = known != NULL ? *known : (struct trail_holds_sums){ sum, sum };
-	if (rc != -1)
+	if (!t->holds_unread && sum != DAMAGED && is_known(&t->page.holds, sum)) {
 		t->holds = found;
-	else
-		err_set(&t->holds.damage,
-		    "%s: nothing is removed, and no hold changed; put the right file there and "
-		    "restart, or have \"keytrail hold reset\" begin without holds",
-		    err.msg);
+		t->holds_sum = sum;
+		return;
+	}
+	if (!t->holds_unread)
+		err_set(&err, "%s/holds %s", t->path,
+		    sum == 0	     ? "is gone"
+		    : sum == DAMAGED ? "is damaged"
+				     : "is not the file that keytrail wrote");
+	t->holds_sum = t->page.holds.is;
+	err_set(&t->holds.damage,
+	    "%s: nothing is removed, and no hold changed; put the right file there and restart, or "
+	    "have \"keytrail hold reset\" begin without holds",
+	    err.msg);
 }
 
+/* What cannot be read now tells nothing. */
 bool
 trail_holds_are_there(struct trail *t)
 {
@@ -227,8 +241,9 @@ trail_holds_are_there(struct trail *t)
 	if (pthread_mutex_trylock(&t->holds_lock) != 0) /* they change */
 		return true;
 	known = known_sums(t);
-	there = t->holds.damage.msg[0] == '\0' && read_holds(t, &found, &sum, &err) != -1 &&
-		is_known(&known, sum);
+	there = t->holds_unread ||
+		(t->holds.damage.msg[0] == '\0' &&
+		    (read_holds(t, &found, &sum, &err) == -1 || is_known(&known, sum)));
 	pthread_mutex_unlock(&t->holds_lock);
 	return there;
 }
@@ -269,21 +284,50 @@ know_sums(struct trail *t, uint64_t was, uint64_t is, struct err *err)
 	return rc;
 }
 
+/* The file as the holds are: none where there was none. */
+static int
+put_back(struct trail *t, struct err *err)
+{
+	char text[FILE_MAX];
+	struct slice s = { text, render_holds(&t->holds, text) };
+
+	if (t->holds_sum != 0)
+		return trail_replace_file(t, "holds", s, err);
+	if ((unlinkat(t->dirfd, "holds", 0) == -1 && errno != ENOENT) || fsync(t->dirfd) == -1)
+		return err_set_errno(err, "%s: remove holds", t->path);
+	return 0;
+}
+
+/* After a change that failed the file may be either one, until it was written once more. */
+static int
+undo_change(struct trail *t, struct err *err)
+{
+	uint64_t sum = t->holds_sum;
+
+	if (known_sums(t).is == sum)
+		return 0;
+	/* What is damaged stays as it is. */
+	if (t->holds.damage.msg[0] == '\0' && put_back(t, err) == -1)
+		return -1;
+	return know_sums(t, sum, sum, err);
+}
+
 static int
 replace_holds(struct trail *t, const struct trail_holds *next, struct err *err)
 {
 	char text[FILE_MAX];
 	struct slice s = { text, render_holds(next, text) };
-	uint64_t was = known_sums(t).is;
+	uint64_t sum = sum_holds(next->n, s);
 	struct err ignored;
 
-	if (know_sums(t, was, sum_holds(next->n, s), err) == -1)
+	if (undo_change(t, err) == -1 || know_sums(t, t->holds_sum, sum, err) == -1)
 		return -1;
 	FAULT_POINT("hold.after_page");
 	if (trail_replace_file(t, "holds", s, err) == -1) {
-		know_sums(t, was, was, &ignored);
+		undo_change(t, &ignored);
 		return -1;
 	}
+	t->holds_sum = sum;
 	FAULT_POINT("hold.after_file");
 	return 0;
 }
@@ -307,8 +351,10 @@ adopt_holds(struct trail *t, const struct trail_holds *next, struct err *err)
 	int rc;
 
 	pthread_mutex_lock(&t->holds_lock);
-	if ((rc = replace_holds(t, next, err)) == 0)
+	if ((rc = replace_holds(t, next, err)) == 0) {
 		t->holds = *next;
+		t->holds_unread = false;
+	}
 	pthread_mutex_unlock(&t->holds_lock);
 	return rc;
 }
@@ -324,10 +370,13 @@ trail_holds_are_settled(struct trail *t)
 int
 trail_holds_settled(struct trail *t, struct err *err)
 {
-	char text[FILE_MAX];
-	uint64_t is = sum_holds(t->holds.n, (struct slice){ text, render_holds(&t->holds, text) });
+	int rc;
 
-	return know_sums(t, is, is, err);
+	pthread_mutex_lock(&t->holds_lock);
+	if ((rc = undo_change(t, err)) == 0)
+		rc = know_sums(t, t->holds_sum, t->holds_sum, err);
+	pthread_mutex_unlock(&t->holds_lock);
+	return rc;
 }
 
 int

@@ -10,7 +10,7 @@ from datetime import datetime
 import pytest
 
 from backend import ok
-from faults import KEYTRAIL_FAULTS, is_balanced
+from faults import KEYTRAIL_FAULTS, STALL, is_balanced
 from support import KEYTRAIL, PATIENCE, expired, new_id, segments, text_of, wait_for
 from test_fault_points import HOLDING
 
@@ -363,6 +363,52 @@ def test_a_change_of_a_hold_whose_record_is_not_durable(operated, disk, argument
     names = [e["details"]["name"] for e in sidecar.own("keytrail.hold")
              if e["details"]["change"] == "remove"]
     assert names[-1] == "old" and "old" not in hold(sidecar, "list")
+
+
+def test_a_hold_lifted_on_a_full_disk_is_told_of_as_soon_as_there_is_room(operated, disk):
+    sidecar = operated(environment=disk.environment)
+    hold(sidecar, "add", "old", "--from", "1", "--to", "2")
+    fill(sidecar, disk)
+    hold(sidecar, "remove", "old")
+    assert len(sidecar.own("keytrail.hold")) == 1
+    disk.clear()
+    assert sidecar.wait_own("keytrail.hold", 2)[-1]["details"]["change"] == "remove"
+
+
+def test_a_hold_whose_record_came_late_cannot_be_taken_back(operated, disk):
+    sidecar = operated(environment=disk.environment)
+    file = sidecar.trail_dir / "holds"
+    hold(sidecar, "add", "old", "--from", "1", "--to", "2")
+    before = file.read_text()
+    disk.set(STALL)
+    hold(sidecar, "add", "new", "--from", "3", "--to", "4", status=1)
+    assert len(status_of(sidecar)["holds"]) == 2  # the answer after that to the call
+    after = file.read_text()
+    disk.clear()
+    sidecar.wait_own("keytrail.hold", 2)
+    file.write_text(before)
+    sidecar.wait_own("keytrail.tamper")
+    assert file.read_text() == after
+
+
+@pytest.mark.parametrize("there", ["old", "new"])
+def test_a_change_of_holds_that_failed_half_way_is_no_tampering(operated, disk, there):
+    """Which file is on the disk when its directory could not be synced, nobody knows."""
+    sidecar = operated(environment=disk.environment)
+    file = sidecar.trail_dir / "holds"
+    texts = {}
+    for name in ("old", "new"):
+        hold(sidecar, "add", name, "--from", "1", "--to", "2")
+        texts[name] = file.read_text()
+    hold(sidecar, "remove", "new")
+    disk.set(f"sync {sidecar.trail_dir} EIO")
+    assert "Input/output error" in hold(sidecar, "add", "new", "--from", "1", "--to", "2", status=1)
+    assert hold(sidecar, "list") == "old 1 2\n"
+    sidecar.kill()
+    disk.clear()
+    file.write_text(texts[there])
+    sidecar.start()
+    assert there in hold(sidecar, "list") and not sidecar.own("keytrail.tamper")
 
 
 @pytest.mark.parametrize("point", HOLDING)

@@ -2162,6 +2162,27 @@ holds_that_are_taken_away_under_the_writer_are_put_back(void **state)
 }
 
 static void
+holds_that_cannot_be_read_now_are_not_gone(void **state)
+{
+	const struct trail_hold hold = { "case-7", 1, 2 };
+	struct trail_harm harm[TRAIL_HARM_MAX];
+	struct rlimit all, none;
+	struct fixture *f = *state;
+	size_t n;
+
+	open_trail(f);
+	assert_int_equal(trail_hold_add(f->t, &hold, &f->err), 0);
+	getrlimit(RLIMIT_NOFILE, &all);
+	none = (struct rlimit){ 0, all.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	n = trail_find_harm(f->t, harm);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+	while (n-- > 0)
+		assert_string_not_equal(harm[n].file, "holds");
+	assert_int_equal(trail_find_harm(f->t, harm), 0);
+}
+
+static void
 times_are_whole_segments(void **state)
 {
 	static const char ever[] = "9999-12-31T23:59:59.99+0000";
@@ -2848,6 +2869,7 @@ main(void)
 		TEST(with_damaged_holds_everything_is_held),
 		TEST(with_other_holds_than_were_written_everything_is_held),
 		TEST(holds_that_are_taken_away_under_the_writer_are_put_back),
+		TEST(holds_that_cannot_be_read_now_are_not_gone),
 		TEST(times_are_whole_segments),
 		TEST(the_retention_of_the_run_before_is_known),
 		TEST(readers_without_a_trail_are_told),
