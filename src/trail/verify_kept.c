@@ -76,13 +76,16 @@ note_release(struct check *c, const char *name, struct slice at)
 static void
 note_hold(struct check *c, struct slice line)
 {
-	struct slice details = trail_line_value(line, SLICE("details"));
-	struct slice change = trail_line_string(details, SLICE("change"));
-	struct slice name = trail_line_string(details, SLICE("name"));
+	struct slice details, change, name;
 	struct trail_hold h;
 	struct trail_range r;
 
-	if (!trail_line_range(line, TRAIL_HOLD_START, &r) || name.n >= sizeof(h.name))
+	if (!trail_line_range(line, TRAIL_HOLD_START, &r))
+		return;
+	details = trail_line_value(line, SLICE("details"));
+	change = trail_line_string(details, SLICE("change"));
+	name = trail_line_string(details, SLICE("name"));
+	if (name.n >= sizeof(h.name))
 		return;
 	slice_to_cstr(name, h.name, sizeof(h.name));
 	h.first = r.first;
