@@ -103,15 +103,20 @@ record_expiry(struct journal *j, int64_t before, uint64_t max_size, struct err *
 	return 1;
 }
 
+static bool
+is_signed(const struct journal *j)
+{
+	const struct journal_opts *o = &j->opts;
+
+	return o->covered == NULL || o->covered(o->keep_arg) >= j->expiry;
+}
+
 /* What is gone without a signed line that says so, nobody can tell from what was taken away.  On a full
  * disk nothing can be signed before something goes. */
 bool
 journal_may_remove(const struct journal *j)
 {
-	const struct journal_opts *o = &j->opts;
-
-	return j->expiry != 0 && (o->covered == NULL || j->state == RING_NO_ROOM ||
-				     o->covered(o->keep_arg) >= j->expiry);
+	return j->expiry != 0 && (j->state == RING_NO_ROOM || is_signed(j));
 }
 
 static int
@@ -119,13 +124,13 @@ remove_expired(struct journal *j, int64_t before, uint64_t max_size, struct err 
 {
 	struct trail *t = j->opts.trail;
 	uint64_t first, last;
-	bool is_signed = j->opts.covered == NULL || j->opts.covered(j->opts.keep_arg) >= j->expiry;
+	bool unsaid = !is_signed(j);
 
 	trail_expiry_recorded(t, j->expiry);
 	j->expiry_failed = settle_rings(j, err) == -1 ||
 			   trail_expire(t, before, max_size,
 			       lower(j->expiry_last + 1, keep_from(j)), &first, &last, err) == -1;
-	if (!is_signed && j->opts.removed != NULL)
+	if (unsaid && j->opts.removed != NULL)
 		j->opts.removed(j->opts.keep_arg);
 	if (j->expiry_failed)
 		return -1;

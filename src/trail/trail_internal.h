@@ -126,6 +126,8 @@ int trail_cursor_next(struct trail_cursor *c, struct trail_piece *out, struct er
 /* Is it a line of the log? */
 bool trail_cursor_parse(
     const struct trail_cursor *c, const struct trail_piece *p, struct trail_member *m);
+/* For trail_cursor_seek: has it a number below this uint64_t? */
+bool trail_member_is_below(const struct trail_member *m, const void *seq);
 /* Go near to, and not beyond, the first line that is not `before`; halves the file until what is
  * left is quickly read. */
 int trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t segment, uint64_t limit,

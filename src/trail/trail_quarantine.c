@@ -1,4 +1,4 @@
-/* What is damaged or torn is copied to a file of its own; the bytes stay in the segment too. */
+/* What is damaged or torn is copied to a file of its own; what is damaged stays in the segment, too. */
 #include "keytrail/file.h"
 #include "trail_internal.h"
 
@@ -40,12 +40,6 @@ struct search {
 	uint64_t first, last; /* numbers */
 	uint64_t at, end;     /* of the damage since the last line; equal: none */
 };
-
-static bool
-is_below(const struct trail_member *m, const void *first)
-{
-	return m->seq < *(const uint64_t *)first;
-}
 
 static int
 flush(struct search *s, struct err *err)
@@ -96,8 +90,8 @@ search_segment(struct search *s, uint64_t segment, uint64_t below, struct err *e
 	if (fstat(fd, &st) == -1)
 		err_set_errno(err, "%s: %s", s->t->path, name.s);
 	else if (trail_cursor_seek(&s->c, fd, segment,
-		     segment == mark->segment ? mark->offset : (uint64_t)st.st_size, is_below,
-		     &s->first, err) == 0)
+		     segment == mark->segment ? mark->offset : (uint64_t)st.st_size,
+		     trail_member_is_below, &s->first, err) == 0)
 		rc = copy_damage(s, below, err);
 	close(fd);
 	return rc;

@@ -154,12 +154,6 @@ refresh_mark(struct trail_reader *r)
 	return read_mark(r);
 }
 
-static bool
-is_below(const struct trail_member *m, const void *want)
-{
-	return m->seq < *(const uint64_t *)want;
-}
-
 static int
 start_segment(struct trail_reader *r, uint64_t first, struct err *err)
 {
@@ -172,8 +166,8 @@ start_segment(struct trail_reader *r, uint64_t first, struct err *err)
 	if (r->want < first)
 		r->want = first;
 	if (trail_cursor_seek(&r->c, r->fd, first,
-		first == r->mark.segment ? r->mark.offset : (uint64_t)st.st_size, is_below,
-		&r->want, err) == -1)
+		first == r->mark.segment ? r->mark.offset : (uint64_t)st.st_size,
+		trail_member_is_below, &r->want, err) == -1)
 		return -1;
 	r->last = r->c.at == 0 ? first - 1 : 0;
 	return 0;

@@ -382,7 +382,7 @@ durable_before(const struct trail_state_info *before)
 
 /* The page tells of them before they go: nobody would find them again. */
 static int
-quarantine(struct trail *t, const struct trail_state_info *before, struct err *err)
+put_foreign_aside(struct trail *t, const struct trail_state_info *before, struct err *err)
 {
 	struct trail_state_info info = *before;
 	struct trail_state *page;
@@ -419,7 +419,7 @@ trail_recover(struct trail *t, const struct trail_state_info *before, struct err
 	if (before->valid && before->mark.seq < TRAIL_NAME_END)
 		s.before = durable_before(before);
 	s.cut = before->valid && !before->clean;
-	if (quarantine(t, before, err) == -1)
+	if (put_foreign_aside(t, before, err) == -1)
 		return -1;
 	if (trail_list_segments(t->dirfd, &l, err) == -1)
 		return err_prefix(err, "%s", t->path);

@@ -242,12 +242,6 @@ trail_shift_times(struct trail *t, int64_t ns, struct err *err)
 	return rc;
 }
 
-static bool
-is_below(const struct trail_member *m, const void *seq)
-{
-	return m->seq < *(const uint64_t *)seq;
-}
-
 /* What is looked for, and found. */
 struct teller {
 	const struct trail_gone *gone;
@@ -278,7 +272,7 @@ read_tellers(struct teller *e, int fd, uint64_t segment)
 	struct err err;
 
 	if (fstat(fd, &st) == -1 || trail_cursor_seek(&e->c, fd, segment, (uint64_t)st.st_size,
-					is_below, &e->gone->told_by, &err) == -1)
+					trail_member_is_below, &e->gone->told_by, &err) == -1)
 		return;
 	while (e->left > 0 && trail_cursor_next(&e->c, &p, &err) == 1) {
 		e->left--;

@@ -239,6 +239,12 @@ trail_cursor_parse(
 	return p->whole && trail_parse_line(p->bytes, m) == 0 && trail_owns(c->log, m);
 }
 
+bool
+trail_member_is_below(const struct trail_member *m, const void *seq)
+{
+	return m->seq < *(const uint64_t *)seq;
+}
+
 int
 trail_cursor_seek(struct trail_cursor *c, int fd, uint64_t segment, uint64_t limit,
     bool (*before)(const struct trail_member *m, const void *arg), const void *arg, struct err *err)

@@ -697,20 +697,25 @@ who_wakes_the_thread_has_it_try_again_at_once(void **state)
 	assert_true(ledger_stop(f->l));
 }
 
-/* The line that tells of it, as the journal does. */
-static void
-append_expiry(struct fixture *f, uint64_t first, uint64_t last)
+/* A line that tells of a range, as the journal does; its number. */
+static uint64_t
+append_range(struct fixture *f, const char *action, uint64_t first, uint64_t last)
 {
 	char text[200];
 	uint64_t seq;
 
 	snprintf(text, sizeof(text),
-	    "{\"action\":\"keytrail.expire\",\"details\":{\"first\":%" PRIu64 ",\"last\":%" PRIu64
-	    "}",
+	    "{\"action\":\"%s\",\"details\":{\"first\":%" PRIu64 ",\"last\":%" PRIu64 "}", action,
 	    first, last);
 	assert_int_equal(trail_append(f->t, slice_of(text), clock_wall_ns(), &seq, &f->err), 0);
 	append(f, 1, "test");
-	trail_expiry_recorded(f->t, seq);
+	return seq;
+}
+
+static void
+append_expiry(struct fixture *f, uint64_t first, uint64_t last)
+{
+	trail_expiry_recorded(f->t, append_range(f, "keytrail.expire", first, last));
 }
 
 /* Of the tiles those that were not synced are gone: of their lines none has expired.  An empty file in
@@ -779,20 +784,14 @@ static void
 an_expiry_that_was_taken_back_ends_the_log(void **state)
 {
 	struct fixture *f = *state;
-	uint64_t first, last, seq;
-	char text[200];
+	uint64_t first, last;
 
 	open_well(f);
 	for (unsigned i = 0; i < 20; i++)
 		append(f, 50, "test");
 	assert_int_equal(trail_expirable(f->t, INT64_MAX, 0, 512, &first, &last, &f->err), 0);
 	append_expiry(f, first, last);
-	snprintf(text, sizeof(text),
-	    "{\"action\":\"keytrail.keep\",\"details\":{\"first\":%" PRIu64 ",\"last\":%" PRIu64
-	    "}",
-	    first, last);
-	assert_int_equal(trail_append(f->t, slice_of(text), clock_wall_ns(), &seq, &f->err), 0);
-	append(f, 1, "test");
+	append_range(f, "keytrail.keep", first, last);
 	sign(f);
 	assert_int_equal(trail_expire(f->t, INT64_MAX, 0, last + 1, &first, &last, &f->err), 0);
 	close_all(f, false);
