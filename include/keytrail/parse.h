@@ -16,8 +16,8 @@
  * refused in a request's field values and in trailers, and passed in an answer; Content-Length has
  * no leading zeros and is below 2^63; no tab stands beside the value of Content-Length or
  * Transfer-Encoding; Host is an address or a name of letters, digits, '-', '_' and '.', with a port
- * from 1 to 65535, never empty; Connection has at most HTTP_OPTIONS_MAX options; chunk extensions
- * have no white space outside of quotes.  More lenient in one point: a status line may lack the
+ * from 1 to 65535, never empty; Connection has at most HTTP_OPTIONS_MAX options in
+ * HTTP_OPTIONS_BYTES; chunk extensions have no white space outside of quotes.  More lenient in one point: a status line may lack the
  * space before its empty reason.
  */
 #ifndef KEYTRAIL_PARSE_H
@@ -38,7 +38,8 @@ struct http_limits {
 	unsigned fields; /* at most HTTP_FIELDS_MAX */
 };
 
-#define HTTP_OPTIONS_MAX 32
+#define HTTP_OPTIONS_MAX   32
+#define HTTP_OPTIONS_BYTES 1024 /* of all Connection fields, each with a comma */
 
 /* Remembers how far a head has been scanned, so that slow arrival is not quadratic.  Zero it (or
  * call http_scan_reset) before each head. */
@@ -72,7 +73,7 @@ enum http_result http_parse_response(struct http_scan *scan, struct slice in,
     const struct http_limits *limits, bool to_head, struct http_head *out, size_t *used,
     enum http_refusal *refusal);
 
-#define HTTP_TRAILERS_MAX 4096 /* bytes of a trailer section */
+#define HTTP_TRAILERS_MAX 4096 /* bytes of a trailer section, with the options of Connection */
 
 /* The body of one message: where its content lies between the framing bytes. */
 struct http_body {
@@ -81,11 +82,15 @@ struct http_body {
 	uint64_t total; /* content bytes handed out so far */
 	unsigned state; /* of the chunked decoder */
 	unsigned count; /* bytes of the current framing element */
-	size_t trailers_len;
-	char trailers[HTTP_TRAILERS_MAX]; /* "Name: value\r\n"..., checked, then the open line */
+	size_t options_len, trailers_len;
+	/* "option,"... of Connection, "Name: value\r\n"..., checked, then the open line */
+	char trailers[HTTP_TRAILERS_MAX];
 };
 
 void http_body_init(struct http_body *b, enum http_framing framing, uint64_t length);
+/* The body that follows a head, which is not needed afterwards: trailers that its Connection names
+ * are hop-by-hop, as fields are, and left out. */
+void http_body_follow(struct http_body *b, const struct http_head *h);
 /* Wipe what it keeps of the message. */
 void http_body_fini(struct http_body *b);
 

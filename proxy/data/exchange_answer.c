@@ -113,7 +113,7 @@ on_answer(struct exchange *ex, const struct http_head *h, size_t used)
 	ex->framing = r.framing = client_framing(ex, h);
 	ex->keep = exchange_may_keep(ex) && !ex->stopped && ex->framing != HTTP_UNTIL_CLOSE;
 	r.close = !ex->keep;
-	http_body_init(&ex->answer_body, h->framing, h->length);
+	http_body_follow(&ex->answer_body, h);
 	rc = rewrite_response(&ex->to_client, &r);
 	buf_consume(&ex->up->in, used);
 	ex->event.client_gone = ex->client_gone;

@@ -92,7 +92,7 @@ classify(struct exchange *ex, const struct http_head *head)
 	ex->client_ends = !head->keep_alive;
 	ex->may_retry = (ex->to_head || slice_equal(head->method, SLICE("GET"))) &&
 			head->framing == HTTP_NO_BODY && match.route->retry;
-	http_body_init(&ex->request_body, head->framing, head->length);
+	http_body_follow(&ex->request_body, head);
 	if (match.refusal != REFUSAL_NONE)
 		return match.refusal;
 	if (is_misdirected(ex, head))

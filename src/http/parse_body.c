@@ -34,7 +34,24 @@ http_body_init(struct http_body *b, enum http_framing framing, uint64_t length)
 	b->total = 0;
 	b->state = SIZE;
 	b->count = 0;
-	b->trailers_len = 0;
+	b->options_len = b->trailers_len = 0;
+}
+
+void
+http_body_follow(struct http_body *b, const struct http_head *h)
+{
+	const struct http_field *f;
+	unsigned i = 0;
+
+	http_body_init(b, h->framing, h->length);
+	if (h->framing != HTTP_CHUNKED)
+		return;
+	while ((f = parse_next_connection(h, &i)) != NULL) {
+		memcpy(b->trailers + b->options_len, f->value.p, f->value.n);
+		b->options_len += f->value.n;
+		b->trailers[b->options_len++] = ',';
+	}
+	b->trailers_len = b->options_len;
 }
 
 void
@@ -65,7 +82,8 @@ struct slice
 http_body_trailers(const struct http_body *b)
 {
 	return b->framing == HTTP_CHUNKED && b->state == END
-		   ? (struct slice){ b->trailers, b->trailers_len }
+		   ? slice_sub((struct slice){ b->trailers, b->trailers_len }, b->options_len,
+			 b->trailers_len)
 		   : SLICE_EMPTY;
 }
 
@@ -165,6 +183,18 @@ is_header_only(struct slice name)
 	return false;
 }
 
+/* RFC 9110 section 7.6.1 */
+static bool
+is_hop_by_hop(const struct http_body *b, struct slice name)
+{
+	struct slice rest = { b->trailers, b->options_len }, option;
+
+	while (parse_next_element(&rest, &option))
+		if (slice_equal_nocase(option, name))
+			return true;
+	return false;
+}
+
 static enum http_refusal
 keep_trailer_byte(struct http_body *b, char c)
 {
@@ -186,6 +216,8 @@ close_trailer_line(struct http_body *b)
 	if (parse_alias_of(name) != HTTP_F_OTHER || parse_is_forwarded(name) ||
 	    is_header_only(name) || b->trailers_len + name.n + value.n + 4 > sizeof(b->trailers))
 		return REFUSAL_BAD_TRAILER;
+	if (is_hop_by_hop(b, name))
+		return go(b, TRAILER_LF);
 	memmove(line + name.n + 2, value.p, value.n);
 	memcpy(line + name.n, ": ", 2);
 	memcpy(line + name.n + 2 + value.n, "\r\n", 2);

@@ -215,9 +215,8 @@ split_target(struct http_head *h)
 
 /* ---- Connection ---- */
 
-/* Take the next element out of a comma-separated list; empty ones are passed over. */
-static bool
-next_element(struct slice *rest, struct slice *element)
+bool
+parse_next_element(struct slice *rest, struct slice *element)
 {
 	while (rest->n > 0) {
 		const char *comma = memchr(rest->p, ',', rest->n);
@@ -231,10 +230,22 @@ next_element(struct slice *rest, struct slice *element)
 	return false;
 }
 
+const struct http_field *
+parse_next_connection(const struct http_head *h, unsigned *i)
+{
+	if (h->first[HTTP_F_CONNECTION] == 0)
+		return NULL;
+	while (*i < h->nfields)
+		if (h->fields[(*i)++].id == HTTP_F_CONNECTION)
+			return &h->fields[*i - 1];
+	return NULL;
+}
+
 struct options {
 	bool request;
 	bool close, keep_alive;
 	unsigned count;
+	size_t bytes;
 };
 
 static bool
@@ -276,15 +287,16 @@ static enum http_refusal
 check_connection(struct http_head *h, bool request)
 {
 	struct options o = { .request = request };
-	unsigned i = h->first[HTTP_F_CONNECTION];
+	const struct http_field *f;
+	unsigned i = 0;
 
-	for (i = i > 0 ? i - 1 : h->nfields; i < h->nfields; i++) {
-		struct slice rest = h->fields[i].value, option;
+	while ((f = parse_next_connection(h, &i)) != NULL) {
+		struct slice rest = f->value, option;
 		enum http_refusal refusal;
 
-		if (h->fields[i].id != HTTP_F_CONNECTION)
-			continue;
-		while (next_element(&rest, &option))
+		if ((o.bytes += rest.n + 1) > HTTP_OPTIONS_BYTES)
+			return REFUSAL_BAD_CONNECTION;
+		while (parse_next_element(&rest, &option))
 			if ((refusal = take_option(h, &o, option)) != REFUSAL_NONE)
 				return refusal;
 	}

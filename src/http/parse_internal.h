@@ -31,6 +31,12 @@ bool parse_is_taken_for(struct slice name, struct slice plain);
 /* "X-Forwarded-..." of any kind. */
 bool parse_is_forwarded(struct slice name);
 
+/* Take the next element out of a comma-separated list; empty ones are passed over. */
+bool parse_next_element(struct slice *rest, struct slice *element);
+
+/* The next field of Connection, from the *i-th field on; NULL: no more. */
+const struct http_field *parse_next_connection(const struct http_head *h, unsigned *i);
+
 /* Does llhttp find in these bytes exactly what is in *h? */
 bool parse_second_opinion(const struct http_head *h, struct slice bytes, bool response);
 

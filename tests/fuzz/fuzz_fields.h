@@ -310,9 +310,9 @@ due_fields(struct buf *out, struct slice head, bool request, bool to_head, const
 		due_answer(out, first, head, to_head, way);
 }
 
-/* All trailers of a chunked body that came to its end. */
+/* All trailers of a chunked body that came to its end, behind a head. */
 static void
-due_trailers(struct buf *out, struct slice body)
+due_trailers(struct buf *out, struct slice head, struct slice body)
 {
 	struct line l;
 
@@ -323,8 +323,10 @@ due_trailers(struct buf *out, struct slice body)
 			break;
 		body = slice_sub(body, size + 2, body.n);
 	}
+	take_until(&head, SLICE("\r\n"));
 	while (next_line(&body, &l))
-		due_line(out, l.name, l.value);
+		if (!is_option(head, l.name))
+			due_line(out, l.name, l.value);
 }
 
 #endif

@@ -200,7 +200,7 @@ read_body(const struct http_head *h, struct slice in, size_t step, struct body_r
 
 	*r = (struct body_run){ .content = malloc(in.n > 0 ? in.n : 1) };
 	CHECK(r->content != NULL);
-	http_body_init(&r->body, h->framing, h->framing == HTTP_LENGTH ? h->length : 0);
+	http_body_follow(&r->body, h);
 	do {
 		size_t n = in.n - from < step ? in.n - from : step;
 		struct slice part = slice_sub(in, from, from + n), data;
@@ -308,7 +308,7 @@ relay_body(struct relay *r, const struct http_head *h, enum http_framing framing
 	enum pump_result result = PUMP_SOME;
 	enum http_refusal why;
 
-	http_body_init(&body, h->framing, h->framing == HTTP_LENGTH ? h->length : 0);
+	http_body_follow(&body, h);
 	while (!http_body_done(&body) && result != PUMP_BAD && buf_size(&r->in) > 0) {
 		struct slice next = buf_slice(&r->in);
 
@@ -340,9 +340,9 @@ sum_line(struct slice method, struct slice path, struct slice query)
 	return sum_slice(sum_slice(sum, path), query);
 }
 
-/* What our own decoder makes of the body that follows the head. */
+/* What our own decoder makes of the body that follows the head, whose bytes are `head`. */
 static struct written
-understand(const struct http_head *h, struct slice rest)
+understand(const struct http_head *h, struct slice head, struct slice rest)
 {
 	static struct body_run run;
 	/* The '?' stands before the query. */
@@ -357,7 +357,7 @@ understand(const struct http_head *h, struct slice rest)
 		  (h->framing == HTTP_UNTIL_CLOSE && run.result != HTTP_BODY_BAD);
 	free(run.content);
 	if (w.whole && h->framing == HTTP_CHUNKED)
-		due_trailers(&w.trailers, rest);
+		due_trailers(&w.trailers, head, rest);
 	return w;
 }
 
@@ -376,7 +376,7 @@ relay_one(struct relay *r, const struct http_limits *limits, size_t step)
 	if (on && !interim && (on = write_message_head(r, &v.head, &framing))) {
 		struct written *w = &r->messages[r->n++];
 
-		*w = understand(&v.head, buf_slice(&r->in));
+		*w = understand(&v.head, slice_sub(part, 0, v.used), buf_slice(&r->in));
 		due_fields(&w->fields, slice_sub(part, 0, v.used), r->kind == KIND_REQUEST,
 		    r->kind == KIND_ANSWER_TO_HEAD, &r->way);
 		w->until_close = framing == HTTP_UNTIL_CLOSE;

@@ -129,12 +129,13 @@ parse_every_way(enum direction d, struct slice text, struct verdict *v)
 	parse(d, &scan, text, v);
 }
 
-#define GET    "GET / HTTP/1.1\r\nHost: h\r\n"
-#define POST   "POST / HTTP/1.1\r\nHost: h\r\n"
-#define GET_10 "GET / HTTP/1.0\r\n"
-#define OK     "HTTP/1.1 200 OK\r\n"
-#define OK_10  "HTTP/1.0 200 OK\r\n"
-#define END    "\r\n"
+#define GET	"GET / HTTP/1.1\r\nHost: h\r\n"
+#define POST	"POST / HTTP/1.1\r\nHost: h\r\n"
+#define GET_10	"GET / HTTP/1.0\r\n"
+#define OK	"HTTP/1.1 200 OK\r\n"
+#define OK_10	"HTTP/1.0 200 OK\r\n"
+#define END	"\r\n"
+#define CHUNKED "Transfer-Encoding: chunked\r\n"
 
 /* ---- accepted ---- */
 
@@ -1353,6 +1354,70 @@ a_trailer_names_no_field_that_decides_anything(void **state)
 	}
 }
 
+static const struct {
+	const char *head, *trailers, *want;
+	enum direction d;
+} hop_trailers[] = {
+	{ GET "Connection: x-sum\r\n" CHUNKED END, "X-Sum: 1\r\nX-Kept: 2\r\n", "X-Kept: 2\r\n",
+	    REQUEST },
+	{ GET "Connection: te\r\nConnection:,, x-a ,\tX-SUM\r\n" CHUNKED END,
+	    "X-Kept: 2\r\nx-sum: 1\r\nX-Last: 3\r\nX-A:\r\n", "X-Kept: 2\r\nX-Last: 3\r\n",
+	    REQUEST },
+	{ GET CHUNKED "Connection: close\r\n" END, "Close: 1\r\nClosed: 2\r\n", "Closed: 2\r\n",
+	    REQUEST },
+	{ GET CHUNKED "Connection: x-sum\r\n" END, "X-Su: 1\r\nX-Sum2: 2\r\nX_Sum: 3\r\n",
+	    "X-Su: 1\r\nX-Sum2: 2\r\nX_Sum: 3\r\n", REQUEST },
+	{ OK CHUNKED "Connection: X-Sum, Content-Length\r\n" END, "X-Sum: 1\r\nX-Kept: 2\r\n",
+	    "X-Kept: 2\r\n", ANSWER },
+	{ OK CHUNKED "Connection: x-sum\r\n" END, "X-Sum: 1\r\n", "", ANSWER },
+};
+
+static void
+trailers_that_connection_names_are_left_out(void **state)
+{
+	static struct http_body b;
+	static struct body_run r;
+	static struct verdict v;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(hop_trailers) / sizeof(hop_trailers[0]); i++) {
+		char text[256];
+
+		parse_every_way(hop_trailers[i].d, slice_of(hop_trailers[i].head), &v);
+		assert_int_equal(v.result, HTTP_DONE);
+		http_body_follow(&b, &v.head);
+		snprintf(text, sizeof(text), "1\r\na\r\n0\r\n%s\r\n", hop_trailers[i].trailers);
+		r = (struct body_run){ .result = HTTP_BODY_MORE };
+		feed(&b, slice_of(text), &r);
+		assert_int_equal(r.result, HTTP_BODY_END);
+		if (!slice_equal(http_body_trailers(&b), slice_of(hop_trailers[i].want)))
+			fail_msg("%s: \"%.*s\"", hop_trailers[i].head,
+			    SLICE_ARG(http_body_trailers(&b)));
+	}
+}
+
+/* Two fields of together n bytes, each with a comma. */
+static enum http_result
+parse_options(size_t n)
+{
+	static struct verdict v;
+	char text[2 * HTTP_OPTIONS_BYTES] = GET "Connection: a\r\nConnection: ";
+	size_t at = strlen(text);
+
+	memset(text + at, 'b', n - 3);
+	strcpy(text + at + n - 3, "\r\n\r\n");
+	parse_every_way(REQUEST, slice_of(text), &v);
+	return v.result == HTTP_BAD && v.refusal != REFUSAL_BAD_CONNECTION ? HTTP_MORE : v.result;
+}
+
+static void
+what_connection_lists_is_bounded(void **state)
+{
+	(void)state;
+	assert_int_equal(parse_options(HTTP_OPTIONS_BYTES), HTTP_DONE);
+	assert_int_equal(parse_options(HTTP_OPTIONS_BYTES + 1), HTTP_BAD);
+}
+
 static enum http_body_result
 feed_repeated(const char *begin, char c, size_t n, const char *end)
 {
@@ -1428,6 +1493,8 @@ main(void)
 		cmocka_unit_test(names_that_cgi_reads_as_known_ones_are_refused),
 		cmocka_unit_test(bodies_read_alike_however_they_are_cut),
 		cmocka_unit_test(a_trailer_names_no_field_that_decides_anything),
+		cmocka_unit_test(trailers_that_connection_names_are_left_out),
+		cmocka_unit_test(what_connection_lists_is_bounded),
 		cmocka_unit_test(extensions_and_trailers_are_bounded),
 	};
 

@@ -156,6 +156,14 @@ def chunked(r, body):
     return out + b"0\r\n\r\n"
 
 
+def trailed(r, lines):
+    """Odd chunks and trailers, or good ones, of which Connection names some."""
+    if r.random() < 0.2:
+        lines.append(b"Connection: te, x-sum,X-Absent")
+        return chunked(r, b"hello")[:-2] + b"X-Kept: 1\r\nX-Sum: 2\r\nX-Last:3\r\n\r\n"
+    return b"".join(r.choice(CHUNKS) for _ in range(r.randrange(1, 3))) + r.choice(LASTS)
+
+
 def join(first, lines, body, end=b"\r\n"):
     return end.join([b" ".join(first), *lines, b"", b""]) + body
 
@@ -187,7 +195,7 @@ def hostile_request(r):
         lines = [line for line in lines if not line.startswith((b"Content-L", b"Transfer"))]
         lines.append(b"Transfer-Encoding: chunked")
         first[0] = b"POST"
-        body = b"".join(r.choice(CHUNKS) for _ in range(r.randrange(1, 3))) + r.choice(LASTS)
+        body = trailed(r, lines)
     elif kind == 6:
         data = join(first, lines, body)
         at = r.choice([i for i in range(len(data)) if data.startswith(b"\r\n", i)])
@@ -306,7 +314,7 @@ def hostile_answer(r, method):
     elif kind == 3:
         lines = [line for line in lines if not line.startswith(b"Content-L")]
         lines.append(b"Transfer-Encoding: chunked")
-        body = b"".join(r.choice(CHUNKS) for _ in range(r.randrange(1, 3))) + r.choice(LASTS)
+        body = trailed(r, lines)
     elif kind == 4:
         return r.choice(INTERIM) + join(first, lines, body)
     else:
