@@ -129,6 +129,8 @@ LASTS = [
     b"0\r\nX: \xff\r\n\r\n", b"", b"0\r\nX_Real_IP: 1\r\n\r\n", b"0\r\nIf.Match: x\r\n\r\n",
     b"0\r\nX-HTTP-Method-Override: DELETE\r\n\r\n",
 ]
+NAMING = b"Connection: te, x-sum,X-Absent"
+TRAILED = b"5\r\nhello\r\n0\r\nX-Kept: 1\r\nX-Sum: 2\r\nX-Last:3\r\n\r\n"
 HIDDEN = b"DELETE /api/v2/keys/hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -159,8 +161,8 @@ def chunked(r, body):
 def trailed(r, lines):
     """Odd chunks and trailers, or good ones, of which Connection names some."""
     if r.random() < 0.2:
-        lines.append(b"Connection: te, x-sum,X-Absent")
-        return chunked(r, b"hello")[:-2] + b"X-Kept: 1\r\nX-Sum: 2\r\nX-Last:3\r\n\r\n"
+        lines.append(NAMING)
+        return TRAILED
     return b"".join(r.choice(CHUNKS) for _ in range(r.randrange(1, 3))) + r.choice(LASTS)
 
 
@@ -265,6 +267,7 @@ def every_request():
     made += [get(b"GET", PATHS[0], version) for version in VERSIONS]
     made += [get(method) for method in ODD_METHODS]
     made += [post + chunk + LASTS[0] for chunk in CHUNKS] + [post + CHUNKS[0] + last for last in LASTS]
+    made.append(post.replace(b"\r\n", b"\r\n" + NAMING + b"\r\n", 1) + TRAILED)
     made += [get().replace(b"\r\n", end, n) for end in LINE_ENDS for n in (1, 2, 3)]
     return [[data + HIDDEN] for data in made]
 
@@ -349,6 +352,7 @@ def every_answer():
     made += [some + join([STATUS_LINES[0]], [length], b"{}") for some in INTERIM]
     coded = join([STATUS_LINES[0]], [b"Transfer-Encoding: chunked"], b"")
     made += [coded + chunk + LASTS[0] for chunk in CHUNKS] + [coded + CHUNKS[0] + last for last in LASTS]
+    made.append(coded.replace(b"\r\n", b"\r\n" + NAMING + b"\r\n", 1) + TRAILED)
     made += [join([STATUS_LINES[0]], [length], b"{}" + more) for more in (SMUGGLED, b"\r\n", b"x")]
     return [(b"GET", [data]) for data in made]
 
