@@ -148,8 +148,8 @@ on_intend(struct exchange *ex)
 
 /* ---- FORWARD ---- */
 
-/* From here on, and again each time that it is over, a body has timeouts.body to move at
- * limits.body_rate. */
+/* From here on, and again each time that it is over within the connection's lifetime, a body has
+ * timeouts.body to move at limits.body_rate. */
 static void
 limit_moving(struct exchange *ex)
 {
@@ -164,11 +164,12 @@ start_moving(struct exchange *ex)
 }
 
 static bool
-has_moved(const struct exchange *ex)
+may_move_on(const struct exchange *ex)
 {
 	const struct config *c = exchange_config(ex);
 
-	return ex->moved > 0 && ex->moved * 1000 >= c->limits.body_rate * c->timeouts.body;
+	return ex->moved > 0 && ex->moved * 1000 >= c->limits.body_rate * c->timeouts.body &&
+	       clock_mono_ns() < ex->client.last_ns;
 }
 
 static void
@@ -439,7 +440,7 @@ exchange_on_timeout(struct exchange *ex)
 		exchange_refuse(ex, no_room(ex, &wait), NULL);
 		break;
 	case EX_FORWARD:
-		if (!ex->all_sent && has_moved(ex))
+		if (!ex->all_sent && may_move_on(ex))
 			start_moving(ex);
 		else if (!ex->all_sent && buf_size(&ex->to_up) == 0)
 			exchange_refuse(ex, REFUSAL_REQUEST_TIMEOUT, "timeout");
@@ -454,7 +455,7 @@ exchange_on_timeout(struct exchange *ex)
 		enter(ex, EX_DONE);
 		break;
 	case EX_RELAY:
-		if (has_moved(ex)) {
+		if (may_move_on(ex)) {
 			start_moving(ex);
 			break;
 		}

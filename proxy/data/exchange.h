@@ -37,7 +37,8 @@ struct exchange_client {
 	struct wtimer *timer; /* cleared; the exchange's until `done`: see exchange_on_timeout */
 	const struct origin *peer;
 	struct peer *source; /* or NULL: the address of each request decides */
-	int64_t last_ns;     /* monotonic: an answer from then on ends the connection */
+	/* Monotonic: an answer from then on ends the connection, a body moves on no more. */
+	int64_t last_ns;
 	const struct identity_certificate *certificate; /* of the client, or NULL */
 	/* The exchange is over and forgets the client.  May be called from within any function of
 	 * this header. */

@@ -741,7 +741,8 @@ static const struct member file_members[] = {
 	    .max = 30 * DAY_MS,
 	    .fallback = "\"1h\"",
 	    .help = "Of a client's connection: then it ends, with the answer to the request that "
-		    "is under way or comes within 5 s, if one does; 0: no limit." },
+		    "is under way or comes within 5 s, if one does; a body that moves by then gets "
+		    "no further `timeouts.body`; 0: no limit." },
 	{ .name = "timeouts.drain",
 	    .type = MEMBER_MS,
 	    IN(timeouts.drain),

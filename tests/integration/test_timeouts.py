@@ -1,5 +1,6 @@
 """Each timeout of the configuration: what is answered, and what is recorded."""
 
+import contextlib
 import socket
 import threading
 
@@ -7,7 +8,7 @@ import pytest
 
 import http1
 from backend import ok
-from support import new_id, wait_for
+from support import PATIENCE, new_id, wait_for
 
 SHORT = "300ms"
 
@@ -132,6 +133,66 @@ def test_an_answer_that_stands_still(keytrail, raw_backend):
             c.read_body(r, "GET")
     hold.set()
     assert sidecar.event(correlation)["reason"]["reasonCode"] == 200
+
+
+# A byte every 20 ms is much more than body_rate; without an end it would go on for ever.
+TRICKLE = {"timeouts": {"body": SHORT, "lifetime": "1s"}, "limits": {"body_rate": 1}}
+
+
+@contextlib.contextmanager
+def trickle(send):
+    """Send byte after byte, until there is nobody who takes them or nobody looks any more."""
+    done = threading.Event()
+
+    def drip():
+        with contextlib.suppress(OSError):
+            while not done.wait(0.02):
+                send(b"x")
+
+    t = threading.Thread(target=drip)
+    t.start()
+    try:
+        yield
+    finally:
+        done.set()
+        t.join()
+
+
+def test_a_body_that_moves_does_not_outlive_its_connection(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(lambda c: c.read_request()), TRICKLE)
+    correlation = new_id()
+    with sidecar.client() as c:
+        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
+               f"Correlation-Id: {correlation}\r\n\r\n")
+        with trickle(c.send):
+            r = c.read_response()
+            assert r.status == 408 and r.get("Connection") == "close" and c.is_closed()
+    event = sidecar.event(correlation)
+    assert (event["outcome"], event["reason"]["reasonType"]) == ("unknown", "timeout")
+    assert len(sidecar.calls()) == 1
+
+
+def test_an_answer_that_moves_does_not_outlive_its_connection(keytrail, raw_backend):
+    ended = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        with trickle(connection.send):
+            connection.rest()
+            ended.set()
+
+    sidecar = keytrail(raw_backend(script), TRICKLE)
+    correlation = new_id()
+    with sidecar.client() as c:
+        c.send_request("GET", "/api/v2/keys", {"Correlation-Id": correlation})
+        r = c.read_head()
+        assert r.status == 200
+        with pytest.raises((http1.Closed, ConnectionError)):
+            c.read_body(r, "GET")
+    assert ended.wait(PATIENCE)
+    assert sidecar.event(correlation)["reason"]["reasonCode"] == 200
+    assert len(sidecar.calls()) == 1
 
 
 @pytest.mark.parametrize("label", ["no handshake", "no connection"])
