@@ -225,23 +225,22 @@ on_resolved(void *arg)
 /* ---- connecting ---- */
 
 static void
-set_aside(struct upstream *u, struct upstream_conn *c, const char *text)
+blame(struct upstream *u, struct upstream_conn *c, const char *text)
 {
 	char address[RESOLVER_TEXT_SIZE];
 
-	resolver_set_aside(u->resolver, &c->target);
 	resolver_text(&c->target, address);
 	log_warn(u->worker->log, "upstream_failed", "%s: %s", address, text);
 }
 
-/* This target failed: try the next, as long as there is one that was not tried. */
+/* Try the next target, as long as there is one that was not tried. */
 static void
-fail_target(struct upstream *u, struct upstream_conn *c, enum upstream_failure metric,
-    enum http_refusal why, const char *text)
+try_next(struct upstream *u, struct upstream_conn *c, enum upstream_failure metric,
+    enum http_refusal why)
 {
 	struct upstream_request *r = c->request;
 
-	set_aside(u, c, text);
+	resolver_set_aside(u->resolver, &c->target);
 	c->request = NULL;
 	r->conn = NULL;
 	close_conn(c);
@@ -251,6 +250,15 @@ fail_target(struct upstream *u, struct upstream_conn *c, enum upstream_failure m
 	}
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_FAILURES, metric, 1);
 	start_connecting(u, r);
+}
+
+static void
+fail_target(struct upstream *u, struct upstream_conn *c, enum upstream_failure metric,
+    enum http_refusal why, const char *text)
+{
+	blame(u, c, text);
+	c->request->blamed = why;
+	try_next(u, c, metric, why);
 }
 
 /* It is no target's fault. */
@@ -337,18 +345,33 @@ open_stream(struct upstream *u, struct upstream_conn *c, int fd, bool connecting
 	return stream_open(&c->stream, fd, &opts, &err);
 }
 
+/* No local port is free, or no local address leads there, as to ::1 where IPv6 is off: another target
+ * may still be reached. */
+static void
+fail_locally(struct upstream *u, struct upstream_conn *c)
+{
+	enum http_refusal blamed = c->request->blamed;
+
+	try_next(
+	    u, c, UPSTREAM_FAILURE_BUSY, blamed != REFUSAL_NONE ? blamed : REFUSAL_UPSTREAM_BUSY);
+}
+
 static void
 fail_to_open(struct upstream *u, struct upstream_conn *c)
 {
-	bool want = descriptors_are_short(errno);
+	int error = errno;
 	struct err err;
 
 	err_set_errno(&err, "connect");
-	if (!want) {
+	if (!descriptors_are_short(error) && error != EADDRNOTAVAIL) {
 		fail_target(u, c, UPSTREAM_FAILURE_CONNECT, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
 		return;
 	}
 	log_error(u->worker->log, "connect_failed", "%s", err.msg);
+	if (error == EADDRNOTAVAIL) {
+		fail_locally(u, c);
+		return;
+	}
 	fail_request(u, c->request, UPSTREAM_FAILURE_BUSY, REFUSAL_UPSTREAM_BUSY);
 	close_conn(c);
 }
@@ -392,7 +415,8 @@ on_timeout(void *arg)
 	struct upstream *u = r->pool;
 
 	if (c != NULL) {
-		set_aside(u, c, "no connection in time");
+		resolver_set_aside(u->resolver, &c->target);
+		blame(u, c, "no connection in time");
 		c->stream.broken = true;
 		fail_request(u, r, UPSTREAM_FAILURE_TIMEOUT, REFUSAL_UPSTREAM_TIMEOUT);
 		close_conn(c);
@@ -418,6 +442,7 @@ upstream_acquire(struct upstream *u, struct upstream_request *r, bool fresh)
 	r->pool = u;
 	r->conn = NULL;
 	r->tries = 0;
+	r->blamed = REFUSAL_NONE;
 	r->fresh = fresh;
 	r->queued = true;
 	wtimer_init(&r->timer, &u->worker->timers, on_timeout, r);

@@ -3,7 +3,8 @@
  *
  * An address is a name or a number; names are resolved without blocking and again every 30
  * seconds.  An address that fails is set aside for 10 seconds and the next one tried, within the
- * connect timeout.  An idle connection is closed when anything arrives on it, or after
+ * connect timeout; so is one that no local port or address leads to, but nobody is to blame for that.
+ * An idle connection is closed when anything arrives on it, or after
  * upstream.pool.timeout.  Worker's thread.
  */
 #ifndef KEYTRAIL_PROXY_UPSTREAM_H
@@ -49,6 +50,7 @@ struct upstream_request {
 	TAILQ_ENTRY(upstream_request) link;
 	struct upstream_conn *conn;
 	unsigned tries;
+	enum http_refusal blamed; /* what the last target that failed did wrong */
 	bool queued;
 	bool fresh; /* an idle connection will not do */
 	struct wtimer timer;

@@ -11,8 +11,11 @@
 #include "data/upstream.h"
 #include "keytrail/clock.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define LIVE 2 /* listening sockets */
 
@@ -25,6 +28,22 @@ struct fixture {
 	int holder; /* bound, but nobody listens */
 	uint16_t dead;
 };
+
+/* No local port is free for connections to one port, or to any. */
+#define ANY_PORT 1
+static uint16_t unreachable;
+
+int
+connect(int fd, __CONST_SOCKADDR_ARG to, socklen_t len)
+{
+	uint16_t port = ntohs(to.__sockaddr_in__->sin_port);
+
+	if (unreachable == port || unreachable == ANY_PORT) {
+		errno = EADDRNOTAVAIL;
+		return -1;
+	}
+	return (int)syscall(SYS_connect, fd, to.__sockaddr__, len);
+}
 
 static int
 init(struct worker *w, struct err *err)
@@ -99,6 +118,7 @@ teardown(void **state)
 {
 	struct fixture *f = *state;
 
+	unreachable = 0;
 	bench_close(&f->bench);
 	for (int i = 0; i < LIVE; i++)
 		close(f->listeners[i]);
@@ -218,6 +238,61 @@ when_all_are_dead_each_is_tried_once(void **state)
 		assert_int_equal(a.request.tries, 2);
 	}
 	assert_int_equal(gauge(f, METRIC_UPSTREAM_OPEN), 0);
+}
+
+/* As to ::1 where IPv6 is off. */
+static void
+where_no_local_port_leads_to_an_address_the_next_one_is_tried(void **state)
+{
+	struct fixture *f = *state;
+	struct asker a[4];
+
+	start(f, f->ports[1], f->ports[0]);
+	unreachable = f->ports[1];
+	for (int i = 0; i < 4; i++) {
+		ask_and_wait(f, &a[i], true);
+		assert_int_equal(port_of(&a[i]), f->ports[0]);
+	}
+	for (int i = 0; i < 4; i++)
+		upstream_release(a[i].conn, false);
+}
+
+static void
+no_address_is_to_blame_for_a_want_of_local_ports(void **state)
+{
+	struct fixture *f = *state;
+	struct asker a;
+
+	start(f, f->ports[0], f->ports[1]);
+	unreachable = ANY_PORT;
+	for (int i = 0; i < 2; i++) {
+		ask_and_wait(f, &a, false);
+		assert_null(a.conn);
+		assert_int_equal(a.why, REFUSAL_UPSTREAM_BUSY);
+		assert_int_equal(a.request.tries, 2);
+	}
+	assert_int_equal(
+	    metrics_value(f->bench.metrics, METRIC_UPSTREAM_FAILURES, UPSTREAM_FAILURE_CONNECT), 0);
+	unreachable = 0;
+	ask_and_wait(f, &a, false);
+	upstream_release(a.conn, false);
+	assert_int_equal(gauge(f, METRIC_UPSTREAM_OPEN), 0);
+}
+
+/* A service that refuses is what stands in the way, whichever was tried last. */
+static void
+who_is_dead_is_blamed_beside_a_want_of_local_ports(void **state)
+{
+	struct fixture *f = *state;
+	struct asker a;
+
+	start(f, f->dead, f->ports[0]);
+	unreachable = f->ports[0];
+	for (int i = 0; i < 3; i++) {
+		ask_and_wait(f, &a, false);
+		assert_null(a.conn);
+		assert_int_equal(a.why, REFUSAL_UPSTREAM_UNREACHABLE);
+	}
 }
 
 static void
@@ -468,6 +543,9 @@ main(void)
 		TEST(addresses_are_taken_in_turn),
 		TEST(a_dead_address_is_stepped_over_and_set_aside),
 		TEST(when_all_are_dead_each_is_tried_once),
+		TEST(where_no_local_port_leads_to_an_address_the_next_one_is_tried),
+		TEST(no_address_is_to_blame_for_a_want_of_local_ports),
+		TEST(who_is_dead_is_blamed_beside_a_want_of_local_ports),
 		TEST(a_reload_forgets_only_what_is_named_no_more),
 		TEST(a_connection_is_used_again_unless_a_fresh_one_is_asked_for),
 		TEST(what_is_not_clean_is_not_used_again),
