@@ -266,7 +266,7 @@ CRASH := $B/crash/record.so $B/crash/life
 PRELOADED := $(patsubst tests/faults/%.c,$B/faults/%.so,$(wildcard tests/faults/*.c))
 
 integration: programs $(CRASH) $B/keytrail-faults $(PRELOADED) $B/unit/test_event $B/unit/test_metrics $(if $(SAN),,$B/bench/micro) ## integration tests against build/keytrail (SAN=address|thread)
-	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -n 2 -p no:cacheprovider \
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) tests/integration
 
 tsan: ## unit and integration tests under ThreadSanitizer

@@ -1,5 +1,6 @@
 """What a live process still holds of a call when the call is over: nothing that was in it."""
 
+import base64
 import collections
 import contextlib
 import json
@@ -19,6 +20,8 @@ pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer keeps freed memor
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="root alone may read the process")
 
 CANARY = re.compile(rb"cnry[0-9a-f]{16}q")
+# Its base64 at each place of three bytes, by what stands before it where those are zeros.
+ENCODED = {b"": rb"Y25ye[\w-]{23}", b"AG": rb"Nucn[\w-]{24}", b"AAB": rb"jbnJ5[\w-]{23}"}
 IN_EVENTS = {"iam_id", "authn", "grant_type"}  # facts, or of the grammar of one: kept a while
 BODY_SIZES = (1, 100, 5000)  # canaries: within a record, a buffer, and over many of both
 
@@ -39,13 +42,21 @@ def writable(pid):
             yield (name[0].strip() if name else f"anonymous {span}"), mem.read(high - low)
 
 
+def canaries(data):
+    """As they are, and in base64url, as tokens have them."""
+    yield from CANARY.findall(data)
+    for before, pattern in ENCODED.items():
+        for text in re.findall(pattern, data):
+            yield from CANARY.findall(base64.urlsafe_b64decode(before + text + b"=" * (-len(before) % 4)))
+
+
 def remains(sidecar, planted):
     """{(label, mapping): copies}, looked at while nothing moves."""
     found = collections.Counter()
     sidecar.signal(signal.SIGSTOP)
     try:
         for name, data in writable(sidecar.process.pid):
-            for hit in CANARY.findall(data):
+            for hit in canaries(data):
                 if label := planted.get(hit.decode()):
                     found[label, name] += 1
     finally:
@@ -83,11 +94,12 @@ class Traffic:
                             + self.plant("answer's trailer").encode() + b"\r\n\r\n")
 
     def token(self):
-        return make_token(b"secret of nobody", scope=self.plant("claim"),
-                          sub=self.plant("sub"), sub_type=self.plant("sub_type"),
-                          account={"bss": self.plant("account")},
-                          grant_type=self.plant("grant_type"),
-                          iam_id=self.plant("iam_id"), authn={"iam_id": self.plant("authn")})
+        token = make_token(b"secret of nobody", scope=self.plant("claim"),
+                           sub=self.plant("sub"), sub_type=self.plant("sub_type"),
+                           account={"bss": self.plant("account")},
+                           grant_type=self.plant("grant_type"),
+                           iam_id=self.plant("iam_id"), authn={"iam_id": self.plant("authn")})
+        return f"{token.rpartition('.')[0]}.{self.plant('signature')}"
 
     def fields(self, n):
         return {"Authorization": f"Bearer {self.token()}",
@@ -240,11 +252,21 @@ def test_nothing_of_a_call_that_came_to_a_bad_end_stays_in_memory(keytrail, raw_
 
 @as_root
 def test_the_search_finds_what_the_process_holds(keytrail, raw_backend):
-    """A request that waits for its answer is in memory."""
+    """A request that waits for its end is in memory, with the claims of its token."""
     traffic = Traffic(keytrail, raw_backend)
+    wanted = {"open head", "signature", "claim", "sub", "account", "iam_id"}
     with traffic.sidecar.client() as client:
-        client.send(f"GET /api/v2/keys HTTP/1.1\r\nX-Any: {traffic.plant('open head')}")
-        wait_for(lambda: remains(traffic.sidecar, traffic.planted), "the open head")
+        client.send(f"GET /api/v2/keys HTTP/1.1\r\nX-Any: {traffic.plant('open head')}\r\n"
+                    f"Authorization: Bearer {traffic.token()}")
+        wait_for(lambda: wanted <= {label for label, _ in remains(traffic.sidecar, traffic.planted)},
+                 "the open head")
+
+
+def test_the_search_finds_what_is_in_base64():
+    for shift in range(3):
+        text = f"{'x' * shift}{canary()}".encode()
+        encoded = base64.urlsafe_b64encode(text + b"more")
+        assert list(canaries(b".." + encoded + b"..")) == [text[shift:]]
 
 
 # ---- what keeps others from looking ----
