@@ -352,9 +352,9 @@ testssl: ## what testssl.sh finds in the TLS of a listener
 CASES ?= 20000
 SEED  ?= keytrail
 
-wire: ## CASES (20000) hostile streams, requests and answers, judged by a strict reader (SEED=...)
+wire: ## CASES (20000) hostile streams, requests and answers, judged by a strict reader (SEED=..., TLS=1: all over TLS)
 	$(call again,$(PACKAGES_TEST),programs)
-	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire --cases $(CASES) --seed $(SEED)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire --cases $(CASES) --seed $(SEED) $(if $(TLS),--tls)
 
 differential: ## CASES (20000) hostile requests to nginx, through keytrail and directly (SEED=...)
 	$(call again,$(PACKAGES_TEST),programs)
@@ -363,7 +363,7 @@ differential: ## CASES (20000) hostile requests to nginx, through keytrail and d
 hostile: ## the suites of DIR, or the cases of `make wire`; STREAMS=n: n mutants of them (SAN=address)
 	$(call again,$(PACKAGES_TEST),SAN= programs build/storm)
 	$(call again,$(PACKAGES_TEST),programs)
-	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire $(if $(DIR),--suite $(DIR)) --seed $(SEED) \
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire $(if $(DIR),--suite $(DIR)) --seed $(SEED) $(if $(TLS),--tls) \
 	    $(if $(STREAMS),--streams $(STREAMS) --storm build/storm,$(if $(DIR),,--cases $(CASES)))
 
 CYCLES ?= 4000

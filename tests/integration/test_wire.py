@@ -15,6 +15,7 @@ import strict  # noqa: E402  pylint: disable=wrong-import-position
 import verdict  # noqa: E402  pylint: disable=wrong-import-position
 
 SEED = "short"
+OVER = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
 GET = b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -25,9 +26,10 @@ def check(result, *wanted):
     assert all(result.counts[what] >= 20 for what in wanted), result
 
 
-def test_hostile_requests(tmp_path, pki):
+@OVER
+def test_hostile_requests(tmp_path, pki, tls):
     batch = cases.every_request() + [cases.request_case(SEED, n) for n in range(600)]
-    check(campaign.run(tmp_path / "k", pki, batch), "forwarded", "refused", "silent")
+    check(campaign.run(tmp_path / "k", pki, batch, tls=tls), "forwarded", "refused", "silent")
 
 
 def test_hostile_requests_are_to_another_server_what_was_recorded(tmp_path, pki):
@@ -38,9 +40,10 @@ def test_hostile_requests_are_to_another_server_what_was_recorded(tmp_path, pki)
     assert result.counts["understood alone"] > 2 * result.counts["forwarded"]
 
 
-def test_hostile_answers(tmp_path, pki):
+@OVER
+def test_hostile_answers(tmp_path, pki, tls):
     batch = cases.every_answer() + [cases.answer_case(SEED, n) for n in range(300)]
-    check(campaign.run(tmp_path / "k", pki, batch, answers=True), "relayed", "refused", "cut")
+    check(campaign.run(tmp_path / "k", pki, batch, answers=True, tls=tls), "relayed", "refused", "cut")
 
 
 # ---- the judges themselves ----

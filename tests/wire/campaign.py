@@ -8,19 +8,21 @@ import asyncio
 import collections
 import contextlib
 import json
+import random
 import re
 import socket
 import time
 
+import channel
 import strict
 import support
 import verdict
 
 CONCURRENCY = 32
 PATIENCE = 60 if support.SANITIZED else 30
-PLAIN = {"listen": {"tls": None}, "upstream": {"tls": None}, "workers": 2,
-         "audit": {"ring_size": 4194304, "segment_size": 67108864},
-         "limits": {"connections": 1000}}
+TLS = {"workers": 2, "audit": {"ring_size": 4194304, "segment_size": 67108864},
+       "limits": {"connections": 1000}}
+PLAIN = {**TLS, "listen": {"tls": None}, "upstream": {"tls": None}}
 
 
 def address_of(number):
@@ -43,7 +45,8 @@ class Seen:
 class Backend:
     """Keeps what it reads, by client; answers each whole request, by default with 200 and an id."""
 
-    def __init__(self):
+    def __init__(self, context=None):
+        self.context = context
         self.seen = collections.defaultdict(Seen)
         self.faults = []
         self.answered = 0
@@ -53,7 +56,7 @@ class Backend:
     async def start(self):
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, backlog=1000)
         self.port = self.server.sockets[0].getsockname()[1]
-        self.host = b"127.0.0.1:%d" % self.port
+        self.host = b"%s:%d" % (b"localhost" if self.context else b"127.0.0.1", self.port)
         return self
 
     def whose(self, request):
@@ -73,17 +76,30 @@ class Backend:
         return (b"HTTP/1.1 200 OK\r\nCorrelation-Id: %s\r\nContent-Length: %d\r\n\r\n%s"
                 % (request.id.encode(), len(body), body))
 
+    async def open(self, reader, writer):
+        async def send(data):
+            writer.write(data)
+            await writer.drain()
+
+        sides = lambda: reader.read(65536), send, writer.write_eof
+        if self.context is None:
+            return channel.Plain(*sides)
+        tls = channel.Tls(*sides, self.context, server_side=True)
+        await tls.handshake()
+        return tls
+
     async def serve(self, reader, writer):
         stream, known = strict.Stream(), 0
         raw = b""
         try:
-            while data := await reader.read(65536):
+            peer = await self.open(reader, writer)
+            while data := await peer.read():
                 raw += data
                 whole = stream.feed(data)
                 known = self.note(stream, known)
                 for request in whole:
-                    if not await self.answer(request, writer):
-                        await self.watch_end(request, reader)
+                    if not await self.answer(request, peer):
+                        await self.watch_end(request, peer)
                         return
                 if stream.open is None:
                     stream.messages, known, raw = [], 0, stream.data
@@ -95,26 +111,25 @@ class Backend:
         finally:
             writer.close()
 
-    async def answer(self, request, writer):
+    async def answer(self, request, peer):
         """False: this connection may carry no more."""
         script = self.script.get((request.get(b"x-forwarded-for") or b"").decode("latin-1"))
         if script is None or request.get(b"x-turn") != b"1":
-            writer.write(self.ok(request))
+            await peer.write(self.ok(request))
             return True
         parts, then = script
         for part in parts:
-            writer.write(part)
-            await writer.drain()
+            await peer.write(part)
             if len(parts) > 1:
-                await asyncio.sleep(0.0005)
-        if then == "close":
-            writer.write_eof()
+                await asyncio.sleep(channel.PAUSE)
+        if then not in ("keep", "watch"):
+            await peer.end(then)
         return then == "keep"
 
-    async def watch_end(self, request, reader):
+    async def watch_end(self, request, peer):
         """After an answer that spoils the connection nothing may come on it but its end."""
         try:
-            data = await asyncio.wait_for(reader.read(65536), PATIENCE)
+            data = await asyncio.wait_for(peer.read(), PATIENCE)
         except OSError:
             data = b""
         except asyncio.TimeoutError:
@@ -123,27 +138,39 @@ class Backend:
             self.whose(request).faults.append(f"after an answer that is bad: {data[:200]!r}")
 
 
-async def converse(port, address, parts, seen):
-    """A client that sends the segments, ends its side and reads to the end."""
+async def open_client(sock, port, context):
     loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    await loop.sock_connect(sock, ("127.0.0.1", port))
+    sides = (lambda: loop.sock_recv(sock, 65536), lambda data: loop.sock_sendall(sock, data),
+             lambda: sock.shutdown(socket.SHUT_WR))
+    if context is None:
+        return channel.Plain(*sides)
+    tls = channel.Tls(*sides, context, server_hostname="localhost")
+    await tls.handshake()
+    return tls
+
+
+async def converse(port, address, parts, seen, context=None):
+    """A client that sends the segments, ends its side and reads to the end."""
+    end = random.Random(b"".join(parts)).choice(["close", "notify"])
     with socket.socket() as sock:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind((address, 0))
         try:
-            await loop.sock_connect(sock, ("127.0.0.1", port))
+            peer = await open_client(sock, port, context)
 
             async def send():
                 with contextlib.suppress(OSError):
                     for part in parts:
-                        await loop.sock_sendall(sock, part)
+                        await peer.write(part)
                         if len(parts) > 1:
-                            await asyncio.sleep(0.0005)
-                    sock.shutdown(socket.SHUT_WR)
+                            await asyncio.sleep(channel.PAUSE)
+                    await peer.end(end)
 
             sender = asyncio.ensure_future(send())
             try:
-                while data := await asyncio.wait_for(loop.sock_recv(sock, 65536), PATIENCE):
+                while data := await asyncio.wait_for(peer.read(), PATIENCE):
                     seen.client += data
                 seen.end = "closed"
             finally:
@@ -156,14 +183,14 @@ async def converse(port, address, parts, seen):
             seen.end = "reset"
 
 
-async def run_all(backend, port, cases):
+async def run_all(backend, port, cases, context=None):
     """cases: the segments of each client."""
     gate = asyncio.Semaphore(CONCURRENCY)
 
     async def one(number, parts):
         address = address_of(number)
         async with gate:
-            await converse(port, address, parts, backend.seen[address])
+            await converse(port, address, parts, backend.seen[address], context)
 
     await asyncio.gather(*(one(n, parts) for n, parts in enumerate(cases)))
 
@@ -171,18 +198,20 @@ async def run_all(backend, port, cases):
 # ---- what a back end answers, and who asks for it ----------------------------------------------
 
 
-def answer_script(method, parts):
+def answer_script(method, parts, tls=False):
     """(segments, what the back end does then, how a strict client understands them)"""
-    direct, wrong = strict.read_all(b"".join(parts), [method])
+    data = b"".join(parts)
+    direct, wrong = strict.read_all(data, [method])
     final = next((m for m in direct.messages if m.status >= 200), None)
+    end = random.Random(data).choice(["close", "notify", "cut"]) if tls else "close"
     if wrong is None and direct.state == "rest":
-        return parts, "close", final, True
+        return parts, end, final, end != "cut"
     clean = wrong is None and final is not None and final.whole and not direct.data
     if clean and final.keeps():
         return parts, "keep", final, True
     if wrong is None and (final is None or not final.whole):
-        return parts, "close", final, False
-    return [b"".join(parts)], "watch", final, final is not None and final.whole
+        return parts, end, final, False
+    return [data], "watch", final, final is not None and final.whole
 
 
 def answer_request(method):
@@ -230,21 +259,21 @@ def gather(sidecar, seen):
             (seen[address].late if verdict.is_late(event) else seen[address].events).append(event)
 
 
-def run(folder, pki, cases, answers=False):
+def run(folder, pki, cases, answers=False, tls=False):
     """Run cases (segments of requests; (method, segments) of answers) through a fresh sidecar."""
     result = Result()
     begin = time.monotonic()
 
     async def drive():
-        backend = await Backend().start()
-        sidecar = support.Keytrail(folder, pki, Port(backend.port), PLAIN).start()
+        backend = await Backend(pki.server() if tls else None).start()
+        sidecar = support.Keytrail(folder, pki, Port(backend.port), TLS if tls else PLAIN).start()
         try:
             requests = cases
             if answers:
-                scripts = [answer_script(*case) for case in cases]
+                scripts = [answer_script(*case, tls) for case in cases]
                 backend.script = {address_of(n): s[:2] for n, s in enumerate(scripts)}
                 requests = [answer_request(method) for method, _ in cases]
-            await run_all(backend, sidecar.port, requests)
+            await run_all(backend, sidecar.port, requests, pki.client() if tls else None)
         finally:
             await asyncio.to_thread(sidecar.finish)
             backend.server.close()
@@ -261,7 +290,7 @@ def run(folder, pki, cases, answers=False):
         if answers:
             result.add(number, *verdict.judge_answer(address, case[0], scripts[number], seen))
         else:
-            result.add(number, *verdict.judge_request(case, seen, routes, verdict.way_of(address, backend.host)))
+            result.add(number, *verdict.judge_request(case, seen, routes, verdict.way_of(address, backend.host, tls)))
     known = {address_of(number) for number in range(len(cases))}
     for address in backend.seen.keys() - known:
         result.faults.append((None, f"hidden: {backend.seen[address].requests} of {address!r}"))

@@ -35,10 +35,11 @@ def trailers_due(m):
     return [(n, v) for n, v in m.trailers if n.lower() not in m.options()]
 
 
-def way_of(address, host):
+def way_of(address, host, tls=False):
     """What keytrail says of where a request came from and goes to, whatever the client says."""
-    return {b"host": host, b"forwarded": f"for={address};proto=http".encode(),
-            b"x-forwarded-for": address.encode(), b"x-forwarded-proto": b"http"}
+    scheme = "https" if tls else "http"
+    return {b"host": host, b"forwarded": f"for={address};proto={scheme}".encode(),
+            b"x-forwarded-for": address.encode(), b"x-forwarded-proto": scheme.encode()}
 
 
 def fields_due(sent, way):

@@ -1,0 +1,86 @@
+"""One side of a connection, plain or TLS.  Where TLS cuts what is written into records, and these into
+segments, the bytes themselves decide.
+
+recv() and send(data) wait; shut() sends the FIN.  An end is "close", over TLS with close_notify;
+"notify", which is that alone; or "cut", the FIN alone.
+"""
+
+import asyncio
+import contextlib
+import random
+import ssl
+
+PAUSE = 0.0005  # after which a segment has mostly arrived alone
+
+
+class Plain:
+    def __init__(self, recv, send, shut):
+        self.read, self.write, self.shut = recv, send, shut
+
+    async def end(self, _):
+        self.shut()
+
+
+def pieces(draw, data):
+    """Mostly one; else cut at some points."""
+    points = sorted(draw.choices(range(1 + len(data)), k=draw.choice([0, 0, 0, 1, 2, 5])))
+    return [data[a:b] for a, b in zip([0, *points], [*points, len(data)]) if a < b]
+
+
+class Tls:
+    def __init__(self, recv, send, shut, context, **side):
+        self.recv, self.send, self.shut = recv, send, shut
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, **side)
+        self.early = b""
+
+    async def handshake(self):
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.tls.do_handshake()
+                break
+            await self.more()
+        await self.flush()
+
+    async def flush(self):
+        if data := self.outgoing.read():
+            await self.send(data)
+
+    async def more(self):
+        await self.flush()
+        if data := await self.recv():
+            self.incoming.write(data)
+        else:
+            self.incoming.write_eof()
+
+    async def read(self):
+        """b"" after close_notify; an end without it is an SSLError."""
+        while not self.early:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                return self.tls.read(65536)
+            await self.more()
+        data, self.early = self.early, b""
+        return data
+
+    async def write(self, data):
+        draw = random.Random(data)
+        for piece in pieces(draw, data):
+            self.tls.write(piece)
+        for number, segment in enumerate(pieces(draw, self.outgoing.read())):
+            await asyncio.sleep(PAUSE if number else 0)
+            await self.send(segment)
+
+    async def end(self, how):
+        if how != "cut":
+            self.notify()
+            await self.flush()
+        if how != "notify":
+            self.shut()
+
+    def notify(self):
+        """What has come is read first: SSL_shutdown takes it for an error."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while data := self.tls.read(65536):
+                self.early += data
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
