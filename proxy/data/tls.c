@@ -160,6 +160,7 @@ keep_session(SSL *ssl, SSL_SESSION *session)
 	/* A ticket may come late, when a reload has brought another context. */
 	if (slot == NULL || slot->ctx != SSL_get_SSL_CTX(ssl))
 		return 0;
+	tls_session_bind(ssl, session);
 	SSL_SESSION_free(slot->session);
 	slot->session = session;
 	return 1;
@@ -215,15 +216,59 @@ tls_seconds_of(const ASN1_TIME *t)
 	return t != NULL && ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : INT64_MAX;
 }
 
-struct tls_validity
-tls_validity_of(const SSL_CTX *ctx, const char *path)
+void
+tls_narrow(struct tls_validity *v, const ASN1_TIME *from, const ASN1_TIME *until)
 {
-	const X509 *cert = SSL_CTX_get0_certificate(ctx);
+	int64_t f = tls_seconds_of(from), u = tls_seconds_of(until);
 
-	if (cert == NULL)
-		return (struct tls_validity){ path, 0, INT64_MAX };
-	return (struct tls_validity){ path, tls_seconds_of(X509_get0_notBefore(cert)),
-		tls_seconds_of(X509_get0_notAfter(cert)) };
+	if (f > v->from)
+		v->from = f;
+	if (u < v->until)
+		v->until = u;
+}
+
+static void
+narrow_to(struct tls_validity *v, const X509 *cert)
+{
+	if (cert != NULL)
+		tls_narrow(v, X509_get0_notBefore(cert), X509_get0_notAfter(cert));
+}
+
+struct tls_validity
+tls_validity_of(SSL_CTX *ctx, const char *path)
+{
+	struct tls_validity v = { path, 0, INT64_MAX };
+	STACK_OF(X509) *chain = NULL;
+
+	narrow_to(&v, SSL_CTX_get0_certificate(ctx));
+	SSL_CTX_get0_chain_certs(ctx, &chain);
+	for (int i = 0; i < sk_X509_num(chain); i++)
+		narrow_to(&v, sk_X509_value(chain, i));
+	return v;
+}
+
+struct tls_validity
+tls_authorities_validity(X509_STORE *store, const char *path)
+{
+	STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(store);
+	struct tls_validity v = { path, 0, INT64_MAX };
+
+	for (int i = 0; i < sk_X509_OBJECT_num(objects); i++)
+		narrow_to(&v, X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i)));
+	return v;
+}
+
+size_t
+tls_client_validity(SSL_CTX *ctx, const struct config_upstream *cfg,
+    struct tls_validity out[TLS_CLIENT_VALIDITIES_MAX])
+{
+	size_t n = 0;
+
+	if (cfg->ca != NULL)
+		out[n++] = tls_authorities_validity(SSL_CTX_get_cert_store(ctx), cfg->ca);
+	if (cfg->certificate != NULL)
+		out[n++] = tls_validity_of(ctx, cfg->certificate);
+	return n;
 }
 
 void

@@ -6,9 +6,9 @@
  *
  * Clients are shown the certificate of the name that they ask for (SNI, RFC 6066 section 3), else
  * the default one; an OCSP response (RFC 6960) is stapled until its nextUpdate.  Their own
- * certificate is verified against client_ca and client_crl, at each full handshake; a session is
- * resumed only while the certificate and the list it was verified by are still valid, and not
- * across a change of any certificate or list.
+ * certificate is verified against client_ca and client_crl, the key service's against upstream's ca,
+ * at each full handshake; a session is resumed only while the certificates and lists that its peer
+ * was verified by are still valid, for 12 hours at most, and not across a change of any.
  *
  * Made by the main thread; what is made never changes and may be used by any.
  */
@@ -53,13 +53,23 @@ bool tls_serves(const SSL *ssl, struct slice host);
 /* Verifies the key service's chain (the host name is set a connection, by stream). */
 SSL_CTX *tls_client_new(const struct config_upstream *cfg, struct err *err);
 
+/* Before a connection: drop the session if the key service has to be verified again. */
+struct stream_session;
+void tls_session_check(struct stream_session *slot);
+
+/* Of the same files but the key, of a context that was made of cfg; how many. */
+#define TLS_CLIENT_VALIDITIES_MAX 2
+size_t tls_client_validity(SSL_CTX *ctx, const struct config_upstream *cfg,
+    struct tls_validity out[TLS_CLIENT_VALIDITIES_MAX]);
+
 #define TLS_TIME_SIZE 32
 
 /* "2026-11-22T21:00:00Z", or "ever" for INT64_MAX. */
 void tls_time_text(int64_t seconds, char out[TLS_TIME_SIZE]);
 
-/* Of the context's certificate, which was read from path; without one it has no end. */
-struct tls_validity tls_validity_of(const SSL_CTX *ctx, const char *path);
+/* Of the context's certificate and those that it is sent with, which were read from path; without
+ * one it has no end. */
+struct tls_validity tls_validity_of(SSL_CTX *ctx, const char *path);
 
 /*
  * Who the peer's verified certificate says it is, in UTF-8: its first URI of the subject alternative

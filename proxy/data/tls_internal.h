@@ -1,6 +1,6 @@
 /* tls_internal: what the files of tls share: tls.c makes contexts and the client's, tls_server.c the
- * server's, tls_names.c tells whom a certificate is for, tls_ocsp.c reads a stapled response,
- * tls_try.c tries what was made. */
+ * server's, tls_session.c says how long a session of either may be resumed, tls_names.c whom a
+ * certificate is for, tls_ocsp.c reads a stapled response, tls_try.c tries what was made. */
 #ifndef KEYTRAIL_PROXY_TLS_INTERNAL_H
 #define KEYTRAIL_PROXY_TLS_INTERNAL_H
 
@@ -32,6 +32,17 @@ int tls_load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct
 /* Seconds since 1970; INT64_MAX for NULL. */
 int64_t tls_seconds_of(const ASN1_TIME *t);
 
+/* The validity is within these. */
+void tls_narrow(struct tls_validity *v, const ASN1_TIME *from, const ASN1_TIME *until);
+/* Of the certificates in it. */
+struct tls_validity tls_authorities_validity(X509_STORE *store, const char *path);
+
+int64_t tls_monotonic_s(void);
+
+/* Note in a new session what its peer was verified by; one that comes of another has it already. */
+void tls_session_bind(SSL *ssl, SSL_SESSION *session);
+bool tls_session_is_valid(SSL_SESSION *session);
+
 /* An OCSP response in DER.  bytes NULL: none. */
 struct tls_ocsp {
 	unsigned char *bytes;
@@ -39,8 +50,9 @@ struct tls_ocsp {
 	int64_t from, until;
 };
 
-/* Read the response and check that it speaks of this certificate.  bytes are the caller's to free. */
-int tls_ocsp_read(const char *path, X509 *certificate, struct tls_ocsp *out, struct err *err);
+/* Read the response and check that it speaks of this context's certificate.  bytes are the caller's to
+ * free. */
+int tls_ocsp_read(const char *path, SSL_CTX *ctx, struct tls_ocsp *out, struct err *err);
 
 /* How well a certificate's subject alternative names fit. */
 enum tls_fit { TLS_FIT_NONE, TLS_FIT_WILDCARD, TLS_FIT_EXACT };

@@ -39,12 +39,6 @@ certificate_of(const SSL *ssl)
 	return SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
 }
 
-static int64_t
-monotonic_s(void)
-{
-	return clock_mono_ns() / CLOCK_NS_PER_S;
-}
-
 bool
 tls_serves(const SSL *ssl, struct slice host)
 {
@@ -155,14 +149,15 @@ on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *ciph
 	struct ticket_key key;
 
 	if (sealing) {
-		if (tickets_seal_key(tickets, monotonic_s(), &key) == -1)
+		if (tickets_seal_key(tickets, tls_monotonic_s(), &key) == -1)
 			return 0;
 		memcpy(name, key.name, sizeof(key.name));
 		if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) != 1) {
 			OPENSSL_cleanse(&key, sizeof(key));
 			return 0;
 		}
-	} else if ((age = tickets_open_key(tickets, name, monotonic_s(), &key)) == TICKET_UNKNOWN) {
+	} else if ((age = tickets_open_key(tickets, name, tls_monotonic_s(), &key)) ==
+		   TICKET_UNKNOWN) {
 		return 0;
 	}
 	if (use_key(&key, iv, cipher, mac, sealing) == -1)
@@ -170,81 +165,12 @@ on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *ciph
 	return age == TICKET_OLD || SSL_version(ssl) == TLS1_3_VERSION ? 2 : 1;
 }
 
-/* The lists of who issued this certificate. */
-static int64_t
-lists_end(X509_STORE *store, const X509 *cert)
-{
-	STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(store);
-	int64_t until = INT64_MAX, u;
-
-	for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
-		const X509_CRL *list = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
-
-		if (list != NULL &&
-		    X509_NAME_cmp(X509_CRL_get_issuer(list), X509_get_issuer_name(cert)) == 0 &&
-		    (u = tls_seconds_of(X509_CRL_get0_nextUpdate(list))) < until)
-			until = u;
-	}
-	return until;
-}
-
-/* What the client was verified by. */
-static int64_t
-chain_ends(X509_STORE *store, SSL *ssl)
-{
-	STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);
-	int64_t until = INT64_MAX, u;
-
-	if (chain == NULL && SSL_get0_peer_certificate(ssl) != NULL)
-		return 0;
-	for (int i = 0; i < sk_X509_num(chain); i++) {
-		const X509 *cert = sk_X509_value(chain, i);
-
-		if ((u = tls_seconds_of(X509_get0_notAfter(cert))) < until)
-			until = u;
-		if ((u = lists_end(store, cert)) < until)
-			until = u;
-	}
-	return until;
-}
-
-/* Who resumes a session is not verified again: it ends with what its client was verified by, and
- * at an age, which OpenSSL would count from its newest ticket. */
-struct verified {
-	int64_t since; /* monotonic s */
-	int64_t until; /* wall clock s */
-};
-
 static int
 on_seal(SSL *ssl, void *arg)
 {
-	const struct tls_server *s = certificate_of(ssl)->server;
-	SSL_SESSION *session = SSL_get_session(ssl);
-	struct verified v = { monotonic_s(), INT64_MAX };
-	void *before;
-	size_t n;
-
 	(void)arg;
-	if (SSL_SESSION_get0_ticket_appdata(session, &before, &n) == 1 && n > 0)
-		return 1;
-	if (s->clients != NULL)
-		v.until = chain_ends(s->clients, ssl);
-	/* Without memory the session is one that is not resumed. */
-	SSL_SESSION_set1_ticket_appdata(session, &v, sizeof(v));
+	tls_session_bind(ssl, SSL_get_session(ssl));
 	return 1;
-}
-
-static bool
-is_valid(SSL_SESSION *session)
-{
-	struct verified v;
-	void *data;
-	size_t n;
-
-	if (SSL_SESSION_get0_ticket_appdata(session, &data, &n) != 1 || n != sizeof(v))
-		return false;
-	memcpy(&v, data, sizeof(v));
-	return monotonic_s() - v.since < TICKETS_CHAIN_S && time(NULL) <= v.until;
 }
 
 static SSL_TICKET_RETURN
@@ -257,7 +183,7 @@ on_session(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t n,
 	(void)arg;
 	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
-	if (!is_valid(session))
+	if (!tls_session_is_valid(session))
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
 	return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
 }
@@ -312,7 +238,7 @@ set_sessions(
 		return tls_fail(err, "a context of sessions", "OpenSSL");
 	if (previous != NULL && memcmp(previous->trust, s->trust, sizeof(s->trust)) == 0)
 		s->tickets = tickets_ref(previous->tickets);
-	else if ((s->tickets = tickets_new(monotonic_s(), err)) == NULL)
+	else if ((s->tickets = tickets_new(tls_monotonic_s(), err)) == NULL)
 		return -1;
 	for (size_t i = 0; i < s->n; i++)
 		if (SSL_CTX_set_session_id_context(
@@ -331,35 +257,19 @@ add_validity(struct tls_server *s, struct tls_validity v)
 }
 
 static void
-narrow(struct tls_validity *v, const ASN1_TIME *from, const ASN1_TIME *until)
-{
-	int64_t f = tls_seconds_of(from), u = tls_seconds_of(until);
-
-	if (f > v->from)
-		v->from = f;
-	if (u < v->until)
-		v->until = u;
-}
-
-static void
 note_clients_validity(struct tls_server *s, const struct config_listen *cfg)
 {
 	STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(s->clients);
-	struct tls_validity ca = { cfg->client_ca, 0, INT64_MAX };
 	struct tls_validity crl = { cfg->client_crl, 0, INT64_MAX };
 
+	add_validity(s, tls_authorities_validity(s->clients, cfg->client_ca));
 	for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
-		X509_OBJECT *object = sk_X509_OBJECT_value(objects, i);
-		const X509 *cert = X509_OBJECT_get0_X509(object);
-		const X509_CRL *list = X509_OBJECT_get0_X509_CRL(object);
+		const X509_CRL *list = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
 
-		if (cert != NULL)
-			narrow(&ca, X509_get0_notBefore(cert), X509_get0_notAfter(cert));
-		else
-			narrow(
+		if (list != NULL)
+			tls_narrow(
 			    &crl, X509_CRL_get0_lastUpdate(list), X509_CRL_get0_nextUpdate(list));
 	}
-	add_validity(s, ca);
 	if (crl.path != NULL)
 		add_validity(s, crl);
 }
@@ -438,7 +348,6 @@ static int
 load_certificate(struct tls_server *s, const struct config_certificate *files, struct err *err)
 {
 	struct certificate *c = &s->certificates[s->n++];
-	X509 *cert;
 
 	c->server = s;
 	if ((c->ctx = tls_context_new(TLS_server_method(), TLS1_2_VERSION, err)) == NULL ||
@@ -447,15 +356,15 @@ load_certificate(struct tls_server *s, const struct config_certificate *files, s
 	if (SSL_CTX_set_app_data(c->ctx, c) != 1)
 		return tls_fail(err, "a TLS context", "OpenSSL");
 	set_callbacks(c->ctx);
-	cert = SSL_CTX_get0_certificate(c->ctx);
-	c->names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	c->names =
+	    X509_get_ext_d2i(SSL_CTX_get0_certificate(c->ctx), NID_subject_alt_name, NULL, NULL);
 	if (s->n > 1 && !tls_has_dns_name(c->names))
 		return err_set(err, "%s: the certificate has no DNS name to be asked for by",
 		    files->certificate);
 	add_validity(s, tls_validity_of(c->ctx, files->certificate));
 	if (files->ocsp == NULL)
 		return 0;
-	if (tls_ocsp_read(files->ocsp, cert, &c->ocsp, err) == -1)
+	if (tls_ocsp_read(files->ocsp, c->ctx, &c->ocsp, err) == -1)
 		return -1;
 	add_validity(s, (struct tls_validity){ files->ocsp, c->ocsp.from, c->ocsp.until });
 	return 0;

@@ -1,6 +1,7 @@
 #include "data/upstream.h"
 
 #include "data/descriptors.h"
+#include "data/tls.h"
 #include "keytrail/clock.h"
 
 #include <event2/event.h>
@@ -342,6 +343,7 @@ open_stream(struct upstream *u, struct upstream_conn *c, int fd, bool connecting
 		.arg = c };
 	struct err err;
 
+	tls_session_check(&u->session);
 	return stream_open(&c->stream, fd, &opts, &err);
 }
 

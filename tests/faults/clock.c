@@ -27,3 +27,15 @@ clock_gettime(clockid_t id, struct timespec *ts)
 	close(fd);
 	return rc;
 }
+
+/* OpenSSL's. */
+time_t
+time(time_t *out)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	if (out != NULL)
+		*out = ts.tv_sec;
+	return ts.tv_sec;
+}

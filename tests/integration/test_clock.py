@@ -40,7 +40,9 @@ def test_a_clock_that_was_put_back_while_it_was_stopped_is_recorded(keytrail, ra
 def test_what_was_written_before_the_clock_was_set_is_no_older_for_it(keytrail, raw_backend, clock):
     """A machine without a clock of its own begins far back."""
     clock.set(-7200)
-    sidecar = keytrail(raw_backend(ok()), {"audit": {"segment_size": 65536, "retention": "1h"}},
+    sidecar = keytrail(raw_backend(ok(), tls=False),
+                       {"upstream": {"tls": None},  # its certificate would be of the future
+                        "audit": {"segment_size": 65536, "retention": "1h"}},
                        environment=clock.environment)
     with sidecar.client() as c:
         for _ in range(200):

@@ -318,6 +318,26 @@ def test_a_cut_body_is_cut_for_the_client(hostile, label):
     check_nothing_is_left(sidecar, before)
 
 
+def test_a_key_service_that_resumes_is_verified_again_when_its_certificate_ends(
+        keytrail, raw_backend, pki, clock):
+    resumed = []
+
+    def answer_once(connection):
+        if connection.read_request():
+            resumed.append(connection.sock.session_reused)
+            connection.send(ok(extra="Connection: close\r\n"))
+
+    name = pki.issue("ending-" + new_id(), days_to=0.01)
+    sidecar = keytrail(raw_backend(answer_once, context=pki.server(name)), {"workers": 1},
+                       environment=clock.environment)
+    assert [call(sidecar)[0].status for _ in range(3)] == [200] * 3
+    assert resumed == [False, True, True]
+    clock.set(1000)
+    r, event = call(sidecar)
+    assert r.status == 502 and event["reason"]["reasonForFailure"] == "upstream_untrusted"
+    assert len(resumed) == 3
+
+
 def test_close_notify_ends_a_body_that_the_close_ends(hostile):
     sidecar = hostile(sends(lambda e: e.sealed(UNTIL_CLOSE) + e.close_notify()))
     r, event = call(sidecar)

@@ -122,14 +122,14 @@ pki_write_crl(const struct pki_id *issuer, const struct pki_id *revoked, long to
 
 #define PKI_NEVER LONG_MAX
 
-/* The issuer's word of the certificate (V_OCSP_CERTSTATUS_...), until `to` seconds from now or PKI_NEVER;
- * with no issuer the word that it has nothing to say. */
+/* The issuer's word of the certificate (V_OCSP_CERTSTATUS_...), of an hour before `to` seconds from now
+ * until then, or of a minute ago until PKI_NEVER; with no issuer the word that it has nothing to say. */
 static inline void
 pki_write_ocsp(
     const struct pki_id *issuer, const struct pki_id *id, int status, long to, const char *path)
 {
 	OCSP_BASICRESP *basic = OCSP_BASICRESP_new();
-	ASN1_TIME *from = X509_gmtime_adj(NULL, -60),
+	ASN1_TIME *from = X509_gmtime_adj(NULL, to != PKI_NEVER ? to - 3600 : -60),
 		  *until = to != PKI_NEVER ? X509_gmtime_adj(NULL, to) : NULL;
 	OCSP_RESPONSE *response;
 	FILE *f = fopen(path, "w");

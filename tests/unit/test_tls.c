@@ -101,6 +101,7 @@ write_chain(const struct pki_id *ca)
 	struct pki_id between =
 	    pki_make(&(struct pki_opts){ .name = "between", .issuer = ca, .authority = true });
 	struct pki_id below = pki_make(&(struct pki_opts){ .name = "below", .issuer = &between });
+	struct pki_id namesake = pki_make(&(struct pki_opts){ .name = "between" });
 
 	pki_write(&between, dir, "between", NULL);
 	pki_write(&below, dir, "below", NULL);
@@ -110,6 +111,9 @@ write_chain(const struct pki_id *ca)
 	append_file("both-crl.pem", "empty-crl.pem");
 	pki_write_crl(ca, &between, 3600, path("revoking-crl.pem"));
 	append_file("revoking-crl.pem", "between-crl.pem");
+	pki_write_ocsp(&between, &below, V_OCSP_CERTSTATUS_GOOD, 1800, path("below.ocsp"));
+	pki_write_ocsp(&namesake, &below, V_OCSP_CERTSTATUS_GOOD, 1800, path("namesake.ocsp"));
+	pki_free(&namesake);
 	pki_free(&between);
 	pki_free(&below);
 }
@@ -121,6 +125,7 @@ write_status(const struct pki_id *ca, const struct pki_id *other)
 	struct pki_id revoked = pki_make(&(struct pki_opts){ .name = "revoked", .issuer = ca });
 	struct pki_id server =
 	    pki_make(&(struct pki_opts){ .name = "server", .san = SERVER_NAMES, .issuer = ca });
+	struct pki_id foreign = pki_make(&(struct pki_opts){ .name = "server", .issuer = other });
 
 	pki_write(&revoked, dir, "revoked", NULL);
 	pki_write(&server, dir, "server", NULL);
@@ -130,15 +135,19 @@ write_status(const struct pki_id *ca, const struct pki_id *other)
 	pki_write_crl(other, NULL, 3600, path("other-crl.pem"));
 	pki_write_crl(other, NULL, -1, path("mixed-crl.pem"));
 	append_file("mixed-crl.pem", "empty-crl.pem");
-	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_GOOD, 3600, path("good.ocsp"));
+	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_GOOD, 1800, path("good.ocsp"));
 	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_GOOD, -1, path("old.ocsp"));
 	pki_write_ocsp(ca, &revoked, V_OCSP_CERTSTATUS_GOOD, 3600, path("other.ocsp"));
 	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_GOOD, PKI_NEVER, path("endless.ocsp"));
 	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_REVOKED, 3600, path("revoked.ocsp"));
 	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_UNKNOWN, 3600, path("unknown.ocsp"));
+	X509_set_serialNumber(foreign.cert, X509_get_serialNumber(server.cert));
+	pki_write_ocsp(other, &foreign, V_OCSP_CERTSTATUS_GOOD, 1800, path("foreign.ocsp"));
+	pki_write_ocsp(ca, &server, V_OCSP_CERTSTATUS_GOOD, 7200, path("future.ocsp"));
 	pki_write_ocsp(NULL, NULL, 0, 0, path("try-later.ocsp"));
 	pki_free(&revoked);
 	pki_free(&server);
+	pki_free(&foreign);
 }
 
 /* An authority that has ended, and a client of it that has not. */
@@ -152,6 +161,8 @@ write_old_ca(void)
 	pki_write(&ca, dir, "bundle", NULL);
 	append_file("bundle.pem", "ca.pem");
 	issue(&ca, "of-old-ca", NULL, 0, 0);
+	append_file("under-old-ca.pem", "of-old-ca.pem");
+	append_file("under-old-ca.pem", "old-ca.pem");
 	pki_free(&ca);
 }
 
@@ -335,8 +346,9 @@ struct call_opts {
 	struct tls_server *server;
 	const char *sni;
 	bool ask_status;
-	int64_t verified_at;		/* for the server it is then, 0: now */
+	int64_t verified_at;		/* for who verifies it is then, 0: now */
 	struct stream_session *session; /* or NULL */
+	bool checked;			/* as before each connection to the key service */
 	const char *host, *ip;
 	int version; /* at most this, 0: any */
 	const char *alpn;
@@ -377,14 +389,18 @@ run_call(struct call *call, const struct call_opts *o)
 		assert_int_equal(X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(call->c), o->ip), 1);
 	if (o->sni != NULL)
 		SSL_set_tlsext_host_name(call->c, (char *)(uintptr_t)o->sni);
-	if (o->verified_at != 0)
+	if (o->verified_at != 0) {
 		X509_VERIFY_PARAM_set_time(SSL_get0_param(call->s), o->verified_at);
+		X509_VERIFY_PARAM_set_time(SSL_get0_param(call->c), o->verified_at);
+	}
 	if (o->ask_status)
 		SSL_set_tlsext_status_type(call->c, TLSEXT_STATUSTYPE_ocsp);
 	if (o->version != 0)
 		SSL_set_max_proto_version(call->c, o->version);
 	if (o->alpn != NULL)
 		SSL_set_alpn_protos(call->c, (const unsigned char *)o->alpn, o->alpn_len);
+	if (o->checked)
+		tls_session_check(o->session);
 	if (o->session != NULL) {
 		SSL_set_app_data(call->c, o->session);
 		if (o->session->session != NULL)
@@ -645,6 +661,69 @@ sessions_are_not_resumed_from_one_another_for_ever(void **state)
 	SSL_SESSION_free(session.session);
 	SSL_CTX_free(o.client);
 	tls_server_free(o.server);
+}
+
+/* It resumes whatever it is shown. */
+static struct tls_server *
+lenient_server(const char *name)
+{
+	struct tls_server *s = server(name, NULL, NULL);
+
+	SSL_CTX_set_session_ticket_cb(tls_server_context(s), NULL, NULL, NULL);
+	SSL_CTX_set_tlsext_ticket_key_evp_cb(tls_server_context(s), NULL);
+	return s;
+}
+
+static const struct {
+	const char *label, *ca, *server;
+	int64_t verified_at; /* seconds from now */
+	int64_t hours[2];    /* of two more calls, since the first */
+	bool ok, resumed[2]; /* are they so? */
+} kept[] = {
+	{ "for half a day", "ca.pem", "server", 0, { 6, 11 }, true, { true, true } },
+	{ "no longer, however often it was resumed", "ca.pem", "server", 0, { 11, 12 }, true,
+	    { true, false } },
+	{ "not when the certificate has ended", "ca.pem", "expired", -5400, { 0, 0 }, false,
+	    { false, false } },
+	{ "nor when its authority has", "old-ca.pem", "of-old-ca", -5400, { 0, 0 }, false,
+	    { false, false } },
+};
+
+static void
+the_key_service_is_verified_again_in_time(void **state)
+{
+	static const int versions[] = { TLS1_2_VERSION, TLS1_3_VERSION };
+
+	(void)state;
+	for (size_t i = 0; i < 2 * sizeof(kept) / sizeof(kept[0]); i++) {
+		struct stream_session session = { NULL, NULL };
+		struct call_opts o = { .client = client(kept[i / 2].ca, NULL),
+			.server = lenient_server(kept[i / 2].server),
+			.session = &session,
+			.checked = true,
+			.version = versions[i % 2],
+			.verified_at = time(NULL) + kept[i / 2].verified_at };
+		struct call call;
+
+		session.ctx = o.client;
+		run_call(&call, &o);
+		if (!call.ok || session.session == NULL)
+			fail_msg("%s: %ld", kept[i / 2].label, call.verify);
+		end_call(&call);
+		o.verified_at = 0;
+		for (size_t k = 0; k < 2; k++) {
+			seconds_ahead = kept[i / 2].hours[k] * 3600;
+			run_call(&call, &o);
+			if (call.ok != kept[i / 2].ok || call.resumed != kept[i / 2].resumed[k])
+				fail_msg("%s: %zu: %sok, %sresumed", kept[i / 2].label, k,
+				    call.ok ? "" : "not ", call.resumed ? "" : "not ");
+			end_call(&call);
+		}
+		seconds_ahead = 0;
+		SSL_SESSION_free(session.session);
+		SSL_CTX_free(o.client);
+		tls_server_free(o.server);
+	}
 }
 
 static void
@@ -930,9 +1009,14 @@ a_certificate_that_nobody_can_ask_for_is_an_error(void **state)
 /* ---- OCSP ---- */
 
 static const struct {
-	const char *file;
+	const char *certificate, *file;
 	bool stapled;
-} responses[] = { { NULL, false }, { "good.ocsp", true }, { "old.ocsp", false } };
+} responses[] = {
+	{ "server", NULL, false },
+	{ "server", "good.ocsp", true },
+	{ "server", "old.ocsp", false },
+	{ "below", "below.ocsp", true },
+};
 
 static void
 a_response_is_stapled_while_it_is_good(void **state)
@@ -940,8 +1024,8 @@ a_response_is_stapled_while_it_is_good(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(responses) / sizeof(responses[0]); i++) {
 		struct call_opts o = { .client = client("ca.pem", NULL),
-			.server = server_of(
-			    &(struct server_opts){ .name = "server", .ocsp = responses[i].file },
+			.server = server_of(&(struct server_opts){ .name = responses[i].certificate,
+						.ocsp = responses[i].file },
 			    NULL),
 			.ask_status = true };
 		const unsigned char *response;
@@ -961,23 +1045,28 @@ static void
 a_response_that_is_no_proof_is_an_error(void **state)
 {
 	static const struct {
-		const char *file, *reason;
+		const char *file, *reason, *certificate; /* NULL: "server" */
 	} rows[] = {
-		{ "other.ocsp", "for another certificate" },
-		{ "endless.ocsp", "no end (nextUpdate)" },
-		{ "revoked.ocsp", "does not say that the certificate is good" },
-		{ "unknown.ocsp", "does not say that the certificate is good" },
-		{ "garbage", "OCSP response in DER" },
-		{ "none.ocsp", "No such file" },
-		{ "try-later.ocsp", "not a successful one" },
+		{ "other.ocsp", "for another certificate", NULL },
+		{ "foreign.ocsp", "for another certificate", NULL },
+		{ "namesake.ocsp", "for another certificate", "below" },
+		{ "future.ocsp", "of the future", NULL },
+		{ "endless.ocsp", "no end (nextUpdate)", NULL },
+		{ "revoked.ocsp", "does not say that the certificate is good", NULL },
+		{ "unknown.ocsp", "does not say that the certificate is good", NULL },
+		{ "garbage", "OCSP response in DER", NULL },
+		{ "none.ocsp", "No such file", NULL },
+		{ "try-later.ocsp", "not a successful one", NULL },
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		struct config_listen cfg = { .own = certificate("server", rows[i].file) };
+		const char *own = rows[i].certificate != NULL ? rows[i].certificate : "server";
+		struct config_listen cfg = { .own = certificate(own, rows[i].file) };
 		struct err err;
 
-		assert_null(tls_server_new(&cfg, NULL, &err));
+		if (tls_server_new(&cfg, NULL, &err) != NULL)
+			fail_msg("%s: taken", rows[i].file);
 		if (strstr(err.msg, rows[i].file) == NULL ||
 		    strstr(err.msg, rows[i].reason) == NULL)
 			fail_msg("%s: %s", rows[i].file, err.msg);
@@ -986,6 +1075,16 @@ a_response_that_is_no_proof_is_an_error(void **state)
 }
 
 /* ---- until when ---- */
+
+static void
+expect_validity(const struct tls_validity *v, const char *file, int64_t from, int64_t until)
+{
+	int64_t now = time(NULL);
+
+	assert_non_null(strstr(v->path, file));
+	assert_in_range(v->from - now - from + 100, 0, 110);
+	assert_in_range(v->until - now - until + 100, 0, 110);
+}
 
 static void
 the_end_of_every_file_is_told(void **state)
@@ -1004,18 +1103,14 @@ the_end_of_every_file_is_told(void **state)
 		.name = "expired", .ca = "ca.pem", .crl = "crl.pem", .more = { "wild" } },
 	    NULL);
 	SSL_CTX *none = client("ca.pem", NULL);
-	int64_t now = time(NULL);
 	size_t n;
 	const struct tls_validity *v = tls_server_validity(s, &n);
 	char text[TLS_TIME_SIZE];
 
 	(void)state;
 	assert_int_equal(n, 4);
-	for (size_t i = 0; i < n; i++) {
-		assert_non_null(strstr(v[i].path, want[i].file));
-		assert_in_range(v[i].from - now - want[i].from + 100, 0, 110);
-		assert_in_range(v[i].until - now - want[i].until + 100, 0, 110);
-	}
+	for (size_t i = 0; i < n; i++)
+		expect_validity(&v[i], want[i].file, want[i].from, want[i].until);
 	assert_true(tls_validity_of(none, "x").until == INT64_MAX);
 	tls_time_text(0, text);
 	assert_string_equal(text, "1970-01-01T00:00:00Z");
@@ -1023,6 +1118,30 @@ the_end_of_every_file_is_told(void **state)
 	assert_string_equal(text, "ever");
 	SSL_CTX_free(none);
 	tls_server_free(s);
+}
+
+static void
+so_is_that_of_files_for_the_key_service(void **state)
+{
+	struct config_upstream cfg = { .ca = path("bundle.pem"),
+		.certificate = path("under-old-ca.pem"),
+		.key = path("of-old-ca.key") };
+	struct tls_validity v[TLS_CLIENT_VALIDITIES_MAX];
+	struct err err;
+	SSL_CTX *ctx = tls_client_new(&cfg, &err);
+
+	(void)state;
+	assert_non_null(ctx);
+	assert_int_equal(tls_client_validity(ctx, &cfg, v), 2);
+	/* As good as the first of them that ends, be it an authority above. */
+	expect_validity(&v[0], "/bundle.pem", -7200, -3600);
+	expect_validity(&v[1], "/under-old-ca.pem", -7200, -3600);
+	SSL_CTX_free(ctx);
+	cfg = (struct config_upstream){ NULL };
+	ctx = tls_client_new(&cfg, &err);
+	assert_non_null(ctx);
+	assert_int_equal(tls_client_validity(ctx, &cfg, v), 0);
+	SSL_CTX_free(ctx);
 }
 
 static void
@@ -1059,6 +1178,7 @@ main(void)
 		cmocka_unit_test(sessions_survive_a_reload_as_far_as_trust_does),
 		cmocka_unit_test(a_session_ends_with_what_it_was_verified_by),
 		cmocka_unit_test(sessions_are_not_resumed_from_one_another_for_ever),
+		cmocka_unit_test(the_key_service_is_verified_again_in_time),
 		cmocka_unit_test(a_session_of_an_older_context_is_not_kept),
 		cmocka_unit_test(a_client_is_named_by_its_certificate),
 		cmocka_unit_test(a_client_is_named_by_the_first_name_that_there_is),
@@ -1071,6 +1191,7 @@ main(void)
 		cmocka_unit_test(a_response_is_stapled_while_it_is_good),
 		cmocka_unit_test(a_response_that_is_no_proof_is_an_error),
 		cmocka_unit_test(the_end_of_every_file_is_told),
+		cmocka_unit_test(so_is_that_of_files_for_the_key_service),
 		cmocka_unit_test(the_key_service_may_have_to_speak_1_3),
 	};
 
