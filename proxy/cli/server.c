@@ -179,7 +179,8 @@ adopt(struct server *s, struct config *config, struct err *err)
 	worker_reload_commit(reload);
 	snapshot_unref(s->snapshot);
 	s->snapshot = snapshot;
-	s->files.looks = 0;
+	memset(s->files.tell_again, 0, sizeof(s->files.tell_again));
+	s->files.failed = false;
 	s->chronicle.observer = snapshot->observer;
 	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)clock_wall_ns() / CLOCK_NS_PER_S);
 	return 0;
@@ -188,14 +189,23 @@ adopt(struct server *s, struct config *config, struct err *err)
 void
 server_reload_files(struct server *s)
 {
+	struct server_files *f = &s->files;
+	uint64_t state = server_files_state(s->config);
+	bool again = f->failed && state == f->loaded, ok;
 	struct err err;
-	bool ok;
 
-	s->files.loaded = server_files_state(s->config);
-	if ((ok = adopt(s, s->config, &err) == 0))
+	f->loaded = state;
+	if ((ok = adopt(s, s->config, &err) == 0)) {
 		log_info(s->log, "reloaded", "changed: certificates");
-	else
+	} else {
+		again = again && strcmp(err.msg, f->why.msg) == 0;
+		f->failed = true;
+		f->tried = clock_mono_ns();
+		f->why = err;
+		if (again)
+			return;
 		log_error(s->log, "reload_failed", "%s; the running certificates stay", err.msg);
+	}
 	record_reload(s, NULL, ok, "certificates", "");
 }
 

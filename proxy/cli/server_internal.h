@@ -26,11 +26,16 @@
 
 #include <event2/event_struct.h>
 
+#define SERVER_VALIDITIES_MAX (TLS_VALIDITIES_MAX + TLS_CLIENT_VALIDITIES_MAX)
+
 /* What is known of the files of TLS. */
 struct server_files {
 	struct event timer;
 	uint64_t loaded, seen; /* their state when they were last read, and looked at */
-	unsigned looks;	       /* since then */
+	bool failed;	       /* what was read is not in force: */
+	int64_t tried;	       /* since when (monotonic ns), */
+	struct err why;
+	int64_t tell_again[SERVER_VALIDITIES_MAX]; /* no sooner that this one ends (monotonic ns) */
 };
 
 struct server {
@@ -110,11 +115,10 @@ int server_watch_clock(struct server *s, struct err *err);
 uint64_t server_files_state(const struct config *c);
 
 /* Load them when they are, and tell of those that end.  As at HUP, a file that is of no use changes
- * nothing, and is tried again when it is another. */
+ * nothing.  It is tried again every ten seconds, since memory, say, may have been short, and told of
+ * again when it, or the reason, is another. */
 int server_watch_files(struct server *s, struct err *err);
 void server_reload_files(struct server *s);
-
-#define SERVER_VALIDITIES_MAX (TLS_VALIDITIES_MAX + 1)
 
 /* Until when what is loaded is good; how many. */
 size_t server_validity(const struct server *s, struct tls_validity out[SERVER_VALIDITIES_MAX]);

@@ -6,14 +6,17 @@
  */
 #include "cli/server_internal.h"
 
+#include "keytrail/clock.h"
+
 #include <event2/event.h>
 
 #include <sys/stat.h>
 #include <time.h>
 
-#define LOOK_S 1
-#define WARN_S (30 * INT64_C(86400))
-#define TELL_S 86400
+#define LOOK_S	1
+#define RETRY_S 10
+#define WARN_S	(30 * INT64_C(86400))
+#define TELL_S	86400
 
 /* ---- which content they have ---- */
 
@@ -79,8 +82,8 @@ server_validity(const struct server *s, struct tls_validity out[SERVER_VALIDITIE
 		of_server = tls_server_validity(snap->server, &n);
 		memcpy(out, of_server, n * sizeof(*out));
 	}
-	if (snap->client != NULL && s->config->upstream.certificate != NULL)
-		out[n++] = tls_validity_of(snap->client, s->config->upstream.certificate);
+	if (snap->client != NULL)
+		n += tls_client_validity(snap->client, &snap->config->upstream, out + n);
 	return n;
 }
 
@@ -97,10 +100,12 @@ tell_ends(struct server *s)
 {
 	struct tls_validity all[SERVER_VALIDITIES_MAX];
 	size_t n = server_validity(s, all);
+	int64_t now = clock_mono_ns();
 	char until[TLS_TIME_SIZE];
 
 	for (size_t i = 0; i < n; i++)
-		if (server_ends_soon(&all[i])) {
+		if (now >= s->files.tell_again[i] && server_ends_soon(&all[i])) {
+			s->files.tell_again[i] = now + TELL_S * CLOCK_NS_PER_S;
 			tls_time_text(all[i].until, until);
 			log_warn(
 			    s->log, "certificate_ends", "%s: valid until %s", all[i].path, until);
@@ -117,14 +122,14 @@ on_look(evutil_socket_t fd, short what, void *arg)
 	struct server_files *f = &s->files;
 	uint64_t state = server_files_state(s->config);
 	uint64_t before = f->seen;
+	bool again = f->failed && clock_mono_ns() - f->tried >= RETRY_S * CLOCK_NS_PER_S;
 
 	(void)fd;
 	(void)what;
 	f->seen = state;
-	if (state != f->loaded && state == before)
+	if (state == before && (state != f->loaded || again))
 		server_reload_files(s);
-	if (f->looks++ % (TELL_S / LOOK_S) == 0)
-		tell_ends(s);
+	tell_ends(s);
 }
 
 int

@@ -12,6 +12,7 @@ import pytest
 import http1
 from backend import ok
 from support import new_id, replace, wait_for
+from test_limits import descriptors
 from test_tls import TLS12, TLS13, failures
 
 
@@ -262,6 +263,21 @@ def test_a_pair_that_does_not_fit_is_told_once_and_tried_again(keytrail, raw_bac
         assert c.sock.getpeercert()["subject"] == ((("commonName", name),),)
 
 
+def test_files_that_cannot_be_read_for_a_while_are_read_later(keytrail, raw_backend, pki, tmp_path):
+    volume = Volume(tmp_path / "volume")
+    name = pki.issue("later-" + tmp_path.name)
+    volume.swap(crt=pki["server.pem"], key=pki["server.key"])
+    sidecar = keytrail(raw_backend(ok()), {"listen": {"tls": {"certificate": volume["crt"],
+                                                              "key": volume["key"]}}})
+    with descriptors(sidecar, 0):
+        volume.swap(crt=pki[f"{name}.pem"], key=pki[f"{name}.key"])
+        event, = sidecar.wait_own("keytrail.reload")
+        assert event["outcome"] == "failure"
+    assert sidecar.wait_own("keytrail.reload", 2)[1]["outcome"] == "success"
+    with sidecar.client() as c:
+        assert c.sock.getpeercert()["subject"] == ((("commonName", name),),)
+
+
 def served(sidecar, context=None, name="localhost"):
     """Is a call on a new connection answered with 200?"""
     try:
@@ -305,19 +321,43 @@ def test_every_file_is_loaded_when_it_is_replaced(keytrail, raw_backend, pki, tm
 
 # ---- until when ----
 
+def ends_told(sidecar):
+    return [e["message"] for e in sidecar.log_lines() if e["event"] == "certificate_ends"]
+
+
+def test_what_ends_is_told_when_the_end_comes_near(keytrail, raw_backend, pki, tmp_path, clock):
+    """Of a day's lists and certificates that is hours after the start."""
+    ca, crl = tmp_path / "ca.pem", pki.revoke(tmp_path / "crl.pem", hours_to=24)
+    shutil.copy(pki["ca.pem"], ca)
+    sidecar = keytrail(raw_backend(ok()), {
+        "listen": {"tls": {"client_ca": str(ca), "client_crl": crl,
+                           "client_certificate": "optional"}}}, environment=clock.environment)
+    clock.set(10 * 3600)
+    sidecar.wait_own("keytrail.clock")
+    replace(ca, ca.read_bytes())
+    sidecar.wait_own("keytrail.reload")
+    assert ends_told(sidecar) == []
+    clock.set(20 * 3600)
+    line, = wait_for(lambda: ends_told(sidecar), "the warning")
+    assert line.startswith(f"{crl}: valid until ")
+
+
 def test_the_end_of_each_certificate_is_told(keytrail, pki, tmp_path):
     soon = pki.issue("soon", dns="soon.example", days_from=-30, days_to=5)
     crl = pki.revoke(tmp_path / "crl.pem", hours_to=9)
+    authorities = shutil.copy(pki["ca.pem"], tmp_path / "authorities.pem")
     sidecar = keytrail(None, {"listen": {"tls": {"certificates": [pair(pki, soon)],
-                                                 "client_ca": pki["ca.pem"], "client_crl": crl}}})
+                                                 "client_ca": pki["ca.pem"], "client_crl": crl}},
+                              "upstream": {"tls": {"ca": str(authorities)}}})
     ends = {dict(labels)["file"]: end for (name, labels), end in sidecar.metrics().items()
             if name == "keytrail_certificate_expiry_timestamp_seconds"}
-    assert ends.keys() == {pki["server.pem"], pki["soon.pem"], pki["ca.pem"], crl}
+    assert ends.keys() == {pki["server.pem"], pki["soon.pem"], pki["ca.pem"], crl,
+                           str(authorities)}
+    assert ends[str(authorities)] == ends[pki["ca.pem"]]
     end = pki.certificate(soon).not_valid_after.replace(tzinfo=datetime.timezone.utc)
     assert ends[pki["soon.pem"]] == end.timestamp()
     assert ends[crl] < ends[pki["soon.pem"]] < ends[pki["server.pem"]]
-    line = wait_for(lambda: [e["message"] for e in sidecar.log_lines()
-                             if e["event"] == "certificate_ends"], "the warning")
+    line = wait_for(lambda: ends_told(sidecar), "the warning")
     assert len(line) == 1 and line[0].startswith(f"{pki['soon.pem']}: valid until ")
     checks = {c["name"]: c for c in json.loads(sidecar.fetch("admin", "/readyz?verbose"))["checks"]}
     assert checks["certificates"]["ok"]
