@@ -39,7 +39,7 @@ struct conn {
 	int64_t born;				  /* monotonic ns */
 	struct identity_certificate *certificate; /* owned; NULL without one, as most are */
 	struct worker_reap later;		  /* to be freed, or to go on */
-	struct worker_turn turn; /* of the handshake; of the end; of what came too late */
+	struct worker_turn turn; /* of the handshake, a request, the end, what came too late */
 };
 
 static void read_head(struct conn *c);
@@ -92,7 +92,7 @@ close_conn(struct conn *c)
 		worker_starved(w, "a connection");
 	stream_close(&c->stream);
 	wtimer_fini(&c->timer);
-	worker_turn_cancel(w, &c->turn);
+	worker_turn_cancel(&c->turn);
 	leave_source(w, c->source);
 	worker_lease_drop(c->lease);
 	TAILQ_REMOVE(&w->conns, c, link);
@@ -418,15 +418,13 @@ handshake(struct conn *c)
 /* ---- callbacks ---- */
 
 static void
-on_ready(void *arg)
+go_on(struct conn *c)
 {
-	struct conn *c = arg;
-
 	if (c->resuming)
 		return;
 	switch (c->state) {
 	case CONN_HANDSHAKE:
-		worker_turn_wait(c->worker, &c->turn);
+		handshake(c);
 		break;
 	case CONN_IDLE:
 		read_head(c);
@@ -440,6 +438,19 @@ on_ready(void *arg)
 	case CONN_DEAD:
 		break;
 	}
+}
+
+static void
+on_ready(void *arg)
+{
+	struct conn *c = arg;
+
+	if (c->state == CONN_HANDSHAKE)
+		worker_turn_wait(c->worker, &c->turn, WORKER_STEP);
+	else if (c->state == CONN_IDLE)
+		worker_turn_wait(c->worker, &c->turn, WORKER_CALL);
+	else
+		go_on(c);
 }
 
 static void
@@ -470,12 +481,10 @@ on_turn(void *arg)
 		wtimer_clear(&c->timer);
 		time_over(c);
 	}
-	if (c->state == CONN_HANDSHAKE) {
-		handshake(c);
-	} else if (c->stream.end != STREAM_OK) {
+	if (c->stream.end != STREAM_OK)
 		stream_tell_end(&c->stream);
-		on_ready(c);
-	}
+	if (c->stream.end != STREAM_OK || c->state == CONN_HANDSHAKE || c->state == CONN_IDLE)
+		go_on(c);
 }
 
 /* A thousand clients may go at once, or be late, and each leaves much to do. */
@@ -484,7 +493,7 @@ on_ending(void *arg)
 {
 	struct conn *c = arg;
 
-	worker_turn_wait(c->worker, &c->turn);
+	worker_turn_wait(c->worker, &c->turn, WORKER_STEP);
 }
 
 static void
@@ -493,7 +502,7 @@ on_timeout(void *arg)
 	struct conn *c = arg;
 
 	c->timer.deadline = WTIMER_OVER;
-	worker_turn_wait(c->worker, &c->turn);
+	worker_turn_wait(c->worker, &c->turn, WORKER_STEP);
 }
 
 /* Each connection has a slot for its call in flight.  False: one too many. */
@@ -562,7 +571,7 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	w->nconns++;
 	metrics_add(w->metrics, METRIC_CONNECTIONS, 0, 1);
 	metrics_add(w->metrics, METRIC_CONNECTIONS_OPEN, 0, 1);
-	worker_turn_wait(w, &c->turn);
+	worker_turn_wait(w, &c->turn, WORKER_STEP);
 	return;
 refused:
 	free(c);

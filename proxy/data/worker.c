@@ -22,6 +22,11 @@
 
 STAILQ_HEAD(reap_list, worker_reap);
 
+struct worker_turns {
+	TAILQ_HEAD(, worker_turn) list;
+	unsigned n;
+};
+
 /* The private part of a worker. */
 struct worker_thread {
 	struct mailbox *mailbox;
@@ -34,7 +39,8 @@ struct worker_thread {
 	bool reaping;
 	struct event release_event;
 	struct event turn_event;
-	struct worker_turns turns;
+	struct worker_turns turns[WORKER_NWORK];
+	unsigned before_steps; /* calls that are to be served before the next steps */
 	bool turning;
 	struct event drain_timer;
 	struct wtimer tally_timer, identity_timer;
@@ -237,43 +243,65 @@ worker_reap_later(struct worker *w, struct worker_reap *r)
 
 /* ---- turns ---- */
 
+static bool
+nobody_waits(const struct worker_thread *t)
+{
+	return t->turns[WORKER_STEP].n == 0 && t->turns[WORKER_CALL].n == 0;
+}
+
+static void
+give_turns(struct worker_turns *q, unsigned n)
+{
+	struct worker_turn *turn;
+
+	while (n-- > 0 && (turn = TAILQ_FIRST(&q->list)) != NULL) {
+		worker_turn_cancel(turn);
+		turn->ready(turn->arg);
+	}
+}
+
 static void
 on_turn(evutil_socket_t fd, short what, void *arg)
 {
-	struct worker *w = arg;
-	struct worker_thread *t = w->thread;
-	struct worker_turn *turn;
+	struct worker_thread *t = ((struct worker *)arg)->thread;
+	struct worker_turns *calls = &t->turns[WORKER_CALL];
 
 	(void)fd;
 	(void)what;
 	t->turning = true;
-	for (int i = 0; i < WORKER_TURNS && (turn = TAILQ_FIRST(&t->turns)) != NULL; i++) {
-		worker_turn_cancel(w, turn);
-		turn->ready(turn->arg);
+	if (t->before_steps == 0) {
+		t->before_steps = calls->n;
+		give_turns(&t->turns[WORKER_STEP], WORKER_STEPS);
 	}
+	give_turns(calls, WORKER_CALLS);
+	t->before_steps -= t->before_steps < WORKER_CALLS ? t->before_steps : WORKER_CALLS;
 	t->turning = false;
-	if (!TAILQ_EMPTY(&t->turns))
+	if (!nobody_waits(t))
 		in_next_turn(&t->turn_event);
 }
 
 void
-worker_turn_wait(struct worker *w, struct worker_turn *turn)
+worker_turn_wait(struct worker *w, struct worker_turn *turn, enum worker_work kind)
 {
 	struct worker_thread *t = w->thread;
 
-	if (turn->link.tqe_prev != NULL)
+	if (turn->queue != NULL)
 		return;
-	if (TAILQ_EMPTY(&t->turns) && !t->turning)
+	if (!t->turning && nobody_waits(t))
 		event_active(&t->turn_event, EV_TIMEOUT, 0);
-	TAILQ_INSERT_TAIL(&t->turns, turn, link);
+	turn->queue = &t->turns[kind];
+	TAILQ_INSERT_TAIL(&turn->queue->list, turn, link);
+	turn->queue->n++;
 }
 
 void
-worker_turn_cancel(struct worker *w, struct worker_turn *turn)
+worker_turn_cancel(struct worker_turn *turn)
 {
-	if (turn->link.tqe_prev != NULL)
-		TAILQ_REMOVE(&w->thread->turns, turn, link);
-	turn->link.tqe_prev = NULL;
+	if (turn->queue == NULL)
+		return;
+	TAILQ_REMOVE(&turn->queue->list, turn, link);
+	turn->queue->n--;
+	turn->queue = NULL;
 }
 
 /* ---- tallies ---- */
@@ -569,7 +597,8 @@ worker_new(const struct worker_opts *o, struct err *err)
 	t->durable_mail.deliver = on_durable;
 	t->drain_mail.deliver = deliver_drain;
 	STAILQ_INIT(&t->reaps);
-	TAILQ_INIT(&t->turns);
+	for (int i = 0; i < WORKER_NWORK; i++)
+		TAILQ_INIT(&t->turns[i].list);
 	event_assign(&t->reap_event, w->base, -1, 0, on_reap, w);
 	event_assign(&t->release_event, w->base, -1, 0, on_release, w);
 	event_assign(&t->turn_event, w->base, -1, 0, on_turn, w);

@@ -54,13 +54,13 @@ struct worker_hooks {
 	void (*abort)(struct worker *w); /* end what is left, recording it */
 };
 
-/* Somebody with expensive work to do, such as a step of a TLS handshake. */
+/* Somebody with work that can wait until it is his turn. */
 struct worker_turn {
-	TAILQ_ENTRY(worker_turn) link; /* tqe_prev NULL: does not wait */
+	TAILQ_ENTRY(worker_turn) link;
 	void (*ready)(void *arg);
 	void *arg;
+	struct worker_turns *queue; /* NULL: does not wait */
 };
-TAILQ_HEAD(worker_turns, worker_turn);
 
 struct conn;
 TAILQ_HEAD(conn_list, conn);
@@ -145,11 +145,19 @@ void worker_wait_room(struct worker *w, struct worker_waiter *waiter);
 /* Ready will not be called; nothing happens when it was already. */
 void worker_wait_cancel(struct worker_waiter *waiter);
 
-/* Ready is called once, in the order of asking, WORKER_TURNS of them in a turn of the loop: however
- * many ask, what else is ready is served in between.  Not from within this call. */
-#define WORKER_TURNS 4
-void worker_turn_wait(struct worker *w, struct worker_turn *turn); /* again: no difference */
-void worker_turn_cancel(struct worker *w, struct worker_turn *turn);
+/* Ready is called once, in the order of asking, so many of each kind in a turn of the loop: however
+ * many ask, what else is ready is served in between, and the next steps are taken only when all calls
+ * that waited have been.  Not from within this call.  To wait again, or for another kind, makes no
+ * difference. */
+enum worker_work {
+	WORKER_STEP, /* of a TLS handshake, say: expensive */
+	WORKER_CALL, /* the next one: answers go first, while what they need is in the cache */
+	WORKER_NWORK
+};
+#define WORKER_STEPS 4
+#define WORKER_CALLS 16
+void worker_turn_wait(struct worker *w, struct worker_turn *turn, enum worker_work kind);
+void worker_turn_cancel(struct worker_turn *turn);
 
 /* An event found no room: it is counted, and recorded as keytrail.loss when there is room again, at
  * most once a second.  `initiator`: scrubbed, or "".  `slot`: of the call, or RING_NO_SLOT; close it

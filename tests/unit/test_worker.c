@@ -53,6 +53,7 @@ teardown(void **state)
 
 struct asker {
 	struct worker_turn turn;
+	enum worker_work kind;
 	struct worker *worker;
 	unsigned *order;
 	unsigned place; /* in which it was served; 0: not yet */
@@ -66,32 +67,38 @@ on_turn(void *arg)
 
 	a->place = ++*a->order;
 	if (a->again)
-		worker_turn_wait(a->worker, &a->turn);
+		worker_turn_wait(a->worker, &a->turn, a->kind);
 	a->again = false;
 }
 
 static void
-those_who_ask_for_a_turn_are_served_a_few_at_a_time(void **state)
+ask(struct bench *b, struct asker *a, enum worker_work kind, unsigned *order)
 {
-	struct bench *b = *state;
-	struct asker askers[2 * WORKER_TURNS + 1];
-	const unsigned n = sizeof(askers) / sizeof(askers[0]);
+	*a = (struct asker){ .turn = { .ready = on_turn, .arg = a },
+		.kind = kind,
+		.worker = b->worker,
+		.order = order };
+	worker_turn_wait(b->worker, &a->turn, kind);
+}
+
+static void
+serve_a_few_at_a_time(struct bench *b, enum worker_work kind, unsigned few)
+{
+	struct asker askers[2 * WORKER_CALLS + 1];
+	const unsigned n = 2 * few + 1;
 	unsigned order = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		askers[i] = (struct asker){ .turn = { .ready = on_turn, .arg = &askers[i] },
-			.worker = b->worker,
-			.order = &order,
-			.again = i == 0 };
-		worker_turn_wait(b->worker, &askers[i].turn);
-		worker_turn_wait(b->worker, &askers[i].turn);
+		ask(b, &askers[i], kind, &order);
+		worker_turn_wait(b->worker, &askers[i].turn, kind);
 	}
+	askers[0].again = true;
 	assert_int_equal(order, 0);
-	worker_turn_cancel(b->worker, &askers[1].turn);
+	worker_turn_cancel(&askers[1].turn);
 	bench_wait(b);
-	assert_int_equal(order, WORKER_TURNS);
+	assert_int_equal(order, few);
 	bench_wait(b);
-	assert_int_equal(order, 2 * WORKER_TURNS);
+	assert_int_equal(order, 2 * few);
 	bench_wait(b);
 	assert_int_equal(order, n);
 	assert_int_equal(askers[0].place, n);
@@ -100,6 +107,36 @@ those_who_ask_for_a_turn_are_served_a_few_at_a_time(void **state)
 		assert_int_equal(askers[i].place, i);
 	bench_turn(b);
 	assert_int_equal(order, n);
+}
+
+static void
+those_who_ask_for_a_turn_are_served_a_few_at_a_time(void **state)
+{
+	serve_a_few_at_a_time(*state, WORKER_STEP, WORKER_STEPS);
+	serve_a_few_at_a_time(*state, WORKER_CALL, WORKER_CALLS);
+}
+
+static void
+steps_are_taken_between_rounds_of_the_calls_that_waited(void **state)
+{
+	struct bench *b = *state;
+	struct asker steps[WORKER_STEPS + 1], calls[WORKER_CALLS + 2];
+	unsigned nsteps = 0, ncalls = 0;
+
+	for (unsigned i = 0; i < WORKER_STEPS + 1; i++)
+		ask(b, &steps[i], WORKER_STEP, &nsteps);
+	for (unsigned i = 0; i < WORKER_CALLS + 1; i++)
+		ask(b, &calls[i], WORKER_CALL, &ncalls);
+	bench_wait(b);
+	assert_int_equal(nsteps, WORKER_STEPS);
+	assert_int_equal(ncalls, WORKER_CALLS);
+	bench_wait(b);
+	assert_int_equal(nsteps, WORKER_STEPS);
+	assert_int_equal(ncalls, WORKER_CALLS + 1);
+	ask(b, &calls[WORKER_CALLS + 1], WORKER_CALL, &ncalls);
+	bench_wait(b);
+	assert_int_equal(nsteps, WORKER_STEPS + 1);
+	assert_int_equal(ncalls, WORKER_CALLS + 2);
 }
 
 /* ---- waiting for the journal ---- */
@@ -295,6 +332,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(those_who_ask_for_a_turn_are_served_a_few_at_a_time),
+		TEST(steps_are_taken_between_rounds_of_the_calls_that_waited),
 		TEST(waiters_are_called_once_in_order_and_when_it_is_durable),
 		TEST(who_comes_too_late_is_called_all_the_same),
 		TEST(who_waits_for_room_is_asked_once_a_time),
