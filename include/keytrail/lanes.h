@@ -6,12 +6,14 @@
 #define KEYTRAIL_LANES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #define LANES 16
 
 typedef unsigned char lanes __attribute__((vector_size(LANES)));
+typedef uint64_t lanes_halves __attribute__((vector_size(LANES)));
 
 static inline lanes
 lanes_load(const char *p)
@@ -22,14 +24,71 @@ lanes_load(const char *p)
 	return l;
 }
 
+static inline void
+lanes_store(char *p, lanes l)
+{
+	memcpy(p, &l, LANES);
+}
+
+static inline uint64_t
+lanes_word(const char *p)
+{
+	uint64_t word;
+
+	memcpy(&word, p, sizeof(word));
+	return word;
+}
+
+static inline uint32_t
+lanes_half_word(const char *p)
+{
+	uint32_t word;
+
+	memcpy(&word, p, sizeof(word));
+	return word;
+}
+
+/* 1 to LANES - 1 bytes; which of them stand in more than one lane depends on n alone. */
+static inline lanes
+lanes_load_short(const char *p, size_t n)
+{
+	uint64_t low, high;
+
+	if (n >= 8) {
+		low = lanes_word(p);
+		high = lanes_word(p + n - 8);
+	} else if (n >= 4) {
+		low = lanes_half_word(p);
+		high = low |= (uint64_t)lanes_half_word(p + n - 4) << 32;
+	} else {
+		const unsigned char *b = (const unsigned char *)p;
+
+		low = (uint64_t)b[0] | (uint64_t)b[n / 2] << 8 | (uint64_t)b[n - 1] << 16;
+		high = low |= low << 24 | low << 48;
+	}
+	return (lanes)(lanes_halves){ low, high };
+}
+
 /* Of what comparisons gave: is it true in any lane? */
 static inline bool
 lanes_any(lanes l)
 {
-	uint64_t half[2];
+	lanes_halves half = (lanes_halves)l;
 
-	memcpy(half, &l, LANES);
 	return (half[0] | half[1]) != 0;
+}
+
+/* The first lane where it is true; LANES: there is none. */
+static inline unsigned
+lanes_first(lanes l)
+{
+	lanes_halves half = (lanes_halves)l;
+
+	_Static_assert(
+	    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first lane is the lowest byte");
+	if (half[0] != 0)
+		return (unsigned)__builtin_ctzll(half[0]) / 8;
+	return half[1] != 0 ? 8 + (unsigned)__builtin_ctzll(half[1]) / 8 : LANES;
 }
 
 #endif

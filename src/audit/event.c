@@ -16,6 +16,7 @@ struct render {
 	enum event_outcome outcome;
 	bool verified; /* the service answered 2xx to a caller it checked */
 	bool known_instance;
+	struct slice crn; /* what both CRNs begin with, where it was written first */
 };
 
 bool
@@ -39,7 +40,7 @@ is_known_instance(const struct event_profile *p, const struct audit_event *ev, b
 {
 	struct slice instance = slice_of(ev->instance);
 
-	return scrub_fits(SCRUB_UUID, instance) && (verified || is_listed(p, instance));
+	return (verified || is_listed(p, instance)) && scrub_fits(SCRUB_UUID, instance);
 }
 
 /* What is said of a caller for whom nobody vouches.  An answer such as 404 leaves open whether the
@@ -227,6 +228,7 @@ static void
 render_crn(struct render *r)
 {
 	struct event_out *o = &r->o;
+	const char *begin = o->p;
 
 	OUT_LIT(o, "crn:v1:bluemix:public:");
 	out_text(o, r->p->crn_service, EVENT_SERVICE_MAX);
@@ -238,6 +240,7 @@ render_crn(struct render *r)
 	if (r->known_instance)
 		out_text(o, r->ev->instance, UUID_MAX);
 	OUT_LIT(o, ":");
+	r->crn = (struct slice){ begin, (size_t)(o->p - begin) };
 }
 
 /* "kms.secrets.unwrap" reads "unwrap secret": the last word, then what lies before it without the
@@ -416,7 +419,7 @@ render_tail(struct render *r)
 	OUT_LIT(o, ",\"saveServiceCopy\":true,\"severity\":\"");
 	out_text(o, severity_name(event_severity(ev)), WORD_MAX);
 	OUT_LIT(o, "\",\"target\":{\"id\":\"");
-	render_crn(r);
+	out_bytes(o, r->crn.p, r->crn.n);
 	if (r->p->key_ids == EVENT_KEY_PLAIN && r->known_instance &&
 	    scrub_fits(SCRUB_UUID, slice_of(ev->key))) {
 		OUT_LIT(o, "key:");

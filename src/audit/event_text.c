@@ -3,46 +3,49 @@
 #include "keytrail/lanes.h"
 #include "keytrail/utf8.h"
 
-/* Does any of the bytes need an escape, or lie outside ASCII? */
+/* Must any of the bytes be escaped, or does one lie outside ASCII? */
 static inline bool
-has_special(const char *p)
+has_special(lanes b)
 {
-	lanes b = lanes_load(p);
-
 	return lanes_any((lanes)(b - 0x20 > 0x7f - 0x20) | (lanes)(b == '"') | (lanes)(b == '\\'));
 }
 
-/* The same of n bytes, fewer than 16: two halves that may overlap, filled up with what is plain. */
+/* Copy n bytes that are the same inside a JSON string.  False: one is not, and what was written counts
+ * for nothing. */
 static inline bool
-has_special_short(const char *p, size_t n)
+copy_long(char *out, const char *p, size_t n)
 {
-	char b[LANES];
+	lanes last = lanes_load(p + n - LANES);
 
-	memset(b, '0', LANES);
-	if (n >= 8) {
-		memcpy(b, p, 8);
-		memcpy(b + 8, p + n - 8, 8);
-	} else if (n >= 4) {
-		memcpy(b, p, 4);
-		memcpy(b + 4, p + n - 4, 4);
-	} else {
-		for (size_t i = 0; i < n; i++)
-			b[i] = p[i];
+	for (size_t i = 0; i < n - LANES; i += LANES) {
+		lanes b = lanes_load(p + i);
+
+		if (has_special(b))
+			return false;
+		lanes_store(out + i, b);
 	}
-	return has_special(b);
+	lanes_store(out + n - LANES, last);
+	return !has_special(last);
 }
 
-/* Is s the same inside a JSON string? */
+/* The same of fewer than LANES, in pieces that may overlap. */
 static inline bool
-is_plain(struct slice s)
+copy_short(char *out, const char *p, size_t n)
 {
-	if (s.n < LANES)
-		return !has_special_short(s.p, s.n);
-	for (size_t i = 0; i < s.n - LANES; i += LANES) {
-		if (has_special(s.p + i))
-			return false;
+	if (n == 0)
+		return true;
+	if (n >= 8) {
+		memcpy(out, p, 8);
+		memcpy(out + n - 8, p + n - 8, 8);
+	} else if (n >= 4) {
+		memcpy(out, p, 4);
+		memcpy(out + n - 4, p + n - 4, 4);
+	} else {
+		out[0] = p[0];
+		out[n / 2] = p[n / 2];
+		out[n - 1] = p[n - 1];
 	}
-	return !has_special(s.p + s.n - LANES);
+	return !has_special(lanes_load_short(p, n));
 }
 
 /* RFC 8785 section 3.2.2.2; the length. */
@@ -66,8 +69,9 @@ escape_character(uint32_t cp, char out[6])
 	return 6;
 }
 
-/* Escape as much of s as fits in cap bytes; *left is what did not. */
-static size_t
+/* Escape as much of s as fits in cap bytes; *left is what did not.  Rare: inline, every text would pay
+ * for the canary of its buffer. */
+static __attribute__((noinline)) size_t
 escape(struct slice s, char *out, size_t cap, size_t *left)
 {
 	size_t n = 0, i = 0;
@@ -91,26 +95,29 @@ escape(struct slice s, char *out, size_t cap, size_t *left)
 void
 event_out_text(struct event_out *o, struct slice s, size_t max)
 {
-	size_t left;
+	size_t left, room = (size_t)(o->end - o->p);
 
-	if (s.n <= max && is_plain(s)) {
-		out_bytes(o, s.p, s.n);
+	if (s.n <= max && s.n <= room &&
+	    (s.n < LANES ? copy_short(o->p, s.p, s.n) : copy_long(o->p, s.p, s.n))) {
+		o->p += s.n;
 		return;
 	}
-	assert(max <= (size_t)(o->end - o->p));
+	assert(max <= room);
 	o->p += escape(s, o->p, max, &left);
 }
 
+/* In place: bytes that are written one by one and read as words at once make the processor wait. */
 void
 event_out_number(struct event_out *o, uint64_t n)
 {
-	char digits[20];
-	size_t i = sizeof(digits);
+	size_t digits = 1;
 
-	do
-		digits[--i] = (char)('0' + n % 10);
-	while ((n /= 10) > 0);
-	out_bytes(o, digits + i, sizeof(digits) - i);
+	for (uint64_t rest = n; rest >= 10; rest /= 10)
+		digits++;
+	assert(digits <= (size_t)(o->end - o->p));
+	o->p += digits;
+	for (char *p = o->p; digits > 0; digits--, n /= 10)
+		*--p = (char)('0' + n % 10);
 }
 
 long
