@@ -1,6 +1,7 @@
 #include "keytrail/scrub.h"
 
 #include "keytrail/chars.h"
+#include "keytrail/lanes.h"
 #include "keytrail/utf8.h"
 
 #include <openssl/evp.h>
@@ -61,15 +62,17 @@ all_of(unsigned classes, const char *p, size_t n)
 static bool
 is_uuid(struct slice s)
 {
-	static const unsigned char groups[] = { 8, 4, 4, 4, 12 };
-	const char *p = s.p;
+	static const char shape[] = "00000000-0000-0000-0000-000000000000";
+	static const size_t parts[] = { 0, LANES, sizeof(shape) - 1 - LANES };
 
-	if (s.n != 36)
+	if (s.n != sizeof(shape) - 1)
 		return false;
-	for (size_t g = 0; g < sizeof(groups); p += groups[g++] + 1) {
-		if (!all_of(CHARS_HEX, p, groups[g]))
-			return false;
-		if (g < sizeof(groups) - 1 && p[groups[g]] != '-')
+	for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
+		lanes b = lanes_load(s.p + parts[i]), wanted = lanes_load(shape + parts[i]);
+		lanes hex = (lanes)(b - '0' < 10) | (lanes)((b | 0x20) - 'a' < 6);
+		lanes dash = (lanes)(b == '-') & (lanes)(wanted == '-');
+
+		if (lanes_any((lanes) ~(dash | (hex & (lanes)(wanted != '-')))))
 			return false;
 	}
 	return true;

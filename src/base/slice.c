@@ -1,11 +1,19 @@
 #include "keytrail/slice.h"
 
+#include "keytrail/lanes.h"
+
 #include <assert.h>
 
-static unsigned char
-lower(unsigned char c)
+static inline lanes
+lower(lanes b)
 {
-	return c >= 'A' && c <= 'Z' ? c | 0x20 : c;
+	return b | ((lanes)(b - 'A' < 26) & 0x20);
+}
+
+static inline bool
+are_equal(lanes a, lanes b)
+{
+	return !lanes_any((lanes)(lower(a) != lower(b)));
 }
 
 bool
@@ -13,12 +21,13 @@ slice_equal_nocase(struct slice a, struct slice b)
 {
 	if (a.n != b.n)
 		return false;
-	if (memcmp(a.p, b.p, a.n) == 0) /* as most that are asked about */
-		return true;
-	for (size_t i = 0; i < a.n; i++)
-		if (lower((unsigned char)a.p[i]) != lower((unsigned char)b.p[i]))
+	if (a.n < LANES)
+		return a.n == 0 ||
+		       are_equal(lanes_load_short(a.p, a.n), lanes_load_short(b.p, b.n));
+	for (size_t i = 0; i < a.n - LANES; i += LANES)
+		if (!are_equal(lanes_load(a.p + i), lanes_load(b.p + i)))
 			return false;
-	return true;
+	return are_equal(lanes_load(a.p + a.n - LANES), lanes_load(b.p + b.n - LANES));
 }
 
 struct slice

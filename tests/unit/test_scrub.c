@@ -307,10 +307,29 @@ a_reference_of_too_much_is_refused(void **state)
 	assert_string_equal(out, "untouched");
 }
 
+/* It is looked at in parts. */
+static void
+a_uuid_is_judged_at_every_place(void **state)
+{
+	(void)state;
+	for (size_t at = 0; at < sizeof(UUID) - 1; at++) {
+		for (int c = 0; c < 256; c++) {
+			char text[] = UUID;
+			bool hex = strchr("0123456789abcdefABCDEF", c) != NULL && c != '\0';
+
+			text[at] = (char)c;
+			assert_int_equal(
+			    scrub_fits(SCRUB_UUID, (struct slice){ text, sizeof(text) - 1 }),
+			    UUID[at] == '-' ? c == '-' : hex);
+		}
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_uuid_is_judged_at_every_place),
 		cmocka_unit_test(a_value_is_itself_or_redacted),
 		cmocka_unit_test(an_empty_value_stays_empty),
 		cmocka_unit_test(no_grammar_takes_a_byte_outside_its_set),

@@ -40,6 +40,27 @@ case_is_ignored_for_ascii_letters_alone(void **state)
 	assert_true(slice_equal_nocase(SLICE_EMPTY, SLICE_EMPTY));
 }
 
+/* Many bytes are compared at once: one that differs is found wherever it stands. */
+static void
+case_is_ignored_at_every_place(void **state)
+{
+	(void)state;
+	for (size_t n = 1; n <= 40; n++) {
+		for (size_t at = 0; at < n; at++) {
+			char a[40], b[40];
+
+			memset(a, 'z', sizeof(a));
+			memset(b, 'z', sizeof(b));
+			b[at] = 'Z';
+			assert_true(
+			    slice_equal_nocase((struct slice){ a, n }, (struct slice){ b, n }));
+			b[at] = 'y';
+			assert_false(
+			    slice_equal_nocase((struct slice){ a, n }, (struct slice){ b, n }));
+		}
+	}
+}
+
 static void
 prefixes(void **state)
 {
@@ -165,6 +186,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(equality_is_by_length_and_bytes),
 		cmocka_unit_test(case_is_ignored_for_ascii_letters_alone),
+		cmocka_unit_test(case_is_ignored_at_every_place),
 		cmocka_unit_test(prefixes),
 		cmocka_unit_test(trimming_takes_spaces_and_tabs_at_the_ends),
 		cmocka_unit_test(sub_slices_point_into_the_whole),
