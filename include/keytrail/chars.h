@@ -6,9 +6,9 @@
 #ifndef KEYTRAIL_CHARS_H
 #define KEYTRAIL_CHARS_H
 
+#include "keytrail/lanes.h"
+
 #include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
 
 enum {
 	CHARS_TOKEN = 0x01, /* tchar: methods, field names */
@@ -30,18 +30,32 @@ chars_is(char c, unsigned classes)
 	return (http_chars[(unsigned char)c] & classes) != 0;
 }
 
-/* Past bytes that are SP or visible ASCII, eight at a time: what follows may begin with more. */
+/* Each goes past the bytes it is for, to the first other one; of the last LANES - 1 before the end some
+ * may be left. */
 static inline const char *
-chars_skip_text(const char *p, const char *end)
+chars_skip_ascii(const char *p, const char *end, char first) /* from `first` to '~' */
 {
-	const uint64_t ones = UINT64_C(0x0101010101010101);
-	uint64_t w;
+	const unsigned char low = (unsigned char)first, range = '~' - low;
 
-	for (; end - p >= 8; p += 8) {
-		memcpy(&w, p, 8);
-		/* The high bit of a byte: it is 0x80 or more, below 0x20, or 0x7f. */
-		if (((w | (w - ones * 0x20) | (w + ones)) & ones * 0x80) != 0)
-			break;
+	for (; end - p >= LANES; p += LANES) {
+		lanes other = (lanes)(lanes_load(p) - low > range);
+
+		if (lanes_any(other))
+			return p + lanes_first(other);
+	}
+	return p;
+}
+
+static inline const char *
+chars_skip_words(const char *p, const char *end) /* letters, digits and '-' */
+{
+	for (; end - p >= LANES; p += LANES) {
+		lanes b = lanes_load(p);
+		lanes word = (lanes)((b | 0x20) - 'a' < 26) | (lanes)(b - '0' < 10);
+		lanes other = (lanes) ~(word | (lanes)(b == '-'));
+
+		if (lanes_any(other))
+			return p + lanes_first(other);
 	}
 	return p;
 }

@@ -78,7 +78,7 @@ lanes_any(lanes l)
 	return (half[0] | half[1]) != 0;
 }
 
-/* The first lane where it is true; LANES: there is none. */
+/* The first lane of them. */
 static inline unsigned
 lanes_first(lanes l)
 {
@@ -86,9 +86,8 @@ lanes_first(lanes l)
 
 	_Static_assert(
 	    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first lane is the lowest byte");
-	if (half[0] != 0)
-		return (unsigned)__builtin_ctzll(half[0]) / 8;
-	return half[1] != 0 ? 8 + (unsigned)__builtin_ctzll(half[1]) / 8 : LANES;
+	return (unsigned)(half[0] != 0 ? __builtin_ctzll(half[0]) : 64 + __builtin_ctzll(half[1])) /
+	       8;
 }
 
 #endif

@@ -129,11 +129,15 @@ pump_head(struct exchange *ex)
 {
 	struct worker *w = ex->worker;
 	enum http_refusal why;
+	enum http_result r;
 	size_t used, n;
 
 	while (ex->state == EX_FORWARD) {
-		switch (http_parse_response(&ex->scan, buf_slice(&ex->up->in), &answer_limits,
-		    ex->to_head, &w->head, &used, &why)) {
+		r = HTTP_MORE;
+		if (buf_size(&ex->up->in) > 0)
+			r = http_parse_response(&ex->scan, buf_slice(&ex->up->in), &answer_limits,
+			    ex->to_head, &w->head, &used, &why);
+		switch (r) {
 		case HTTP_DONE:
 			http_scan_reset(&ex->scan);
 			if (w->head.status >= 200) {

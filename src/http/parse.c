@@ -122,6 +122,7 @@ is_visible(char c)
 static bool
 lex_target(struct lexer *l)
 {
+	l->p = chars_skip_ascii(l->p, l->end, '!');
 	while (l->p < l->end && is_visible(*l->p))
 		l->p++;
 	if ((size_t)(l->p - l->token) > l->limits->target)
@@ -290,6 +291,7 @@ static bool
 lex_name(struct lexer *l)
 {
 	unsigned classes = 0;
+	const char *p;
 
 	if (l->p == l->end)
 		return more();
@@ -303,8 +305,9 @@ lex_name(struct lexer *l)
 		if ((refusal = bad_line_begin(l)) != REFUSAL_NONE)
 			return bad(l, refusal);
 	}
-	for (; l->p < l->end && chars_is(*l->p, CHARS_TOKEN); l->p++)
-		classes |= http_chars[(unsigned char)*l->p];
+	for (p = chars_skip_words(l->p, l->end); p < l->end && chars_is(*p, CHARS_TOKEN); p++)
+		classes |= http_chars[(unsigned char)*p];
+	l->p = p;
 	if (l->p == l->end)
 		return more();
 	if (*l->p != ':')
@@ -319,10 +322,11 @@ static bool
 lex_value(struct lexer *l)
 {
 	unsigned legal = l->response ? CHARS_VALUE | CHARS_OBS : CHARS_VALUE;
+	const char *p;
 
-	l->p = chars_skip_text(l->p, l->end);
-	while (l->p < l->end && chars_is(*l->p, legal))
-		l->p++;
+	for (p = chars_skip_ascii(l->p, l->end, ' '); p < l->end && chars_is(*p, legal);)
+		p = chars_skip_ascii(p + 1, l->end, ' ');
+	l->p = p;
 	if (l->p == l->end)
 		return more();
 	if (*l->p != '\r')

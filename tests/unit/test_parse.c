@@ -1452,20 +1452,28 @@ extensions_and_trailers_are_bounded(void **state)
 }
 
 static void
-text_is_skipped_up_to_the_word_that_holds_another_byte(void **state)
+bytes_are_skipped_up_to_another_one(void **state)
 {
-	char line[24];
+	char line[48];
+	const char *end = line + sizeof(line);
 
 	(void)state;
 	for (int c = 0; c < 256; c++) {
-		bool legal = c >= 0x20 && c <= 0x7e;
+		bool text = c >= 0x20 && c <= 0x7e;
+		bool word = c == '-' || (c != '_' && !chars_is((char)c, CHARS_ALIAS) &&
+					    chars_is((char)c, CHARS_TOKEN));
 
 		for (size_t at = 0; at < sizeof(line); at++) {
-			memset(line, at % 2 ? ' ' : '~', sizeof(line));
+			const char *there = line + at;
+
+			memset(line, at % 2 ? '0' : 'Z', sizeof(line));
 			line[at] = (char)c;
-			assert_int_equal(chars_skip_text(line, line + sizeof(line)) - line,
-			    legal ? sizeof(line) : at / 8 * 8);
-			assert_ptr_equal(chars_skip_text(line, line + 7), line);
+			assert_ptr_equal(chars_skip_ascii(line, end, ' '), text ? end : there);
+			assert_ptr_equal(
+			    chars_skip_ascii(line, end, '!'), text && c != ' ' ? end : there);
+			assert_ptr_equal(chars_skip_words(line, end), word ? end : there);
+			assert_ptr_equal(chars_skip_words(line, line + LANES - 1), line);
+			assert_ptr_equal(chars_skip_ascii(line, line + LANES - 1, ' '), line);
 		}
 	}
 }
@@ -1474,7 +1482,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(text_is_skipped_up_to_the_word_that_holds_another_byte),
+		cmocka_unit_test(bytes_are_skipped_up_to_another_one),
 		cmocka_unit_test(legal_heads_are_accepted),
 		cmocka_unit_test(illegal_requests_are_refused),
 		cmocka_unit_test(illegal_answers_are_malformed),
