@@ -5,15 +5,21 @@
 #include <openssl/crypto.h>
 
 #include <malloc.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Room for the largest record, as OpenSSL asks for it, and what the C library gives on top. */
-#define ROOM_MIN   16384
-#define ROOM	   17408
-#define ROOM_SLACK 16
+/* What comes and goes with each record: the parts of one that is written, room for one that is as small
+ * as stream.c lets it be, room for the largest. */
+enum { PART, SMALL, LARGEST, POOLS };
 
-/* As many as are followed at once; one at a time is the rule. */
+static const size_t above[POOLS] = { 24, 2048, 16384 }; /* is asked for: more than this */
+static _Thread_local struct pool pools[POOLS] = { { .size = 40 }, { .size = 2304 },
+	{ .size = 17408 } };
+
+#define SLACK 16 /* what the C library may give on top */
+
+/* As many rooms for the largest as are followed at once; one at a time is the rule. */
 #define LENT 4
 
 struct lent {
@@ -21,9 +27,27 @@ struct lent {
 	ssize_t filled; /* -1: nobody told */
 };
 
-static _Thread_local struct pool rooms = { .size = ROOM };
+static _Thread_local bool keeps;
 static _Thread_local struct lent lent[LENT];
 static _Thread_local unsigned failures;
+
+static struct pool *
+pool_for(size_t n)
+{
+	for (unsigned i = 0; keeps && i < POOLS; i++)
+		if (n > above[i] && n <= pools[i].size)
+			return &pools[i];
+	return NULL;
+}
+
+static struct pool *
+pool_of(size_t usable)
+{
+	for (unsigned i = 0; keeps && i < POOLS; i++)
+		if (usable >= pools[i].size && usable < pools[i].size + SLACK)
+			return &pools[i];
+	return NULL;
+}
 
 static struct lent *
 find(const char *room)
@@ -37,7 +61,7 @@ find(const char *room)
 static void *
 lend(void)
 {
-	char *room = pool_take(&rooms);
+	char *room = pool_take(&pools[LARGEST]);
 	struct lent *l = find(room);
 
 	if (l == NULL)
@@ -47,27 +71,34 @@ lend(void)
 	return room;
 }
 
-static void
+/* Room is given back: how much of it is to be wiped. */
+static size_t
 take_back(char *room, size_t size)
 {
 	struct lent *l = find(room);
 
-	explicit_bzero(room, l != NULL && l->filled >= 0 ? (size_t)l->filled : size);
-	if (l != NULL)
-		*l = (struct lent){ NULL, 0 };
-	pool_give(&rooms, room);
+	if (l == NULL)
+		return size;
+	if (l->filled >= 0)
+		size = (size_t)l->filled;
+	*l = (struct lent){ NULL, 0 };
+	return size;
 }
 
 static void *
 allocate(size_t n, const char *file, int line)
 {
+	struct pool *pool = pool_for(n);
 	void *p;
 
 	(void)file;
 	(void)line;
 	if (n == 0)
 		return NULL;
-	p = n > ROOM_MIN && n <= ROOM ? lend() : malloc(n);
+	if (pool == &pools[LARGEST])
+		p = lend();
+	else
+		p = pool != NULL ? pool_take(pool) : malloc(n);
 	failures += p == NULL;
 	return p;
 }
@@ -76,17 +107,17 @@ static void
 wipe_and_free(void *p, const char *file, int line)
 {
 	size_t n = malloc_usable_size(p);
+	struct pool *pool = pool_of(n);
 
 	(void)file;
 	(void)line;
 	if (p == NULL)
 		return;
-	if (n >= ROOM && n < ROOM + ROOM_SLACK) {
-		take_back(p, n);
-		return;
-	}
-	explicit_bzero(p, n);
-	free(p);
+	explicit_bzero(p, pool == &pools[LARGEST] ? take_back(p, n) : n);
+	if (pool != NULL)
+		pool_give(pool, p);
+	else
+		free(p);
 }
 
 /* The C library's own would leave what it moves where it was. */
@@ -127,7 +158,7 @@ records_filled(const void *p, size_t n)
 	for (unsigned i = 0; i < LENT; i++) {
 		struct lent *l = &lent[i];
 
-		if (l->room != NULL && end >= l->room && end <= l->room + ROOM &&
+		if (l->room != NULL && end >= l->room && end <= l->room + pools[LARGEST].size &&
 		    end - l->room > l->filled)
 			l->filled = end - l->room;
 	}
@@ -140,7 +171,15 @@ records_failures(void)
 }
 
 void
+records_keep(void)
+{
+	keeps = true;
+}
+
+void
 records_release(void)
 {
-	pool_fini(&rooms);
+	keeps = false;
+	for (unsigned i = 0; i < POOLS; i++)
+		pool_fini(&pools[i]);
 }

@@ -2,8 +2,9 @@
  * records: the memory that OpenSSL works in, wiped whenever it gives it back.
  *
  * Records are decrypted in place, in buffers that OpenSSL frees as they are.  It takes such room with
- * each read and gives it back after it, so each thread keeps some, and wipes no more than was filled.
- * OpenSSL tells its allocator nothing but sizes, so what a thread keeps is nobody's but its own.
+ * each read and gives it back after it, as it does with what a record is written in: so a thread may
+ * keep some, and wipes no more than was filled.  OpenSSL tells its allocator nothing but sizes, so what
+ * a thread keeps is nobody's but its own.
  */
 #ifndef KEYTRAIL_PROXY_RECORDS_H
 #define KEYTRAIL_PROXY_RECORDS_H
@@ -21,7 +22,8 @@ void records_filled(const void *p, size_t n);
  * then may blame a peer, or a file. */
 unsigned records_failures(void);
 
-/* The calling thread ends: what it keeps is freed. */
+/* The calling thread, which reads and writes much, keeps some of what it frees, until it ends. */
+void records_keep(void);
 void records_release(void);
 
 #endif

@@ -558,6 +558,7 @@ thread_main(void *arg)
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	snprintf(name, sizeof(name), "worker-%u", w->index);
 	pthread_setname_np(pthread_self(), name);
+	records_keep();
 	event_base_dispatch(w->base);
 	records_release();
 	return NULL;

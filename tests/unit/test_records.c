@@ -106,10 +106,30 @@ what_grows_leaves_nothing_behind(void **state)
 	}
 }
 
+static void
+what_is_kept_was_wiped(void **state)
+{
+	static const size_t sizes[] = { 25, 40, 2049, 2304 };
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+		char *old = OPENSSL_malloc(sizes[i]), *next;
+
+		assert_non_null(old);
+		memset(old, 's', sizes[i]);
+		OPENSSL_free(old);
+		assert_non_null(next = OPENSSL_malloc(sizes[i]));
+		if (next == old)
+			assert_false(has(next, sizes[i], 's'));
+		OPENSSL_free(next);
+	}
+}
+
 static int
 install(void **state)
 {
 	(void)state;
+	records_keep();
 	return records_install();
 }
 
@@ -121,6 +141,7 @@ main(void)
 		cmocka_unit_test(what_nobody_told_of_is_wiped_as_a_whole),
 		cmocka_unit_test(each_use_is_told_of_anew),
 		cmocka_unit_test(what_grows_leaves_nothing_behind),
+		cmocka_unit_test(what_is_kept_was_wiped),
 	};
 
 	return cmocka_run_group_tests(tests, install, NULL);
