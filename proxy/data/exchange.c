@@ -41,6 +41,49 @@ exchange_give_up(struct exchange *ex, const char *unknown_reason)
 	enter(ex, EX_RECORD);
 }
 
+/* ---- a body's time ---- */
+
+/* From here on, and again each time that it is over within the connection's lifetime, a body has
+ * timeouts.body to move at limits.body_rate. */
+static void
+limit_moving(struct exchange *ex)
+{
+	wtimer_set(ex->client.timer, exchange_config(ex)->timeouts.body);
+}
+
+static void
+start_moving(struct exchange *ex)
+{
+	ex->moved = 0;
+	limit_moving(ex);
+}
+
+static bool
+may_move_on(const struct exchange *ex)
+{
+	const struct config *c = exchange_config(ex);
+
+	return ex->moved > 0 && ex->moved * 1000 >= c->limits.body_rate * c->timeouts.body &&
+	       clock_mono_ns() < ex->client.last_ns;
+}
+
+/* ---- GATHER: a small body, so that who sends one slowly keeps room and connections from nobody ---- */
+
+static void
+on_gather(struct exchange *ex)
+{
+	exchange_pump_request(ex);
+	if (ex->state == EX_GATHER)
+		limit_moving(ex);
+}
+
+void
+exchange_gathered(struct exchange *ex)
+{
+	wtimer_clear(ex->client.timer);
+	enter(ex, EX_ACQUIRE);
+}
+
 /* ---- ACQUIRE: room in the ring, then a connection ---- */
 
 /* All that is needed is there.  The call is in flight before anything of it can leave. */
@@ -147,30 +190,6 @@ on_intend(struct exchange *ex)
 }
 
 /* ---- FORWARD ---- */
-
-/* From here on, and again each time that it is over within the connection's lifetime, a body has
- * timeouts.body to move at limits.body_rate. */
-static void
-limit_moving(struct exchange *ex)
-{
-	wtimer_set(ex->client.timer, exchange_config(ex)->timeouts.body);
-}
-
-static void
-start_moving(struct exchange *ex)
-{
-	ex->moved = 0;
-	limit_moving(ex);
-}
-
-static bool
-may_move_on(const struct exchange *ex)
-{
-	const struct config *c = exchange_config(ex);
-
-	return ex->moved > 0 && ex->moved * 1000 >= c->limits.body_rate * c->timeouts.body &&
-	       clock_mono_ns() < ex->client.last_ns;
-}
 
 static void
 on_upstream(void *arg)
@@ -372,7 +391,8 @@ static const struct {
 	unsigned next; /* the only legal successors */
 	void (*enter)(struct exchange *ex);
 } ex_states[] = {
-	[EX_HEAD] = { "head", TO(ACQUIRE) | TO(RECORD), NULL },
+	[EX_HEAD] = { "head", TO(GATHER) | TO(RECORD), NULL },
+	[EX_GATHER] = { "gather", TO(ACQUIRE) | TO(RECORD), on_gather },
 	/* To itself: the ring may have room now. */
 	[EX_ACQUIRE] = { "acquire", TO(ACQUIRE) | TO(INTEND) | TO(FORWARD) | TO(RECORD),
 	    on_acquire },
@@ -435,6 +455,12 @@ exchange_on_timeout(struct exchange *ex)
 	bool wait;
 
 	switch (ex->state) {
+	case EX_GATHER:
+		if (may_move_on(ex))
+			start_moving(ex);
+		else
+			exchange_refuse(ex, REFUSAL_REQUEST_TIMEOUT, NULL);
+		break;
 	case EX_ACQUIRE:
 	case EX_INTEND:
 		exchange_refuse(ex, no_room(ex, &wait), NULL);
@@ -528,7 +554,7 @@ exchange_start(const struct exchange_client *client, const struct http_head *hea
 	if (refusal != REFUSAL_NONE)
 		exchange_refuse(ex, refusal, NULL);
 	else
-		enter(ex, EX_ACQUIRE);
+		enter(ex, EX_GATHER);
 	return 0;
 }
 

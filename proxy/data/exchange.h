@@ -6,7 +6,7 @@
  * request that was forwarded has its event.  Before the first byte is forwarded, a line with outcome
  * unknown stands in the worker's table of calls in flight (ring.h), for the case that the process
  * dies; with the guarantee `intent`, a pending line is durable too, or the request is refused.
- * Worker's thread.
+ * A small body is awaited before anything is taken for the call.  Worker's thread.
  */
 #ifndef KEYTRAIL_PROXY_EXCHANGE_H
 #define KEYTRAIL_PROXY_EXCHANGE_H

@@ -6,6 +6,8 @@
 
 #include <assert.h>
 
+#define GATHER_MAX 16384 /* bytes of a body that is awaited */
+
 /* The client's own correlation ID where it fits the grammar, else the event's. */
 static void
 choose_correlation(struct exchange *ex)
@@ -92,6 +94,8 @@ classify(struct exchange *ex, const struct http_head *head)
 	ex->client_ends = !head->keep_alive;
 	ex->may_retry = (ex->to_head || slice_equal(head->method, SLICE("GET"))) &&
 			head->framing == HTTP_NO_BODY && match.route->retry;
+	ex->gather =
+	    head->framing == HTTP_LENGTH && head->length <= GATHER_MAX && !head->expect_continue;
 	http_body_follow(&ex->request_body, head);
 	if (match.refusal != REFUSAL_NONE)
 		return match.refusal;

@@ -13,7 +13,16 @@
 #include "keytrail/event.h"
 #include "keytrail/parse.h"
 
-enum ex_state { EX_HEAD, EX_ACQUIRE, EX_INTEND, EX_FORWARD, EX_RECORD, EX_RELAY, EX_DONE };
+enum ex_state {
+	EX_HEAD,
+	EX_GATHER,
+	EX_ACQUIRE,
+	EX_INTEND,
+	EX_FORWARD,
+	EX_RECORD,
+	EX_RELAY,
+	EX_DONE
+};
 
 struct exchange {
 	enum ex_state state;
@@ -36,6 +45,7 @@ struct exchange {
 	bool client_keeps; /* the client's head allows another request */
 	bool client_ends;  /* the client's head forbids another request */
 	bool is_10;	   /* HTTP/1.0 */
+	bool gather;	   /* a small body: awaited before anything is taken for the call */
 	bool client_gone;  /* nothing can be sent to it any more */
 	bool claimed;	   /* room in the ring */
 	bool intend;	   /* an intent is still to be written; with `claimed`, its room too */
@@ -79,6 +89,8 @@ exchange_config(const struct exchange *ex)
 void exchange_refuse(struct exchange *ex, enum http_refusal why, const char *unknown_reason);
 /* Nobody is left to answer: the event is all there is.  Before RECORD. */
 void exchange_give_up(struct exchange *ex, const char *unknown_reason);
+/* The body is here, as far as it is awaited. */
+void exchange_gathered(struct exchange *ex);
 /* The key service's answer is known and rewritten. */
 void exchange_answered(struct exchange *ex);
 /* The pooled connection was dead: acquire a fresh one. */

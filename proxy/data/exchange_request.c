@@ -108,12 +108,43 @@ flush_request(struct exchange *ex)
 	return true;
 }
 
+static bool
+is_gathered(const struct exchange *ex)
+{
+	return !ex->gather || http_body_done(&ex->request_body) || buf_size(&ex->to_up) >= PUMP_MAX;
+}
+
+static void
+gather(struct exchange *ex)
+{
+	unsigned rounds = PUMP_ROUNDS;
+	uint64_t before = ex->request_body.total;
+
+	while (!is_gathered(ex)) {
+		if (rounds-- == 0) {
+			exchange_go_on_later(ex);
+			break;
+		}
+		if (!fill_request(ex))
+			break;
+	}
+	if (ex->state != EX_GATHER)
+		return;
+	ex->moved += ex->request_body.total - before;
+	if (is_gathered(ex))
+		exchange_gathered(ex);
+}
+
 void
 exchange_pump_request(struct exchange *ex)
 {
 	unsigned rounds = PUMP_ROUNDS;
 	bool more;
 
+	if (ex->state == EX_GATHER) {
+		gather(ex);
+		return;
+	}
 	if (ex->state < EX_FORWARD || ex->up == NULL || ex->stopped || ex->all_sent)
 		return;
 	/* Filled first, so that the head and what came with it go out in one record. */

@@ -96,14 +96,15 @@ def test_the_rate_is_of_the_client_behind_a_trusted_proxy(keytrail, raw_backend)
         assert 429 in [of("192.0.2.99") for _ in range(4)]
 
 
-def test_a_body_that_trickles_is_ended(keytrail, raw_backend):
-    """Bytes alone do not keep a connection to the key service: they have to come at a rate."""
+@pytest.mark.parametrize("length, outcome", [(10000, "failure"), (100000, "unknown")])
+def test_a_body_that_trickles_is_ended(keytrail, raw_backend, length, outcome):
+    """Bytes alone keep no connection: they have to come at a rate."""
     backend = raw_backend(lambda c: c.read_request())
     sidecar = keytrail(backend, {"timeouts": {"body": "500ms"}, "limits": {"body_rate": 1000}})
     correlation = new_id()
     done = threading.Event()
     with sidecar.client() as c:
-        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
+        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
                f"Correlation-Id: {correlation}\r\n\r\n")
 
         def trickle():
@@ -120,17 +121,19 @@ def test_a_body_that_trickles_is_ended(keytrail, raw_backend):
         finally:
             done.set()
             t.join()
-    assert sidecar.event(correlation)["outcome"] == "unknown"
+    assert sidecar.event(correlation)["outcome"] == outcome
 
 
-def test_a_body_that_moves_may_take_its_time(keytrail, raw_backend):
+@pytest.mark.parametrize("framing", ["Content-Length: 3095", "Transfer-Encoding: chunked"])
+def test_a_body_that_moves_may_take_its_time(keytrail, raw_backend, framing):
     backend = raw_backend(ok())
     sidecar = keytrail(backend, {"timeouts": {"body": "1s"}, "limits": {"body_rate": 100}})
     with sidecar.client() as c:
-        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n\r\n")
+        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n")
         for _ in range(15):
-            c.send(b"x" * 200)
+            c.send(b"c8\r\n" + b"x" * 200 + b"\r\n")
             time.sleep(0.1)
+        c.send("0\r\n\r\n")
         assert c.read_response().status == 200
 
 
@@ -388,7 +391,7 @@ def hold_uploads(keytrail, raw_backend, environment, guarantee, body_time):
                                  "timeouts": {"body": body_time}}, environment=environment)
     clients = [sidecar.client() for _ in range(60)]
     for c in clients:
-        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nab")
+        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\nab")
     backend.wait(lambda b: len(b.requests) == 60)
     sidecar.signal(signal.SIGSTOP)
     return sidecar, clients

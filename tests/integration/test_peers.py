@@ -68,9 +68,11 @@ class Case:
                 f"{self.service_end}, leave {self.leave} {self.leave_end}: {self.got!r}")
 
     @property
-    def stalls_in_head(self):
-        """It is refused, and recorded without what the rest of the head would say."""
-        return self.client_end == "stall" and 0 < self.client < len(self.head)
+    def is_refused(self):
+        """It stalls before anything is forwarded; what stalls in its head is recorded without what the
+        rest of that would say."""
+        length = len(self.request if b"\r\nContent-Length: 8\r\n" in self.head else self.head)
+        return self.client_end == "stall" and 0 < self.client < length
 
 
 def cuts(messages, **where):
@@ -273,7 +275,7 @@ def check_events(sidecar, cases):
             assert found[case.id] == 1, f"{found[case.id]} events of {case}"
         else:
             assert found[case.id] == 0, case
-    stalled = [c for c in cases if c.stalls_in_head]
+    stalled = [c for c in cases if c.is_refused]
     refused = [e for e in events if e.get("reason", {}).get("reasonForFailure") == "request_timeout"]
     assert len(stalled) == len(refused), refused[:3]
 

@@ -86,17 +86,21 @@ def test_bytes_that_are_only_tls_do_not_make_a_connection_busy(keytrail, raw_bac
     assert not open_
 
 
-def test_a_body_that_stands_still(keytrail, raw_backend):
+@pytest.mark.parametrize("length, reason", [
+    (10, {"reasonCode": 408, "reasonForFailure": "request_timeout"}),
+    (100000, {"reasonType": "timeout"}),  # of it a part was forwarded
+])
+def test_a_body_that_stands_still(keytrail, raw_backend, length, reason):
     backend = raw_backend(lambda c: c.read_request())
     sidecar = keytrail(backend, {"timeouts": {"body": SHORT}})
     correlation = new_id()
     with sidecar.client() as c:
-        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n"
+        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
                f"Correlation-Id: {correlation}\r\n\r\nabc")
         r = c.read_response()
         assert r.status == 408 and c.is_closed()
-    event = sidecar.event(correlation)
-    assert event["outcome"] == "unknown" and "reasonCode" not in event["reason"]
+    found = sidecar.event(correlation)["reason"]
+    assert reason.items() <= found.items() and ("reasonCode" in found) == ("reasonCode" in reason)
 
 
 def test_a_key_service_that_never_answers(keytrail, raw_backend):

@@ -375,7 +375,7 @@ def test_a_client_that_goes_inside_its_request(keytrail, raw_backend):
     sidecar = keytrail(backend)
     correlation = new_id()
     with sidecar.client() as c:
-        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
+        c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
                f"Correlation-Id: {correlation}\r\n\r\nonly this")
         backend.wait(lambda b: b.requests)
         c.reset()

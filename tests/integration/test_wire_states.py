@@ -106,6 +106,32 @@ def test_a_retry_makes_room_for_its_fresh_connection(keytrail, raw_backend):
     assert backend.connections == 3
 
 
+def test_a_small_body_is_here_before_the_key_service_is_asked(keytrail, raw_backend):
+    """Who sends one slowly keeps the only connection from nobody."""
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, {**SLOW, "upstream": {"pool": {"max": 1}}})
+    with sidecar.client() as c:
+        c.send("POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab")
+        wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 1, "the request")
+        assert get(sidecar).status == 200
+        c.send("cd")
+        assert c.read_response().status == 200
+    assert [(r.method, r.body) for r in backend.requests] == [("GET", b""), ("POST", b"abcd")]
+
+
+def test_a_small_body_does_not_wait_for_room_beside_a_large_head(keytrail, raw_backend):
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, SLOW)
+    body = "x" * 16384
+    with sidecar.client() as c:
+        c.send_request("POST", "/api/v2/keys", {"X-Large": "y" * 30000, "Content-Length": "16384"})
+        for piece in (body[:8000], body[8000:]):
+            wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 1, "the request")
+            c.send(piece)
+        assert c.read_response().status == 200
+    assert backend.requests[0].body == body.encode()
+
+
 # ---- a request whose body was not read to its end ----
 
 def test_the_rest_of_an_unread_body_is_never_a_request(keytrail, raw_backend):
@@ -196,7 +222,9 @@ STATES = {
     "inside a head": b"GET /api/v2/keys HTTP/1.1\r\nHo",
     "waiting for the answer": b"GET /api/v2/keys HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "inside a body": b"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\n"
-                     b"Content-Length: 10\r\n\r\nabc",
+                     b"Content-Length: 100000\r\n\r\nabc",
+    "inside a small body": b"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\n"
+                           b"Content-Length: 10\r\n\r\nabc",
 }
 
 
@@ -207,16 +235,19 @@ def test_term_ends_in_every_state_with_one_event(keytrail, raw_backend, state, s
     backend = raw_backend(script(release))
     sidecar = keytrail(backend, {**SLOW, "timeouts": {**SLOW["timeouts"], "drain": "500ms"}})
     forwarded = state in ("waiting for the answer", "inside a body")
+    begun = forwarded or state == "inside a small body"
     with sidecar.client() as c:
         c.send(STATES[state])
         if forwarded:
             backend.wait(lambda b: b.requests)
+        elif begun:
+            wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 1, "the request")
         else:
             wait_for(lambda: sidecar.metric("keytrail_connections_open") == 1, "the connection")
         sidecar.signal(signal.SIGTERM)
         sidecar.stop()
         release.set()
-    assert len(sidecar.calls()) == (1 if forwarded else 0)
+    assert len(sidecar.calls()) == (1 if begun else 0)
 
 
 def test_term_while_a_connection_to_the_key_service_is_made(keytrail, raw_backend):
