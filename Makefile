@@ -28,7 +28,7 @@ PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest pytho
                   python3-prometheus-client python3-jsonschema python3-cryptography prometheus git \
                   jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
-PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest
+PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest nginx-light
 PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
 PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client gnuplot-nox valgrind
 

@@ -117,12 +117,12 @@ class LogSocket:
 # ---- configurations -----------------------------------------------------------------------------
 
 
-def nginx_head(folder, log):
+def nginx_head(folder, log, workers=1):
     folder.mkdir(parents=True, exist_ok=True)
     user = "user root;" if os.geteuid() == 0 else ""
     temp = "\n".join(f"{kind}_temp_path {folder}/{kind};"
                      for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    return f"""daemon off; {user} worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+    return f"""daemon off; {user} worker_processes {workers}; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 16000; }}
 http {{ {temp} keepalive_requests 1000000000; keepalive_timeout 600s; client_max_body_size 0; {log}
 ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites {CIPHER}; ssl_session_tickets on;
@@ -165,15 +165,15 @@ def relay(certs, target, build):
     return Subject("bare", [ROOT / build / "bench/relay", port, target, certs, CIPHER], port)
 
 
-def nginx(folder, certs, target):
+def nginx(folder, certs, target, workers=1):
     port, log = free_port(), folder / "nginx.json"
     fields = ('{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method",'
               '"uri":"$uri","status":$status,"correlation":"$upstream_http_correlation_id",'
               '"agent":"$http_user_agent","seconds":$request_time}')
     config = folder / "nginx.conf"
     config.write_text(
-        nginx_head(folder / "nginx", f"log_format j escape=json '{fields}'; access_log {log} j;")
-        + f"""
+        nginx_head(folder / "nginx", f"log_format j escape=json '{fields}'; access_log {log} j;",
+                   workers) + f"""
 upstream kms {{ server 127.0.0.1:{target}; keepalive 1024; keepalive_requests 1000000000; }}
 server {{ listen 127.0.0.1:{port} ssl backlog=4096;
 ssl_certificate {certs}/server.pem; ssl_certificate_key {certs}/server.key;
