@@ -15,7 +15,7 @@ import strict  # noqa: E402  pylint: disable=wrong-import-position
 import verdict  # noqa: E402  pylint: disable=wrong-import-position
 
 SEED = "short"
-OVER = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
+OTHERWISE = campaign.Proxy(trusts=True, passes=True)
 GET = b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -26,24 +26,25 @@ def check(result, *wanted):
     assert all(result.counts[what] >= 20 for what in wanted), result
 
 
-@OVER
-def test_hostile_requests(tmp_path, pki, tls):
+@pytest.mark.parametrize("proxy", campaign.PROXIES, ids=str)
+def test_hostile_requests(tmp_path, pki, proxy):
     batch = cases.every_request() + [cases.request_case(SEED, n) for n in range(600)]
-    check(campaign.run(tmp_path / "k", pki, batch, tls=tls), "forwarded", "refused", "silent")
+    check(campaign.run(tmp_path / "k", pki, batch, proxy=proxy), "forwarded", "refused", "silent")
 
 
-def test_hostile_requests_are_to_another_server_what_was_recorded(tmp_path, pki):
+@pytest.mark.parametrize("proxy", [campaign.Proxy(), OTHERWISE], ids=str)
+def test_hostile_requests_are_to_another_server_what_was_recorded(tmp_path, pki, proxy):
     """nginx, as lenient as it is, understands of them what it understands without keytrail."""
     batch = cases.every_request() + [cases.request_case(SEED, n) for n in range(600)]
-    result = direct.run(tmp_path / "k", pki, batch)
+    result = direct.run(tmp_path / "k", pki, batch, proxy)
     check(result, "forwarded", "refused")
     assert result.counts["understood alone"] > 2 * result.counts["forwarded"]
 
 
-@OVER
-def test_hostile_answers(tmp_path, pki, tls):
+@pytest.mark.parametrize("proxy", [campaign.Proxy(), OTHERWISE, campaign.Proxy(tls=True)], ids=str)
+def test_hostile_answers(tmp_path, pki, proxy):
     batch = cases.every_answer() + [cases.answer_case(SEED, n) for n in range(300)]
-    check(campaign.run(tmp_path / "k", pki, batch, answers=True, tls=tls), "relayed", "refused", "cut")
+    check(campaign.run(tmp_path / "k", pki, batch, True, proxy), "relayed", "refused", "cut")
 
 
 # ---- the judges themselves ----
@@ -90,6 +91,7 @@ def request(data, **fields):
 def event(**over):
     return {"action": "kms.secrets.list", "correlationId": "an id", "correlationSource": "service",
             "id": "its own", "outcome": "success", "reason": {"reasonCode": 200},
+            "initiator": {"host": {"address": "127.0.0.9", "addressType": "IPv4", "agent": "a"}},
             "requestData": {"method": "GET", "path": "/api/v2/keys"}, **over}
 
 
@@ -107,7 +109,7 @@ def without(data, *lines):
 
 ID = "0b9a1e6e-86e2-4d5e-9b65-3f4f0f1a2b3c"
 LIST = b"GET /api/v2/keys HTTP/1.1\r\nHost: x\r\n\r\n"
-WAY = verdict.way_of("127.0.0.9", b"kms")
+WAY = verdict.Way(b"127.0.0.9", b"kms")
 OURS = (b"Via: 1.1 keytrail\r\nForwarded: for=127.0.0.9;proto=http\r\nX-Forwarded-For: 127.0.0.9\r\n"
         b"X-Forwarded-Proto: http\r\n")
 GOT = b"GET /api/v2/keys HTTP/1.1\r\nHost: kms\r\nCorrelation-Id: its own\r\n" + OURS + b"\r\n"
@@ -180,6 +182,38 @@ JUDGED = {
 }
 
 
+CHECKED = LIST.replace(b"GET", b"POST").replace(
+    b"\r\n\r\n", b"\r\nConnection: X-A\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-A: 1\r\nX-B: 2\r\n\r\n")
+CHECKED_GOT = GOT.replace(b"GET", b"POST").replace(
+    b"\r\n\r\n", b"\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"0\r\nX-B: 2\r\n\r\n")
+TOLD = LIST.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 1.2.3.4, 127.1.1.1\r\nVia: 1.1 (x\r\nForwarded: for=y\r\n"
+                    b"X-Forwarded-Proto: https\r\nX-Real-IP: 1.2.3.4\r\n\r\n")
+TOLD_GOT = (GOT.replace(b"Host: kms", b"Host: x").replace(b"For: ", b"For: 1.2.3.4, 127.1.1.1, ")
+            .replace(b"Forwarded: ", b"Forwarded: for=y, ").replace(b"Proto: http", b"Proto: https")
+            .replace(b"Correlation", b"X-Real-IP: 1.2.3.4\r\nCorrelation"))
+FROM_TOLD = event(initiator={"host": {"address": "1.2.3.4", "addressType": "IPv4", "peer": "127.0.0.9"}})
+CREATE = event(action="kms.secrets.create", requestData={"method": "POST", "path": "/api/v2/keys"})
+JUDGED |= {
+    "trailers": (CHECKED, [CHECKED_GOT], [CREATE], OK, None),
+    "a trailer that Connection names": (CHECKED, [CHECKED_GOT.replace(b"X-B", b"X-A: 1\r\nX-B")], [CREATE],
+                                        OK, "difference"),
+    "a trailer less": (CHECKED, [without(CHECKED_GOT, b"X-B: 2\r\n")], [CREATE], OK, "difference"),
+    "recorded from elsewhere": (LIST, [GOT], [FROM_TOLD], OK, "recorded"),
+}
+# Of a client that is trusted, whose host is passed.
+JUDGED_TRUSTED = {
+    "all is well": (TOLD, [TOLD_GOT], [FROM_TOLD], OK, None),
+    "not believed": (TOLD, [TOLD_GOT], [event()], OK, "recorded"),
+    "our Host": (TOLD, [TOLD_GOT.replace(b"Host: x", b"Host: kms")], [FROM_TOLD], OK, "difference"),
+    "an address less": (TOLD, [TOLD_GOT.replace(b", 127.1.1.1", b"")], [FROM_TOLD], OK, "difference"),
+    "a way less": (TOLD, [TOLD_GOT.replace(b"for=y, ", b"")], [FROM_TOLD], OK, "difference"),
+    "an open comment": (TOLD, [TOLD_GOT.replace(b"Via: ", b"Via: 1.1 (x, ")], [FROM_TOLD], OK, "difference"),
+    "our scheme": (TOLD, [TOLD_GOT.replace(b"https", b"http")], [FROM_TOLD], OK, "difference"),
+    "a field less": (TOLD, [without(TOLD_GOT, b"X-Real-IP: 1.2.3.4\r\n")], [FROM_TOLD], OK, "difference"),
+}
+
+
 LAST = LIST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 LATE = event(reason={"reasonCode": 400, "reasonForFailure": "after_close"})
 # What the client sent, how many events tell of the rest, is that a fault.
@@ -207,12 +241,20 @@ def complains(faults, want):
 
 @pytest.mark.parametrize("label", JUDGED)
 def test_the_judge_sees(label):
-    sent, got, events, client, want = JUDGED[label]
+    judge(*JUDGED[label], WAY)
+
+
+@pytest.mark.parametrize("label", JUDGED_TRUSTED)
+def test_the_judge_sees_of_who_is_trusted(label):
+    judge(*JUDGED_TRUSTED[label], WAY._replace(trusted=True, passes=True))
+
+
+def judge(sent, got, events, client, want, way):
     seen = campaign.Seen()
     seen.requests, seen.events, seen.client, seen.end = [request(g) for g in got], events, client, "closed"
     for number, extra in enumerate(seen.requests[1:]):
         extra.id = f"another {number}"
-    _, faults = verdict.judge_request([sent], seen, verdict.Routes(), WAY)
+    _, faults = verdict.judge_request([sent], seen, verdict.Routes(), way)
     assert complains(faults, want), faults
 
 

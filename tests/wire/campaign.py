@@ -7,6 +7,7 @@ the trail: that tells what belongs together, whatever became of the bytes.
 import asyncio
 import collections
 import contextlib
+import itertools
 import json
 import random
 import re
@@ -21,13 +22,35 @@ import verdict
 CONCURRENCY = 32
 PATIENCE = 60 if support.SANITIZED else 30
 TLS = {"workers": 2, "audit": {"ring_size": 4194304, "segment_size": 67108864},
-       "limits": {"connections": 1000}}
+       "limits": {"connections": 1000, "refusals": 0}}
 PLAIN = {**TLS, "listen": {"tls": None}, "upstream": {"tls": None}}
+
+
+class Proxy(collections.namedtuple("Proxy", "tls trusts passes", defaults=[False] * 3)):
+    """How the keytrail stands that cases run through: with TLS on both sides; trusting its clients to
+    say whence a request came; passing on the host that they name."""
+
+    def config(self):
+        config = TLS if self.tls else PLAIN
+        if self.trusts:
+            config = {**config, "trusted_networks": [str(verdict.TRUSTED)]}
+        return support.merge(config, {"upstream": {"host": "pass"}}) if self.passes else config
+
+    def __str__(self):
+        return " ".join(what for what, so in self._asdict().items() if so) or "plain"
+
+
+PROXIES = [Proxy(*how) for how in itertools.product([False, True], repeat=3)]
 
 
 def address_of(number):
     n = number + 1
     return f"127.{10 + (n >> 16)}.{n >> 8 & 255}.{n & 255}"
+
+
+def client_of(request):
+    """The last hop before keytrail."""
+    return (request.get(b"x-forwarded-for") or b"").rpartition(b",")[2].strip().decode("latin-1")
 
 
 class Seen:
@@ -60,7 +83,7 @@ class Backend:
         return self
 
     def whose(self, request):
-        return self.seen[(request.get(b"x-forwarded-for") or b"").decode("latin-1")]
+        return self.seen[client_of(request)]
 
     def note(self, stream, known):
         """Heads that are new; how many are known then."""
@@ -72,7 +95,7 @@ class Backend:
     def ok(self, request):
         self.answered += 1
         request.id = f"00000000-0000-4000-8000-{self.answered:012x}"
-        body = b"" if request.method == b"HEAD" else b"for %s" % request.get(b"x-forwarded-for")
+        body = b"" if request.method == b"HEAD" else b"for %s" % client_of(request).encode("latin-1")
         return (b"HTTP/1.1 200 OK\r\nCorrelation-Id: %s\r\nContent-Length: %d\r\n\r\n%s"
                 % (request.id.encode(), len(body), body))
 
@@ -113,7 +136,7 @@ class Backend:
 
     async def answer(self, request, peer):
         """False: this connection may carry no more."""
-        script = self.script.get((request.get(b"x-forwarded-for") or b"").decode("latin-1"))
+        script = self.script.get(client_of(request))
         if script is None or request.get(b"x-turn") != b"1":
             await peer.write(self.ok(request))
             return True
@@ -254,26 +277,27 @@ class Port:
 def gather(sidecar, seen):
     """The trail at rest, by the client's address."""
     for event in sidecar.events():
-        address = event.get("initiator", {}).get("host", {}).get("address")
+        host = event.get("initiator", {}).get("host", {})
+        address = host.get("peer") or host.get("address")
         if address in seen and "kind" not in event:
             (seen[address].late if verdict.is_late(event) else seen[address].events).append(event)
 
 
-def run(folder, pki, cases, answers=False, tls=False):
+def run(folder, pki, cases, answers=False, proxy=Proxy()):
     """Run cases (segments of requests; (method, segments) of answers) through a fresh sidecar."""
     result = Result()
     begin = time.monotonic()
 
     async def drive():
-        backend = await Backend(pki.server() if tls else None).start()
-        sidecar = support.Keytrail(folder, pki, Port(backend.port), TLS if tls else PLAIN).start()
+        backend = await Backend(pki.server() if proxy.tls else None).start()
+        sidecar = support.Keytrail(folder, pki, Port(backend.port), proxy.config()).start()
         try:
             requests = cases
             if answers:
-                scripts = [answer_script(*case, tls) for case in cases]
+                scripts = [answer_script(*case, proxy.tls) for case in cases]
                 backend.script = {address_of(n): s[:2] for n, s in enumerate(scripts)}
                 requests = [answer_request(method) for method, _ in cases]
-            await run_all(backend, sidecar.port, requests, pki.client() if tls else None)
+            await run_all(backend, sidecar.port, requests, pki.client() if proxy.tls else None)
         finally:
             await asyncio.to_thread(sidecar.finish)
             backend.server.close()
@@ -290,7 +314,8 @@ def run(folder, pki, cases, answers=False, tls=False):
         if answers:
             result.add(number, *verdict.judge_answer(address, case[0], scripts[number], seen))
         else:
-            result.add(number, *verdict.judge_request(case, seen, routes, verdict.way_of(address, backend.host, tls)))
+            way = verdict.Way(address.encode(), backend.host, *proxy)
+            result.add(number, *verdict.judge_request(case, seen, routes, way))
     known = {address_of(number) for number in range(len(cases))}
     for address in backend.seen.keys() - known:
         result.faults.append((None, f"hidden: {backend.seen[address].requests} of {address!r}"))

@@ -90,7 +90,8 @@ class Nginx:
         found = {}
         for line in self.log(port).read_text("latin-1").split("\n")[:-1]:
             entry = json.loads(line)
-            found.setdefault(entry[whose], []).append(Understood(entry))
+            client = entry[whose].rpartition(",")[2].strip()  # the last hop before keytrail
+            found.setdefault(client, []).append(Understood(entry))
         return found
 
 
@@ -132,14 +133,14 @@ def judge(seen, alone, routes):
     return what, faults
 
 
-def run(folder, pki, cases):
+def run(folder, pki, cases, proxy=campaign.Proxy()):
     """Both ways; a campaign.Result."""
     cases = [[b""] if UNKNOWN.search(b"".join(parts)) else parts for parts in cases]
     result, begin = campaign.Result(), time.monotonic()
     nginx = Nginx(folder / "nginx")
     try:
         sidecar = support.Keytrail(folder / "keytrail", pki, campaign.Port(nginx.behind),
-                                   campaign.PLAIN).start()
+                                   proxy.config()).start()
         backend = campaign.Backend()  # for what the clients get
         try:
             asyncio.run(campaign.run_all(backend, sidecar.port, cases))

@@ -5,6 +5,8 @@ the case's own bytes, the understanding of a back end without keytrail, have to 
 field of a message that keytrail wrote is accounted for: its peer's own, or one that is due.
 """
 
+import collections
+import ipaddress
 import itertools
 import json
 import re
@@ -13,21 +15,62 @@ import strict
 import support
 
 OURS = {b"content-length", b"forwarded", b"host", b"transfer-encoding", b"via", b"x-forwarded-for",
-        b"x-forwarded-proto"}
+        b"x-forwarded-host", b"x-forwarded-proto"}
+# What may stand before our own element of a list and not reach into it; comments two deep.
+CLOSED = re.compile(rb'(?:[^\\"()]|"[^\\"()]*"|\((?:[^\\"()]|\([^\\"()]*\))*\))*')
+TRUSTED = ipaddress.ip_network("127.0.0.0/8")
 UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-DROPPED = OURS | strict.HOP_BY_HOP | {b"x-real-ip"}
+DROPPED = OURS | strict.HOP_BY_HOP
 
 
 # ---- how a request came through -----------------------------------------------------------------
 
 
-def end_to_end(m):
+class Way(collections.namedtuple("Way", "address host tls trusted passes", defaults=[False] * 3)):
+    """Where a request comes from and goes to; whether the client is trusted to say so, and the
+    host that it names is passed."""
+
+    def tells(self, name):
+        """Is the client believed, or not even asked, where a field says whence a request came?"""
+        origin = name == b"x-real-ip" or name.startswith(b"x-forwarded-")
+        return self.trusted or not origin
+
+    def chain(self, m, name, ours):
+        """A list field: those before us, then ours."""
+        theirs = m.all(name) if self.trusted and all(map(CLOSED.fullmatch, m.all(name))) else []
+        return name, b", ".join([*theirs, ours])
+
+    def fields(self, m):
+        """What keytrail writes of it."""
+        host = m.get(b"host") or m.authority if self.passes else None
+        proto = b"https" if self.tls else b"http"
+        told = m.get(b"x-forwarded-proto") if self.trusted else None
+        return [(b"host", host or self.host), (b"x-forwarded-proto", proto if told is None else told),
+                self.chain(m, b"via", b"1.%d keytrail" % m.minor),
+                self.chain(m, b"forwarded", b"for=%s;proto=%s" % (self.address, proto)),
+                self.chain(m, b"x-forwarded-for", self.address)]
+
+    def origin(self, m):
+        """What an event says of whence a request came."""
+        found = {"address": self.address.decode(), "addressType": "IPv4"}
+        lists = [v for v in m.all(b"x-forwarded-for") if v] if self.trusted else []
+        for text in reversed(b",".join(lists).split(b",")) if lists else []:
+            try:
+                one = ipaddress.ip_address(text.strip(b" \t").decode("latin-1"))
+            except ValueError:
+                break
+            found = {"address": str(one), "addressType": f"IPv{one.version}", "peer": self.address.decode()}
+            if one not in TRUSTED:
+                break
+        return found
+
+
+def end_to_end(m, way):
     """The fields that a proxy passes on."""
     gone = DROPPED | m.options()
     if m.minor == 0:
         gone = gone | {b"expect"}
-    return [(n, v) for n, v in m.fields
-            if n.lower() not in gone and not n.lower().startswith(b"x-forwarded-")]
+    return [(n, v) for n, v in m.fields if n.lower() not in gone and way.tells(n.lower())]
 
 
 def trailers_due(m):
@@ -35,17 +78,9 @@ def trailers_due(m):
     return [(n, v) for n, v in m.trailers if n.lower() not in m.options()]
 
 
-def way_of(address, host, tls=False):
-    """What keytrail says of where a request came from and goes to, whatever the client says."""
-    scheme = "https" if tls else "http"
-    return {b"host": host, b"forwarded": f"for={address};proto={scheme}".encode(),
-            b"x-forwarded-for": address.encode(), b"x-forwarded-proto": scheme.encode()}
-
-
 def fields_due(sent, way):
     """All fields of a forwarded request, sorted, but for a Correlation-Id that it got on its way."""
-    fields = [(n.lower(), v) for n, v in end_to_end(sent)] + list(way.items())
-    fields.append((b"via", b"1.%d keytrail" % sent.minor))
+    fields = [(n.lower(), v) for n, v in end_to_end(sent, way)] + way.fields(sent)
     if sent.framing == "chunked":
         fields.append((b"transfer-encoding", b"chunked"))
     elif sent.framing == "length":
@@ -66,7 +101,7 @@ def unlike(got, sent, way):
         fields.remove((b"correlation-id", got.get(b"correlation-id")))
     if sorted(fields) != fields_due(sent, way):
         return f"fields {sorted(fields)} are not {fields_due(sent, way)}"
-    theirs = end_to_end(sent)
+    theirs = end_to_end(sent, way)
     if [f for f in got.fields if f in theirs] != theirs:
         return f"fields {got.fields} are not in the order of {theirs}"
     if got.whole and (not sent.whole or got.body != sent.body or got.trailers != trailers_due(sent)):
@@ -238,16 +273,19 @@ def judge_answers(seen, sent, way):
             due = refusal_due(event, m.body)
         elif event["correlationId"] in by_id and request is not None:
             got = fields, m.body
-            due = answer_due(by_id[event["correlationId"]], request, way[b"x-forwarded-for"])
+            due = answer_due(by_id[event["correlationId"]], request, way.address)
         else:
             continue
         if got != due:
             yield f"difference: the client got {got} instead of {due}"
 
 
-def judge_record(event, got, sent):
+def judge_record(event, got, sent, way):
     """Faults of what an event says of the request that the back end got, beside its name."""
     data = event["requestData"]
+    host = {k: v for k, v in event["initiator"]["host"].items() if k != "agent"}
+    if host != way.origin(sent):
+        yield f"recorded from {host} instead of {way.origin(sent)}"
     for key, name in ("instanceId", b"bluemix-instance"), ("keyRingId", b"x-kms-key-ring"):
         if data.get(key, "[redacted]") not in ("[redacted]", (got.get(name) or b"").decode()):
             yield f"recorded is {key} {data[key]}: {got}"
@@ -271,7 +309,7 @@ def judge_request(parts, seen, routes, way):
         elif why := unlike(got, direct.messages[i], way):
             faults.append(f"difference: {why}")
         elif i < len(seen.events):
-            faults += judge_record(seen.events[i], got, direct.messages[i])
+            faults += judge_record(seen.events[i], got, direct.messages[i], way)
     if what := lost(direct, wrong, seen.events):
         faults.append(f"silence: nothing came of {what}")
     refused = any(not is_answered(e) for e in seen.events)
@@ -285,8 +323,7 @@ def judge_request(parts, seen, routes, way):
 
 def via_due(m):
     """What Via says of an answer's way; what might reach into our element is left out."""
-    theirs = m.all(b"via") if all(re.fullmatch(rb'[^\\"()]*', v) for v in m.all(b"via")) else []
-    return b", ".join([*theirs, b"1.%d keytrail" % m.minor])
+    return Way(b"", b"", trusted=True).chain(m, b"via", b"1.%d keytrail" % m.minor)
 
 
 def relayed(m, method):
@@ -297,7 +334,7 @@ def relayed(m, method):
                                                      b"location", b"alt-svc"}
     fields = [(n.lower(), v) for n, v in m.fields if n.lower() not in gone]
     fields += [(b"location", re.sub(rb"^https?://localhost(?=/)", b"", v)) for v in m.all(b"location")]
-    fields.append((b"via", via_due(m)))
+    fields.append(via_due(m))
     length = m.all(b"content-length") if m.status != 204 else []
     if m.framing in ("chunked", "close"):
         fields.append((b"transfer-encoding", b"chunked"))
