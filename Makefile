@@ -5,7 +5,8 @@
 #
 # SAN=address|thread builds with that sanitizer and CC=clang with that compiler, each into a folder
 # of its own under build/.  With clang, SAN=address also carries the instrumentation of libFuzzer:
-# unit tests and fuzz targets share one build.
+# unit tests and fuzz targets share one build.  LLHTTP=folder builds with the C sources of another
+# llhttp, in src/ and include/ there, likewise.
 
 ifeq ($(origin CC),default)
 CC := gcc
@@ -13,7 +14,8 @@ endif
 VERSION := $(file <VERSION)
 PYTHON  ?= /usr/bin/python3
 SAN     ?=
-B       := build$(if $(findstring clang,$(CC)),/clang)$(if $(SAN),/$(SAN))
+LLHTTP  ?=
+B       := build$(if $(LLHTTP),/$(notdir $(LLHTTP)))$(if $(findstring clang,$(CC)),/clang)$(if $(SAN),/$(SAN))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 JOBS    ?= $(shell nproc 2>/dev/null || echo 1)
@@ -84,18 +86,19 @@ else ifneq ($(SAN),)
 $(error SAN is address, thread or coverage, not "$(SAN)")
 endif
 
-# llhttp: the library where pkg-config knows one, else the C sources of package node-llhttp, built
-# strict (the package's header defaults to lenient).
-ifneq ($(call pc,--modversion libllhttp),)
+# llhttp: what was asked for, else the library where pkg-config knows one, else the C sources of
+# package node-llhttp, built strict (the header of llhttp 8 defaults to lenient).
+LLHTTP_SRC    := /usr/share/llhttp
+LLHTTP_CFLAGS := -isystem /usr/share/include/llhttp -isystem /usr/share/include/node -DLLHTTP_STRICT_MODE=1
+ifneq ($(LLHTTP),)
+LLHTTP_SRC    := $(LLHTTP)/src
+LLHTTP_CFLAGS := -isystem $(LLHTTP)/include
+else ifneq ($(call pc,--modversion libllhttp),)
+LLHTTP_SRC    :=
 LLHTTP_CFLAGS := $(call pc,--cflags libllhttp)
 LLHTTP_LIBS   := $(call pc,--libs libllhttp)
-LLHTTP_OBJ    :=
-else
-LLHTTP_SRC    := $(wildcard /usr/share/llhttp/*.c)
-LLHTTP_CFLAGS := -isystem /usr/share/include/llhttp -isystem /usr/share/include/node -DLLHTTP_STRICT_MODE=1
-LLHTTP_LIBS   :=
-LLHTTP_OBJ    := $(patsubst /usr/share/llhttp/%.c,$B/llhttp/%.o,$(LLHTTP_SRC))
 endif
+LLHTTP_OBJ    := $(patsubst $(LLHTTP_SRC)/%.c,$B/llhttp/%.o,$(if $(LLHTTP_SRC),$(wildcard $(LLHTTP_SRC)/*.c)))
 
 LIBS     := libevent_core libevent_extra libevent_pthreads openssl jansson
 CPPFLAGS := -D_GNU_SOURCE -DKEYTRAIL_VERSION='"$(VERSION)"' -DKEYTRAIL_ROUTES='"$(PREFIX)/share/keytrail/routes"' \
@@ -133,14 +136,14 @@ LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
 .PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-callgrind \
-        bench-quick soak slow scarce testssl wire differential hostile docs install image clean \
+        bench-quick soak slow scarce llhttp9 testssl wire differential hostile docs install image clean \
         help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
         corpus run-corpus fuzz-coverage run-fuzz-coverage run-tsan run-valgrind run-scarce run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 all: ## build keytrail and the stand-in key service
 	$(call again,$(PACKAGES_BUILD),programs)
@@ -226,7 +229,7 @@ $B/%.o: %.c $B/flags
 	$(call say,CC,$@)
 	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) -c -o $@ $<
 
-$B/llhttp/%.o: /usr/share/llhttp/%.c $B/flags
+$B/llhttp/%.o: $(LLHTTP_SRC)/%.c $B/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$Q$(CC) $(LLHTTP_CFLAGS) -std=c11 -w $(OPT) $(MACHINE) $(HARDEN) -c -o $@ $<
@@ -265,9 +268,11 @@ unit: $(UNIT) ## unit tests (SAN=address|thread, CC=clang)
 CRASH := $B/crash/record.so $B/crash/life
 PRELOADED := $(patsubst tests/faults/%.c,$B/faults/%.so,$(wildcard tests/faults/*.c))
 
+TESTS ?= tests/integration
+
 integration: programs $(CRASH) $B/keytrail-faults $(PRELOADED) $B/unit/test_event $B/unit/test_metrics $(if $(SAN),,$B/bench/micro) ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -n 2 -p no:cacheprovider \
-	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) tests/integration
+	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) $(TESTS)
 
 tsan: ## unit and integration tests under ThreadSanitizer
 	$(call again,$(PACKAGES_TEST),SAN=thread run-tsan)
@@ -300,6 +305,26 @@ run-scarce: programs $B/faults/memory.so $B/unit/test_scarce $B/unit/test_scarce
 	@SCARCE_STEP=1 $B/unit/test_scarce_proxy
 	@KEYTRAIL_MEMORY_STEP=1 $(MEMORY) -k 'call or page or (command and not check)'
 	@KEYTRAIL_MEMORY_STEP=$(MEMORY_STEP) $(MEMORY) -k 'start or reload or stop or check'
+
+# What pip calls a package whose sources hold those of llhttp 9, and the tests to whom it matters.
+LLHTTP9       ?= httptools==0.9.0
+LLHTTP9_TESTS := actions bodies canonical events http limits peers refusals timeouts tls_backend upstream \
+                 wire wire_states
+LLHTTP9_MAKE  := $(MAKE) --no-print-directory LLHTTP=build/vendor/llhttp9
+
+llhttp9: ## unit tests, fuzz targets (ten seconds each) and hostile streams with llhttp 9, which pip brings
+	$(call again,$(PACKAGES_TEST) python3-pip,build/vendor/llhttp9)
+	+@$(LLHTTP9_MAKE) $(JOBFLAG) unit
+	+@$(LLHTTP9_MAKE) $(JOBFLAG) CC=clang SAN=address replay
+	+@$(LLHTTP9_MAKE) $(JOBFLAG) integration TESTS='$(LLHTTP9_TESTS:%=tests/integration/test_%.py)'
+	+@$(LLHTTP9_MAKE) wire
+
+build/vendor/llhttp9:
+	@rm -rf $@.new && mkdir -p $@.new
+	$(call say,PIP,$(LLHTTP9))
+	$Q$(PYTHON) -m pip -q download --no-deps --no-binary $(firstword $(subst =, ,$(LLHTTP9))) -d $@.new $(LLHTTP9)
+	$Qtar -xzf $@.new/*.tar.gz -C $@.new --strip-components=3 --wildcards '*/vendor/llhttp'
+	$Qgrep -q 'LLHTTP_VERSION_MAJOR 9' $@.new/include/llhttp.h && mv $@.new $@
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 60) each
 	$(call again,$(PACKAGES_CHECK),CC=clang SAN=address run-fuzz)
