@@ -32,7 +32,7 @@ PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest pytho
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest nginx-light
 PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
-PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client gnuplot-nox valgrind
+PACKAGES_BENCH := $(PACKAGES_DEMO) nginx-light haproxy wrk nghttp2-client gnuplot-nox valgrind strace
 
 # $(call again,PACKAGES,TARGETS): install what is missing, then make the targets.
 again = +@tests/install-packages $(1) && $(MAKE) --no-print-directory $(JOBFLAG) $(2)
@@ -417,7 +417,7 @@ bench-micro: ## the parts without the network: events, routes, trail, hash tree,
 	@for part in $(MICRO); do $B/bench/micro $$part || exit; done
 
 bench-callgrind: ## instructions and system calls per request, by what they are for (TOP=n: functions)
-	$(call again,$(PACKAGES_BENCH) strace,programs)
+	$(call again,$(PACKAGES_BENCH),programs run-bench-programs)
 	@$(PYTHON) tests/bench/callgrind.py --build $B --top $(or $(TOP),0)
 
 run-bench-programs: $(BENCH)

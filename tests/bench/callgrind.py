@@ -9,20 +9,19 @@ clearing have a row of their own and are not in the sum.
 import argparse
 import collections
 import contextlib
-import os
+import dataclasses
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
-import loads
+import measure
 import subjects
 
-SHORT, LONG = 100, 1100
-CONNECTIONS = 4
+FEW, MANY = 4, 256  # connections
+COUNTED = 1000      # requests
 
 # The first that fits file, function or object says what an instruction is for.
 SHARES = (
@@ -51,13 +50,10 @@ ALLOCATOR = re.compile("(m|c|re|aligned_)alloc|posix_memalign|reallocarray|strn?
 KINDS = {"ob": "object", "fl": "file", "fi": "file", "fe": "file", "fn": "function"}
 
 
-def load(port, requests, client):
-    command = ["h2load", "--h1", "-t1", f"-c{CONNECTIONS}", f"-n{requests}"]
-    for name, value in loads.HEADERS.items():
-        command += ["-H", f"{name}: {value}"]
-    text = client.run([*command, f"https://127.0.0.1:{port}{subjects.path_of(1024)}"])
-    if f"{requests} succeeded" not in text:
-        sys.exit(f"callgrind: h2load met errors:\n{text}")
+def load(port, requests, connections, client):
+    done = client.h2load(port, "-t1", f"-c{connections}", f"-n{requests}").end()
+    if done.requests != requests:
+        sys.exit(f"callgrind: {requests - done.requests} of {requests} requests failed")
 
 
 def costs(path):
@@ -91,75 +87,100 @@ def share_of(place):
     return next(name for name, pattern in SHARES if re.search(pattern, place))
 
 
-def count_instructions(subject, folder, client):
+def count_instructions(subject, folder, connections, client):
     """Of the worker a request: by "file:function [object]", and its own code's allocations."""
-    out = folder / "callgrind.out"
+    out = folder / f"{subject.name}.callgrind"
     pid = str(subject.process.pid)
-    for requests in (SHORT, SHORT, LONG):  # the first warms up
-        load(subject.port, requests, client)
+    few = 25 * connections if connections < 100 else 2 * connections
+    for requests in (few, few, few + COUNTED):  # the first warms up
+        load(subject.port, requests, connections, client)
         subprocess.run(["callgrind_control", "-d", pid], check=True, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)
-    worker = max(folder.glob(f"{out.name}.3-*"), key=lambda path: sum(costs(path).values()))
-    few, many = costs(str(worker).replace(".3-", ".2-")), costs(worker)
-    places = {place: (n - few[place]) / (LONG - SHORT) for place, n in many.items()}
-    own = [own_allocations(path) for path in (pathlib.Path(str(worker).replace(".3-", ".2-")), worker)]
-    return places, max(0, own[1] - own[0]) / (LONG - SHORT)
+    long = max(folder.glob(f"{out.name}.3-*"), key=lambda path: sum(costs(path).values()))
+    short = pathlib.Path(str(long).replace(".3-", ".2-"))
+    before = costs(short)
+    places = {place: (n - before[place]) / COUNTED for place, n in costs(long).items()}
+    return places, max(0, own_allocations(long) - own_allocations(short)) / COUNTED
 
 
 def count_calls(subject, folder, client):
-    """System calls of the whole process, a request."""
+    """System calls of the whole process, a request; none where it may not be traced."""
     out = folder / "strace.txt"
     tracer = subprocess.Popen(["strace", "-f", "-c", "-o", out, "-p", str(subject.process.pid)],
                               stderr=subprocess.PIPE)
-    tracer.stderr.readline()  # attached
-    load(subject.port, LONG, client)
+    tracer.stderr.readline()  # attached, or not
+    load(subject.port, COUNTED, FEW, client)
     time.sleep(0.1)
     tracer.send_signal(signal.SIGINT)
     tracer.communicate()
     rows = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:(\d+)\s+)?(\w+)$", out.read_text(), re.M)
-    return {name: (int(calls) / LONG, int(errors or 0) / LONG)
+    return {name: (int(calls) / COUNTED, int(errors or 0) / COUNTED)
             for calls, errors, name in rows if name != "total"}
 
 
-def report(places, allocations, calls, top):
-    shares = collections.Counter()
-    for place, n in places.items():
-        shares[share_of(place)] += n
-    aside = SHARES[0][0]
-    lines = ["| share | instructions a request |", "|---|---:|"]
-    lines += [f"| {name} | {n:.0f} |" for name, n in shares.most_common() if name != aside]
-    lines += [f"| **sum** | {sum(shares.values()) - shares[aside]:.0f} |",
-              f"| {aside}, in bytes | {shares[aside]:.0f} |",
-              f"| allocations by keytrail's own code | {allocations:.2f} |", "",
-              "| system call | a request | of these failed |", "|---|---:|---:|"]
-    lines += [f"| {name} | {n:.2f} | {failed:.2f} |"
-              for name, (n, failed) in sorted(calls.items(), key=lambda item: -item[1][0])
-              if n >= 0.01]
-    if top:
-        lines += ["", "| function | instructions a request |", "|---|---:|"]
-        lines += [f"| {place} | {n:.0f} |"
-                  for place, n in sorted(places.items(), key=lambda item: -item[1])[:top]]
-    return "\n".join(lines) + "\n"
+@dataclasses.dataclass
+class Counted:
+    places: dict      # instructions a request by "file:function [object]"
+    allocations: dict  # of keytrail's own code a request, by connections
+    calls: dict       # name -> (system calls a request, of these failed)
+
+    def shares(self):
+        """({what for: instructions a request}, bytes wiped and cleared)"""
+        shares = collections.Counter()
+        for place, n in self.places.items():
+            shares[share_of(place)] += n
+        aside = shares.pop(SHARES[0][0], 0)
+        return shares, aside
 
 
 @contextlib.contextmanager
-def serving(folder, build, name, wrapper):
-    """(the subject, its client)"""
-    cpus = sorted(os.sched_getaffinity(0))
+def serving(place, name, wrapper):
     with contextlib.ExitStack() as stack:
-        behind = subjects.start(subjects.backend(folder / f"behind-{name}", folder / "certs"), set(cpus), stack)
-        subject = subjects.keytrail(folder, folder / "certs", behind.port, build, name)
+        subject = place.keytrail(name)
         subject.command = wrapper + subject.command
-        subjects.start(subject, {cpus[-1]}, stack)
-        yield subject, loads.Client(folder, subjects.ROOT / build, set(cpus))
+        yield subjects.start(subject, {place.cpu}, stack)
 
 
-def count(folder, build):
-    """What count_instructions says of a keytrail of its own, with the certificates in `folder`."""
+def count(place, connections):
+    """What count_instructions says of a keytrail of its own."""
+    name = f"counted {connections}"
     valgrind = ["valgrind", "-q", "--tool=callgrind", "--separate-threads=yes",
-                f"--callgrind-out-file={folder}/callgrind.out"]
-    with serving(folder, build, "counted", valgrind) as (subject, client):
-        return count_instructions(subject, folder, client)
+                f"--callgrind-out-file={place.folder}/{name}.callgrind"]
+    with serving(place, name, valgrind) as subject:
+        return count_instructions(subject, place.folder, connections, place.client)
+
+
+def count_all(place, connections):
+    """Instructions and system calls of the first number of connections, allocations of each."""
+    counted = {n: count(place, n) for n in connections}
+    with serving(place, "traced", []) as subject:
+        calls = count_calls(subject, place.folder, place.client)
+    return Counted(counted[connections[0]][0], {n: own for n, (_, own) in counted.items()}, calls)
+
+
+def table(head, rows):
+    return "\n".join([f"| {' | '.join(head)} |", "|---" + "|---:" * (len(head) - 1) + "|",
+                      *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def report(counted, top=0):
+    """Tables in Markdown."""
+    shares, wiped = counted.shares()
+    rows = [(name, f"{n:,.0f}") for name, n in shares.most_common()]
+    rows += [("**sum**", f"{sum(shares.values()):,.0f}"), (f"{SHARES[0][0]}, in bytes", f"{wiped:,.0f}")]
+    rows += [(f"allocations by keytrail's own code, {n} connections", f"{own:.2f}")
+             for n, own in counted.allocations.items()]
+    calls = sorted(counted.calls.items(), key=lambda item: -item[1][0])
+    sums = [sum(column) for column in zip(*counted.calls.values())] or [0, 0]
+    tables = [table(("what for", "instructions a request"), rows),
+              table(("system call", "a request", "of these failed"),
+                    [(name, f"{n:.2f}", f"{failed:.2f}")
+                     for name, (n, failed) in calls + [("**sum**", sums)] if n >= 0.01])]
+    if top:
+        places = sorted(counted.places.items(), key=lambda item: -item[1])[:top]
+        tables.append(table(("function", "instructions a request"),
+                            [(where, f"{n:,.0f}") for where, n in places]))
+    return "\n\n".join(tables) + "\n"
 
 
 def main():
@@ -167,17 +188,10 @@ def main():
     parser.add_argument("--build", default="build", help="folder that holds keytrail")
     parser.add_argument("--top", type=int, default=0, help="functions to list")
     opts = parser.parse_args()
-    folder = subjects.ROOT / opts.build / "callgrind"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    subprocess.run([subjects.ROOT / "certs/make-certs", folder / "certs"], check=True,
-                   stdout=subprocess.DEVNULL)
-    places, allocations = count(folder, opts.build)
-    with serving(folder, opts.build, "traced", []) as (subject, client):
-        calls = count_calls(subject, folder, client)
-    table = report(places, allocations, calls, opts.top)
-    print(table)
-    (folder / "result.md").write_text(table)
+    with measure.prepared(opts, "callgrind") as place:
+        text = report(count_all(place, (FEW, MANY)), opts.top)
+        print(text)
+        (place.folder / "result.md").write_text(text)
 
 
 if __name__ == "__main__":

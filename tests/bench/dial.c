@@ -4,8 +4,9 @@
  * dial hold         PORT CIPHER CONNECTIONS       dial, ask, say "held N", wait for the end of input
  * dial hold         PORT plain CONNECTIONS        the same without TLS
  *
- * The request's head is read from the environment variable REQUEST.  Prints "answered N resumed M".
- * A caller is a process that blocks: what this program costs is not what is measured.
+ * The request's head is read from the environment variable REQUEST.  Prints "answered N resumed M
+ * tickets T", which are those that came.  A caller is a process that blocks: what this program costs is
+ * not what is measured.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -23,12 +24,13 @@
 #include <unistd.h>
 
 struct count {
-	unsigned long answered, resumed;
+	unsigned long answered, resumed, tickets;
 };
 
 static struct sockaddr_in at;
 static const char *request;
 static SSL_SESSION *ticket; /* the last that came */
+static unsigned long tickets;
 
 static _Noreturn void
 die(const char *what)
@@ -44,6 +46,7 @@ keep_ticket(SSL *ssl, SSL_SESSION *session)
 	(void)ssl;
 	SSL_SESSION_free(ticket);
 	ticket = session;
+	tickets++;
 	return 1;
 }
 
@@ -121,12 +124,21 @@ hang_up(SSL *ssl, BIO *bio)
 	close(fd);
 }
 
+static double
+now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
 static struct count
-call_until(SSL_CTX *ctx, bool resume, time_t end)
+call_until(SSL_CTX *ctx, bool resume, double end)
 {
 	struct count done = { 0 };
 
-	while (time(NULL) < end) {
+	while (now() < end) {
 		SSL *ssl = dial_tls(ctx, resume);
 		BIO *bio = over(ssl);
 
@@ -135,13 +147,14 @@ call_until(SSL_CTX *ctx, bool resume, time_t end)
 		done.resumed += SSL_session_reused(ssl) ? 1 : 0;
 		hang_up(ssl, bio);
 	}
+	done.tickets = tickets;
 	return done;
 }
 
 static void
-run_callers(SSL_CTX *ctx, bool resume, long seconds, long callers)
+run_callers(SSL_CTX *ctx, bool resume, double seconds, long callers)
 {
-	time_t end = time(NULL) + seconds;
+	double end = now() + seconds;
 	struct count all = { 0 }, one;
 	int ends[2];
 
@@ -163,8 +176,9 @@ run_callers(SSL_CTX *ctx, bool resume, long seconds, long callers)
 			die("a caller");
 		all.answered += one.answered;
 		all.resumed += one.resumed;
+		all.tickets += one.tickets;
 	}
-	printf("answered %lu resumed %lu\n", all.answered, all.resumed);
+	printf("answered %lu resumed %lu tickets %lu\n", all.answered, all.resumed, all.tickets);
 }
 
 static void
@@ -205,7 +219,7 @@ main(int argc, char **argv)
 	if (strcmp(argv[1], "hold") == 0)
 		hold(ctx, strtol(argv[4], NULL, 10), strcmp(argv[3], "plain") == 0);
 	else
-		run_callers(ctx, resume, strtol(argv[4], NULL, 10),
-		    argc > 5 ? strtol(argv[5], NULL, 10) : 1);
+		run_callers(
+		    ctx, resume, strtod(argv[4], NULL), argc > 5 ? strtol(argv[5], NULL, 10) : 1);
 	return 0;
 }

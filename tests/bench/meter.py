@@ -4,6 +4,7 @@ import collections
 import contextlib
 import os
 import pathlib
+import re
 
 PROC = pathlib.Path("/proc")
 TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
@@ -41,21 +42,21 @@ def kernel_thread_ns():
     return total
 
 
-def busy_ns(cpu):
-    """Time that a processor was not idle, in steps of a tick."""
+def idle_ns(cpu):
+    """Time that a processor had nothing to do, or was taken from this machine.  Where the clock
+    stops ticking while idle, the kernel takes this from the clock and not from ticks."""
     for line in (PROC / "stat").read_text().splitlines():
         name, *ticks = line.split()
         if name == f"cpu{cpu}":
-            user, nice, system, _idle, _iowait, irq, softirq = (int(t) for t in ticks[:7])
-            return (user + nice + system + irq + softirq) * TICK_NS
+            _user, _nice, _system, idle, iowait, _irq, _softirq, stolen = (int(t) for t in ticks[:8])
+            return (idle + iowait + stolen) * TICK_NS
     raise LookupError(f"no cpu{cpu} in /proc/stat")
 
 
-def pss_kib(pid):
-    """Proportional set size of a family."""
+def memory_kib(pid, kind):
+    """Of a family: "Pss", by which what several processes map is shared out, or "Rss"."""
     total = 0
     for member in family(pid):
-        for line in (PROC / str(member) / "smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
+        text = (PROC / str(member) / "smaps_rollup").read_text()
+        total += int(re.search(rf"^{kind}: +(\d+) kB", text, re.M)[1])
     return total

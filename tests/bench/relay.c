@@ -1,7 +1,9 @@
 /* relay: TLS in, TLS out, every byte as it comes.  The floor of `make bench`: what two TLS
  * connections and the system calls of moving bytes between them cost, and nothing else.
  *
- * relay PORT BACKEND_PORT FOLDER CIPHER    FOLDER holds server.pem, server.key, ca.pem
+ * relay PORT BACKEND_PORT FOLDER CIPHER TICKETS
+ *
+ * FOLDER holds server.pem, server.key, ca.pem; TICKETS are sent after a full handshake.
  *
  * One thread; a connection to the back end for each of a client's; up to 16 KiB wait in each
  * direction.  Level-triggered, so that a message costs one read: SSL_has_pending() says when
@@ -228,7 +230,7 @@ context(const SSL_METHOD *method, const char *cipher)
 }
 
 static void
-load_contexts(const char *folder, const char *cipher)
+load_contexts(const char *folder, const char *cipher, size_t tickets)
 {
 	char cert[512], key[512], ca[512];
 
@@ -239,6 +241,7 @@ load_contexts(const char *folder, const char *cipher)
 	client_ctx = context(TLS_client_method(), cipher);
 	if (SSL_CTX_use_certificate_chain_file(server_ctx, cert) != 1 ||
 	    SSL_CTX_use_PrivateKey_file(server_ctx, key, SSL_FILETYPE_PEM) != 1 ||
+	    SSL_CTX_set_num_tickets(server_ctx, tickets) != 1 ||
 	    SSL_CTX_load_verify_file(client_ctx, ca) != 1)
 		die(folder);
 	SSL_CTX_set_verify(client_ctx, SSL_VERIFY_PEER, NULL);
@@ -275,12 +278,12 @@ main(int argc, char **argv)
 	struct epoll_event events[EVENTS];
 	int listener;
 
-	if (argc != 5) {
-		fputs("usage: relay PORT BACKEND_PORT FOLDER CIPHER\n", stderr);
+	if (argc != 6) {
+		fputs("usage: relay PORT BACKEND_PORT FOLDER CIPHER TICKETS\n", stderr);
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);
-	load_contexts(argv[3], argv[4]);
+	load_contexts(argv[3], argv[4], strtoul(argv[5], NULL, 10));
 	backend_at = loopback(argv[2]);
 	loop = epoll_create1(EPOLL_CLOEXEC);
 	listener = listen_on(argv[1]);

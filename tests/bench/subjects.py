@@ -9,19 +9,21 @@ import dataclasses
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CIPHER = "TLS_AES_128_GCM_SHA256"
 CORRELATION = "7f1f0f3e-6b5c-4c2e-9d5a-0d1f6a1e2b3c"
 INSTANCE = "fd692647-43d0-4699-9f83-f39a54b1327b"
-SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python does not name it
+TICKETS = 1    # after a full handshake: what keytrail sends; OpenSSL's servers send two
+ROOM = 16000  # connections that a proxy makes room for at its start
 KEYS = {  # a key of the stand-in, by the size of the answer that has it
     1024: "02fd6835-6001-4482-a892-13bd2085f75d",
     65536: "02fd6835-6001-4482-a892-13bd2085f764",
@@ -36,16 +38,23 @@ class Subject:
     command: list
     port: int
     records: object = None  # () -> number; None: it writes none
-    metrics: int = 0        # port of /metrics
+    metrics: int = 0        # port of /metrics or, of the back end, of its count
     log: pathlib.Path = pathlib.Path("/dev/null")
     trail: pathlib.Path = None
+    env: dict = None
     process: subprocess.Popen = None
 
 
+PORTS = iter(random.sample(range(15000, 32000), 10000))  # below those that connections get
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that nobody else will be given."""
+    for port in PORTS:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise LookupError("no port is free")
 
 
 def path_of(size):
@@ -67,12 +76,16 @@ def wait_for_port(port, process, name):
     sys.exit(f"bench: {name} does not listen on port {port}")
 
 
-def start(subject, cpus, stack):
+def spawn(subject, cpus, stack):
     said = stack.enter_context(open(subject.log, "ab"))
     subject.process = subprocess.Popen(
         [str(part) for part in subject.command], stdout=subprocess.DEVNULL, stderr=said,
-        preexec_fn=lambda: os.sched_setaffinity(0, cpus))
+        env=subject.env, preexec_fn=lambda: os.sched_setaffinity(0, cpus))
     stack.callback(stop, subject.process)
+
+
+def start(subject, cpus, stack):
+    spawn(subject, cpus, stack)
     wait_for_port(subject.port, subject.process, subject.name)
     return subject
 
@@ -95,37 +108,45 @@ def count_lines(paths):
     return total
 
 
-class LogSocket:
-    """The receiver of HAProxy's log: counts datagrams.  Its time is not the proxy's.  UDP, since
-    Linux queues few datagrams for a Unix socket and HAProxy drops what does not fit."""
+class LogReader:
+    """The receiver of HAProxy's log, on the clients' processors: its time is not the proxy's."""
 
-    def __init__(self, stack):
-        self.count, self.end = 0, socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with contextlib.suppress(PermissionError):
-            self.end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
-        self.end.bind(("127.0.0.1", 0))
-        self.port = self.end.getsockname()[1]
-        threading.Thread(target=self.read, daemon=True).start()
-        stack.callback(self.end.close)
+    def __init__(self, build, cpus, stack):
+        self.process = subprocess.Popen([ROOT / build / "bench/logs"], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True,
+                                        preexec_fn=lambda: os.sched_setaffinity(0, cpus))
+        stack.callback(self.process.communicate)
+        self.port = int(self.process.stdout.readline())
 
-    def read(self):
-        with contextlib.suppress(OSError):
-            while self.end.recv(65536):
-                self.count += 1
+    def count(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
 
 
 # ---- configurations -----------------------------------------------------------------------------
 
 
-def nginx_head(folder, log, workers=1):
+def page(subject, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{subject.metrics}{path}") as answer:
+        return answer.read().decode()
+
+
+def openssl_defaults(lines):
+    """An openssl.cnf whose lines hold for every context of a program that reads it."""
+    return f"openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\n{lines}\n"
+
+
+def nginx_head(folder, log, room=ROOM, workers=1):
     folder.mkdir(parents=True, exist_ok=True)
     user = "user root;" if os.geteuid() == 0 else ""
     temp = "\n".join(f"{kind}_temp_path {folder}/{kind};"
                      for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     return f"""daemon off; {user} worker_processes {workers}; pid {folder}/pid; error_log {folder}/error.log;
-events {{ worker_connections 16000; }}
+events {{ worker_connections {room}; }}
 http {{ {temp} keepalive_requests 1000000000; keepalive_timeout 600s; client_max_body_size 0; {log}
 ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites {CIPHER}; ssl_session_tickets on;
+ssl_conf_command NumTickets {TICKETS};
 """
 
 
@@ -140,7 +161,8 @@ def answer_text(size):
 def backend(folder, certs):
     """nginx: answers from files; a POST is answered, by a second server, once its body is read."""
     folder.mkdir(exist_ok=True)
-    port, second, files = free_port(), free_port(), folder / "backend" / "answers"
+    port, second, count = free_port(), free_port(), free_port()
+    files = folder / "backend" / "answers"
     head = nginx_head(folder / "backend", "access_log off;")
     files.mkdir()
     for size in KEYS:
@@ -155,25 +177,32 @@ location = /api/v2/keys {{ client_body_buffer_size 2m; proxy_pass_request_body o
 proxy_set_header Content-Length ""; proxy_pass http://127.0.0.1:{second}; }}
 location = {path_of(1024)} {{ return 200 '{answer_text(1024)}'; }}
 location /api/v2/keys/ {{ alias {files}/; }} }}
-server {{ listen 127.0.0.1:{second}; location / {{ return 201 '{answer_text(1024)}'; }} }} }}
+server {{ listen 127.0.0.1:{second}; location / {{ return 201 '{answer_text(1024)}'; }} }}
+server {{ listen 127.0.0.1:{count}; location / {{ stub_status; }} }} }}
 """)
-    return Subject("the back end", ["nginx", "-c", config], port)
+    return Subject("the back end", ["nginx", "-c", config], port, metrics=count)
+
+
+def received(behind):
+    """Requests that the back end has begun to serve, this question among them."""
+    return int(re.search(r"^ \d+ \d+ (\d+)", page(behind, "/"), re.M)[1])
 
 
 def relay(certs, target, build):
     port = free_port()
-    return Subject("bare", [ROOT / build / "bench/relay", port, target, certs, CIPHER], port)
+    return Subject("bare", [ROOT / build / "bench/relay", port, target, certs, CIPHER, TICKETS], port)
 
 
-def nginx(folder, certs, target, workers=1):
-    port, log = free_port(), folder / "nginx.json"
+def nginx(folder, certs, target, log_options="", room=ROOM, workers=1):
+    port, folder = free_port(), folder / re.sub(r"\W+", "-", f"nginx{log_options}-{room}")
+    log, config = folder / "log.json", folder / "conf"
     fields = ('{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method",'
               '"uri":"$uri","status":$status,"correlation":"$upstream_http_correlation_id",'
               '"agent":"$http_user_agent","seconds":$request_time}')
-    config = folder / "nginx.conf"
-    config.write_text(
-        nginx_head(folder / "nginx", f"log_format j escape=json '{fields}'; access_log {log} j;",
-                   workers) + f"""
+    head = nginx_head(
+        folder, f"log_format j escape=json '{fields}'; access_log {log} j {log_options};",
+        room, workers)
+    config.write_text(head + f"""
 upstream kms {{ server 127.0.0.1:{target}; keepalive 1024; keepalive_requests 1000000000; }}
 server {{ listen 127.0.0.1:{port} ssl backlog=4096;
 ssl_certificate {certs}/server.pem; ssl_certificate_key {certs}/server.key;
@@ -185,18 +214,20 @@ proxy_ssl_name localhost; proxy_ssl_server_name on; proxy_ssl_protocols TLSv1.3;
     return Subject("nginx", ["nginx", "-c", config], port, lambda: count_lines([log]))
 
 
-def haproxy(folder, certs, target, stack):
-    port, log = free_port(), LogSocket(stack)
+def haproxy(folder, certs, target, log, room=ROOM // 2):
+    port, folder = free_port(), folder / f"haproxy-{room}"
+    folder.mkdir(exist_ok=True)
+    (folder / "openssl.cnf").write_text(openssl_defaults(f"NumTickets = {TICKETS}"))
     (folder / "haproxy.pem").write_text((certs / "server.pem").read_text()
                                         + (certs / "server.key").read_text())
     line = ('{\\"time\\":\\"%tr\\",\\"client\\":\\"%ci\\",\\"method\\":\\"%HM\\",'
             '\\"uri\\":\\"%[var(txn.path),json(utf8s)]\\",\\"status\\":%ST,'
             '\\"correlation\\":\\"%[capture.res.hdr(0),json(utf8s)]\\",\\"ms\\":%Ta}')
-    config = folder / "haproxy.cfg"
+    config = folder / "conf"
     config.write_text(f"""
 global
     nbthread 1
-    maxconn 8000
+    maxconn {room}
     log 127.0.0.1:{log.port} format raw daemon
     ssl-default-bind-options ssl-min-ver TLSv1.3
     ssl-default-bind-ciphersuites {CIPHER}
@@ -217,7 +248,8 @@ backend b
     http-reuse always
     server s 127.0.0.1:{target} ssl verify required ca-file {certs}/ca.pem sni str(localhost) verifyhost localhost ssl-min-ver TLSv1.3
 """)
-    return Subject("HAProxy", ["haproxy", "-f", config], port, lambda: log.count)
+    return Subject("HAProxy", ["haproxy", "-f", config], port, log.count,
+                   env=dict(os.environ, OPENSSL_CONF=str(folder / "openssl.cnf")))
 
 
 def route_set(folder, guarantee):
@@ -231,7 +263,7 @@ def route_set(folder, guarantee):
 
 
 def keytrail(folder, certs, target, build, name, guarantee="async", sinks=(), routes=0, workers=1,
-             tls=True, signed=True):
+             tls=True, signed=True, room=20000):
     """Classification, identity and scrubbing on: always."""
     port, metrics, home = free_port(), free_port(), folder / re.sub(r"\W+", "-", name)
     home.mkdir()
@@ -247,7 +279,7 @@ def keytrail(folder, certs, target, build, name, guarantee="async", sinks=(), ro
                      "tls": {"ca": f"{certs}/ca.pem", "server_name": "localhost"}},
         "audit": {"trail": str(home / "trail"), "guarantee": guarantee,
                   "sign": {"file": str(home / "sign.key")} if signed else None},
-        "limits": {"connections": 20000, "connections_per_address": 0},
+        "limits": {"connections": room, "connections_per_address": 0},
         "timeouts": {"idle": "10m"},
         "workers": workers,
         "sinks": [{"name": f"{kind}{n}", "type": kind,
