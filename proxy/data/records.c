@@ -106,13 +106,15 @@ allocate(size_t n, const char *file, int line)
 static void
 wipe_and_free(void *p, const char *file, int line)
 {
-	size_t n = malloc_usable_size(p);
-	struct pool *pool = pool_of(n);
+	struct pool *pool;
+	size_t n;
 
 	(void)file;
 	(void)line;
-	if (p == NULL)
+	if (p == NULL) /* more often than not */
 		return;
+	n = malloc_usable_size(p);
+	pool = pool_of(n);
 	explicit_bzero(p, pool == &pools[LARGEST] ? take_back(p, n) : n);
 	if (pool != NULL)
 		pool_give(pool, p);
