@@ -73,6 +73,10 @@ enum http_result http_parse_response(struct http_scan *scan, struct slice in,
     const struct http_limits *limits, bool to_head, struct http_head *out, size_t *used,
     enum http_refusal *refusal);
 
+/* Do servers take a field of this name for where a request came from (X-Forwarded-..., X-Real-IP,
+ * True-Client-IP, ...), under CGI's rules if need be? */
+bool http_is_claim_of_origin(struct slice name);
+
 #define HTTP_TRAILERS_MAX 4096 /* bytes of a trailer section, with the options of Connection */
 
 /* The body of one message: where its content lies between the framing bytes. */

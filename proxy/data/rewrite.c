@@ -1,7 +1,7 @@
 #include "data/rewrite.h"
 
 #include "data/location.h"
-#include "keytrail/chars.h"
+#include "keytrail/parse.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -59,31 +59,6 @@ is_forwarding(const struct http_field *f)
 	default:
 		return false;
 	}
-}
-
-/* Without regard to case, and to '_' and the like, which some servers turn into '-'. */
-static bool
-begins_with(struct slice name, struct slice prefix)
-{
-	if (name.n < prefix.n)
-		return false;
-	for (size_t i = 0; i < prefix.n; i++) {
-		char c = chars_is(name.p[i], CHARS_ALIAS) ? '-' : chars_lower(name.p[i]);
-
-		if (c != prefix.p[i])
-			return false;
-	}
-	return true;
-}
-
-/* Do servers take this for where a request came from? */
-static bool
-is_claim_of_origin(struct slice name)
-{
-	static const struct slice real = SLICE_INIT("x-real-ip");
-
-	return begins_with(name, SLICE("x-forwarded-")) ||
-	       (name.n == real.n && begins_with(name, real));
 }
 
 /* Would every parser see its end, those too that know no comments, or no escapes?  Else what follows
@@ -207,7 +182,7 @@ may_pass(const struct rewrite_request *r, const struct http_field *f)
 		return false;
 	if (f->id == HTTP_F_EXPECT)
 		return r->head->expect_continue;
-	return r->trusted_peer || !is_claim_of_origin(f->name);
+	return r->trusted_peer || !http_is_claim_of_origin(f->name);
 }
 
 /* Servers are known to take a body of no type for a form, and to look for `_method` in it. */

@@ -175,7 +175,7 @@ is_header_only(struct slice name)
 		SLICE_INIT("if-unmodified-since"), SLICE_INIT("max-forwards"), SLICE_INIT("pragma"),
 		SLICE_INIT("proxy-authentication-info"), SLICE_INIT("range"),
 		SLICE_INIT("retry-after"), SLICE_INIT("set-cookie"), SLICE_INIT("vary"),
-		SLICE_INIT("www-authenticate"), SLICE_INIT("x-real-ip") };
+		SLICE_INIT("www-authenticate") };
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (parse_is_taken_for(name, names[i]))
@@ -213,7 +213,7 @@ close_trailer_line(struct http_body *b)
 	struct slice name = { line, (size_t)(colon - line) };
 	struct slice value = slice_trim((struct slice){ colon + 1, b->count - name.n - 1 });
 
-	if (parse_alias_of(name) != HTTP_F_OTHER || parse_is_forwarded(name) ||
+	if (parse_alias_of(name) != HTTP_F_OTHER || http_is_claim_of_origin(name) ||
 	    is_header_only(name) || b->trailers_len + name.n + value.n + 4 > sizeof(b->trailers))
 		return REFUSAL_BAD_TRAILER;
 	if (is_hop_by_hop(b, name))

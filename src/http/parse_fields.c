@@ -52,6 +52,26 @@ parse_is_forwarded(struct slice name)
 	return name.n >= prefix.n && parse_is_taken_for(slice_sub(name, 0, prefix.n), prefix);
 }
 
+bool
+http_is_claim_of_origin(struct slice name)
+{
+	static const struct slice names[] = { SLICE_INIT("cf-connecting-ip"),
+		SLICE_INIT("cf-connecting-ipv6"), SLICE_INIT("cf-pseudo-ipv4"),
+		SLICE_INIT("client-ip"), SLICE_INIT("fastly-client-ip"),
+		SLICE_INIT("fly-client-ip"), SLICE_INIT("forwarded-for"),
+		SLICE_INIT("proxy-client-ip"), SLICE_INIT("true-client-ip"),
+		SLICE_INIT("wl-proxy-client-ip"), SLICE_INIT("x-azure-clientip"),
+		SLICE_INIT("x-client-ip"), SLICE_INIT("x-cluster-client-ip"),
+		SLICE_INIT("x-envoy-external-address"), SLICE_INIT("x-forwarded"),
+		SLICE_INIT("x-original-forwarded-for"), SLICE_INIT("x-originating-ip"),
+		SLICE_INIT("x-real-ip"), SLICE_INIT("x-remote-addr"), SLICE_INIT("x-remote-ip") };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (parse_is_taken_for(name, names[i]))
+			return true;
+	return parse_is_forwarded(name);
+}
+
 /* ---- framing ---- */
 
 /* Two parsers agree on what is below 2^63 and has one spelling. */

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "../wire/strict.h"
 #include "keytrail/buf.h"
 
 #define SERVICE	    "kms.example"
@@ -115,15 +116,12 @@ fold_name(struct slice name, char plain[32])
 }
 
 static bool
-is_origin(struct slice name, bool real_ip)
+is_forwarded(struct slice name)
 {
 	char plain[32];
-	struct slice folded;
 
 	name.n = name.n < 31 ? name.n : 31;
-	folded = fold_name(name, plain);
-	return slice_has_prefix(folded, SLICE("x-forwarded-")) ||
-	       (real_ip && is_named(folded, "x-real-ip"));
+	return slice_has_prefix(fold_name(name, plain), SLICE("x-forwarded-"));
 }
 
 static bool
@@ -150,7 +148,7 @@ is_stripped(struct slice lines, struct slice name)
 	if (is_among(name, hop_by_hop))
 		return true;
 	return is_option(lines, name) && !is_among(fold_name(name, plain), kept) &&
-	       !is_origin(name, false);
+	       !is_forwarded(name);
 }
 
 /* Does a list end outside of quotes and comments, for whoever knows either or both? */
@@ -231,7 +229,7 @@ due_request(struct buf *out, struct slice first, struct slice lines, const struc
 	while (next_line(&rest, &l))
 		if (!is_among(l.name, request_anew) && !is_stripped(lines, l.name) &&
 		    !(is_10 && is_named(l.name, "expect")) &&
-		    (way->trusted || !is_origin(l.name, true)))
+		    (way->trusted || !strict_is_origin(l.name.p, l.name.n)))
 			due_line(out, l.name, l.value);
 	if (!find_line(lines, "correlation-id", &value))
 		due(out, "Correlation-Id: " CORRELATION "\r\n");

@@ -1333,7 +1333,7 @@ static const char *const no_trailers[] = {
 	"Max-Forwards", "Content-Range", "Location", "Retry-After", "X-Real-IP", "age",
 	"Content-Location", "Expires", "If-Modified-Since", "If-None-Match", "If-Range",
 	"If-Unmodified-Since", "Pragma", "Proxy-Authentication-Info", "Vary", "X_Real_IP",
-	"X-Real.IP", "if_match", "Set.Cookie"
+	"X-Real.IP", "True-Client-IP", "X_Client_IP", "if_match", "Set.Cookie"
 };
 
 static void

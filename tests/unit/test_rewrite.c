@@ -114,15 +114,20 @@ static const struct request_case {
 	    .in = "GET /a HTTP/1.1\r\nHost: a\r\nVia: 1.1 liar\r\nForwarded: for=198.51.100.1\r\n"
 		  "X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-Host: b\r\n"
 		  "X-Forwarded-Proto: http\r\nX-Forwarded-Port: 1\r\nx-forwarded-CLIENT-cert: c\r\n"
-		  "X-Real-IP: 198.51.100.1\r\nX_Real_IP: 198.51.100.1\r\nX-Forwarded: 2\r\n\r\n",
-	    .want =
-		"GET /a HTTP/1.1\r\nHost: kms.example\r\nX-Forwarded: 2\r\n" CORRELATION TAIL_PLAIN
-		"\r\n" },
+		  "X-Real-IP: 198.51.100.1\r\nX_Real_IP: 198.51.100.1\r\nTrue-Client-IP: "
+		  "198.51.100.1\r\n"
+		  "x-client-ip: 198.51.100.1\r\nX-Cluster-Client-IP: 198.51.100.1\r\n"
+		  "CF-Connecting-IP: 198.51.100.1\r\nFastly_Client.IP: 198.51.100.1\r\n"
+		  "X-Forwarded: 1\r\nX-Client-IPs: 2\r\nX-True-Client-IP: 2\r\n\r\n",
+	    .want = "GET /a HTTP/1.1\r\nHost: kms.example\r\nX-Client-IPs: 2\r\n"
+		    "X-True-Client-IP: 2\r\n" CORRELATION TAIL_PLAIN "\r\n" },
 	{ .label = "but for chains and host, what a trusted peer says of its way goes on as it is",
 	    .in = "GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-Port: 1\r\nX-Forwarded-Host: b\r\n"
-		  "X-Real-IP: 198.51.100.1\r\n\r\n",
-	    .want = "GET /a HTTP/1.1\r\nHost: kms.example\r\nX-Forwarded-Port: 1\r\n"
-		    "X-Real-IP: 198.51.100.1\r\n" CORRELATION TAIL_PLAIN "\r\n",
+		  "X-Real-IP: 198.51.100.1\r\nTrue-Client-IP: 198.51.100.1\r\n\r\n",
+	    .want =
+		"GET /a HTTP/1.1\r\nHost: kms.example\r\nX-Forwarded-Port: 1\r\n"
+		"X-Real-IP: 198.51.100.1\r\nTrue-Client-IP: 198.51.100.1\r\n" CORRELATION TAIL_PLAIN
+		"\r\n",
 	    .trusted = true },
 	{ .label = "what a trusted peer says comes first, repeated fields in order",
 	    .in = "GET /a HTTP/1.1\r\nHost: a\r\nVia: 1.1 one\r\nVia: 1.0 two\r\n"

@@ -50,6 +50,7 @@ LINES = [
     b"Host: [::1]:8443", b"Host : localhost", b"Forwarded: for=198.51.100.1", b"Via: 1.1 liar",
     b"X-Forwarded-For: 198.51.100.1", b"X-Forwarded-Host: evil", b"X-Forwarded-Proto: http",
     b"X_Forwarded_For: 198.51.100.1", b"X-Real-IP: 198.51.100.1",
+    b"True-Client-IP: 198.51.100.1", b"cf-connecting-ip: 198.51.100.1",
     # who and what
     b"Authorization: Bearer a.b.c", b"Authorization: Bearer a, Bearer b", b"authorization: x",
     b"Bluemix-Instance: fd692647-43d0-4699-9f83-f39a54b1327b", b"Bluemix-Instance: a, b",

@@ -62,12 +62,19 @@ static const char *const once[] = { "host", "content-length", "transfer-encoding
 static const char *const hop_by_hop[] = { "connection", "http2-settings", "keep-alive",
 	"proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
 	"upgrade" };
-/* What RFC 9110 section 6.5.1 keeps out of trailers, and a claim of origin. */
+/* What RFC 9110 section 6.5.1 keeps out of trailers. */
 static const char *const header_only[] = { "age", "authentication-info", "cache-control",
 	"content-encoding", "content-location", "content-range", "cookie", "date", "expires",
 	"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since",
 	"location", "max-forwards", "pragma", "proxy-authentication-info", "range", "retry-after",
-	"set-cookie", "vary", "www-authenticate", "x-real-ip" };
+	"set-cookie", "vary", "www-authenticate" };
+/* What servers take for where a request came from, beside X-Forwarded-*. */
+static const char *const origins[] = { "cf-connecting-ip", "cf-connecting-ipv6", "cf-pseudo-ipv4",
+	"client-ip", "fastly-client-ip", "fly-client-ip", "forwarded-for", "proxy-client-ip",
+	"true-client-ip", "wl-proxy-client-ip", "x-azure-clientip", "x-client-ip",
+	"x-cluster-client-ip", "x-envoy-external-address", "x-forwarded",
+	"x-original-forwarded-for", "x-originating-ip", "x-real-ip", "x-remote-addr",
+	"x-remote-ip" };
 static const char *const overrides[] = { "x-http-method", "x-http-method-override",
 	"x-http-request", "x-method-override", "x-original-url", "x-rewrite-url" };
 
@@ -209,8 +216,8 @@ is_alias(const char *name, size_t n)
 		   is_in(plain, n, hop_by_hop, COUNT(hop_by_hop)));
 }
 
-static bool
-is_header_only(const char *name, size_t n)
+bool
+strict_is_origin(const char *name, size_t n)
 {
 	static const char forwarded[] = "x-forwarded-";
 	char plain[32];
@@ -218,10 +225,20 @@ is_header_only(const char *name, size_t n)
 
 	if (n >= strlen(forwarded) && strncasecmp(plain, forwarded, strlen(forwarded)) == 0)
 		return true;
-	return fits && (is_in(plain, n, once, COUNT(once)) ||
-			   is_in(plain, n, hop_by_hop, COUNT(hop_by_hop)) ||
-			   is_in(plain, n, overrides, COUNT(overrides)) ||
-			   is_in(plain, n, header_only, COUNT(header_only)));
+	return fits && is_in(plain, n, origins, COUNT(origins));
+}
+
+static bool
+is_header_only(const char *name, size_t n)
+{
+	char plain[32];
+
+	if (strict_is_origin(name, n))
+		return true;
+	return fold(name, n, plain) && (is_in(plain, n, once, COUNT(once)) ||
+					   is_in(plain, n, hop_by_hop, COUNT(hop_by_hop)) ||
+					   is_in(plain, n, overrides, COUNT(overrides)) ||
+					   is_in(plain, n, header_only, COUNT(header_only)));
 }
 
 static enum strict_result

@@ -37,6 +37,9 @@ struct strict_message {
 enum strict_result strict_read(
     const char *p, size_t n, enum strict_kind kind, struct strict_message *out);
 
+/* Do servers take a field of this name for where a request came from? */
+bool strict_is_origin(const char *name, size_t n);
+
 #define STRICT_SUM_INIT UINT64_C(0xcbf29ce484222325)
 
 /* FNV-1a over more bytes. */

@@ -34,7 +34,15 @@ HEADER_ONLY = NOT_IN_TRAILERS | {
     b"if-unmodified-since", b"max-forwards", b"pragma", b"proxy-authenticate",
     b"proxy-authentication-info", b"proxy-connection", b"range", b"retry-after", b"vary",
     b"x-http-method", b"x-http-method-override", b"x-http-request", b"x-method-override",
-    b"x-original-url", b"x-real-ip", b"x-rewrite-url"}
+    b"x-original-url", b"x-rewrite-url"}
+# What servers take for where a request came from, beside X-Forwarded-*.
+ORIGINS = {
+    b"cf-connecting-ip", b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"client-ip",
+    b"fastly-client-ip", b"fly-client-ip", b"forwarded-for", b"proxy-client-ip",
+    b"true-client-ip", b"wl-proxy-client-ip", b"x-azure-clientip", b"x-client-ip",
+    b"x-cluster-client-ip", b"x-envoy-external-address", b"x-forwarded",
+    b"x-original-forwarded-for", b"x-originating-ip", b"x-real-ip", b"x-remote-addr",
+    b"x-remote-ip"}
 HOP_BY_HOP = {b"connection", b"http2-settings", b"keep-alive", b"proxy-authenticate",
               b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"upgrade"}
 SINGLE = {b"authorization", b"bluemix-instance", b"content-length", b"content-type",
@@ -236,7 +244,7 @@ class Stream:
             if line:
                 m.trailers += read_fields([line], "trailer")
                 name = re.sub(rb"[^a-z0-9]", b"-", m.trailers[-1][0].lower())
-                if name in HEADER_ONLY or name.startswith(b"x-forwarded-"):
+                if name in HEADER_ONLY | ORIGINS or name.startswith(b"x-forwarded-"):
                     raise Malformed(f"trailer {line[:80]!r}")
             else:
                 self.state = "end"
@@ -310,6 +318,8 @@ def canonical(m):
         return "no blank before the reason"
     if m.method is not None and may_be_form(m):
         return "a form"
+    if m.method in (b"GET", b"HEAD", b"OPTIONS") and has_body(m):
+        return "a body that its method has not"
     if m.method is not None and any(b > 0x7f for _, v in m.fields for b in v):
         return "a byte above 0x7f"
     return None

@@ -32,7 +32,7 @@ class Way(collections.namedtuple("Way", "address host tls trusted passes", defau
 
     def tells(self, name):
         """Is the client believed, or not even asked, where a field says whence a request came?"""
-        origin = name == b"x-real-ip" or name.startswith(b"x-forwarded-")
+        origin = name in strict.ORIGINS or name.startswith(b"x-forwarded-")
         return self.trusted or not origin
 
     def chain(self, m, name, ours):
