@@ -43,6 +43,7 @@
 	    "a header that decides the action has a value that no route of the path names")        \
 	X(AMBIGUOUS_BODY, 415, "ambiguous_body",                                                   \
 	    "a body that may be read as a form could carry another method or action")              \
+	X(UNEXPECTED_BODY, 400, "unexpected_body", "a GET, HEAD or OPTIONS with a body")           \
 	X(AFTER_CLOSE, 400, "after_close",                                                         \
 	    "more came after the connection's last request (recorded, not answered)")              \
 	X(MISDIRECTED, 421, "misdirected", "the connection's certificate is not for this host")    \

@@ -254,12 +254,28 @@ may_be_form(struct slice type)
 	return !is_media_type(type);
 }
 
+/* Servers are known not to read a body where they expect none, and to take it for the next request:
+ * that would be a call of which nobody knows. */
+static bool
+may_have_body(struct slice method)
+{
+	static const struct slice without[] = { SLICE_INIT("GET"), SLICE_INIT("HEAD"),
+		SLICE_INIT("OPTIONS") };
+
+	for (size_t i = 0; i < COUNT(without); i++)
+		if (slice_equal(method, without[i]))
+			return false;
+	return true;
+}
+
 /* Each Content-Type: which of several a server believes is not for us to guess. */
 static enum http_refusal
 check_body(const struct http_head *h)
 {
-	if (!http_head_has_body(h) || http_head_field(h, HTTP_F_CONTENT_TYPE) == NULL)
+	if (!http_head_has_body(h))
 		return REFUSAL_NONE;
+	if (!may_have_body(h->method))
+		return REFUSAL_UNEXPECTED_BODY;
 	for (unsigned i = 0; i < h->nfields; i++)
 		if (h->fields[i].id == HTTP_F_CONTENT_TYPE && may_be_form(h->fields[i].value))
 			return REFUSAL_AMBIGUOUS_BODY;
@@ -532,7 +548,7 @@ path_shape(const struct route_table *t, const struct uri_path *path, char out[RO
 static bool
 refusal_hides_action(enum http_refusal r)
 {
-	return r != REFUSAL_NONE && r != REFUSAL_REPEATED_HEADER;
+	return r != REFUSAL_NONE && r != REFUSAL_REPEATED_HEADER && r != REFUSAL_UNEXPECTED_BODY;
 }
 
 static enum http_refusal

@@ -101,6 +101,7 @@ OF_CLIENTS = {
         {"routes": [{"action": "a.b", "method": "GET", "path": "/x", "header": {"X-Mode": "b"}}]}),
     "AMBIGUOUS_BODY": (with_secrets("Content-Type: application/x-www-form-urlencoded",
                                     target=f"{KEY}?action=wrap"),),
+    "UNEXPECTED_BODY": (lambda s: get(*s.fields(), "Content-Length: 9") + s("a body").encode(),),
     "DENIED": (lambda s: get(*s.fields(), target=f"/{s('a path')}"),
                {"audit": {"unmatched": "deny"}}),
     "HEAD_TOO_LARGE": (with_secrets("X-Long: " + "x" * 40000),),
