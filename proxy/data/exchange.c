@@ -115,7 +115,9 @@ acquire(struct exchange *ex)
 {
 	bool fresh = ex->event.attempts > 1;
 
-	ex->request = (struct upstream_request){ .done = on_acquired, .arg = ex };
+	ex->request = (struct upstream_request){
+		.done = on_acquired, .arg = ex, .source = exchange_source(ex)
+	};
 	ex->up = upstream_acquire(ex->worker->upstream, &ex->request, fresh);
 	if (ex->up != NULL)
 		acquired(ex);

@@ -29,6 +29,14 @@ set_origin(struct exchange *ex, const struct http_head *head)
 	origin_text(&ex->origin, ex->event.address);
 }
 
+const unsigned char *
+exchange_source(const struct exchange *ex)
+{
+	bool known = ex->client.source != NULL || ex->event.peer[0] != '\0';
+
+	return known ? ex->origin.address : NULL;
+}
+
 /* Ask for the source of the request; a source that cannot be remembered has no limit. */
 static bool
 ask_source(const struct exchange *ex, bool (*may)(struct peer *, unsigned, int64_t), unsigned rate)

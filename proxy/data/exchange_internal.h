@@ -116,6 +116,8 @@ bool exchange_may_keep(const struct exchange *ex);
 enum http_refusal exchange_prepare(struct exchange *ex, const struct http_head *head);
 /* The facts that do not need a head that could be parsed. */
 void exchange_identify(struct exchange *ex, const struct http_head *head);
+/* The address that limits of a source are about; NULL: a trusted network's own. */
+const unsigned char *exchange_source(const struct exchange *ex);
 /* Does the request keep to limits.rate? */
 bool exchange_within_rate(struct exchange *ex);
 /* Room for the event, and for the intent where there is one. */

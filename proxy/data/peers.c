@@ -11,7 +11,7 @@
 #include <sys/random.h>
 
 #define BUCKET_BITS 14
-#define BUCKETS	    (1u << BUCKET_BITS)
+_Static_assert(PEERS_BUCKETS == 1u << BUCKET_BITS, "a bucket's number has so many bits");
 
 struct peer {
 	LIST_ENTRY(peer) link;
@@ -31,7 +31,7 @@ struct peers {
 	uint64_t seed[4]; /* nobody outside may choose what collides */
 	unsigned n;
 	struct peer_queue idle; /* since longest first */
-	struct peer_list buckets[BUCKETS];
+	struct peer_list buckets[PEERS_BUCKETS];
 };
 
 /* An IPv6 host has a whole /64 to come from.  True: it is IPv4. */
@@ -61,8 +61,8 @@ peers_source_text(const unsigned char address[16], char out[PEERS_TEXT_SIZE])
 }
 
 /* Multiply-add with random multipliers is universal; the rest breaks up its regular series. */
-static struct peer_list *
-bucket_of(struct peers *p, const unsigned char source[16])
+static unsigned
+bucket_of(const struct peers *p, const unsigned char source[16])
 {
 	uint32_t words[4];
 	uint64_t h = 0;
@@ -71,7 +71,16 @@ bucket_of(struct peers *p, const unsigned char source[16])
 	for (int i = 0; i < 4; i++)
 		h += p->seed[i] * words[i];
 	h = (h ^ h >> 32) * 0x9e3779b97f4a7c15ULL;
-	return &p->buckets[h >> (64 - BUCKET_BITS)];
+	return (unsigned)(h >> (64 - BUCKET_BITS));
+}
+
+unsigned
+peers_bucket(const struct peers *p, const unsigned char address[16])
+{
+	unsigned char source[16];
+
+	source_of(address, source);
+	return bucket_of(p, source);
 }
 
 /* Rates recover within a second of the last that holds it. */
@@ -151,7 +160,7 @@ peers_hold(struct peers *p, const unsigned char address[16], int64_t now)
 
 	source_of(address, source);
 	pthread_mutex_lock(&p->lock);
-	bucket = bucket_of(p, source);
+	bucket = &p->buckets[bucket_of(p, source)];
 	if ((peer = find(bucket, source)) == NULL)
 		peer = add(p, bucket, source, now);
 	if (peer != NULL && peer->held++ == 0)
@@ -230,7 +239,7 @@ peers_longest(struct peers *p)
 	unsigned longest = 0;
 
 	pthread_mutex_lock(&p->lock);
-	for (unsigned i = 0; i < BUCKETS; i++) {
+	for (unsigned i = 0; i < PEERS_BUCKETS; i++) {
 		struct peer *peer;
 		unsigned n = 0;
 

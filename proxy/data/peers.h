@@ -43,6 +43,10 @@ bool peer_may_record(struct peer *peer, unsigned rate, int64_t now);
 #define PEERS_TEXT_SIZE 50
 void peers_source_text(const unsigned char address[16], char out[PEERS_TEXT_SIZE]);
 
+/* Which of PEERS_BUCKETS an address's source falls into; nobody outside may choose who else does. */
+#define PEERS_BUCKETS 16384
+unsigned peers_bucket(const struct peers *p, const unsigned char address[16]);
+
 /* How many are remembered, and with how many of them one that is looked for may be compared. */
 unsigned peers_count(struct peers *p);
 unsigned peers_longest(struct peers *p);

@@ -32,6 +32,7 @@ struct upstream {
 	unsigned nidle;
 	unsigned generation;
 	struct stream_session session;
+	unsigned in_use[PEERS_BUCKETS]; /* by source; two in one bucket share a share */
 };
 
 static const struct config_upstream *
@@ -41,6 +42,37 @@ config_of(const struct upstream *u)
 }
 
 static void start_connecting(struct upstream *u, struct upstream_request *r);
+
+/* ---- shares ---- */
+
+static unsigned *
+share_of(struct upstream *u, const struct upstream_request *r)
+{
+	return r->source != NULL ? &u->in_use[peers_bucket(u->worker->peers, r->source)] : NULL;
+}
+
+static bool
+may_have_more(const struct upstream *u, const unsigned *share)
+{
+	unsigned used = u->nopen - u->nidle, max = config_of(u)->pool_max;
+
+	return share == NULL || (used < max && *share < UPSTREAM_SHARE * (max - used));
+}
+
+static void
+use(struct upstream_conn *c, unsigned *share)
+{
+	if ((c->share = share) != NULL)
+		++*share;
+}
+
+static void
+use_no_more(struct upstream_conn *c)
+{
+	if (c->share != NULL)
+		--*c->share;
+	c->share = NULL;
+}
 
 /* ---- connections ---- */
 
@@ -65,9 +97,10 @@ leave_pool(struct upstream_conn *c)
 }
 
 static void
-take_from_pool(struct upstream_conn *c)
+take_from_pool(struct upstream_conn *c, unsigned *share)
 {
 	leave_pool(c);
+	use(c, share);
 	c->reused = true;
 	metrics_add(c->pool->worker->metrics, METRIC_UPSTREAM_REUSES, 0, 1);
 }
@@ -79,6 +112,7 @@ close_conn(struct upstream_conn *c)
 
 	if (c->idle)
 		leave_pool(c);
+	use_no_more(c);
 	u->nopen--;
 	atomic_fetch_sub_explicit(u->worker->open_upstream, 1, memory_order_relaxed);
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, -1);
@@ -180,20 +214,22 @@ serve_from_pool(struct upstream *u, struct upstream_request *r)
 			close_conn(TAILQ_LAST(&u->idle, conn_queue));
 		return false;
 	}
-	take_from_pool(c);
+	take_from_pool(c, r->share);
 	forget(u, r);
 	r->done(r->arg, c, REFUSAL_NONE);
 	return true;
 }
 
-/* Start what waits, as far as targets and the pool's limit allow. */
+/* Start what waits, as far as targets, shares and the pool's limit allow.  Whoever is served may end,
+ * or ask again, but takes no other out of the queue. */
 static void
 serve_waiting(struct upstream *u)
 {
-	struct upstream_request *r;
+	struct upstream_request *r, *next;
 
-	while ((r = TAILQ_FIRST(&u->waiting)) != NULL) {
-		if (serve_from_pool(u, r))
+	for (r = TAILQ_FIRST(&u->waiting); r != NULL; r = next) {
+		next = TAILQ_NEXT(r, link);
+		if (!may_have_more(u, r->share) || serve_from_pool(u, r))
 			continue;
 		if (u->nopen >= config_of(u)->pool_max)
 			return;
@@ -394,6 +430,7 @@ start_connecting(struct upstream *u, struct upstream_request *r)
 	c->generation = u->generation;
 	c->stream.fd = -1;
 	c->request = r;
+	use(c, r->share);
 	r->conn = c;
 	r->tries++;
 	u->nopen++;
@@ -432,17 +469,19 @@ on_timeout(void *arg)
 struct upstream_conn *
 upstream_acquire(struct upstream *u, struct upstream_request *r, bool fresh)
 {
+	unsigned *share = share_of(u, r);
 	/* Who came first is served first. */
-	bool wait = fresh || !TAILQ_EMPTY(&u->waiting);
+	bool wait = fresh || !TAILQ_EMPTY(&u->waiting) || !may_have_more(u, share);
 	struct upstream_conn *c = wait ? NULL : first_idle(u);
 
 	if (c != NULL) {
-		take_from_pool(c);
+		take_from_pool(c, share);
 		return c;
 	}
 	resolver_wake(u->resolver);
 	r->pool = u;
 	r->conn = NULL;
+	r->share = share;
 	r->tries = 0;
 	r->blamed = REFUSAL_NONE;
 	r->fresh = fresh;
@@ -472,6 +511,7 @@ upstream_release(struct upstream_conn *c, bool reuse)
 	struct upstream *u = c->pool;
 
 	c->ready = NULL;
+	use_no_more(c);
 	if (!reuse || u->worker->draining || c->generation != u->generation ||
 	    buf_size(&c->in) > 0 || c->stream.hung_up || u->nidle >= config_of(u)->pool_idle) {
 		close_conn(c);

@@ -4,8 +4,11 @@
  * An address is a name or a number; names are resolved without blocking and again every 30
  * seconds.  An address that fails is set aside for 10 seconds and the next one tried, within the
  * connect timeout; so is one that no local port or address leads to, but nobody is to blame for that.
- * An idle connection is closed when anything arrives on it, or after
- * upstream.pool.timeout.  Worker's thread.
+ * An idle connection is closed when anything arrives on it, or after upstream.pool.timeout.
+ *
+ * A source may use UPSTREAM_SHARE times as many connections as are left for others (of
+ * upstream.pool.max), and waits where it uses more: whoever keeps all that it can get leaves a third
+ * of the rest to the next.  Worker's thread.
  */
 #ifndef KEYTRAIL_PROXY_UPSTREAM_H
 #define KEYTRAIL_PROXY_UPSTREAM_H
@@ -14,6 +17,8 @@
 #include "data/worker.h"
 #include "keytrail/buf.h"
 #include "keytrail/refusal.h"
+
+#define UPSTREAM_SHARE 2
 
 struct upstream;
 
@@ -34,6 +39,7 @@ struct upstream_conn {
 	int64_t idle_since; /* monotonic ns */
 	struct resolver_target target;
 	struct upstream_request *request; /* whom it is being made for; NULL once it is made */
+	unsigned *share; /* its source's connections in use, this one too; or NULL */
 };
 
 /*
@@ -45,10 +51,12 @@ struct upstream_conn {
 struct upstream_request {
 	void (*done)(void *arg, struct upstream_conn *c, enum http_refusal why);
 	void *arg;
+	const unsigned char *source; /* the address of who asks; NULL: many, who share nothing */
 	/* upstream's own */
 	struct upstream *pool;
 	TAILQ_ENTRY(upstream_request) link;
 	struct upstream_conn *conn;
+	unsigned *share;
 	unsigned tries;
 	enum http_refusal blamed; /* what the last target that failed did wrong */
 	bool queued;

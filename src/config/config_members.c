@@ -357,7 +357,7 @@ static const struct member file_members[] = {
 	    .min = 1,
 	    .max = 65536,
 	    .fallback = "1024",
-	    .help = "Connections of a worker." },
+	    .help = "Connections of a worker; a source may use twice as many as are left." },
 	{ .name = "upstream.pool.timeout",
 	    .type = MEMBER_MS,
 	    IN(upstream.pool_timeout),

@@ -248,6 +248,23 @@ def test_memory_at_its_limit_turns_away_who_is_new(keytrail, raw_backend):
         assert sidecar.call("GET", "/api/v2/keys").status == 200
 
 
+def test_one_address_cannot_have_all_connections_to_the_service(keytrail, raw_backend):
+    """Who sends bodies as slowly as is allowed keeps a connection each."""
+    sidecar = keytrail(raw_backend(ok()), {
+        "listen": {"tls": None}, "workers": 1, "timeouts": {"connect": "1s"},
+        "upstream": {"pool": {"max": 10}}})
+    head = b"POST /api/v2/keys HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na"
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            slow = stack.enter_context(connect(sidecar, "127.0.0.2"))
+            slow.sendall(head)
+        wait_for(lambda: sidecar.metric("keytrail_refused_requests_total",
+                                        reason="upstream_busy") == 13, "who has too many to be told")
+        assert sidecar.metric("keytrail_upstream_connections_open") == 7
+        with http1.Client(sidecar.port) as other:
+            assert other.request("GET", "/api/v2/keys").status == 200
+
+
 @contextlib.contextmanager
 def descriptors(sidecar, left):
     """Room for so many more than there are, below all gaps."""

@@ -153,11 +153,17 @@ on_stream(void *arg)
 }
 
 static void
-ask(struct fixture *f, struct asker *a, bool fresh)
+ask_for(struct fixture *f, struct asker *a, bool fresh, const unsigned char *source)
 {
-	*a = (struct asker){ .request = { .done = on_done } };
+	*a = (struct asker){ .request = { .done = on_done, .source = source } };
 	a->request.arg = a;
 	a->conn = upstream_acquire(f->bench.worker->upstream, &a->request, fresh);
+}
+
+static void
+ask(struct fixture *f, struct asker *a, bool fresh)
+{
+	ask_for(f, a, fresh, NULL);
 }
 
 static void
@@ -534,6 +540,94 @@ a_request_can_be_cancelled_at_every_stage(void **state)
 	}
 }
 
+/* ---- shares ---- */
+
+static const unsigned char sources[][16] = {
+	{ [10] = 0xff, 0xff, 192, 0, 2, 1 },
+	{ [10] = 0xff, 0xff, 192, 0, 2, 2 },
+	{ 0x20, 0x01, 0x0d, 0xb8 },
+};
+
+/* Of so many requests, how many need not wait for others? */
+static unsigned
+count_served(struct fixture *f, const struct asker *a, unsigned n)
+{
+	unsigned served = 0;
+
+	bench_turn(&f->bench);
+	for (unsigned i = 0; i < n; i++)
+		served += !a[i].request.queued;
+	return served;
+}
+
+static unsigned
+ask_often(struct fixture *f, struct asker *a, unsigned n, const unsigned char *source)
+{
+	for (unsigned i = 0; i < n; i++)
+		ask_for(f, &a[i], false, source);
+	return count_served(f, a, n);
+}
+
+static void
+hold_all(struct fixture *f, struct asker *a, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		while (a[i].conn == NULL)
+			bench_wait(&f->bench);
+		hold(&a[i]);
+	}
+}
+
+static void
+release_all(struct asker *a, unsigned n, bool reuse)
+{
+	for (unsigned i = 0; i < n; i++)
+		upstream_release(a[i].conn, reuse);
+}
+
+static void
+a_source_leaves_some_for_others(void **state)
+{
+	struct fixture *f = *state;
+	struct asker a[10], b[4], c, d;
+	struct err err;
+
+	f->bench.config.upstream.pool_max = 12;
+	start(f, f->ports[0], f->ports[1]);
+	f->bench.worker->peers = peers_new(&err);
+	assert_non_null(f->bench.worker->peers);
+	ask_and_wait(f, &d, false);
+	upstream_release(d.conn, false);
+
+	assert_int_equal(ask_often(f, a, 10, sources[0]), 8);
+	assert_int_equal(ask_often(f, b, 4, sources[1]), 3);
+	assert_int_equal(ask_often(f, &c, 1, sources[2]), 1);
+	assert_int_equal(ask_often(f, &d, 1, NULL), 0); /* all are in use */
+	hold_all(f, a, 8);
+	hold_all(f, b, 3);
+	hold_all(f, &c, 1);
+	release_all(&c, 1, true); /* an idle one is not for who has too many either */
+	assert_int_equal(count_served(f, a, 10) + count_served(f, b, 4), 11);
+	hold_all(f, &d, 1);
+	assert_true(d.conn->reused);
+	release_all(b, 3, false);
+	assert_int_equal(count_served(f, a, 10), 8);
+	assert_int_equal(count_served(f, b, 4), 4);
+	release_all(a, 3, false);
+	assert_int_equal(count_served(f, a, 10), 10);
+
+	hold_all(f, a + 3, 7);
+	hold_all(f, b + 3, 1);
+	release_all(a + 3, 7, false);
+	release_all(b + 3, 1, false);
+	release_all(&d, 1, false);
+	assert_int_equal(ask_often(f, a, 8, sources[0]), 8);
+	hold_all(f, a, 8);
+	release_all(a, 8, false);
+	assert_int_equal(gauge(f, METRIC_UPSTREAM_OPEN), 0);
+	peers_free(f->bench.worker->peers);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -554,6 +648,7 @@ main(void)
 		TEST(who_waits_too_long_is_told_that_all_are_busy),
 		TEST(who_is_idle_too_long_is_closed_and_no_other),
 		TEST(a_request_can_be_cancelled_at_every_stage),
+		TEST(a_source_leaves_some_for_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
