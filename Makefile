@@ -365,7 +365,7 @@ soak: ## DURATION (600) seconds of mixed traffic at full speed, one event an ans
 	$(call again,$(PACKAGES_DEMO),programs)
 	@$(PYTHON) tests/soak/soak --build $B --load build/load --duration $(DURATION)
 
-slow: ## a good client's delay among slow ones and a flood of handshakes; memory of 10,000 idle ones
+slow: ## a good client's delay among slow ones and floods of handshakes; memory of 10,000 idle ones
 	$(call again,$(PACKAGES_SLOW),programs)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/slow/slow
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/slow/slow --guarantee durable
