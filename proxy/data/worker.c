@@ -23,7 +23,7 @@
 STAILQ_HEAD(reap_list, worker_reap);
 
 struct worker_turns {
-	TAILQ_HEAD(, worker_turn) list;
+	TAILQ_HEAD(worker_turn_list, worker_turn) list;
 	unsigned n;
 };
 
