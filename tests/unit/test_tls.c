@@ -1137,7 +1137,7 @@ so_is_that_of_files_for_the_key_service(void **state)
 	expect_validity(&v[0], "/bundle.pem", -7200, -3600);
 	expect_validity(&v[1], "/under-old-ca.pem", -7200, -3600);
 	SSL_CTX_free(ctx);
-	cfg = (struct config_upstream){ NULL };
+	cfg = (struct config_upstream){ .naddresses = 0 };
 	ctx = tls_client_new(&cfg, &err);
 	assert_non_null(ctx);
 	assert_int_equal(tls_client_validity(ctx, &cfg, v), 0);
