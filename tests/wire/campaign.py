@@ -142,7 +142,7 @@ class Backend:
             return True
         parts, then = script
         for part in parts:
-            await peer.write(part)
+            await peer.write(part, then == "watch")
             if len(parts) > 1:
                 await asyncio.sleep(channel.PAUSE)
         if then not in ("keep", "watch"):
@@ -222,7 +222,8 @@ async def run_all(backend, port, cases, context=None):
 
 
 def answer_script(method, parts, tls=False):
-    """(segments, what the back end does then, how a strict client understands them)"""
+    """(segments, what the back end does then, how a strict client understands them).  What follows an
+    answer comes with it: later it would be taken for the next one's."""
     data = b"".join(parts)
     direct, wrong = strict.read_all(data, [method])
     final = next((m for m in direct.messages if m.status >= 200), None)

@@ -15,7 +15,10 @@ PAUSE = 0.0005  # after which a segment has mostly arrived alone
 
 class Plain:
     def __init__(self, recv, send, shut):
-        self.read, self.write, self.shut = recv, send, shut
+        self.read, self.send, self.shut = recv, send, shut
+
+    async def write(self, data, _=False):
+        await self.send(data)
 
     async def end(self, _):
         self.shut()
@@ -62,11 +65,13 @@ class Tls:
         data, self.early = self.early, b""
         return data
 
-    async def write(self, data):
+    async def write(self, data, at_once=False):
+        """at_once: several records, and one segment."""
         draw = random.Random(data)
         for piece in pieces(draw, data):
             self.tls.write(piece)
-        for number, segment in enumerate(pieces(draw, self.outgoing.read())):
+        sealed = self.outgoing.read()
+        for number, segment in enumerate([sealed] if at_once else pieces(draw, sealed)):
             await asyncio.sleep(PAUSE if number else 0)
             await self.send(segment)
 
