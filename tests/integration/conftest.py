@@ -99,6 +99,12 @@ def disk(tmp_path):
 
 
 @pytest.fixture
+def memory(tmp_path):
+    """An allocator that counts, for keytrail(..., environment=memory.environment)."""
+    return faults.Memory(tmp_path / "memory")
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """A folder on an ext4 of its own, of 32 MiB; where nothing may be mounted the test is skipped."""
     image, folder = tmp_path / "disk.img", tmp_path / "disk"

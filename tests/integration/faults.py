@@ -1,6 +1,8 @@
-"""A disk that fails when it is told to (tests/faults/shim.c), and what a sidecar then shows."""
+"""A disk that fails when it is told to (tests/faults/shim.c), and what a sidecar then shows; memory."""
 
 import json
+import mmap
+import struct
 import urllib.error
 
 import oracle
@@ -31,6 +33,31 @@ class Disk:
 
     def clear(self):
         self.rules.unlink()
+
+
+class Memory:
+    """An allocator that fails when it is told to, and has counted (tests/faults/memory.c)."""
+
+    def __init__(self, file):
+        file.write_bytes(bytes(32))
+        with open(file, "r+b") as f:
+            self.map = mmap.mmap(f.fileno(), 32)
+        self.environment = {"LD_PRELOAD": str(BUILD / "faults" / "memory.so"),
+                            "KEYTRAIL_MEMORY": str(file)}
+
+    def set(self, first, times=1):
+        """The first allocation from now on fails, as the first of so many; 0: none does."""
+        self.map[0:8] = bytes(8)
+        self.map[16:24] = bytes(8)
+        self.map[8:16] = struct.pack("=Q", times)
+        self.map[0:8] = struct.pack("=Q", first)
+
+    def count(self):
+        return struct.unpack("=Q", self.map[16:24])[0]
+
+    def held(self):
+        """Blocks that were allocated and not freed."""
+        return struct.unpack("=q", self.map[24:32])[0]
 
 
 def call(sidecar, method, path):

@@ -8,12 +8,10 @@ as take seconds.
 import contextlib
 import json
 import math
-import mmap
 import os
 import random
 import re
 import ssl
-import struct
 import subprocess
 
 import pytest
@@ -32,36 +30,6 @@ FOR_EVER = 1 << 62
 ONE_OR_ALL = pytest.mark.parametrize("times", [1, FOR_EVER], ids=["once", "from then on"])
 STEP = int(os.environ.get("KEYTRAIL_MEMORY_STEP", "0"))
 NAMES_MEMORY = re.compile("[Mm]emory|malloc")
-
-
-class Memory:
-    """What the process is told, and has counted."""
-
-    def __init__(self, file):
-        file.write_bytes(bytes(32))
-        with open(file, "r+b") as f:
-            self.map = mmap.mmap(f.fileno(), 32)
-        self.environment = {"LD_PRELOAD": str(BUILD / "faults" / "memory.so"),
-                            "KEYTRAIL_MEMORY": str(file)}
-
-    def set(self, first, times=1):
-        """The first allocation from now on fails, as the first of so many; 0: none does."""
-        self.map[0:8] = bytes(8)
-        self.map[16:24] = bytes(8)
-        self.map[8:16] = struct.pack("=Q", times)
-        self.map[0:8] = struct.pack("=Q", first)
-
-    def count(self):
-        return struct.unpack("=Q", self.map[16:24])[0]
-
-    def held(self):
-        """Blocks that were allocated and not freed."""
-        return struct.unpack("=q", self.map[24:32])[0]
-
-
-@pytest.fixture
-def memory(tmp_path):
-    return Memory(tmp_path / "memory")
 
 
 def some(n, few=FEW):

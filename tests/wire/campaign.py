@@ -99,23 +99,11 @@ class Backend:
         return (b"HTTP/1.1 200 OK\r\nCorrelation-Id: %s\r\nContent-Length: %d\r\n\r\n%s"
                 % (request.id.encode(), len(body), body))
 
-    async def open(self, reader, writer):
-        async def send(data):
-            writer.write(data)
-            await writer.drain()
-
-        sides = lambda: reader.read(65536), send, writer.write_eof
-        if self.context is None:
-            return channel.Plain(*sides)
-        tls = channel.Tls(*sides, self.context, server_side=True)
-        await tls.handshake()
-        return tls
-
     async def serve(self, reader, writer):
         stream, known = strict.Stream(), 0
         raw = b""
         try:
-            peer = await self.open(reader, writer)
+            peer = await channel.over(reader, writer, self.context, server_side=True)
             while data := await peer.read():
                 raw += data
                 whole = stream.feed(data)

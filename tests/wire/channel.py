@@ -89,3 +89,17 @@ class Tls:
                 self.early += data
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
+
+
+async def over(reader, writer, context=None, **side):
+    """A channel over what asyncio has, its handshake done where there is a context."""
+    async def send(data):
+        writer.write(data)
+        await writer.drain()
+
+    sides = lambda: reader.read(65536), send, writer.write_eof
+    if context is None:
+        return Plain(*sides)
+    tls = Tls(*sides, context, **side)
+    await tls.handshake()
+    return tls
