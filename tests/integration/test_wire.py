@@ -264,6 +264,7 @@ ANSWER_GOT = (b"HTTP/1.1 404 No\r\nX-A: b\r\nLocation: /x\r\nVia: 1.1 keytrail\r
 CHUNKS = b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
 CHUNKS_GOT = CHUNKS.replace(b"Tr", b"Via: 1.1 keytrail\r\nTr")
 NOT_FOUND = event(reason={"reasonCode": 404}, correlationSource="request", outcome="failure")
+GO_ON, HINT = b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hint\r\n\r\n"
 # What the back end answered first, the client got of it, the trail says; how the complaint begins.
 JUDGED_ANSWERS = {
     "all is well": (ANSWER, ANSWER_GOT + OK, [NOT_FOUND, event()], None),
@@ -286,6 +287,11 @@ JUDGED_ANSWERS = {
     "another's second answer": (ANSWER, ANSWER_GOT + OK.replace(b"0.9", b"0.8"), [NOT_FOUND, event()],
                                 "the second request"),
     "no event": (ANSWER, ANSWER_GOT + OK, [NOT_FOUND], "hidden"),
+    "a 100, another's dropped": (GO_ON + HINT + ANSWER, GO_ON + ANSWER_GOT + OK, [NOT_FOUND, event()], None),
+    "no 100": (GO_ON + ANSWER, ANSWER_GOT + OK, [NOT_FOUND, event()], "difference: interim"),
+    "two of one": (GO_ON + ANSWER, GO_ON * 2 + ANSWER_GOT + OK, [NOT_FOUND, event()], "difference: interim"),
+    "a hint": (HINT + ANSWER, HINT + ANSWER_GOT + OK, [NOT_FOUND, event()], "difference: interim"),
+    "hints without end": (HINT * 11 + ANSWER, ANSWER_GOT + OK, [NOT_FOUND, event()], "difference"),
 }
 
 

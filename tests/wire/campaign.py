@@ -210,20 +210,22 @@ async def run_all(backend, port, cases, context=None):
 
 
 def answer_script(method, parts, tls=False):
-    """(segments, what the back end does then, how a strict client understands them).  What follows an
-    answer comes with it: later it would be taken for the next one's."""
+    """(segments, what the back end does then, the final answer, is it understood, interim ones).  What
+    follows an answer comes with it: later it would be taken for the next one's."""
     data = b"".join(parts)
     direct, wrong = strict.read_all(data, [method])
     final = next((m for m in direct.messages if m.status >= 200), None)
+    interim = [m.status for m in direct.messages[:direct.messages.index(final) if final else None]]
+    few = len(interim) <= verdict.INTERIM_MAX
     end = random.Random(data).choice(["close", "notify", "cut"]) if tls else "close"
     if wrong is None and direct.state == "rest":
-        return parts, end, final, end != "cut"
+        return parts, end, final, few and end != "cut", interim
     clean = wrong is None and final is not None and final.whole and not direct.data
     if clean and final.keeps():
-        return parts, "keep", final, True
+        return parts, "keep", final, few, interim
     if wrong is None and (final is None or not final.whole):
-        return parts, end, final, False
-    return [data], "watch", final, final is not None and final.whole
+        return parts, end, final, False, interim
+    return [data], "watch", final, few and final is not None and final.whole, interim
 
 
 def answer_request(method):

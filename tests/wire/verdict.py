@@ -19,6 +19,7 @@ OURS = {b"content-length", b"forwarded", b"host", b"transfer-encoding", b"via", 
 # What may stand before our own element of a list and not reach into it; comments two deep.
 CLOSED = re.compile(rb'(?:[^\\"()]|"[^\\"()]*"|\((?:[^\\"()]|\([^\\"()]*\))*\))*')
 TRUSTED = ipaddress.ip_network("127.0.0.0/8")
+INTERIM_MAX = 10  # answers; after more of them none is taken for final
 UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 DROPPED = OURS | strict.HOP_BY_HOP
 
@@ -354,9 +355,15 @@ def judge_answer_record(event, answer):
         yield f"recorded as {named}: {answer}"
 
 
+def judge_interim(got, sent):
+    """Faults of what the client got before an answer: each 100, and nothing else."""
+    if any(m.status != 100 or m.fields for m in got) or len(got) != sent[:INTERIM_MAX].count(100):
+        yield f"difference: interim {got} of {sent}"
+
+
 def judge_answer(address, method, script, seen):
     """(what became of the case, its faults)"""
-    _, _, final, understood = script
+    _, _, final, understood, interim = script
     what = {"relayed": 0, "refused": 0, "cut": 0}
     faults = list(seen.faults)
     stream, wrong = strict.read_all(seen.client, [method, b"GET"])
@@ -364,6 +371,7 @@ def judge_answer(address, method, script, seen):
         faults.append(f"the client got what is no answer: {wrong}: {seen.client[-1000:]!r}")
         return what, faults
     finals = [m for m in stream.messages if m.status >= 200]
+    faults += judge_interim([m for m in stream.messages if m.status < 200], interim)
     cut = stream.finish() or seen.end == "reset"
     events = [e for e in seen.events if "kind" not in e]
     first = finals[0] if finals else None
