@@ -293,18 +293,19 @@ run-valgrind: programs $(PRELOADED) $B/unit/test_event
 	    -n 2 -p no:cacheprovider $(MEMCHECKED:%=tests/integration/test_%.py)
 	@! grep . $B/valgrind/*
 
-scarce: ## each allocation of the modules and of the process fails, of a start each MEMORY_STEP-th (hours)
+scarce: ## each allocation of modules, calls and pages fails; where they are many, each MEMORY_STEP-th (40), of a start each tenth of these
 	$(call again,$(PACKAGES_TEST),run-scarce)
 
 MEMORY_STEP ?= 40
-MEMORY = KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -s -p no:cacheprovider \
+MEMORY = KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rP -n 2 -p no:cacheprovider \
          tests/integration/test_out_of_memory.py
 
 run-scarce: programs $B/faults/memory.so $B/unit/test_scarce $B/unit/test_scarce_proxy
 	@SCARCE_STEP=1 $B/unit/test_scarce
-	@SCARCE_STEP=1 $B/unit/test_scarce_proxy
-	@KEYTRAIL_MEMORY_STEP=1 $(MEMORY) -k 'call or page or (command and not check)'
-	@KEYTRAIL_MEMORY_STEP=$(MEMORY_STEP) $(MEMORY) -k 'start or reload or stop or check'
+	@SCARCE_STEP=$(MEMORY_STEP) $B/unit/test_scarce_proxy
+	@KEYTRAIL_MEMORY_STEP=1 $(MEMORY) -k '(call and not handshakes) or page'
+	@KEYTRAIL_MEMORY_STEP=$(MEMORY_STEP) $(MEMORY) -k 'handshakes or command'
+	@KEYTRAIL_MEMORY_STEP=$(MEMORY_STEP)0 $(MEMORY) -k 'start or reload or stop'
 
 # What pip calls a package whose sources hold those of llhttp 9, and the tests to whom it matters.
 LLHTTP9       ?= httptools==0.9.0

@@ -18,8 +18,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 #include <openssl/err.h>
@@ -227,6 +229,17 @@ scarce_judge(const struct scarce_case *c, const struct scarce_result *r, unsigne
 	if (r->rc == -1 && !scarce_is_clear(&r->err))
 		fail_msg("%s: allocation %lu of %lu failed: \"%s\" says nothing of memory",
 		    c->label, n, r->count, r->err.msg);
+}
+
+/* What is drawn: told, and drawn again with KEYTRAIL_SEED. */
+static inline void
+scarce_seed(void)
+{
+	const char *given = getenv("KEYTRAIL_SEED");
+	unsigned long seed = given != NULL ? strtoul(given, NULL, 10) : (unsigned long)time(NULL);
+
+	printf("KEYTRAIL_SEED=%lu\n", seed);
+	srandom((unsigned)seed);
 }
 
 /* Where a program defines it: of more, so many are made to fail, from a random first one;

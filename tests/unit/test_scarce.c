@@ -1052,7 +1052,7 @@ static int
 setup(void **state)
 {
 	(void)state;
-	srandom((unsigned)time(NULL));
+	scarce_seed();
 	setenv("TMPDIR", "/dev/shm", 0); /* each run syncs what it writes */
 	tempdir_make(dir);
 	return 0;

@@ -80,7 +80,7 @@ setup(void **state)
 	struct err err;
 
 	(void)state;
-	srandom((unsigned)time(NULL));
+	scarce_seed();
 	tempdir_make(dir);
 	write_pki();
 	snprintf(path, sizeof(path), "%s/f.json", dir);
