@@ -17,13 +17,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* One check of the environment: 0 and a line of what was found, or -1 and an error. */
-typedef int (*environment_fn)(const struct config *cfg, struct buf *found, struct err *err);
+/* One check of the environment: prints what it finds.  -1 and an error where that is not good. */
+typedef int (*environment_fn)(const struct config *cfg, struct err *err);
 
 /* ---- certificates ---- */
 
 static int
-check_validity(const struct tls_validity *v, struct buf *found, struct err *err)
+check_validity(const struct tls_validity *v, struct err *err)
 {
 	char text[TLS_TIME_SIZE];
 	int64_t now = time(NULL);
@@ -35,24 +35,24 @@ check_validity(const struct tls_validity *v, struct buf *found, struct err *err)
 	tls_time_text(v->until, text);
 	if (now > v->until)
 		return err_set(err, "%s: was valid until %s", v->path, text);
-	buf_printf(found, "  %s: valid until %s\n", v->path, text);
+	printf("  %s: valid until %s\n", v->path, text);
 	return 0;
 }
 
 static int
-check_server(const struct tls_server *s, struct buf *found, struct err *err)
+check_server(const struct tls_server *s, struct err *err)
 {
 	size_t n;
 	const struct tls_validity *v = tls_server_validity(s, &n);
 
 	for (size_t i = 0; i < n; i++)
-		if (check_validity(&v[i], found, err) == -1)
+		if (check_validity(&v[i], err) == -1)
 			return -1;
 	return 0;
 }
 
 static int
-check_listen_tls(const struct config *cfg, struct buf *found, struct err *err)
+check_listen_tls(const struct config *cfg, struct err *err)
 {
 	struct tls_server *s;
 	int rc = -1;
@@ -60,13 +60,13 @@ check_listen_tls(const struct config *cfg, struct buf *found, struct err *err)
 	if (!cfg->listen.tls)
 		return 0;
 	if ((s = tls_server_new(&cfg->listen, NULL, err)) != NULL)
-		rc = check_server(s, found, err);
+		rc = check_server(s, err);
 	tls_server_free(s);
 	return rc == 0 ? 0 : err_prefix(err, "listen.tls");
 }
 
 static int
-check_upstream_tls(const struct config *cfg, struct buf *found, struct err *err)
+check_upstream_tls(const struct config *cfg, struct err *err)
 {
 	const char *certificate = cfg->upstream.certificate;
 	struct tls_validity v;
@@ -77,9 +77,9 @@ check_upstream_tls(const struct config *cfg, struct buf *found, struct err *err)
 		return 0;
 	if ((ctx = tls_client_new(&cfg->upstream, err)) != NULL) {
 		if (cfg->upstream.ca != NULL)
-			buf_printf(found, "  %s: holds certificates\n", cfg->upstream.ca);
+			printf("  %s: holds certificates\n", cfg->upstream.ca);
 		v = tls_validity_of(ctx, certificate);
-		rc = certificate != NULL ? check_validity(&v, found, err) : 0;
+		rc = certificate != NULL ? check_validity(&v, err) : 0;
 	}
 	SSL_CTX_free(ctx);
 	return rc == 0 ? 0 : err_prefix(err, "upstream.tls");
@@ -121,7 +121,7 @@ try_bind(const struct addrinfo *ai)
 
 /* A port in use is no failure: it may be a sidecar that this file is about to reload. */
 static int
-check_bind(const char *member, const struct config_address *a, struct buf *found, struct err *err)
+check_bind(const char *member, const struct config_address *a, struct err *err)
 {
 	struct addrinfo *ai;
 	int rc = 0;
@@ -129,9 +129,9 @@ check_bind(const char *member, const struct config_address *a, struct buf *found
 	if (resolve(member, a, AI_PASSIVE, &ai, err) == -1)
 		return -1;
 	if (try_bind(ai) == 0)
-		buf_printf(found, "  %s port %u is free\n", a->host, a->port);
+		printf("  %s port %u is free\n", a->host, a->port);
 	else if (errno == EADDRINUSE)
-		buf_printf(found, "  %s port %u is in use now\n", a->host, a->port);
+		printf("  %s port %u is in use now\n", a->host, a->port);
 	else
 		rc = err_set_errno(err, "%s: %s port %u", member, a->host, a->port);
 	freeaddrinfo(ai);
@@ -139,27 +139,27 @@ check_bind(const char *member, const struct config_address *a, struct buf *found
 }
 
 static int
-check_listen_address(const struct config *cfg, struct buf *found, struct err *err)
+check_listen_address(const struct config *cfg, struct err *err)
 {
-	return check_bind("listen.address", &cfg->listen.address, found, err);
+	return check_bind("listen.address", &cfg->listen.address, err);
 }
 
 static int
-check_metrics_address(const struct config *cfg, struct buf *found, struct err *err)
+check_metrics_address(const struct config *cfg, struct err *err)
 {
-	return cfg->metrics_enabled ? check_bind("metrics.address", &cfg->metrics, found, err) : 0;
+	return cfg->metrics_enabled ? check_bind("metrics.address", &cfg->metrics, err) : 0;
 }
 
 static int
-check_admin_address(const struct config *cfg, struct buf *found, struct err *err)
+check_admin_address(const struct config *cfg, struct err *err)
 {
 	if (!cfg->admin.enabled || cfg->admin.address.host == NULL)
 		return 0;
-	return check_bind("admin.address", &cfg->admin.address, found, err);
+	return check_bind("admin.address", &cfg->admin.address, err);
 }
 
 static int
-check_upstream_names(const struct config *cfg, struct buf *found, struct err *err)
+check_upstream_names(const struct config *cfg, struct err *err)
 {
 	struct addrinfo *ai;
 
@@ -168,8 +168,8 @@ check_upstream_names(const struct config *cfg, struct buf *found, struct err *er
 			return -1;
 		freeaddrinfo(ai);
 	}
-	buf_printf(found, "  %zu address%s of the key service can be resolved\n",
-	    cfg->upstream.naddresses, cfg->upstream.naddresses == 1 ? "" : "es");
+	printf("  %zu address%s of the key service can be resolved\n", cfg->upstream.naddresses,
+	    cfg->upstream.naddresses == 1 ? "" : "es");
 	return 0;
 }
 
@@ -200,7 +200,7 @@ check_writable_parent(const char *member, const char *path, struct err *err)
 }
 
 static int
-check_trail(const struct config *cfg, struct buf *found, struct err *err)
+check_trail(const struct config *cfg, struct err *err)
 {
 	const char *dir = cfg->audit.trail;
 	struct stat st;
@@ -208,25 +208,27 @@ check_trail(const struct config *cfg, struct buf *found, struct err *err)
 	if (stat(dir, &st) == -1) {
 		if (errno != ENOENT || !cfg->audit.create)
 			return err_set_errno(err, "audit.trail: %s", dir);
-		buf_printf(found, "  %s will be made\n", dir);
-		return check_writable_parent("audit.trail", dir, err);
+		if (check_writable_parent("audit.trail", dir, err) == -1)
+			return -1;
+		printf("  %s will be made\n", dir);
+		return 0;
 	}
 	if (!S_ISDIR(st.st_mode))
 		return err_set(err, "audit.trail: %s is no directory", dir);
 	if (access(dir, R_OK | W_OK | X_OK) == -1)
 		return err_set_errno(err, "audit.trail: %s is not writable", dir);
-	buf_printf(found, "  %s is writable\n", dir);
+	printf("  %s is writable\n", dir);
 	return 0;
 }
 
 static int
-check_group(const struct config *cfg, struct buf *found, struct err *err)
+check_group(const struct config *cfg, struct err *err)
 {
 	if (cfg->audit.group == NULL)
 		return 0;
 	if (getgrnam(cfg->audit.group) == NULL)
 		return err_set(err, "audit.group: there is no group %s", cfg->audit.group);
-	buf_printf(found, "  the group %s is there\n", cfg->audit.group);
+	printf("  the group %s is there\n", cfg->audit.group);
 	return 0;
 }
 
@@ -248,7 +250,7 @@ check_sink_file(const struct config_sink *s, struct err *err)
 }
 
 static int
-check_sink_files(const struct config *cfg, struct buf *found, struct err *err)
+check_sink_files(const struct config *cfg, struct err *err)
 {
 	size_t n = 0;
 
@@ -260,16 +262,16 @@ check_sink_files(const struct config *cfg, struct buf *found, struct err *err)
 		n++;
 	}
 	if (n > 0)
-		buf_printf(found, "  %zu sink file%s can be written\n", n, n == 1 ? "" : "s");
+		printf("  %zu sink file%s can be written\n", n, n == 1 ? "" : "s");
 	return 0;
 }
 
 /* No failure: it serves as many as there may be. */
 static int
-check_descriptors(const struct config *cfg, struct buf *found, struct err *err)
+check_descriptors(const struct config *cfg, struct err *err)
 {
 	if (descriptors_check(cfg, server_workers(cfg), err) == -1)
-		buf_printf(found, "  warning: %s\n", err->msg);
+		printf("  warning: %s\n", err->msg);
 	return 0;
 }
 
@@ -298,17 +300,13 @@ check_environment(const struct config *cfg)
 	int status = CLI_OK;
 
 	for (size_t i = 0; i < CHECKS; i++) {
-		struct buf found = BUF_INIT;
 		struct err err;
 
-		if (environment_checks[i].check(cfg, &found, &err) == -1) {
-			cli_fail(environment_checks[i].status, &err);
-			if (status != CLI_CONFIG)
-				status = environment_checks[i].status;
-		} else {
-			fwrite(buf_slice(&found).p, 1, buf_size(&found), stdout);
-		}
-		buf_fini(&found);
+		if (environment_checks[i].check(cfg, &err) == 0)
+			continue;
+		cli_fail(environment_checks[i].status, &err);
+		if (status != CLI_CONFIG)
+			status = environment_checks[i].status;
 	}
 	return status;
 }
