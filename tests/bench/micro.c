@@ -3,13 +3,14 @@
  * output: name, value, unit.
  *
  *	journal	  COUNT lines of BYTES (in the trail) through ring, journal, hash tree and a sink that
- *		  throws them away
- *	catch-up  a file sink's way through a backlog of COUNT lines of BYTES
+ *		  throws them away, until tree and sink have all
+ *	catch-up  a file sink's way through a backlog of COUNT lines of BYTES, which the page cache holds
  *	ledger	  COUNT lines of BYTES into the hash tree, read from the trail
  *	verify	  the same, signed, from the disk: MB of lines a second of processor time, and by how much
  *		  memory grows meanwhile
  *	render	  COUNT events into the ring
- *	match	  COUNT requests against 10, 100, 1,000, 10,000 routes
+ *	match	  COUNT requests with eight fields against 10, 100, 1,000, 10,000 routes, every other one
+ *		  told by its path and ?action=
  *	load	  COUNT times: a configuration of 10,000 routes, as a start or a reload reads it
  *
  * What is written lies below $TMPDIR, and is removed.
@@ -19,6 +20,7 @@
 #include "keytrail/event.h"
 #include "keytrail/journal.h"
 #include "keytrail/ledger.h"
+#include "keytrail/parse.h"
 #include "keytrail/publisher.h"
 #include "keytrail/verify.h"
 #include "unit/tempdir.h"
@@ -311,10 +313,11 @@ bench_journal(struct bench *b)
 	produce(b, r, j);
 	while (trail_durable_seq(b->trail) < b->count)
 		usleep(200);
+	wait_for_sink(b, p);
+	while (ledger_covered(b->ledger) + LEDGER_EVENTS <= b->count) /* fewer are not signed yet */
+		usleep(200);
 	row(b, "journal.rate",
 	    (double)b->count * CLOCK_NS_PER_S / (double)(clock_mono_ns() - start), "events/s");
-	wait_for_sink(b, p);
-	usleep(2 * 200000); /* the ledger's next two looks */
 	thread_rows(b, "journal");
 	end_sink(p, c);
 	need(b, journal_stop(j, &b->err) == 0);
@@ -486,50 +489,113 @@ bench_render(struct bench *b)
 #define VERBS	   10
 #define REQUESTS   1024
 
-static void
-verb_path(char *out, size_t n, unsigned route, const char *id)
+/* A verb is a segment of the path or, every other one, what ?action= says. */
+static bool
+is_queried(unsigned route)
 {
-	snprintf(out, n, "/api/v2/service%u/%s/actions/verb%u", route / VERBS, id, route % VERBS);
+	return route % 2 == 1;
 }
 
 static void
-match_among(struct bench *b, unsigned n)
+verb_path(char *out, size_t n, unsigned route, const char *id)
 {
-	static char paths[REQUESTS][96], templates[ROUTES_MAX][96], actions[ROUTES_MAX][32];
+	unsigned service = route / VERBS, verb = route % VERBS;
+
+	if (is_queried(route))
+		snprintf(out, n, "/api/v2/service%u/%s", service, id);
+	else
+		snprintf(out, n, "/api/v2/service%u/%s/actions/verb%u", service, id, verb);
+}
+
+/* As SDKs send it. */
+static void
+parse_head(struct bench *b, struct http_head *head)
+{
+	static const char text[] = "POST / HTTP/1.1\r\n"
+				   "Host: us-south.kms.cloud.ibm.com\r\n"
+				   "User-Agent: key-protect-go-sdk/0.12.1\r\n"
+				   "Accept: application/json\r\n"
+				   "Accept-Encoding: gzip\r\n"
+				   "Authorization: Bearer e30.e30.AAAA\r\n"
+				   "Bluemix-Instance: fd692647-43d0-4699-9f83-f39a54b1327b\r\n"
+				   "Content-Type: application/json\r\n"
+				   "Content-Length: 64\r\n\r\n";
+	static const struct http_limits limits = { sizeof(text), sizeof(text), 8 };
+	struct http_scan scan = { 0 };
+	enum http_refusal refusal;
+	size_t used;
+
+	err_set(&b->err, "a head that is none");
+	need(b,
+	    http_parse_request(&scan, slice_of(text), &limits, head, &used, &refusal) == HTTP_DONE);
+}
+
+static struct route_table *
+compile_routes(struct bench *b, unsigned n)
+{
+	static char templates[ROUTES_MAX][96], actions[ROUTES_MAX][32], verbs[VERBS][8];
 	static struct route_spec specs[ROUTES_MAX];
 	static const struct route_options opts = { .default_action = "kms.secrets.default" };
-	static struct http_head head;
-	static struct slice targets[REQUESTS];
 	struct route_table *table;
+
+	for (unsigned i = 0; i < n; i++) {
+		verb_path(templates[i], sizeof(templates[i]), i, "{id}");
+		snprintf(actions[i], sizeof(actions[i]), "bench.verb%u", i);
+		snprintf(verbs[i % VERBS], sizeof(verbs[0]), "verb%u", i % VERBS);
+		specs[i] = (struct route_spec){ .action = actions[i],
+			.method = "POST",
+			.path = templates[i],
+			.query_name = is_queried(i) ? "action" : NULL,
+			.query_value = is_queried(i) ? verbs[i % VERBS] : NULL,
+			.where = "bench" };
+	}
+	need(b, route_compile(specs, n, &opts, &table, &b->err) == 0);
+	return table;
+}
+
+static void
+make_targets(unsigned n, struct slice out[REQUESTS], struct slice queries[REQUESTS])
+{
+	static char paths[REQUESTS][96], texts[REQUESTS][24];
+
+	for (unsigned i = 0; i < REQUESTS; i++) {
+		unsigned route = i * 7919U % n;
+
+		verb_path(
+		    paths[i], sizeof(paths[i]), route, "76c2c9cb-9095-5a24-811b-0ef4b24ac4d5");
+		snprintf(texts[i], sizeof(texts[i]), "action=verb%u", route % VERBS);
+		out[i] = slice_of(paths[i]);
+		queries[i] = is_queried(route) ? slice_of(texts[i]) : SLICE_EMPTY;
+	}
+}
+
+static void
+match_among(struct bench *b, unsigned n, bool fields)
+{
+	static struct slice paths[REQUESTS], queries[REQUESTS];
+	static struct http_head head;
+	struct route_table *table = compile_routes(b, n);
 	struct route_match m;
 	uint64_t matched = 0;
 	char text[64];
 	int64_t start;
 
-	for (unsigned i = 0; i < n; i++) {
-		verb_path(templates[i], sizeof(templates[i]), i, "{id}");
-		snprintf(actions[i], sizeof(actions[i]), "bench.verb%u", i);
-		specs[i] = (struct route_spec){ .action = actions[i],
-			.method = "POST",
-			.path = templates[i],
-			.where = "bench" };
-	}
-	for (unsigned i = 0; i < REQUESTS; i++) {
-		verb_path(paths[i], sizeof(paths[i]), i * 7919U % n,
-		    "76c2c9cb-9095-5a24-811b-0ef4b24ac4d5");
-		targets[i] = slice_of(paths[i]);
-	}
-	need(b, route_compile(specs, n, &opts, &table, &b->err) == 0);
-	head.method = SLICE("POST");
+	make_targets(n, paths, queries);
+	parse_head(b, &head);
+	if (!fields)
+		head = (struct http_head){ .method = SLICE("POST") };
 	start = thread_ns();
 	for (uint64_t i = 0; i < b->count; i++) {
-		head.path = head.target = targets[i % REQUESTS];
+		head.path = paths[i % REQUESTS];
+		head.query = queries[i % REQUESTS];
+		head.has_query = head.query.n > 0;
 		route_match(table, &head, &m);
 		matched += m.matched;
 	}
 	err_set(&b->err, "requests fit no route");
 	need(b, matched == b->count);
-	row(b, TEXT("match.%u", n), (double)(thread_ns() - start) / (double)b->count, "ns");
+	row(b, TEXT("match%s.%u", fields ? "" : ".no-fields", n),
+	    (double)(thread_ns() - start) / (double)b->count, "ns");
 	route_table_free(table);
 }
 
@@ -537,7 +603,8 @@ static void
 bench_match(struct bench *b)
 {
 	for (unsigned n = 10; n <= ROUTES_MAX; n *= 10)
-		match_among(b, n);
+		match_among(b, n, true);
+	match_among(b, ROUTES_MAX, false);
 }
 
 static void
@@ -551,8 +618,11 @@ bench_load(struct bench *b)
 	for (unsigned i = 0; i < ROUTES_MAX; i++) {
 		verb_path(path, sizeof(path), i, "{id}");
 		buf_printf(&routes,
-		    "%s{\"action\":\"bench.verb%u\",\"method\":\"POST\",\"path\":\"%s\"}",
+		    "%s{\"action\":\"bench.verb%u\",\"method\":\"POST\",\"path\":\"%s\"",
 		    i > 0 ? "," : "", i, path);
+		if (is_queried(i))
+			buf_printf(&routes, ",\"query\":{\"action\":\"verb%u\"}", i % VERBS);
+		buf_append(&routes, "}", 1);
 	}
 	buf_append(&routes, "]", 2);
 	start = clock_mono_ns();
