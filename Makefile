@@ -403,9 +403,9 @@ run-crash: programs $(CRASH) $B/keytrail-faults $(PRELOADED) $B/unit/test_slots 
 	@KEYTRAIL_BUILD=$(CURDIR)/$B KEYTRAIL_KILL_CYCLES=$(CYCLES) KEYTRAIL_POWER_STATES=$(STATES) \
 	    $(PYTHON) tests/crash/campaign
 
-bench: ## what a request costs next to nginx, HAProxy and a bare relay; writes docs/bench/
+bench: ## what a request costs next to nginx, HAProxy and a bare relay; writes docs/bench/ and the README's figures
 	$(call again,$(PACKAGES_BENCH),programs run-bench-programs)
-	@$(PYTHON) tests/bench/bench --build $B --folder docs/bench
+	@$(PYTHON) tests/bench/bench --build $B --folder docs/bench --readme README.md
 
 bench-quick: ## the same in under two minutes, for a look
 	$(call again,$(PACKAGES_BENCH),programs run-bench-programs)

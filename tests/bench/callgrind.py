@@ -19,6 +19,7 @@ import time
 
 import measure
 import subjects
+from markdown import table
 
 FEW, MANY = 4, 256  # connections
 COUNTED = 1000      # requests
@@ -156,11 +157,6 @@ def count_all(place, connections):
     with serving(place, "traced", []) as subject:
         calls = count_calls(subject, place.folder, place.client)
     return Counted(counted[connections[0]][0], {n: own for n, (_, own) in counted.items()}, calls)
-
-
-def table(head, rows):
-    return "\n".join([f"| {' | '.join(head)} |", "|---" + "|---:" * (len(head) - 1) + "|",
-                      *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def report(counted, top=0):

@@ -1,12 +1,12 @@
 /* dial: TLS connections with one request each, which wrk and h2load do not make.
  *
- * dial full|resumed PORT CIPHER SECONDS CALLERS   dial, ask, read to the end, dial again
- * dial hold         PORT CIPHER CONNECTIONS       dial, ask, say "held N", wait for the end of input
- * dial hold         PORT plain CONNECTIONS        the same without TLS
+ * dial full|resumed PORT CIPHER CALLERS       dial, ask, read to the end, dial again
+ * dial hold         PORT CIPHER CONNECTIONS   dial, ask, say "held N"
+ * dial hold         PORT plain CONNECTIONS    the same without TLS
  *
- * The request's head is read from the environment variable REQUEST.  Prints "answered N resumed M
- * tickets T", which are those that came.  A caller is a process that blocks: what this program costs is
- * not what is measured.
+ * All go on to the end of their input.  The request's head is read from the environment variable
+ * REQUEST.  Callers print "answered N resumed M tickets T", which are those that came.  Each is a process
+ * that blocks: what this program costs is not what is measured.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,13 +14,13 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 struct count {
@@ -124,21 +124,20 @@ hang_up(SSL *ssl, BIO *bio)
 	close(fd);
 }
 
-static double
-now(void)
+static bool
+input_ended(void)
 {
-	struct timespec ts;
+	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+	return poll(&in, 1, 0) > 0;
 }
 
 static struct count
-call_until(SSL_CTX *ctx, bool resume, double end)
+call_to_the_end(SSL_CTX *ctx, bool resume)
 {
 	struct count done = { 0 };
 
-	while (now() < end) {
+	while (!input_ended()) {
 		SSL *ssl = dial_tls(ctx, resume);
 		BIO *bio = over(ssl);
 
@@ -152,9 +151,8 @@ call_until(SSL_CTX *ctx, bool resume, double end)
 }
 
 static void
-run_callers(SSL_CTX *ctx, bool resume, double seconds, long callers)
+run_callers(SSL_CTX *ctx, bool resume, long callers)
 {
-	double end = now() + seconds;
 	struct count all = { 0 }, one;
 	int ends[2];
 
@@ -166,7 +164,7 @@ run_callers(SSL_CTX *ctx, bool resume, double seconds, long callers)
 		if (pid < 0)
 			die("fork");
 		if (pid == 0) {
-			one = call_until(ctx, resume, end);
+			one = call_to_the_end(ctx, resume);
 			_exit(write(ends[1], &one, sizeof one) == sizeof one ? 0 : 1);
 		}
 	}
@@ -201,8 +199,7 @@ main(int argc, char **argv)
 
 	request = getenv("REQUEST");
 	if (argc < 5 || request == NULL || ctx == NULL) {
-		fputs("usage: REQUEST=... dial full|resumed|hold PORT CIPHER COUNT [CALLERS]\n",
-		    stderr);
+		fputs("usage: REQUEST=... dial full|resumed|hold PORT CIPHER COUNT\n", stderr);
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);
@@ -219,7 +216,6 @@ main(int argc, char **argv)
 	if (strcmp(argv[1], "hold") == 0)
 		hold(ctx, strtol(argv[4], NULL, 10), strcmp(argv[3], "plain") == 0);
 	else
-		run_callers(
-		    ctx, resume, strtod(argv[4], NULL), argc > 5 ? strtol(argv[5], NULL, 10) : 1);
+		run_callers(ctx, resume, strtol(argv[4], NULL, 10));
 	return 0;
 }

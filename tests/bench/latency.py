@@ -41,18 +41,21 @@ def latencies(running, place, half, notes):
     seconds = place.opts.seconds
     for number in range(place.opts.rounds):
         names = list(running)
+        first = number % len(names)
         for connections, pace in PACES:
-            for name in names[number % len(names):] + names[:number % len(names)]:
+            for name in names[first:] + names[:first]:
                 durable = name == "durable"
                 before = syncs(running[name]) if durable else 0
                 done = place.client.paced(running[name].port, connections, int(pace or half), WARM, seconds)
-                got[name, connections].append(done.latency_us)
                 if durable:
                     taken = max(1, syncs(running[name]) - before)
                     got["apart", connections].append((1e6 * (WARM + seconds) / taken,))
-                if done.errors:
-                    notes.add(f"latency, {connections}", name, f"{done.errors} requests failed")
-                say(f"latency, {connections} connections, {name}: "
-                    f"{done.latency_us[0]:.0f} µs, p99 {done.latency_us[1]:.0f} µs")
+                if done.errors or not done.latency_us:
+                    notes.add(f"latency, {connections}", name,
+                              f"{done.requests} requests, {done.errors} more failed")
+                if done.latency_us:
+                    got[name, connections].append(done.latency_us)
+                    say(f"latency, {connections} connections, {name}: "
+                        f"{done.latency_us[0]:.0f} µs, p99 {done.latency_us[1]:.0f} µs")
         got["sync", 0].append((sync_us(place.folder),))
     return {key: [statistics.median(column) for column in zip(*rows)] for key, rows in got.items()}

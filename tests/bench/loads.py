@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from subjects import CIPHER, INSTANCE, openssl_defaults, path_of
 TOKEN_BYTES = 900
 TOKENS = 1024  # sixteen for each row of what a worker remembers of tokens
 UPLOAD_BYTES = 1 << 20
+CALLERS = 8  # that dial
 FEW_ERRORS = 0.01  # of the answers: a load with more of them was not that load
 
 
@@ -24,7 +26,7 @@ class Answered:
     requests: int
     errors: int = 0
     tickets: float = None   # for each connection, where they were counted
-    latency_us: tuple = ()  # p50, p99, p99.9
+    latency_us: tuple = None  # p50, p99, p99.9
 
 
 def token(size=TOKEN_BYTES, who="jane.doe"):
@@ -74,6 +76,12 @@ class Traffic:
     def __init__(self, process, read):
         self.process, self.read = process, read
 
+    def stop(self):
+        """wrk ends when interrupted, dial when its input does."""
+        if not self.process.stdin:
+            self.process.send_signal(signal.SIGINT)
+        return self.end()
+
     def end(self):
         text = self.process.communicate()[0]
         if self.process.returncode:
@@ -88,7 +96,7 @@ class Client:
     """Runs load generators on the processors that are not the proxy's."""
 
     def __init__(self, folder, build, cpus):
-        self.folder, self.dialer, self.cpus = folder, str(build / "bench/dial"), cpus
+        self.folder, self.dialer, self.cpus, self.processes = folder, build / "bench/dial", cpus, []
         tokens = folder / "tokens"
         tokens.write_text("\n".join(token(who=f"caller{n:04}") for n in range(TOKENS)) + "\n")
         self.scripts = {"upload": folder / "upload.lua", "turns": folder / "turns.lua"}
@@ -102,17 +110,25 @@ class Client:
         self.closing = f"{self.keeping[:-2]}Connection: close\r\n\r\n"
 
     def popen(self, command, **more):
-        return subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True,
-                                preexec_fn=lambda: os.sched_setaffinity(0, self.cpus),
-                                **({"env": self.env} | more))
+        self.processes.append(subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.PIPE, text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, self.cpus), **({"env": self.env} | more)))
+        return self.processes[-1]
+
+    def close(self):
+        """No client outlives a bench that failed."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
     def begin(self, command, read, **more):
         return Traffic(self.popen(command, stderr=subprocess.STDOUT, **more), read)
 
-    def wrk(self, port, connections, seconds, size=1024, script=None, tls=True, headers=None):
-        """As fast as it goes, on kept connections."""
+    def wrk(self, port, connections, size=1024, script=None, tls=True, headers=None):
+        """As fast as it goes, on kept connections, until it is stopped."""
         target = "/api/v2/keys" if script == "upload" else path_of(size)
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
+        command = ["wrk", "-t1", f"-c{connections}", "-d1h", "--timeout", "10s"]
         for name, value in (headers or HEADERS).items():
             command += ["-H", f"{name}: {value}"]
         if script:
@@ -120,10 +136,10 @@ class Client:
         return self.begin([*command, f"{'https' if tls else 'http'}://127.0.0.1:{port}{target}"],
                           read_wrk)
 
-    def dial(self, port, seconds, resumed):
-        """A new connection for each request."""
-        command = [self.dialer, "resumed" if resumed else "full", port, CIPHER, seconds, 8]
-        return self.begin(command, lambda text: read_dial(text, resumed),
+    def dial(self, port, resumed):
+        """A new connection for each request, until it is stopped."""
+        command = [self.dialer, "resumed" if resumed else "full", port, CIPHER, CALLERS]
+        return self.begin(command, lambda text: read_dial(text, resumed), stdin=subprocess.PIPE,
                           env=dict(self.env, REQUEST=self.closing))
 
     def h2load(self, port, *options):
@@ -138,10 +154,11 @@ class Client:
             done = self.h2load(port, f"-c{connections}", f"--rps={max(1, rate // connections)}",
                                "-D", f"{round(1000 * (warm + seconds))}ms", f"--log-file={log.name}").end()
             rows = [[int(n) for n in line.split()] for line in log]
-        begin = min(at for at, *_ in rows) + warm * 1e6
-        times = statistics.quantiles((took for at, _, took in rows if at >= begin), n=1000,
-                                     method="inclusive")
-        done.latency_us = (times[499], times[989], times[998])
+        begin = min((at for at, *_ in rows), default=0) + warm * 1e6
+        took = [took for at, _, took in rows if at >= begin]
+        if len(took) > 1:
+            times = statistics.quantiles(took, n=1000, method="inclusive")
+            done.latency_us = (times[499], times[989], times[998])
         return done
 
     @contextlib.contextmanager
@@ -176,7 +193,7 @@ def read_wrk(text):
 def read_dial(text, resumed):
     answered, reused, tickets = found(text, r"answered (\d+) resumed (\d+) tickets (\d+)")
     wrong = answered - reused if resumed else reused
-    return Answered(answered, max(0, wrong - 8), tickets / max(1, answered))
+    return Answered(answered, max(0, wrong - CALLERS), tickets / max(1, answered))
 
 
 def read_h2load(text):

@@ -8,6 +8,7 @@ import os
 import pathlib
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import meter
 import subjects
 
 MIB = 1 << 20
-ENDING = 0.2  # seconds of load after the second moment
+PATIENCE = 30  # seconds for what takes less than one on a quiet machine
 
 
 @dataclasses.dataclass
@@ -31,6 +32,22 @@ class Place:
     others: set               # of clients and back end
     client: loads.Client
     behind: subjects.Subject  # the back end
+    asked: int = 0
+
+    def received(self):
+        """Requests that the back end has begun to serve, but for these questions."""
+        self.asked += 1
+        return subjects.received(self.behind) - self.asked
+
+    def wait_for(self, requests, seconds=0):
+        """Until so many more came, for so long at least; false: they did not."""
+        first, begin = self.received(), time.monotonic()
+        time.sleep(seconds)
+        while self.received() - first < requests:
+            if time.monotonic() > begin + seconds + PATIENCE:
+                return False
+            time.sleep(0.01)
+        return True
 
     def keytrail(self, name, **settings):
         return subjects.keytrail(self.folder, self.certs, self.behind.port, self.opts.build, name,
@@ -41,6 +58,7 @@ class Place:
 def prepared(opts, name):
     """A Place in a folder of that name, with a back end that runs.  With a single processor all share
     it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended"))
     cpus = sorted(os.sched_getaffinity(0))
     cpu, others = cpus[-1], set(cpus[:-1]) or set(cpus)
     os.sched_setaffinity(0, others)
@@ -53,12 +71,14 @@ def prepared(opts, name):
     subprocess.run([subjects.ROOT / "certs/make-certs", certs], check=True, stdout=subprocess.DEVNULL)
     with contextlib.ExitStack() as stack:
         behind = subjects.start(subjects.backend(folder, certs), others, stack)
-        yield Place(opts, folder, certs, cpu, others, loads.Client(folder, build, others), behind)
+        client = loads.Client(folder, build, others)
+        stack.callback(client.close)
+        yield Place(opts, folder, certs, cpu, others, client, behind)
 
 
 @dataclasses.dataclass
 class Load:
-    """One kind of traffic, for some of the subjects; `begin` takes (client, port, seconds)."""
+    """One kind of traffic, for some of the subjects; `begin` takes (client, port)."""
     name: str
     unit: str
     names: tuple
@@ -70,24 +90,24 @@ class Load:
 
 def keep_alive(connections, names=(), name="keep-alive", **more):
     return Load(f"{name}, {connections} connection{'s' * (connections > 1)}", "request", names,
-                lambda client, port, seconds: client.wrk(port, connections, seconds, **more),
+                lambda client, port: client.wrk(port, connections, **more),
                 connections)
 
 
 def bodies(name, names, size=MIB, script=None):
     return Load(name, "MiB", names,
-                lambda client, port, seconds: client.wrk(port, 16, seconds, size, script), 16,
+                lambda client, port: client.wrk(port, 16, size, script), 16,
                 size / MIB, 2 if script else 1)
 
 
 def dialled(name, names, resumed):
     return Load(name, "connection", names,
-                lambda client, port, seconds: client.dial(port, seconds, resumed), 8)
+                lambda client, port: client.dial(port, resumed), loads.CALLERS)
 
 
 class Moment:
     def __init__(self, subject, place):
-        self.received = subjects.received(place.behind)
+        self.received = place.received()
         self.at = time.monotonic()
         self.threads = meter.thread_ns(subject.process.pid)
         self.kernel, self.idle = meter.kernel_thread_ns(), meter.idle_ns(place.cpu)
@@ -97,18 +117,16 @@ def measure(load, subject, place):
     """(what was answered in all, figures of one unit in microseconds; None: nothing went on)
 
     Handshakes come before the first moment, unless they are the load.  The back end counts the
-    requests between the two, of which a few more than counted are under way at either."""
-    warm = 0.3 + load.connections / 1000
-    whole = math.ceil(warm + place.opts.seconds + ENDING)
-    traffic = load.begin(place.client, subject.port, whole)
-    time.sleep(warm)
+    requests between the two, at either of which some are under way."""
+    traffic = load.begin(place.client, subject.port)
+    good = place.wait_for(10 * load.connections)
     begin = Moment(subject, place)
-    time.sleep(whole - warm - ENDING)
+    good = good and place.wait_for(load.connections, place.opts.seconds)
     end = Moment(subject, place)
-    answered = traffic.end()
-    units = (end.received - begin.received - 1) / load.received * load.units  # one of them asked
-    if units <= 0:
+    answered = traffic.stop()
+    if not good:
         return answered, None
+    units = (end.received - begin.received) / load.received * load.units
     ns, each = (end.at - begin.at) * 1e9, 1 / (1e3 * units)
     threads = end.threads - begin.threads
     return answered, {
@@ -118,6 +136,13 @@ def measure(load, subject, place):
         "core": (ns - (end.idle - begin.idle)) * each,
         "rate": units * 1e9 / ns,
     }
+
+
+def warm_up(subject, place, connections, requests=10_000, tls=True):
+    """How many were answered."""
+    traffic = place.client.wrk(subject.port, connections, tls=tls)
+    place.wait_for(requests)
+    return traffic.stop().requests
 
 
 def median_cpu(load, subject, place, rounds):
@@ -159,7 +184,7 @@ def interleave(plans, running, place, notes):
                 if done.tickets and round(done.tickets, 1) != subjects.TICKETS:
                     notes.add(load.name, name, f"{done.tickets:.1f} tickets a connection")
                 if not figures:
-                    notes.add(load.name, name, "a round without one request")
+                    notes.add(load.name, name, "a round of hardly a request")
                     continue
                 got[load.name, name].append(figures)
                 say(f"round {number + 1}, {load.name}, {name}: {figures['cpu']:.1f} µs a {load.unit}")

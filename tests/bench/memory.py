@@ -6,11 +6,12 @@ import time
 
 import meter
 import subjects
-from measure import say
+from measure import say, warm_up
 
 SETTLE = 1       # seconds after a start
 FEW = 256        # connections that a proxy has room for besides those that wait
-WARM = 20_000    # requests: keytrail's ring has room for 15,000 events, touched once
+WARM = 20_000    # requests, by which what serves all connections is in memory: keytrail's ring has
+                 # room for 15,000 events, touched once and used again for ever
 
 
 @dataclasses.dataclass
@@ -21,26 +22,19 @@ class Memory:
     whole: float  # PSS with all of them by their number, bytes
 
 
-def warm(subject, place, tls):
-    """What serves all connections alike is in memory then."""
-    answered = 0
-    while answered < WARM:
-        answered += place.client.wrk(subject.port, 4, 1, tls=tls).end().requests
-
-
 def of(make, place, connections, tls=True):
     """`make` takes how many connections the proxy shall have room for.  Each process is fresh: what
     others left behind in its heap does not count.  RSS, since the clients map libraries too."""
     with contextlib.ExitStack() as stack:
         subject = subjects.start(make(FEW), {place.cpu}, stack)
-        warm(subject, place, tls)
+        warm_up(subject, place, 4, WARM, tls)
         before = meter.memory_kib(subject.process.pid, "Rss")
     with contextlib.ExitStack() as stack:
         subject = subjects.start(make(FEW + connections), {place.cpu}, stack)
         pid = subject.process.pid
         time.sleep(SETTLE)
         rss, pss = meter.memory_kib(pid, "Rss"), meter.memory_kib(pid, "Pss")
-        warm(subject, place, tls)
+        warm_up(subject, place, 4, WARM, tls)
         with place.client.idle(subject.port, connections, tls):
             return Memory(rss, pss,
                           (meter.memory_kib(pid, "Rss") - before) * 1024 / connections,

@@ -313,6 +313,7 @@ bench_journal(struct bench *b)
 	produce(b, r, j);
 	while (trail_durable_seq(b->trail) < b->count)
 		usleep(200);
+	ledger_wake(b->ledger);
 	wait_for_sink(b, p);
 	while (ledger_covered(b->ledger) + LEDGER_EVENTS <= b->count) /* fewer are not signed yet */
 		usleep(200);

@@ -1,18 +1,12 @@
 """The report: targets with their verdicts, the figures behind them, plots."""
 
 import dataclasses
-import os
-import pathlib
-import platform
 import statistics
-import subprocess
 
 import callgrind
-import loads
-from callgrind import table
-from latency import PACES
+import summary
+from markdown import table
 from plots import plots
-from subjects import CIPHER, ROOT, TICKETS
 from targets import targets
 
 
@@ -24,6 +18,7 @@ class Result:
     notes: object
     figures: dict = None      # (load, subject) -> the figures of each round
     latency: dict = None      # (subject, connections) -> (p50, p99, p99.9) in microseconds
+    line: int = 0             # bytes of an event in the trail
     idlers: int = 0           # idle connections of which the memory was taken
     memory: dict = None       # subject -> Memory
     micro: dict = None        # name -> (value, unit)
@@ -87,13 +82,13 @@ def threads_table(result):
 
 def latency_table(result):
     rows = []
-    for connections, _ in PACES:
-        direct = result.latency["direct", connections]
-        for name, at in result.latency:
-            if at == connections and name != "apart":
-                times = result.latency[name, at]
-                added = ("", "") if name == "direct" else (f"{a - b:.0f}" for a, b in zip(times[:2], direct))
-                rows.append((str(at), name, *(f"{us:.0f}" for us in times), *added))
+    for (name, connections), times in sorted(result.latency.items(), key=lambda item: -item[0][1]):
+        if name in ("apart", "sync"):
+            continue
+        direct = result.latency.get(("direct", connections))
+        added = ["", ""] if name == "direct" or not direct else [
+            f"{mine - its:.0f}" for mine, its in zip(times[:2], direct)]
+        rows.append((str(connections), name, *(f"{us:.0f}" for us in times), *added))
     return table(("connections", "proxy", "p50, µs", "p99, µs", "p99.9, µs", "added p50", "added p99"), rows)
 
 
@@ -111,29 +106,6 @@ def micro_table(result):
 
 
 # ---- all of it ----------------------------------------------------------------------------------
-
-
-def version(*command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return done.stdout.split("\n")[0].strip()
-
-
-def processor():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def machine(result):
-    opts = result.opts
-    programs = (version(ROOT / opts.build / "keytrail", "version"), version("nginx", "-v"),
-                version("haproxy", "-v").split(" 20")[0], version("wrk", "-v").split(" Copy")[0],
-                version("h2load", "--version"), version("openssl", "version"), version("gcc", "--version"))
-    return (f"{processor()}, {os.cpu_count()} CPUs, Linux {platform.release()}; {'; '.join(programs)}. "
-            f"{opts.rounds} interleaved rounds of {opts.seconds:g} s, a bearer token of "
-            f"{loads.TOKEN_BYTES} bytes in each request, answers of 1 KiB, P-256, {CIPHER}, {TICKETS} "
-            f"ticket a full handshake; load average before the run {opts.load:.2f}.")
 
 
 def notes_text(result):
@@ -160,19 +132,20 @@ cache still holds of the backlog. A start ends when `/readyz` says so, a reload 
 
 def write(result, folder):
     rows = targets(result)
-    verdicts = table(("what", "target", "figure", "verdict"),
-                     [(t.what, *t.figures(), t.verdict()) for t in rows])
-    missed = [f"- {t.what}: {' but '.join(t.figures())}" for t in rows if t.verdict() == "missed"]
     met = sum(t.verdict() == "met" for t in rows)
-    parts = ["# What a request costs", machine(result),
-             f"{met} of {len(rows)} targets met.", verdicts,
+    verdicts = f"{met} of {len(rows)} targets met.\n\n" + table(
+        ("what", "target", "figure", "verdict"), [(t.what, *t.figures(), t.verdict()) for t in rows])
+    missed = [f"- {t.what}: {' but '.join(t.figures())}" for t in rows if t.verdict() == "missed"]
+    shown = summary.text(result, verdicts, plots(result, folder))
+    parts = ["# What a request costs", shown.rstrip(),
              "## Missed", "\n".join(missed) or "None.",
              "## Loads", LOADS_TEXT, loads_table(result), notes_text(result), threads_table(result),
              "## Latency at a fixed rate", LATENCY_TEXT, latency_table(result),
              "## Memory", MEMORY_TEXT, memory_table(result),
              "## Instructions and system calls of a request", callgrind.report(result.counted).rstrip(),
-             "## Alone", ALONE_TEXT, micro_table(result),
-             "## Plots", *plots(result, folder)]
-    text = "\n\n".join(parts) + "\n"
-    (folder / "report.md").write_text(text)
-    return text
+             "## Alone", ALONE_TEXT, micro_table(result)]
+    whole = "\n\n".join(parts) + "\n"
+    (folder / "report.md").write_text(whole)
+    if result.opts.readme:
+        summary.into(result.opts.readme, shown, folder)
+    return whole

@@ -184,7 +184,7 @@ server {{ listen 127.0.0.1:{count}; location / {{ stub_status; }} }} }}
 
 
 def received(behind):
-    """Requests that the back end has begun to serve, this question among them."""
+    """Requests that the back end has begun to serve, questions like this among them."""
     return int(re.search(r"^ \d+ \d+ (\d+)", page(behind, "/"), re.M)[1])
 
 

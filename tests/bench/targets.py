@@ -1,6 +1,7 @@
 """What was promised, and whether the figures keep it."""
 
 import dataclasses
+import math
 import statistics
 
 SPACING_MAX_US = 3000  # the default of audit.spacing.max
@@ -16,7 +17,7 @@ class Target:
     stretch: bool = False
 
     def verdict(self):
-        if self.figure is None:
+        if self.figure is None or math.isnan(self.limit + self.figure):
             return "not measured"
         met = self.figure >= self.limit if self.least else self.figure <= self.limit
         return "met" if met else "missed (stretch)" if self.stretch else "missed"
@@ -65,16 +66,18 @@ def ratio_targets(result):
 
 
 def latency_targets(result):
-    at = result.latency
-    sync, apart = at["sync", 0][0], at["apart", 16][0]
+    def at(subject, connections, part=0):
+        return result.latency.get((subject, connections), (math.nan,) * 3)[part]
+
+    sync, apart = at("sync", 0), at("apart", 16)
     return [
-        Target("p50 at half load, async", at["nginx", 16][0], at["async", 16][0], "µs"),
-        Target("p99 at half load, async", at["nginx", 16][1], at["async", 16][1], "µs"),
+        Target("p50 at half load, async", at("nginx", 16), at("async", 16), "µs"),
+        Target("p99 at half load, async", at("nginx", 16, 1), at("async", 16, 1), "µs"),
         Target(f"p50 at half load, durable: nginx + half of {apart:.0f} µs, the mean from sync to sync, "
                f"+ 1.5 of {sync:.0f} µs a sync",
-               at["nginx", 16][0] + min(apart, SPACING_MAX_US) / 2 + 1.5 * sync, at["durable", 16][0], "µs"),
+               at("nginx", 16) + min(apart, SPACING_MAX_US) / 2 + 1.5 * sync, at("durable", 16), "µs"),
         Target("p50 of one connection, durable: nginx + 1.2 of a sync",
-               at["nginx", 1][0] + 1.2 * sync, at["durable", 1][0], "µs"),
+               at("nginx", 1) + 1.2 * sync, at("durable", 1), "µs"),
     ]
 
 

@@ -41,6 +41,13 @@ def test_the_refusals_are_current():
     assert made == [reference("refusals").split("\n\n", 2)[2]], "`make docs` writes it anew"
 
 
+def test_the_measured_figures_are_those_of_the_report():
+    """`make bench` writes both, and the plots."""
+    shown = README.read_text().split("<!-- measured by `make bench` -->\n")[1].split("<!-- measured: end -->")[0]
+    report = (support.ROOT / "docs/bench/report.md").read_text()
+    assert shown.strip() and shown.replace("(docs/bench/", "(").strip() in report
+
+
 @pytest.mark.parametrize("member", [1, 2], ids=["requests", "handshakes"])
 def test_each_refusal_of_the_table_has_its_row(member):
     """As the header has them, of which the program is made."""
