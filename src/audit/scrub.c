@@ -15,7 +15,8 @@
 #define LOW(c)	(UINT64_C(1) << (c))
 #define HIGH(c) (UINT64_C(1) << ((c)-64))
 #define DIGITS	(UINT64_C(0x3ff) << '0')
-#define A_TO_Z	(UINT64_C(0x3ffffff) << ('A' - 64) | UINT64_C(0x3ffffff) << ('a' - 64))
+#define A_TO_Z	((UINT64_C(0x3ffffff) << ('A' - 64)) | (UINT64_C(0x3ffffff) << ('a' - 64)))
+#define WORDS	(DIGITS | LOW('-')) /* with A_TO_Z: what chars_skip_words goes past */
 #define A_TO_F	(UINT64_C(0x3f) << ('a' - 64))
 
 /* Grammars that are a set of characters and a range of lengths. */
@@ -37,11 +38,15 @@ static bool
 fits_range(enum scrub_grammar g, struct slice s)
 {
 	const uint64_t sets[4] = { ranges[g].low, ranges[g].high, 0, 0 };
+	const char *p = s.p, *end;
 
 	if (s.n < ranges[g].min || s.n > ranges[g].max)
 		return false;
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
+	end = p + s.n;
+	if ((WORDS & ~sets[0]) == 0 && (A_TO_Z & ~sets[1]) == 0)
+		p = chars_skip_words(p, end);
+	for (; p < end; p++) {
+		unsigned char c = (unsigned char)*p;
 
 		if ((sets[c / 64] >> c % 64 & 1) == 0)
 			return false;
