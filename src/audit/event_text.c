@@ -69,9 +69,8 @@ escape_character(uint32_t cp, char out[6])
 	return 6;
 }
 
-/* Escape as much of s as fits in cap bytes; *left is what did not.  Rare: inline, every text would pay
- * for the canary of its buffer. */
-static __attribute__((noinline)) size_t
+/* Escape as much of s as fits in cap bytes; *left is what did not. */
+static size_t
 escape(struct slice s, char *out, size_t cap, size_t *left)
 {
 	size_t n = 0, i = 0;
@@ -92,18 +91,24 @@ escape(struct slice s, char *out, size_t cap, size_t *left)
 	return n;
 }
 
+/* Rare: inline, every text would pay for the canary beside its variables. */
+static __attribute__((noinline)) void
+out_escaped(struct event_out *o, struct slice s, size_t max)
+{
+	size_t left;
+
+	assert(max <= (size_t)(o->end - o->p));
+	o->p += escape(s, o->p, max, &left);
+}
+
 void
 event_out_text(struct event_out *o, struct slice s, size_t max)
 {
-	size_t left, room = (size_t)(o->end - o->p);
-
-	if (s.n <= max && s.n <= room &&
-	    (s.n < LANES ? copy_short(o->p, s.p, s.n) : copy_long(o->p, s.p, s.n))) {
+	if (s.n <= max && s.n <= (size_t)(o->end - o->p) &&
+	    (s.n < LANES ? copy_short(o->p, s.p, s.n) : copy_long(o->p, s.p, s.n)))
 		o->p += s.n;
-		return;
-	}
-	assert(max <= room);
-	o->p += escape(s, o->p, max, &left);
+	else
+		out_escaped(o, s, max);
 }
 
 /* In place: bytes that are written one by one and read as words at once make the processor wait. */
