@@ -27,18 +27,21 @@ server {{
     add_header Correlation-Id $uuid always;
     location / {{ proxy_pass http://unix:{folder}/answer; proxy_ignore_client_abort on; }}
 }}"""
+# What decides who asks, for what, and where a message ends; by the names of nginx's variables.
+FIELDS = ("authorization", "bluemix_instance", "content_encoding", "content_length", "content_type",
+          "correlation_id", "prefer", "transfer_encoding", "x_kms_key_ring")
 CONFIG = """
 daemon off; user root root; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
 http {{
     log_format seen escape=json '{{"via":"$http_x_forwarded_for","peer":"$remote_addr","id":"$uuid",'
                                 '"method":"$request_method","target":"$request_uri",'
-                                '"status":$status}}';
+                                '"status":$status,"body":"$request_body",{fields}}}';
     map $request_id $uuid {{ "~^(.{{8}})(.{{4}})(.{{4}})(.{{4}})(.{{12}})$" "$1-$2-$3-$4-$5"; }}
     access_log off;
     large_client_header_buffers 8 64k; client_max_body_size 0; keepalive_requests 1000000;
     underscores_in_headers on; ignore_invalid_headers off; merge_slashes off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    client_body_buffer_size 256k; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/a; uwsgi_temp_path {folder}/b; scgi_temp_path {folder}/c;
     server {{ listen unix:{folder}/answer; location / {{ return 200 "ok"; }} }}
     {servers}
@@ -67,7 +70,8 @@ class Nginx:
         self.behind, self.alone = free_ports(2)
         servers = "".join(SERVER.format(port=port, folder=folder, log=self.log(port))
                           for port in (self.behind, self.alone))
-        (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, servers=servers))
+        (folder / "nginx.conf").write_text(CONFIG.format(
+            folder=folder, servers=servers, fields=",".join(f'"{name}":"$http_{name}"' for name in FIELDS)))
         self.process = subprocess.Popen([PROGRAM, "-p", folder, "-c", folder / "nginx.conf",
                                          "-e", folder / "error.log"], start_new_session=True)
         support.wait_for(self.listens, "nginx")
@@ -106,12 +110,22 @@ class Understood:
         self.path, self.query = (target[2] or b"/", target[3]) if target else (b"", None)
         self.target = entry["target"]
         self.whole = self.status not in CUT
+        self.body = entry.get("body", "")
+        self.fields = {name: entry.get(name, "") for name in FIELDS}
+        self.fields["transfer_encoding"] = self.fields["transfer_encoding"].lower()
 
     def __repr__(self):
-        return f"{self.method.decode()} {self.target} -> {self.status}"
+        return f"{self.method.decode()} {self.target} {self.fields} {self.body[:80]!r} -> {self.status}"
 
     def says_the_same(self, other):
         return (self.method, self.path, self.query) == (other.method, other.path, other.query)
+
+    def is_sent_as(self, alone, ids):
+        """But for the fields that keytrail adds where there are none."""
+        added = {"content_type": {"application/octet-stream"}, "correlation_id": ids}
+        return (not self.whole or self.body == alone.body) and all(
+            got == alone.fields[name] or not alone.fields[name] and got in added.get(name, ())
+            for name, got in self.fields.items())
 
 
 def judge(seen, alone, routes):
@@ -122,7 +136,7 @@ def judge(seen, alone, routes):
     for i, got in enumerate(seen.requests[:end]):
         if i >= len(alone):
             faults.append(f"hidden: nginx alone saw no {got}")
-        elif not got.says_the_same(alone[i]):
+        elif not got.says_the_same(alone[i]) or not got.is_sent_as(alone[i], {e["id"] for e in seen.events}):
             faults.append(f"difference: {got} is alone {alone[i]}")
     refused = any(not verdict.is_answered(e) for e in seen.events)
     if not refused and any(r.whole for r in alone[len(seen.events):]):
