@@ -45,16 +45,43 @@ parse_once(enum kind kind, const struct http_limits *limits, struct http_scan *s
 		    scan, in, limits, kind == KIND_ANSWER_TO_HEAD, &v->head, &v->used, &v->refusal);
 }
 
-/* Feed prefixes that grow by `step`, each in memory of its own size. */
+/* Where bytes are cut: into short pieces and now and then a long one, or behind each byte. */
+struct cuts {
+	uint32_t state; /* 0: nowhere */
+	bool each;
+};
+
+static size_t
+cuts_next(struct cuts *c)
+{
+	uint32_t drawn = c->state >> 16;
+
+	if (c->state == 0)
+		return SIZE_MAX / 2;
+	if (c->each)
+		return 1;
+	c->state = c->state * 1664525 + 1013904223;
+	c->state += c->state == 0;
+	return drawn % 8 == 0 ? 1 + drawn / 8 % 512 : 1 + drawn / 8 % 16;
+}
+
+/* The first byte of an input says how the rest of it is cut. */
+static struct cuts
+cuts_of(uint8_t seed)
+{
+	return (struct cuts){ (1u + seed) * 2654435769u, seed % 16 == 0 };
+}
+
+/* Feed prefixes that grow piece by piece, each in memory of its own size. */
 static struct slice
-parse_in_steps(enum kind kind, const struct http_limits *limits, struct slice in, size_t step,
+parse_in_steps(enum kind kind, const struct http_limits *limits, struct slice in, struct cuts cuts,
     struct verdict *v)
 {
 	struct http_scan scan = { 0 };
 	struct slice part = SLICE_EMPTY;
 	char *copy = NULL;
 
-	for (size_t n = 0;; n += step) {
+	for (size_t n = 0;; n += cuts_next(&cuts)) {
 		n = n < in.n ? n : in.n;
 		copy = realloc(copy, n > 0 ? n : 1);
 		CHECK(copy != NULL);
@@ -71,22 +98,24 @@ parse_in_steps(enum kind kind, const struct http_limits *limits, struct slice in
  * is read too far and nothing passes that the last ones forbid. */
 static void
 check_changing_limits(
-    enum kind kind, const struct http_limits *limits, struct slice in, size_t step)
+    enum kind kind, const struct http_limits *limits, struct slice in, struct cuts cuts)
 {
 	static struct verdict v;
 	static const struct http_limits low = { .head = 48, .target = 16, .fields = 2 };
 	const struct http_limits *now = limits;
 	struct http_scan scan = { 0 };
+	unsigned turn = 0;
 	size_t n = 0;
 
 	v.result = HTTP_MORE;
 	while (v.result == HTTP_MORE && n < in.n) {
+		size_t step = cuts_next(&cuts);
 		char *copy;
 
 		n = n + step < in.n ? n + step : in.n;
 		CHECK((copy = malloc(n)) != NULL);
 		memcpy(copy, in.p, n);
-		now = n / step % 3 == 2 ? &low : limits;
+		now = turn++ % 3 == 1 ? &low : limits;
 		parse_once(kind, now, &scan, (struct slice){ copy, n }, &v);
 		free(copy);
 	}
@@ -194,7 +223,7 @@ struct body_run {
 };
 
 static void
-read_body(const struct http_head *h, struct slice in, size_t step, struct body_run *r)
+read_body(const struct http_head *h, struct slice in, struct cuts cuts, struct body_run *r)
 {
 	size_t from = 0;
 
@@ -202,6 +231,7 @@ read_body(const struct http_head *h, struct slice in, size_t step, struct body_r
 	CHECK(r->content != NULL);
 	http_body_follow(&r->body, h);
 	do {
+		size_t step = cuts_next(&cuts);
 		size_t n = in.n - from < step ? in.n - from : step;
 		struct slice part = slice_sub(in, from, from + n), data;
 
@@ -217,12 +247,12 @@ read_body(const struct http_head *h, struct slice in, size_t step, struct body_r
 }
 
 static void
-check_body(const struct http_head *h, struct slice in, size_t step)
+check_body(const struct http_head *h, struct slice in, struct cuts cuts)
 {
 	static struct body_run whole, cut;
 
-	read_body(h, in, in.n > 0 ? in.n : 1, &whole);
-	read_body(h, in, step, &cut);
+	read_body(h, in, (struct cuts){ 0 }, &whole);
+	read_body(h, in, cuts, &cut);
 	CHECK(whole.result == cut.result && whole.refusal == cut.refusal && whole.n == cut.n);
 	CHECK(memcmp(whole.content, cut.content, whole.n) == 0 && whole.body.total == whole.n);
 	CHECK(http_body_done(&whole.body) == (whole.result == HTTP_BODY_END));
@@ -299,9 +329,9 @@ write_message_head(struct relay *r, const struct http_head *h, enum http_framing
 	return true;
 }
 
-/* The body of the message that was begun last, in pieces of `step` bytes; its end is consumed. */
+/* The body of the message that was begun last, in pieces; its end is consumed. */
 static void
-relay_body(struct relay *r, const struct http_head *h, enum http_framing framing, size_t step)
+relay_body(struct relay *r, const struct http_head *h, enum http_framing framing, struct cuts cuts)
 {
 	static struct http_body body;
 	struct buf piece = BUF_INIT, out = BUF_INIT;
@@ -311,6 +341,7 @@ relay_body(struct relay *r, const struct http_head *h, enum http_framing framing
 	http_body_follow(&body, h);
 	while (!http_body_done(&body) && result != PUMP_BAD && buf_size(&r->in) > 0) {
 		struct slice next = buf_slice(&r->in);
+		size_t step = cuts_next(&cuts);
 
 		next.n = next.n < step ? next.n : step;
 		CHECK(buf_append_slice(&piece, next) == 0);
@@ -350,7 +381,7 @@ understand(const struct http_head *h, struct slice head, struct slice rest)
 	    h->has_query ? (struct slice){ h->query.p - 1, h->query.n + 1 } : SLICE_EMPTY;
 	struct written w = { .status = h->status, .line = sum_line(h->method, h->path, query) };
 
-	read_body(h, rest, rest.n > 0 ? rest.n : 1, &run);
+	read_body(h, rest, (struct cuts){ 0 }, &run);
 	w.content = run.n;
 	w.sum = strict_sum(STRICT_SUM_INIT, run.content, run.n);
 	w.whole = http_body_done(&run.body) ||
@@ -363,11 +394,11 @@ understand(const struct http_head *h, struct slice head, struct slice rest)
 
 /* False: the stream ends here. */
 static bool
-relay_one(struct relay *r, const struct http_limits *limits, size_t step)
+relay_one(struct relay *r, const struct http_limits *limits, struct cuts cuts)
 {
 	static struct verdict v;
 	enum http_framing framing;
-	struct slice part = parse_in_steps(r->kind, limits, buf_slice(&r->in), step, &v);
+	struct slice part = parse_in_steps(r->kind, limits, buf_slice(&r->in), cuts, &v);
 	bool interim = r->kind != KIND_REQUEST && v.head.status < 200;
 	bool on = v.result == HTTP_DONE;
 
@@ -380,7 +411,7 @@ relay_one(struct relay *r, const struct http_limits *limits, size_t step)
 		due_fields(&w->fields, slice_sub(part, 0, v.used), r->kind == KIND_REQUEST,
 		    r->kind == KIND_ANSWER_TO_HEAD, &r->way);
 		w->until_close = framing == HTTP_UNTIL_CLOSE;
-		relay_body(r, &v.head, framing, step);
+		relay_body(r, &v.head, framing, cuts);
 		on = w->whole && v.head.keep_alive && !w->until_close;
 	}
 	free((void *)(uintptr_t)part.p);
@@ -433,7 +464,7 @@ check_written(enum kind kind, struct written *w, struct slice rest)
 
 /* A stream of messages comes out as exactly those that were understood, under a strict reading. */
 static void
-check_stream(enum kind kind, const struct http_limits *limits, struct slice in, size_t step,
+check_stream(enum kind kind, const struct http_limits *limits, struct slice in, struct cuts cuts,
     const struct way *way)
 {
 	static struct relay r;
@@ -441,7 +472,7 @@ check_stream(enum kind kind, const struct http_limits *limits, struct slice in, 
 
 	r = (struct relay){ .kind = kind, .way = *way, .in = BUF_INIT, .out = BUF_INIT };
 	CHECK(buf_append_slice(&r.in, in) == 0);
-	while (in.n > 0 && relay_one(&r, limits, step))
+	while (in.n > 0 && relay_one(&r, limits, cuts))
 		;
 	rest = buf_slice(&r.out);
 	for (unsigned i = 0; i < r.n; i++)
@@ -452,7 +483,7 @@ check_stream(enum kind kind, const struct http_limits *limits, struct slice in, 
 }
 
 static void
-check_streams(enum kind kind, const struct http_limits *limits, struct slice in, size_t step)
+check_streams(enum kind kind, const struct http_limits *limits, struct slice in, struct cuts cuts)
 {
 	static const struct way requests[] = { { 0 }, { .trusted = true }, { .pass_host = true },
 		{ .trusted = true, .pass_host = true } };
@@ -460,12 +491,12 @@ check_streams(enum kind kind, const struct http_limits *limits, struct slice in,
 	bool request = kind == KIND_REQUEST;
 
 	for (unsigned i = 0; i < (request ? 4 : 2); i++)
-		check_stream(kind, limits, in, step, request ? &requests[i] : &answers[i]);
+		check_stream(kind, limits, in, cuts, request ? &requests[i] : &answers[i]);
 }
 
 /* Everything above on one input. */
 static void
-check_message(enum kind kind, const struct http_limits *limits, struct slice in, size_t step)
+check_message(enum kind kind, const struct http_limits *limits, struct slice in, struct cuts cuts)
 {
 	static struct verdict whole, cut, again;
 	static char text[8192];
@@ -473,7 +504,7 @@ check_message(enum kind kind, const struct http_limits *limits, struct slice in,
 	struct slice part;
 
 	parse_once(kind, limits, &scan, in, &whole);
-	part = parse_in_steps(kind, limits, in, step, &cut);
+	part = parse_in_steps(kind, limits, in, cuts, &cut);
 	CHECK(whole.result == cut.result && whole.refusal == cut.refusal);
 	CHECK((whole.result == HTTP_BAD) == (whole.refusal != REFUSAL_NONE));
 	if (whole.result == HTTP_DONE) {
@@ -489,11 +520,11 @@ check_message(enum kind kind, const struct http_limits *limits, struct slice in,
 		    &again);
 		CHECK(again.result == HTTP_DONE);
 		check_same_head(&whole.head, &again.head);
-		check_body(&whole.head, slice_sub(in, whole.used, in.n), step);
+		check_body(&whole.head, slice_sub(in, whole.used, in.n), cuts);
 	}
 	free((void *)(uintptr_t)part.p);
-	check_streams(kind, limits, in, step);
-	check_changing_limits(kind, limits, in, step);
+	check_streams(kind, limits, in, cuts);
+	check_changing_limits(kind, limits, in, cuts);
 }
 
 #endif

@@ -12,6 +12,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size > 0)
 		check_message(KIND_REQUEST, &limits,
-		    (struct slice){ (const char *)data + 1, size - 1 }, 1 + data[0] % 16);
+		    (struct slice){ (const char *)data + 1, size - 1 }, cuts_of(data[0]));
 	return 0;
 }
