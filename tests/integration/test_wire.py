@@ -159,6 +159,10 @@ JUDGED = {
     "another instance": (PUT, [PUT_GOT], [event(**{**PUT_EVENT, "requestData": {
         **PUT_EVENT["requestData"], "instanceId": "b"}})], OK, "recorded"),
     "another name": (LIST, [GOT], [event(action="kms.secrets.read")], OK, "recorded"),
+    "a name that fits less well": (
+        LIST.replace(b"keys", b"keys/registrations"), [GOT.replace(b"keys", b"keys/registrations")],
+        [event(action="kms.secrets.read", requestData={"method": "GET", "path": "/api/v2/keys/{id}"})], OK,
+        "recorded"),
     "another method": (LIST, [GOT], [event(requestData={"method": "PUT"})], OK, "recorded"),
     "no name": (LIST, [GOT], [event(requestData={"method": "GET", "unmatched": True})], OK, "recorded"),
     "another outcome": (LIST, [GOT], [event(outcome="failure")], OK, "recorded"),

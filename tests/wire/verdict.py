@@ -120,6 +120,12 @@ def fits_template(template, path):
         a == b or (a.startswith("{") and a.endswith("}")) for a, b in zip(ours, theirs))
 
 
+def rank(route):
+    """Of routes that fit the same request the one of the highest rank names it."""
+    kinds = {"{": 1, "*": 0}
+    return (route["method"] != "*", [kinds.get(s[:1], 2) for s in route["path"].split("/")], "query" in route)
+
+
 class Routes:
     """What the shipped route set says, read anew."""
 
@@ -127,12 +133,14 @@ class Routes:
         self.routes = json.loads(support.ROUTES.read_text())["routes"]
 
     def of(self, request):
-        """Those that stand for a request."""
+        """Those that stand for a request best: by the method, then segment by segment, then by the query."""
         query = (request.query or b"")[1:].split(b"&")
-        return [r for r in self.routes
-                if r["method"] in ("*", request.method.decode())
-                and fits_template(r["path"], request.path)
-                and all(f"{k}={v}".encode() in query for k, v in r.get("query", {}).items())]
+        fit = [r for r in self.routes
+               if r["method"] in ("*", request.method.decode())
+               and fits_template(r["path"], request.path)
+               and all(f"{k}={v}".encode() in query for k, v in r.get("query", {}).items())]
+        best = max(map(rank, fit), default=None)
+        return [r for r in fit if rank(r) == best]
 
     def misnames(self, event, request):
         """Why an event is no record of a request, or None."""
