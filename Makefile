@@ -15,7 +15,9 @@ VERSION := $(file <VERSION)
 PYTHON  ?= /usr/bin/python3
 SAN     ?=
 LLHTTP  ?=
-B       := build$(if $(LLHTTP),/$(notdir $(LLHTTP)))$(if $(findstring clang,$(CC)),/clang)$(if $(SAN),/$(SAN))
+# What drives a program that may have a sanitizer has none.
+PLAIN   := build$(if $(LLHTTP),/$(notdir $(LLHTTP)))$(if $(findstring clang,$(CC)),/clang)
+B       := $(PLAIN)$(if $(SAN),/$(SAN))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 JOBS    ?= $(shell nproc 2>/dev/null || echo 1)
@@ -364,9 +366,9 @@ run-model-quick:
 DURATION ?= 600
 
 soak: ## DURATION (600) seconds of mixed traffic at full speed, one event an answer (SAN=...)
-	$(call again,$(PACKAGES_DEMO),SAN= programs build/load)
+	$(call again,$(PACKAGES_DEMO),SAN= programs $(PLAIN)/load)
 	$(call again,$(PACKAGES_DEMO),programs)
-	@$(PYTHON) tests/soak/soak --build $B --load build/load --duration $(DURATION)
+	@$(PYTHON) tests/soak/soak --build $B --load $(PLAIN)/load --duration $(DURATION)
 
 slow: ## a good client's delay among slow ones and floods of handshakes; memory of 10,000 idle ones
 	$(call again,$(PACKAGES_SLOW),programs)
@@ -389,10 +391,10 @@ differential: ## CASES (20000) hostile requests to nginx, through keytrail and d
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire --direct $(if $(DIR),--suite $(DIR),--cases $(CASES)) --seed $(SEED)
 
 hostile: ## the suites of DIR, or the cases of `make wire`; STREAMS=n: n mutants of them (SAN=address)
-	$(call again,$(PACKAGES_TEST),SAN= programs build/storm)
+	$(call again,$(PACKAGES_TEST),SAN= programs $(PLAIN)/storm)
 	$(call again,$(PACKAGES_TEST),programs)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/wire/wire $(if $(DIR),--suite $(DIR)) --seed $(SEED) $(if $(TLS),--tls) \
-	    $(if $(STREAMS),--streams $(STREAMS) --storm build/storm,$(if $(DIR),,--cases $(CASES)))
+	    $(if $(STREAMS),--streams $(STREAMS) --storm $(PLAIN)/storm,$(if $(DIR),,--cases $(CASES)))
 
 CYCLES ?= 4000
 STATES ?= 20000
