@@ -35,6 +35,7 @@ enum metric_id {
 	METRIC_CONNECTIONS,	     /* accepted */
 	METRIC_CONNECTIONS_OPEN,     /* gauge */
 	METRIC_CONNECTIONS_REJECTED, /* over the limit */
+	METRIC_SOURCES_UNKNOWN,	     /* no room to remember one more */
 	METRIC_OUT_OF_MEMORY,	     /* what was given up for want of it */
 	METRIC_HANDSHAKES,	     /* finished, by resumed: index 0 full, 1 resumed */
 	METRIC_HANDSHAKE_FAILURES,   /* by reason: index = enum tls_failure */

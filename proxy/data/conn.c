@@ -517,10 +517,8 @@ admit(struct conn *c)
 	if (config_network_contains(
 		config->trusted_networks, config->ntrusted_networks, c->peer.address))
 		return true;
-	if ((c->source = peers_hold(w->peers, c->peer.address, c->born)) == NULL) {
-		worker_starved(w, "a connection");
+	if ((c->source = worker_hold_source(w, c->peer.address, c->born)) == NULL)
 		return false;
-	}
 	if (peer_connect(c->source, config->limits.connections_per_address))
 		return true;
 	peers_drop(w->peers, c->source);

@@ -47,7 +47,8 @@ ask_source(const struct exchange *ex, bool (*may)(struct peer *, unsigned, int64
 
 	if (peer != NULL)
 		return may(peer, rate, ex->started);
-	if ((peer = peers_hold(peers, ex->origin.address, ex->started)) == NULL)
+	peer = worker_hold_source(ex->worker, ex->origin.address, ex->started);
+	if (peer == NULL)
 		return true;
 	yes = may(peer, rate, ex->started);
 	peers_drop(peers, peer);

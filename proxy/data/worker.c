@@ -361,6 +361,24 @@ worker_starved(struct worker *w, const char *what)
 
 /* ---- who asks ---- */
 
+struct peer *
+worker_hold_source(struct worker *w, const unsigned char address[16], int64_t now)
+{
+	struct peer *peer = peers_hold(w->peers, address, now);
+
+	if (peer != NULL)
+		return peer;
+	metrics_add(w->metrics, METRIC_SOURCES_UNKNOWN, 0, 1);
+	if (peers_count(w->peers) < PEERS_MAX)
+		worker_starved(w, "a source");
+	else
+		log_warn(w->log, "too_many_sources",
+		    "%d sources are remembered: others get no new connections, and through trusted "
+		    "networks no limits",
+		    PEERS_MAX);
+	return NULL;
+}
+
 static void
 on_identity_timer(void *arg)
 {

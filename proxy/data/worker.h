@@ -176,6 +176,9 @@ void worker_identify(
 /* Memory was short, so this was given up: count it, and say so. */
 void worker_starved(struct worker *w, const char *what);
 
+/* As peers_hold; where there is none, say so. */
+struct peer *worker_hold_source(struct worker *w, const unsigned char address[16], int64_t now);
+
 /* n random bytes (getrandom, drawn in bulk). */
 void worker_random(struct worker *w, unsigned char *out, size_t n);
 

@@ -59,6 +59,9 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    GAUGE("connections_open", NULL, LABELS_NONE, "Client connections open."),
 	[METRIC_CONNECTIONS_REJECTED] = COUNTER("connections_rejected", LABELS_NONE,
 	    "Client connections closed at once, over the limit."),
+	[METRIC_SOURCES_UNKNOWN] = COUNTER("sources_unknown", LABELS_NONE,
+	    "Connections that were refused, and requests of trusted networks to which no rate was "
+	    "applied, because 65,536 other sources are remembered, or memory was short."),
 	[METRIC_OUT_OF_MEMORY] = COUNTER("out_of_memory", LABELS_NONE,
 	    "Connections, requests and answers that were given up because memory was short."),
 	[METRIC_HANDSHAKES] =

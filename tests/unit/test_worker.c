@@ -325,12 +325,43 @@ who_was_identified_is_to_be_forgotten(void **state)
 	    event_base_get_num_events(b->worker->base, EVENT_BASE_COUNT_ADDED), before + 1);
 }
 
+/* ---- sources ---- */
+
+static void
+a_source_too_many_is_not_told_as_a_want_of_memory(void **state)
+{
+	struct peer **held = calloc(PEERS_MAX, sizeof(struct peer *));
+	unsigned char address[16] = { 0x20, 0x01, 0x0d, 0xb8 };
+	struct bench *b = *state;
+	struct peers *peers;
+	struct err err;
+
+	assert_non_null(held);
+	b->worker->peers = peers = peers_new(&err);
+	assert_non_null(peers);
+	for (unsigned i = 0; i < PEERS_MAX; i++) {
+		memcpy(address + 4, &i, sizeof(i));
+		held[i] = worker_hold_source(b->worker, address, 0);
+		assert_non_null(held[i]);
+	}
+	assert_int_equal(metrics_value(b->metrics, METRIC_SOURCES_UNKNOWN, 0), 0);
+	address[0] = 0x30;
+	assert_null(worker_hold_source(b->worker, address, 0));
+	assert_int_equal(metrics_value(b->metrics, METRIC_SOURCES_UNKNOWN, 0), 1);
+	assert_int_equal(metrics_value(b->metrics, METRIC_OUT_OF_MEMORY, 0), 0);
+	for (unsigned i = 0; i < PEERS_MAX; i++)
+		peers_drop(peers, held[i]);
+	peers_free(peers);
+	free(held);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(a_source_too_many_is_not_told_as_a_want_of_memory),
 		TEST(those_who_ask_for_a_turn_are_served_a_few_at_a_time),
 		TEST(steps_are_taken_between_rounds_of_the_calls_that_waited),
 		TEST(waiters_are_called_once_in_order_and_when_it_is_durable),
