@@ -286,7 +286,7 @@ STATUS_LINES = [
 INTERIM = [
     b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
     b"HTTP/1.1 102 Processing\r\nContent-Length: 5\r\n\r\n", b"HTTP/1.1 199 x\r\n\r\n",
-    b"HTTP/1.1 100 Continue\r\n\r\n" * 9, b"HTTP/1.1 103 x\r\n\r\n" * 12,
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 10, b"HTTP/1.1 103 x\r\n\r\n" * 11,
     b"HTTP/1.1 101 x\r\n\r\n",
 ]
 ANSWER_LINES = [line for line in LINES if not line.startswith((b"Host", b"Expect", b"X-A: aaa"))] + [
