@@ -13,6 +13,12 @@ set yrange [0:*]
 """
 
 
+def draw(script, title, name):
+    """A run of many minutes is not lost for a plot: gnuplot says what is wrong with it."""
+    subprocess.run(["gnuplot"], input=script, text=True, check=False)
+    return f"![{title}]({name}.svg)"
+
+
 def plot(folder, name, title, x, y, lines, log=True):
     """`lines`: {legend: [(x, y)]}"""
     script = PLOT_HEAD.format(svg=folder / f"{name}.svg", title=title, x=x, y=y)
@@ -22,8 +28,7 @@ def plot(folder, name, title, x, y, lines, log=True):
         blocks += f"$d{number} << E\n" + "".join(f"{a} {b}\n" for a, b in points) + "E\n"
     curves = ", ".join(f"$d{n} using 1:2 with linespoints lw 2 title '{legend}'"
                        for n, legend in enumerate(lines))
-    subprocess.run(["gnuplot"], input=f"{script}{blocks}plot {curves}\n", text=True, check=True)
-    return f"![{title}]({name}.svg)"
+    return draw(f"{script}{blocks}plot {curves}\n", title, name)
 
 
 def bars(folder, result):
@@ -37,8 +42,7 @@ def bars(folder, result):
         script += f'"{subject}" {values[0]} {values[1]}\n'
     script += ("E\nplot $d using 2:xtic(1) title '16 connections', "
                "'' using 3 title '64 connections'\n")
-    subprocess.run(["gnuplot"], input=script, text=True, check=True)
-    return f"![{title}]({name}.svg)"
+    return draw(script, title, name)
 
 
 def plots(result, folder):

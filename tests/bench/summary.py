@@ -2,9 +2,9 @@
 many."""
 
 import os
+import pathlib
 import platform
 import re
-import pathlib
 import subprocess
 
 import loads
