@@ -87,6 +87,7 @@ struct http_body {
 	unsigned state; /* of the chunked decoder */
 	unsigned count; /* bytes of the current framing element */
 	size_t options_len, trailers_len;
+	size_t section_len; /* as it came: what is left out of it counts too */
 	/* "option,"... of Connection, "Name: value\r\n"..., checked, then the open line */
 	char trailers[HTTP_TRAILERS_MAX];
 };

@@ -34,7 +34,7 @@ http_body_init(struct http_body *b, enum http_framing framing, uint64_t length)
 	b->total = 0;
 	b->state = SIZE;
 	b->count = 0;
-	b->options_len = b->trailers_len = 0;
+	b->options_len = b->trailers_len = b->section_len = 0;
 }
 
 void
@@ -51,7 +51,7 @@ http_body_follow(struct http_body *b, const struct http_head *h)
 		b->options_len += f->value.n;
 		b->trailers[b->options_len++] = ',';
 	}
-	b->trailers_len = b->options_len;
+	b->trailers_len = b->section_len = b->options_len;
 }
 
 void
@@ -198,7 +198,8 @@ is_hop_by_hop(const struct http_body *b, struct slice name)
 static enum http_refusal
 keep_trailer_byte(struct http_body *b, char c)
 {
-	if (b->trailers_len + b->count == sizeof(b->trailers))
+	if (b->trailers_len + b->count == sizeof(b->trailers) ||
+	    b->section_len + b->count == HTTP_TRAILERS_MAX)
 		return REFUSAL_BAD_TRAILER;
 	b->trailers[b->trailers_len + b->count++] = c;
 	return REFUSAL_NONE;
@@ -213,8 +214,10 @@ close_trailer_line(struct http_body *b)
 	struct slice name = { line, (size_t)(colon - line) };
 	struct slice value = slice_trim((struct slice){ colon + 1, b->count - name.n - 1 });
 
+	b->section_len += b->count + 2;
 	if (parse_alias_of(name) != HTTP_F_OTHER || http_is_claim_of_origin(name) ||
-	    is_header_only(name) || b->trailers_len + name.n + value.n + 4 > sizeof(b->trailers))
+	    is_header_only(name) || b->section_len > HTTP_TRAILERS_MAX ||
+	    b->trailers_len + name.n + value.n + 4 > sizeof(b->trailers))
 		return REFUSAL_BAD_TRAILER;
 	if (is_hop_by_hop(b, name))
 		return go(b, TRAILER_LF);

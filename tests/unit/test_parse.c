@@ -1451,6 +1451,43 @@ extensions_and_trailers_are_bounded(void **state)
 	assert_int_equal(feed_repeated("", '0', 17, ""), HTTP_BODY_BAD);
 }
 
+/* n times the same line. */
+static enum http_body_result
+feed_section(const char *head, enum direction d, const char *line, size_t n)
+{
+	static struct http_body b;
+	static struct body_run r;
+	static struct verdict v;
+
+	parse_every_way(d, slice_of(head), &v);
+	assert_int_equal(v.result, HTTP_DONE);
+	http_body_follow(&b, &v.head);
+	r = (struct body_run){ .result = HTTP_BODY_MORE };
+	feed(&b, SLICE("0\r\n"), &r);
+	while (n-- > 0 && r.result == HTTP_BODY_MORE)
+		feed(&b, slice_of(line), &r);
+	if (r.result == HTTP_BODY_MORE)
+		feed(&b, SLICE("\r\n"), &r);
+	return r.result;
+}
+
+static void
+trailers_that_are_left_out_count_too(void **state)
+{
+	static const char request[] = GET "Connection: x\r\n" CHUNKED END;
+	static const char answer[] = OK "Connection: x\r\n" CHUNKED END;
+	static const char blank[] = "y:                          \r\n";
+	size_t most = (HTTP_TRAILERS_MAX - 2) / 5; /* "x," and lines of five bytes */
+
+	(void)state;
+	assert_int_equal(feed_section(request, REQUEST, "x:a\r\n", most), HTTP_BODY_END);
+	assert_int_equal(feed_section(request, REQUEST, "x:a\r\n", most + 1), HTTP_BODY_BAD);
+	assert_int_equal(feed_section(answer, ANSWER, "x:a\r\n", 100000), HTTP_BODY_BAD);
+	assert_int_equal(
+	    feed_section(request, REQUEST, blank, HTTP_TRAILERS_MAX / (sizeof(blank) - 1) + 1),
+	    HTTP_BODY_BAD);
+}
+
 static void
 bytes_are_skipped_up_to_another_one(void **state)
 {
@@ -1504,6 +1541,7 @@ main(void)
 		cmocka_unit_test(trailers_that_connection_names_are_left_out),
 		cmocka_unit_test(what_connection_lists_is_bounded),
 		cmocka_unit_test(extensions_and_trailers_are_bounded),
+		cmocka_unit_test(trailers_that_are_left_out_count_too),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
