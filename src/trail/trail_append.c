@@ -13,7 +13,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define QUEUE_SIZE ((size_t)64 << 10) /* stays in the processor's cache */
+#define QUEUE_SIZE ((size_t)128 << 10) /* stays in the processor's cache */
 #define STEP_MIN   ((uint64_t)64 << 10)
 #define STEP_MAX   ((uint64_t)4 << 20)
 
