@@ -5,8 +5,8 @@
  * flush interval is over.  Then it releases ring space and notifies the producers that wait.
  *
  * Who waits is synced at once when as many wait as the last sync released and left waiting: all who
- * can be expected have come.  Else syncs are spaced adaptively, so that they take at most 6 % of a
- * CPU.  A lone waiter thus never waits for others, callers in a closed loop share one sync a round.
+ * can be expected have come.  Else syncs are spaced adaptively: so far apart, they take 6 % of a CPU.
+ * A lone waiter thus never waits for others, callers in a closed loop share one sync a round.
  */
 #ifndef KEYTRAIL_JOURNAL_H
 #define KEYTRAIL_JOURNAL_H
