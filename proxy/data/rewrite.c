@@ -189,7 +189,8 @@ may_pass(const struct rewrite_request *r, const struct http_field *f)
 		return false;
 	if (f->id == HTTP_F_EXPECT)
 		return r->head->expect_continue;
-	return r->trusted_peer || !http_is_claim_of_origin(f->name);
+	/* Of the names that have an id, is_forwarding knows all such. */
+	return r->trusted_peer || f->id != HTTP_F_OTHER || !http_is_claim_of_origin(f->name);
 }
 
 /* Servers are known to take a body of no type for a form, and to look for `_method` in it. */
