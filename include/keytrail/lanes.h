@@ -78,16 +78,21 @@ lanes_any(lanes l)
 	return (half[0] | half[1]) != 0;
 }
 
+static inline unsigned
+lanes_first_byte(uint64_t word)
+{
+	bool little = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+
+	return (unsigned)(little ? __builtin_ctzll(word) : __builtin_clzll(word)) / 8;
+}
+
 /* The first lane of them. */
 static inline unsigned
 lanes_first(lanes l)
 {
 	lanes_halves half = (lanes_halves)l;
 
-	_Static_assert(
-	    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first lane is the lowest byte");
-	return (unsigned)(half[0] != 0 ? __builtin_ctzll(half[0]) : 64 + __builtin_ctzll(half[1])) /
-	       8;
+	return half[0] != 0 ? lanes_first_byte(half[0]) : 8 + lanes_first_byte(half[1]);
 }
 
 #endif
