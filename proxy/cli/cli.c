@@ -179,6 +179,7 @@ cli_printed(bool all)
 int
 cli_fail(enum cli_status status, const struct err *err)
 {
+	fflush(stdout); /* what was found before is read before */
 	fprintf(stderr, "%s\n", err->msg);
 	return status;
 }

@@ -14,11 +14,11 @@ SET = support.ROUTES
 UUID = "76c2c9cb-9095-5a24-811b-0ef4b24ac4d5"
 
 
-def keytrail(*arguments, cwd=None, **environment):
-    done = subprocess.run([support.KEYTRAIL, *map(str, arguments)], capture_output=True, text=True,
-                          cwd=cwd, timeout=support.PATIENCE,
+def keytrail(*arguments, cwd=None, stderr=subprocess.PIPE, **environment):
+    done = subprocess.run([support.KEYTRAIL, *map(str, arguments)], stdout=subprocess.PIPE,
+                          stderr=stderr, text=True, cwd=cwd, timeout=support.PATIENCE,
                           env={**os.environ, "KEYTRAIL_ROUTES_DIR": str(SET.parent), **environment})
-    assert not support.REPORT.search(done.stderr), done.stderr
+    assert not support.REPORT.search(done.stderr or done.stdout), done.stderr or done.stdout
     return done
 
 
@@ -218,6 +218,15 @@ def test_an_expired_certificate_is_told(file, pki):
         "listen": {"tls": {"certificate": pki[f"{name}.pem"], "key": pki[f"{name}.key"]}}})))
     assert done.returncode == 78
     assert f"{pki[f'{name}.pem']}: was valid until " in done.stderr
+
+
+def test_what_was_found_before_an_error_is_printed_before_it(file, pki):
+    name = pki.issue("expired", dns="expired.example", days_from=-30, days_to=-1)
+    path = file(support.merge(secured(pki), {"listen": {"tls": {"certificates": [
+        {"certificate": pki[f"{name}.pem"], "key": pki[f"{name}.key"]}]}}}))
+    printed = keytrail("check", "--environment", path, stderr=subprocess.STDOUT).stdout
+    assert re.search(r"/server.pem: valid until .*/expired.pem: was valid until ", printed,
+                     re.DOTALL), printed
 
 
 @pytest.mark.parametrize("over, message", [
