@@ -17,8 +17,8 @@
  * no leading zeros and is below 2^63; no tab stands beside the value of Content-Length or
  * Transfer-Encoding; Host is an address or a name of letters, digits, '-', '_' and '.', with a port
  * from 1 to 65535, never empty; Connection has at most HTTP_OPTIONS_MAX options in
- * HTTP_OPTIONS_BYTES; chunk extensions have no white space outside of quotes.  More lenient in one point: a status line may lack the
- * space before its empty reason.
+ * HTTP_OPTIONS_BYTES; chunk extensions have no white space outside of quotes.  More lenient in one
+ * point: a status line may lack the space before its empty reason.
  */
 #ifndef KEYTRAIL_PARSE_H
 #define KEYTRAIL_PARSE_H

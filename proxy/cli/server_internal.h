@@ -35,7 +35,7 @@ struct server_files {
 	bool failed;	       /* what was read is not in force: */
 	int64_t tried;	       /* since when (monotonic ns), */
 	struct err why;
-	int64_t tell_again[SERVER_VALIDITIES_MAX]; /* no sooner that this one ends (monotonic ns) */
+	int64_t tell_again[SERVER_VALIDITIES_MAX]; /* no sooner than this one ends (monotonic ns) */
 };
 
 struct server {

@@ -8,7 +8,7 @@
 
 #define VIA "keytrail"
 
-/* The room is asked for once: there are many. */
+/* The room is asked for once a field, not once a piece: a head is mostly fields. */
 static int
 append_field(struct buf *out, struct slice name, struct slice value)
 {

@@ -3,9 +3,9 @@
  *
  * Nothing of the bytes that came in is copied but the method, path, query, status, field names and
  * values that http_parse vouched for.  Hop-by-hop fields stay behind (RFC 9110 section 7.6.1),
- * framing is written by us, Via, Forwarded (RFC 7239) and X-Forwarded-* are ours; other claims
- * of origin (X-Real-IP, True-Client-IP, ...) go on from a trusted peer alone.  A request's body has a type, by default RFC 9110
- * section 8.3's application/octet-stream.  Pure.
+ * framing is written by us, Via, Forwarded (RFC 7239) and X-Forwarded-* are ours; other claims of
+ * origin (X-Real-IP, True-Client-IP, ...) go on from a trusted peer alone.  A request's body has a
+ * type, by default RFC 9110 section 8.3's application/octet-stream.  Pure.
  */
 #ifndef KEYTRAIL_PROXY_REWRITE_H
 #define KEYTRAIL_PROXY_REWRITE_H
