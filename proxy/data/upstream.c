@@ -20,19 +20,28 @@
 
 TAILQ_HEAD(conn_queue, upstream_conn);
 TAILQ_HEAD(request_queue, upstream_request);
+TAILQ_HEAD(share_queue, upstream_share);
+
+/* What a source has; two in one bucket share a share. */
+struct upstream_share {
+	unsigned in_use;
+	struct request_queue held;	  /* what waits until it may have more */
+	TAILQ_ENTRY(upstream_share) link; /* of who holds some */
+};
 
 struct upstream {
 	struct worker *worker;
 	struct resolver *resolver;
 	struct conn_queue idle; /* newest first */
 	struct request_queue waiting;
+	struct share_queue over; /* a share that used, and asks for, more than it may */
 	struct event serve_event;
 	struct wtimer idle_timer; /* for the oldest idle one */
 	unsigned nopen;
 	unsigned nidle;
 	unsigned generation;
 	struct stream_session session;
-	unsigned in_use[PEERS_BUCKETS]; /* by source; two in one bucket share a share */
+	struct upstream_share shares[PEERS_BUCKETS];
 };
 
 static const struct config_upstream *
@@ -45,33 +54,78 @@ static void start_connecting(struct upstream *u, struct upstream_request *r);
 
 /* ---- shares ---- */
 
-static unsigned *
+static struct upstream_share *
 share_of(struct upstream *u, const struct upstream_request *r)
 {
-	return r->source != NULL ? &u->in_use[peers_bucket(u->worker->peers, r->source)] : NULL;
+	return r->source != NULL ? &u->shares[peers_bucket(u->worker->peers, r->source)] : NULL;
 }
 
-static bool
-may_have_more(const struct upstream *u, const unsigned *share)
+static unsigned
+count_free(const struct upstream *u)
 {
 	unsigned used = u->nopen - u->nidle, max = config_of(u)->pool_max;
 
-	return share == NULL || (used < max && *share < UPSTREAM_SHARE * (max - used));
+	return used < max ? max - used : 0;
+}
+
+static bool
+may_have_more(const struct upstream *u, const struct upstream_share *share)
+{
+	return share == NULL || share->in_use < UPSTREAM_SHARE * count_free(u);
+}
+
+static bool
+holds_some(const struct upstream_share *share)
+{
+	return share != NULL && !TAILQ_EMPTY(&share->held);
 }
 
 static void
-use(struct upstream_conn *c, unsigned *share)
+use(struct upstream_conn *c, struct upstream_share *share)
 {
 	if ((c->share = share) != NULL)
-		++*share;
+		share->in_use++;
 }
 
 static void
 use_no_more(struct upstream_conn *c)
 {
 	if (c->share != NULL)
-		--*c->share;
+		c->share->in_use--;
 	c->share = NULL;
+}
+
+/* ---- the queue ---- */
+
+static void
+dequeue(struct upstream *u, struct upstream_request *r)
+{
+	TAILQ_REMOVE(r->held ? &r->share->held : &u->waiting, r, link);
+	if (r->held && TAILQ_EMPTY(&r->share->held))
+		TAILQ_REMOVE(&u->over, r->share, link);
+	r->queued = r->held = false;
+}
+
+/* Nobody has to step over it, nor to wait behind it. */
+static void
+hold_back(struct upstream *u, struct upstream_request *r)
+{
+	struct upstream_share *share = r->share;
+
+	TAILQ_REMOVE(&u->waiting, r, link);
+	if (TAILQ_EMPTY(&share->held)) {
+		TAILQ_INIT(&share->held);
+		TAILQ_INSERT_TAIL(&u->over, share, link);
+	}
+	r->held = true;
+	TAILQ_INSERT_TAIL(&share->held, r, link);
+}
+
+static void
+serve_soon(struct upstream *u)
+{
+	if (!TAILQ_EMPTY(&u->waiting) || !TAILQ_EMPTY(&u->over))
+		event_active(&u->serve_event, EV_TIMEOUT, 0);
 }
 
 /* ---- connections ---- */
@@ -97,7 +151,7 @@ leave_pool(struct upstream_conn *c)
 }
 
 static void
-take_from_pool(struct upstream_conn *c, unsigned *share)
+take_from_pool(struct upstream_conn *c, struct upstream_share *share)
 {
 	leave_pool(c);
 	use(c, share);
@@ -119,8 +173,7 @@ close_conn(struct upstream_conn *c)
 	stream_close(&c->stream);
 	c->reap = (struct worker_reap){ .reap = free_conn, .arg = c };
 	worker_reap_later(u->worker, &c->reap);
-	if (!TAILQ_EMPTY(&u->waiting))
-		event_active(&u->serve_event, EV_TIMEOUT, 0);
+	serve_soon(u);
 }
 
 /* Nothing may arrive on an idle connection but TLS 1.3 tickets: those SSL_read keeps to itself. */
@@ -173,8 +226,7 @@ static void
 forget(struct upstream *u, struct upstream_request *r)
 {
 	if (r->queued)
-		TAILQ_REMOVE(&u->waiting, r, link);
-	r->queued = false;
+		dequeue(u, r);
 	if (r->conn != NULL)
 		r->conn->request = NULL;
 	r->conn = NULL;
@@ -220,28 +272,55 @@ serve_from_pool(struct upstream *u, struct upstream_request *r)
 	return true;
 }
 
+/* False: whoever comes behind it has to wait, too. */
+static bool
+serve(struct upstream *u, struct upstream_request *r)
+{
+	if (serve_from_pool(u, r))
+		return true;
+	if (u->nopen >= config_of(u)->pool_max)
+		return false;
+	if (resolver_count(u->resolver) > 0) {
+		dequeue(u, r);
+		start_connecting(u, r);
+		return true;
+	}
+	if (resolver_pending(u->resolver))
+		return false;
+	fail_request(u, r, UPSTREAM_FAILURE_RESOLVE, REFUSAL_UPSTREAM_UNREACHABLE);
+	return true;
+}
+
+static bool
+serve_held(struct upstream *u)
+{
+	struct upstream_share *share, *next;
+
+	for (share = TAILQ_FIRST(&u->over); share != NULL; share = next) {
+		next = TAILQ_NEXT(share, link);
+		while (holds_some(share) && may_have_more(u, share))
+			if (!serve(u, TAILQ_FIRST(&share->held)))
+				return false;
+	}
+	return true;
+}
+
 /* Start what waits, as far as targets, shares and the pool's limit allow.  Whoever is served may end,
- * or ask again, but takes no other out of the queue. */
+ * or ask again, but takes no other out of the queue.  Where nothing is free nothing is looked at, else
+ * once what is held back: more than half as many shares as may be open never hold any. */
 static void
 serve_waiting(struct upstream *u)
 {
 	struct upstream_request *r, *next;
 
-	for (r = TAILQ_FIRST(&u->waiting); r != NULL; r = next) {
+	if (count_free(u) == 0 || !serve_held(u))
+		return;
+	for (r = TAILQ_FIRST(&u->waiting); r != NULL && count_free(u) > 0; r = next) {
 		next = TAILQ_NEXT(r, link);
-		if (!may_have_more(u, r->share) || serve_from_pool(u, r))
-			continue;
-		if (u->nopen >= config_of(u)->pool_max)
+		if (!may_have_more(u, r->share))
+			hold_back(u, r);
+		else if (!serve(u, r))
 			return;
-		if (resolver_count(u->resolver) > 0) {
-			TAILQ_REMOVE(&u->waiting, r, link);
-			r->queued = false;
-			start_connecting(u, r);
-		} else if (!resolver_pending(u->resolver)) {
-			fail_request(u, r, UPSTREAM_FAILURE_RESOLVE, REFUSAL_UPSTREAM_UNREACHABLE);
-		} else {
-			return;
-		}
 	}
 }
 
@@ -469,9 +548,10 @@ on_timeout(void *arg)
 struct upstream_conn *
 upstream_acquire(struct upstream *u, struct upstream_request *r, bool fresh)
 {
-	unsigned *share = share_of(u, r);
+	struct upstream_share *share = share_of(u, r);
 	/* Who came first is served first. */
-	bool wait = fresh || !TAILQ_EMPTY(&u->waiting) || !may_have_more(u, share);
+	bool wait =
+	    fresh || !TAILQ_EMPTY(&u->waiting) || holds_some(share) || !may_have_more(u, share);
 	struct upstream_conn *c = wait ? NULL : first_idle(u);
 
 	if (c != NULL) {
@@ -486,6 +566,7 @@ upstream_acquire(struct upstream *u, struct upstream_request *r, bool fresh)
 	r->blamed = REFUSAL_NONE;
 	r->fresh = fresh;
 	r->queued = true;
+	r->held = false;
 	wtimer_init(&r->timer, &u->worker->timers, on_timeout, r);
 	wtimer_set(&r->timer, u->worker->lease->snapshot->config->timeouts.connect);
 	TAILQ_INSERT_TAIL(&u->waiting, r, link);
@@ -528,8 +609,7 @@ upstream_release(struct upstream_conn *c, bool reuse)
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_IDLE, 0, 1);
 	/* What came together with the answer, say a close_notify, brings no edge of its own. */
 	check_idle(c);
-	if (!TAILQ_EMPTY(&u->waiting))
-		event_active(&u->serve_event, EV_TIMEOUT, 0);
+	serve_soon(u);
 }
 
 void
@@ -561,6 +641,7 @@ upstream_new(struct worker *w, struct err *err)
 	u->worker = w;
 	TAILQ_INIT(&u->idle);
 	TAILQ_INIT(&u->waiting);
+	TAILQ_INIT(&u->over);
 	event_assign(&u->serve_event, w->base, -1, 0, on_serve, u);
 	wtimer_init(&u->idle_timer, &w->timers, close_old, u);
 	if ((u->resolver = resolver_new(w, on_resolved, u, err)) == NULL) {
@@ -576,7 +657,7 @@ upstream_free(struct upstream *u)
 {
 	if (u == NULL)
 		return;
-	assert(TAILQ_EMPTY(&u->waiting));
+	assert(TAILQ_EMPTY(&u->waiting) && TAILQ_EMPTY(&u->over));
 	upstream_close_idle(u);
 	resolver_free(u->resolver);
 	event_del(&u->serve_event);

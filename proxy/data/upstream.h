@@ -21,6 +21,7 @@
 #define UPSTREAM_SHARE 2
 
 struct upstream;
+struct upstream_share;
 
 /* A connection that an exchange holds. */
 struct upstream_conn {
@@ -39,7 +40,7 @@ struct upstream_conn {
 	int64_t idle_since; /* monotonic ns */
 	struct resolver_target target;
 	struct upstream_request *request; /* whom it is being made for; NULL once it is made */
-	unsigned *share; /* its source's connections in use, this one too; or NULL */
+	struct upstream_share *share;	  /* of its source, which counts this one; or NULL */
 };
 
 /*
@@ -56,10 +57,11 @@ struct upstream_request {
 	struct upstream *pool;
 	TAILQ_ENTRY(upstream_request) link;
 	struct upstream_conn *conn;
-	unsigned *share;
+	struct upstream_share *share;
 	unsigned tries;
 	enum http_refusal blamed; /* what the last target that failed did wrong */
 	bool queued;
+	bool held;  /* its share is used up: nobody waits behind it */
 	bool fresh; /* an idle connection will not do */
 	struct wtimer timer;
 };

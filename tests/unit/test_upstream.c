@@ -628,6 +628,41 @@ a_source_leaves_some_for_others(void **state)
 	peers_free(f->bench.worker->peers);
 }
 
+static void
+who_has_too_many_holds_up_nobody_else(void **state)
+{
+	struct fixture *f = *state;
+	struct asker a[10], b, c;
+	struct err err;
+
+	f->bench.config.upstream.pool_max = 12;
+	start(f, f->ports[0], f->ports[1]);
+	f->bench.worker->peers = peers_new(&err);
+	assert_non_null(f->bench.worker->peers);
+	ask_and_wait(f, &b, false);
+	assert_int_equal(ask_often(f, a, 10, sources[0]), 8);
+	hold_all(f, a, 8);
+	upstream_release(b.conn, true);
+	assert_int_equal(count_served(f, a, 10), 8);
+	ask_for(f, &b, false, sources[1]);
+	hold_all(f, &b, 1);
+	assert_int_equal(b.calls, 0); /* at once */
+	/* It does not overtake itself. */
+	upstream_release(a[0].conn, true);
+	upstream_release(a[1].conn, true);
+	upstream_release(a[2].conn, true);
+	ask_for(f, &c, false, sources[0]);
+	assert_null(c.conn);
+	upstream_cancel(f->bench.worker->upstream, &c.request);
+	upstream_cancel(f->bench.worker->upstream, &a[9].request);
+	hold_all(f, a + 8, 1);
+	assert_true(a[8].conn->reused);
+	release_all(a + 3, 6, false);
+	release_all(&b, 1, false);
+	upstream_close_idle(f->bench.worker->upstream);
+	peers_free(f->bench.worker->peers);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -649,6 +684,7 @@ main(void)
 		TEST(who_is_idle_too_long_is_closed_and_no_other),
 		TEST(a_request_can_be_cancelled_at_every_stage),
 		TEST(a_source_leaves_some_for_others),
+		TEST(who_has_too_many_holds_up_nobody_else),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
