@@ -1,5 +1,7 @@
 """Whatever arrives on either side, what leaves parses strictly as exactly what was recorded."""
 
+import asyncio
+import socket
 import sys
 
 import pytest
@@ -10,6 +12,7 @@ sys.path.insert(0, str(support.ROOT / "tests" / "wire"))
 
 import campaign  # noqa: E402  pylint: disable=wrong-import-position
 import cases  # noqa: E402  pylint: disable=wrong-import-position
+import channel  # noqa: E402  pylint: disable=wrong-import-position
 import direct  # noqa: E402  pylint: disable=wrong-import-position
 import strict  # noqa: E402  pylint: disable=wrong-import-position
 import verdict  # noqa: E402  pylint: disable=wrong-import-position
@@ -342,6 +345,55 @@ def test_the_judge_sees_what_is_understood_directly(label):
     seen.events = events
     _, faults = direct.judge(seen, alone, verdict.Routes())
     assert complains(faults, want), faults
+
+
+@pytest.mark.parametrize("last", ["close", "cut"])
+def test_a_channel_that_this_side_has_ended_tells_an_end_in_order_from_a_cut(pki, last):
+    async def ends():
+        here, there = [await asyncio.open_connection(sock=s) for s in socket.socketpair()]
+        ours, theirs = await asyncio.gather(
+            channel.over(*here, pki.client(), server_hostname="localhost"),
+            channel.over(*there, pki.server(), server_side=True))
+        await ours.end("notify")
+        await theirs.end(last)
+        try:
+            return await ours.read()
+        except OSError:
+            return "cut"
+        finally:
+            here[1].close()
+            there[1].close()
+
+    assert asyncio.run(ends()) == (b"" if last == "close" else "cut")
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_only_who_gets_nothing_when_nothing_is_sent_hangs(monkeypatch, sends):
+    monkeypatch.setattr(campaign, "PATIENCE", 0)
+
+    async def outcome():
+        came = asyncio.Event()
+
+        class Peer:
+            read = came.wait
+
+        class Sender:
+            """Sends at each look; at the fifth it comes."""
+            looks = 0
+
+            @property
+            def sent(self):
+                self.looks += sends
+                if self.looks == 5:
+                    came.set()
+                return self.looks
+
+        try:
+            return await campaign.read_patiently(Peer, Sender())
+        except asyncio.TimeoutError:
+            return "hangs"
+
+    assert asyncio.run(outcome()) == (True if sends else "hangs")
 
 
 def test_a_failing_case_shrinks_to_what_fails():

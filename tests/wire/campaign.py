@@ -63,6 +63,7 @@ class Seen:
         self.events = []    # of the trail, in order, but for those
         self.late = []      # of what came after the last request
         self.faults = []    # what the back end could not read
+        self.sent = 0       # segments, by either side
 
 
 class Backend:
@@ -129,7 +130,9 @@ class Backend:
             await peer.write(self.ok(request))
             return True
         parts, then = script
+        seen = self.whose(request)
         for part in parts:
+            seen.sent += 1
             await peer.write(part, then == "watch")
             if len(parts) > 1:
                 await asyncio.sleep(channel.PAUSE)
@@ -163,6 +166,18 @@ async def open_client(sock, port, context):
     return tls
 
 
+async def read_patiently(peer, seen):
+    """Hundreds of segments may take their time: only who gets nothing when nothing is sent hangs."""
+    reading, sent = asyncio.ensure_future(peer.read()), -1
+    while not reading.done() and sent != seen.sent:
+        sent = seen.sent
+        await asyncio.wait([reading], timeout=PATIENCE)
+    if reading.done():
+        return reading.result()
+    reading.cancel()
+    raise asyncio.TimeoutError
+
+
 async def converse(port, address, parts, seen, context=None):
     """A client that sends the segments, ends its side and reads to the end."""
     end = random.Random(b"".join(parts)).choice(["close", "notify"])
@@ -174,6 +189,7 @@ async def converse(port, address, parts, seen, context=None):
             async def send():
                 with contextlib.suppress(OSError):
                     for part in parts:
+                        seen.sent += 1
                         await peer.write(part)
                         if len(parts) > 1:
                             await asyncio.sleep(channel.PAUSE)
@@ -181,7 +197,7 @@ async def converse(port, address, parts, seen, context=None):
 
             sender = asyncio.ensure_future(send())
             try:
-                while data := await asyncio.wait_for(peer.read(), PATIENCE):
+                while data := await read_patiently(peer, seen):
                     seen.client += data
                 seen.end = "closed"
             finally:

@@ -34,6 +34,7 @@ class Tls:
     def __init__(self, recv, send, shut, context, **side):
         self.recv, self.send, self.shut = recv, send, shut
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # it would hide a cut
         self.tls = context.wrap_bio(self.incoming, self.outgoing, **side)
         self.early = b""
 
@@ -56,11 +57,18 @@ class Tls:
         else:
             self.incoming.write_eof()
 
+    def now(self):
+        """What has come.  The end raises where this side has ended, too."""
+        try:
+            return self.tls.read(65536)
+        except ssl.SSLZeroReturnError:
+            return b""
+
     async def read(self):
         """b"" after close_notify; an end without it is an SSLError."""
         while not self.early:
             with contextlib.suppress(ssl.SSLWantReadError):
-                return self.tls.read(65536)
+                return self.now()
             await self.more()
         data, self.early = self.early, b""
         return data
@@ -85,7 +93,7 @@ class Tls:
     def notify(self):
         """What has come is read first: SSL_shutdown takes it for an error."""
         with contextlib.suppress(ssl.SSLWantReadError):
-            while data := self.tls.read(65536):
+            while data := self.now():
                 self.early += data
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
