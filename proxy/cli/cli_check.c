@@ -40,11 +40,8 @@ check_validity(const struct tls_validity *v, struct err *err)
 }
 
 static int
-check_server(const struct tls_server *s, struct err *err)
+check_validities(const struct tls_validity *v, size_t n, struct err *err)
 {
-	size_t n;
-	const struct tls_validity *v = tls_server_validity(s, &n);
-
 	for (size_t i = 0; i < n; i++)
 		if (check_validity(&v[i], err) == -1)
 			return -1;
@@ -54,13 +51,17 @@ check_server(const struct tls_server *s, struct err *err)
 static int
 check_listen_tls(const struct config *cfg, struct err *err)
 {
+	const struct tls_validity *v;
 	struct tls_server *s;
 	int rc = -1;
+	size_t n;
 
 	if (!cfg->listen.tls)
 		return 0;
-	if ((s = tls_server_new(&cfg->listen, NULL, err)) != NULL)
-		rc = check_server(s, err);
+	if ((s = tls_server_new(&cfg->listen, NULL, err)) != NULL) {
+		v = tls_server_validity(s, &n);
+		rc = check_validities(v, n, err);
+	}
 	tls_server_free(s);
 	return rc == 0 ? 0 : err_prefix(err, "listen.tls");
 }
@@ -68,19 +69,14 @@ check_listen_tls(const struct config *cfg, struct err *err)
 static int
 check_upstream_tls(const struct config *cfg, struct err *err)
 {
-	const char *certificate = cfg->upstream.certificate;
-	struct tls_validity v;
+	struct tls_validity v[TLS_CLIENT_VALIDITIES_MAX];
 	SSL_CTX *ctx;
 	int rc = -1;
 
 	if (!cfg->upstream.tls)
 		return 0;
-	if ((ctx = tls_client_new(&cfg->upstream, err)) != NULL) {
-		if (cfg->upstream.ca != NULL)
-			printf("  %s: holds certificates\n", cfg->upstream.ca);
-		v = tls_validity_of(ctx, certificate);
-		rc = certificate != NULL ? check_validity(&v, err) : 0;
-	}
+	if ((ctx = tls_client_new(&cfg->upstream, err)) != NULL)
+		rc = check_validities(v, tls_client_validity(ctx, &cfg->upstream, v), err);
 	SSL_CTX_free(ctx);
 	return rc == 0 ? 0 : err_prefix(err, "upstream.tls");
 }

@@ -54,13 +54,19 @@ set_expiries(struct server *s)
 {
 	struct tls_validity all[SERVER_VALIDITIES_MAX];
 	size_t n = server_validity(s, all);
+	double ends[METRICS_FILES_MAX + 1];
 
 	for (unsigned i = 0; i <= METRICS_FILES_MAX; i++)
-		metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY, i, (double)NAN);
-	for (size_t i = 0; i < n; i++)
-		if (all[i].until != INT64_MAX)
-			metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY,
-			    metrics_file(s->metrics, all[i].path), (double)all[i].until);
+		ends[i] = (double)NAN;
+	for (size_t i = 0; i < n; i++) {
+		unsigned file = metrics_file(s->metrics, all[i].path);
+
+		/* One file may have several uses. */
+		if (all[i].until != INT64_MAX && !(ends[file] <= (double)all[i].until))
+			ends[file] = (double)all[i].until;
+	}
+	for (unsigned i = 0; i <= METRICS_FILES_MAX; i++)
+		metrics_set(s->shard, METRIC_CERTIFICATE_EXPIRY, i, ends[i]);
 }
 
 static void
@@ -131,11 +137,11 @@ check_certificates(struct server *s, struct health_check *out)
 
 	*out = (struct health_check){ .name = "certificates", .ok = true };
 	for (size_t i = 0; i < n; i++)
-		if (server_ends_soon(&all[i]) && (first == NULL || all[i].until < first->until))
+		if (server_ends_soon(&all[i]) && (first == NULL || all[i].end < first->end))
 			first = &all[i];
 	if (first == NULL)
 		return;
-	tls_time_text(first->until, until);
+	tls_time_text(first->end, until);
 	snprintf(out->detail, sizeof(out->detail), "valid until %s: %s", until, first->path);
 }
 

@@ -15,7 +15,6 @@
 
 #define LOOK_S	1
 #define RETRY_S 10
-#define WARN_S	(30 * INT64_C(86400))
 #define TELL_S	86400
 
 /* ---- which content they have ---- */
@@ -82,17 +81,14 @@ server_validity(const struct server *s, struct tls_validity out[SERVER_VALIDITIE
 		of_server = tls_server_validity(snap->server, &n);
 		memcpy(out, of_server, n * sizeof(*out));
 	}
-	if (snap->client != NULL)
-		n += tls_client_validity(snap->client, &snap->config->upstream, out + n);
-	return n;
+	memcpy(out + n, snap->validity, snap->nvalidity * sizeof(*out));
+	return n + snap->nvalidity;
 }
 
 bool
 server_ends_soon(const struct tls_validity *v)
 {
-	int64_t third = (v->until - v->from) / 3;
-
-	return v->until < time(NULL) + (third < WARN_S ? third : WARN_S);
+	return v->near < time(NULL);
 }
 
 static void
@@ -106,9 +102,9 @@ tell_ends(struct server *s)
 	for (size_t i = 0; i < n; i++)
 		if (now >= s->files.tell_again[i] && server_ends_soon(&all[i])) {
 			s->files.tell_again[i] = now + TELL_S * CLOCK_NS_PER_S;
-			tls_time_text(all[i].until, until);
-			log_warn(
-			    s->log, "certificate_ends", "%s: valid until %s", all[i].path, until);
+			tls_time_text(all[i].end, until);
+			log_warn(s->log, "certificate_ends", "%s: valid until %s%s%s", all[i].path,
+			    until, all[i].whose[0] != '\0' ? ": " : "", all[i].whose);
 		}
 }
 

@@ -1,7 +1,5 @@
 #include "data/snapshot.h"
 
-#include "data/tls.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -66,6 +64,8 @@ snapshot_new(const struct config *config, const struct snapshot *previous, struc
 		goto fail;
 	if (config->upstream.tls && (s->client = tls_client_new(&config->upstream, err)) == NULL)
 		goto fail;
+	if (s->client != NULL)
+		s->nvalidity = tls_client_validity(s->client, &config->upstream, s->validity);
 	return s;
 fail:
 	snapshot_unref(s);

@@ -8,6 +8,7 @@
 #ifndef KEYTRAIL_PROXY_SNAPSHOT_H
 #define KEYTRAIL_PROXY_SNAPSHOT_H
 
+#include "data/tls.h"
 #include "keytrail/config.h"
 #include "keytrail/metrics.h"
 #include "keytrail/parse.h"
@@ -20,7 +21,9 @@ struct snapshot {
 	const struct config *config;
 	struct tls_server *server; /* NULL: plain TCP */
 	SSL_CTX *client;	   /* NULL: plain TCP */
-	unsigned *action_metric;   /* by a route's action_index: label of its metrics */
+	size_t nvalidity;	   /* of the client's files */
+	struct tls_validity validity[TLS_CLIENT_VALIDITIES_MAX];
+	unsigned *action_metric; /* by a route's action_index: label of its metrics */
 	struct slice correlation_header;
 	struct http_limits limits;
 	struct event_profile profile;

@@ -19,6 +19,8 @@
 	"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 #define TLS13_CIPHERS "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
+#define NEAR_S	      (30 * INT64_C(86400))
+
 static const unsigned char alpn_http11[] = { 8, 'h', 't', 't', 'p', '/', '1', '.', '1' };
 
 /* OpenSSL tells what it could not do for want of memory as if the file were to blame. */
@@ -216,28 +218,45 @@ tls_seconds_of(const ASN1_TIME *t)
 	return t != NULL && ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : INT64_MAX;
 }
 
-void
-tls_narrow(struct tls_validity *v, const ASN1_TIME *from, const ASN1_TIME *until)
+struct tls_validity
+tls_validity_any(const char *path)
 {
-	int64_t f = tls_seconds_of(from), u = tls_seconds_of(until);
+	return (struct tls_validity){
+		.path = path, .until = INT64_MAX, .near = INT64_MAX, .end = INT64_MAX
+	};
+}
 
-	if (f > v->from)
-		v->from = f;
-	if (u < v->until)
-		v->until = u;
+void
+tls_narrow(struct tls_validity *v, int64_t from, int64_t until, const X509_NAME *whose)
+{
+	int64_t third = from < until ? (until - from) / 3 : 0;
+	int64_t near = until - (third < NEAR_S ? third : NEAR_S);
+
+	if (from > v->from)
+		v->from = from;
+	if (until < v->until)
+		v->until = until;
+	if (until == INT64_MAX || near >= v->near)
+		return;
+	v->near = near;
+	v->end = until;
+	v->whose[0] = '\0';
+	if (whose != NULL)
+		X509_NAME_oneline(whose, v->whose, sizeof(v->whose));
 }
 
 static void
 narrow_to(struct tls_validity *v, const X509 *cert)
 {
 	if (cert != NULL)
-		tls_narrow(v, X509_get0_notBefore(cert), X509_get0_notAfter(cert));
+		tls_narrow(v, tls_seconds_of(X509_get0_notBefore(cert)),
+		    tls_seconds_of(X509_get0_notAfter(cert)), X509_get_subject_name(cert));
 }
 
 struct tls_validity
 tls_validity_of(SSL_CTX *ctx, const char *path)
 {
-	struct tls_validity v = { path, 0, INT64_MAX };
+	struct tls_validity v = tls_validity_any(path);
 	STACK_OF(X509) *chain = NULL;
 
 	narrow_to(&v, SSL_CTX_get0_certificate(ctx));
@@ -251,7 +270,7 @@ struct tls_validity
 tls_authorities_validity(X509_STORE *store, const char *path)
 {
 	STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(store);
-	struct tls_validity v = { path, 0, INT64_MAX };
+	struct tls_validity v = tls_validity_any(path);
 
 	for (int i = 0; i < sk_X509_OBJECT_num(objects); i++)
 		narrow_to(&v, X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i)));

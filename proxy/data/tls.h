@@ -22,6 +22,8 @@
 
 #define TLS_VALIDITIES_MAX (2 * (1 + CONFIG_CERTIFICATES_MAX) + 2)
 
+#define TLS_WHOSE_SIZE	   128
+
 struct tls_server; /* what clients are shown, and what they have to show */
 
 /* From when to when the content of a file is good, in seconds since 1970.  A file of many things is
@@ -29,6 +31,9 @@ struct tls_server; /* what clients are shown, and what they have to show */
 struct tls_validity {
 	const char *path;
 	int64_t from, until; /* until INT64_MAX: it has no end */
+	/* The one of them whose end is near first, a third of its time or 30 days before: */
+	int64_t near, end;
+	char whose[TLS_WHOSE_SIZE]; /* its subject, a list's issuer; empty: a response */
 };
 
 /*
@@ -57,7 +62,7 @@ SSL_CTX *tls_client_new(const struct config_upstream *cfg, struct err *err);
 struct stream_session;
 void tls_session_check(struct stream_session *slot);
 
-/* Of the same files but the key, of a context that was made of cfg; how many. */
+/* Of the same files but the key, of a context that was made of cfg and is not in use yet; how many. */
 #define TLS_CLIENT_VALIDITIES_MAX 2
 size_t tls_client_validity(SSL_CTX *ctx, const struct config_upstream *cfg,
     struct tls_validity out[TLS_CLIENT_VALIDITIES_MAX]);

@@ -32,8 +32,10 @@ int tls_load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct
 /* Seconds since 1970; INT64_MAX for NULL. */
 int64_t tls_seconds_of(const ASN1_TIME *t);
 
+/* Of a file of which nothing was seen so far. */
+struct tls_validity tls_validity_any(const char *path);
 /* The validity is within these. */
-void tls_narrow(struct tls_validity *v, const ASN1_TIME *from, const ASN1_TIME *until);
+void tls_narrow(struct tls_validity *v, int64_t from, int64_t until, const X509_NAME *whose);
 /* Of the certificates in it. */
 struct tls_validity tls_authorities_validity(X509_STORE *store, const char *path);
 

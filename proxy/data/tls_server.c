@@ -260,15 +260,16 @@ static void
 note_clients_validity(struct tls_server *s, const struct config_listen *cfg)
 {
 	STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(s->clients);
-	struct tls_validity crl = { cfg->client_crl, 0, INT64_MAX };
+	struct tls_validity crl = tls_validity_any(cfg->client_crl);
 
 	add_validity(s, tls_authorities_validity(s->clients, cfg->client_ca));
 	for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
 		const X509_CRL *list = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
 
 		if (list != NULL)
-			tls_narrow(
-			    &crl, X509_CRL_get0_lastUpdate(list), X509_CRL_get0_nextUpdate(list));
+			tls_narrow(&crl, tls_seconds_of(X509_CRL_get0_lastUpdate(list)),
+			    tls_seconds_of(X509_CRL_get0_nextUpdate(list)),
+			    X509_CRL_get_issuer(list));
 	}
 	if (crl.path != NULL)
 		add_validity(s, crl);
@@ -348,6 +349,7 @@ static int
 load_certificate(struct tls_server *s, const struct config_certificate *files, struct err *err)
 {
 	struct certificate *c = &s->certificates[s->n++];
+	struct tls_validity ocsp = tls_validity_any(files->ocsp);
 
 	c->server = s;
 	if ((c->ctx = tls_context_new(TLS_server_method(), TLS1_2_VERSION, err)) == NULL ||
@@ -366,7 +368,8 @@ load_certificate(struct tls_server *s, const struct config_certificate *files, s
 		return 0;
 	if (tls_ocsp_read(files->ocsp, c->ctx, &c->ocsp, err) == -1)
 		return -1;
-	add_validity(s, (struct tls_validity){ files->ocsp, c->ocsp.from, c->ocsp.until });
+	tls_narrow(&ocsp, c->ocsp.from, c->ocsp.until, NULL);
+	add_validity(s, ocsp);
 	return 0;
 }
 

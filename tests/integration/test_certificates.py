@@ -342,6 +342,30 @@ def test_what_ends_is_told_when_the_end_comes_near(keytrail, raw_backend, pki, t
     assert line.startswith(f"{crl}: valid until ")
 
 
+def test_of_a_bundle_the_one_whose_end_is_near_is_named(keytrail, pki, tmp_path):
+    """As while a CA is replaced: the new one's time has just begun."""
+    old = pki.issue("old-authority", days_from=-300, days_to=20)
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes((pki.dir / f"{old}.pem").read_bytes() + (pki.dir / "ca.pem").read_bytes())
+    sidecar = keytrail(None, {"listen": {"tls": {"client_ca": str(bundle)}},
+                              "upstream": {"tls": {"ca": pki["ca.pem"]}}})
+    line, = wait_for(lambda: ends_told(sidecar), "the warning")
+    assert line.startswith(f"{bundle}: valid until ") and "CN=old-authority" in line
+
+
+def test_of_a_file_of_many_uses_the_first_end_is_told(keytrail, pki, tmp_path):
+    crl = pki.revoke(tmp_path / "crl.pem", hours_to=9)
+    both = tmp_path / "both.pem"
+    both.write_bytes((pki.dir / "ca.pem").read_bytes() + (tmp_path / "crl.pem").read_bytes())
+    sidecar = keytrail(None, {"listen": {"tls": {"client_ca": str(both), "client_crl": crl}},
+                              "upstream": {"tls": {"ca": pki["ca.pem"]}}})
+    name = "keytrail_certificate_expiry_timestamp_seconds"
+    end = sidecar.metric(name, file=crl)
+    assert end < sidecar.metric(name, file=str(both))
+    sidecar.reload(listen={"tls": {"client_crl": str(both)}}, upstream={"tls": {"ca": str(both)}})
+    assert sidecar.metric(name, file=str(both)) == end
+
+
 def test_the_end_of_each_certificate_is_told(keytrail, pki, tmp_path):
     soon = pki.issue("soon", dns="soon.example", days_from=-30, days_to=5)
     crl = pki.revoke(tmp_path / "crl.pem", hours_to=9)

@@ -184,7 +184,7 @@ def test_the_environment_of_a_good_file(file, pki, tmp_path):
     done = keytrail("check", path, "--environment")
     assert (done.returncode, done.stderr) == (0, "")
     for found in (f"{pki['server.pem']}: valid until ",
-                  f"{pki['ca.pem']}: holds certificates", "127.0.0.1 port 0 is free",
+                  f"{pki['ca.pem']}: valid until ", "127.0.0.1 port 0 is free",
                   "1 address of the key service can be resolved", f"{tmp_path}/trail will be made",
                   "1 sink file can be written"):
         assert f"\n  {found}" in done.stdout
