@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,7 +116,11 @@ add(struct peers *p, struct peer_list *bucket, const unsigned char source[16], i
 	struct peer *peer;
 
 	forget_idle(p, now);
-	if (p->n == PEERS_MAX || (peer = calloc(1, sizeof(*peer))) == NULL)
+	if (p->n == PEERS_MAX) {
+		errno = ENOSPC;
+		return NULL;
+	}
+	if ((peer = calloc(1, sizeof(*peer))) == NULL)
 		return NULL;
 	memcpy(peer->source, source, sizeof(peer->source));
 	LIST_INSERT_HEAD(bucket, peer, link);

@@ -26,8 +26,8 @@ struct peer;
 struct peers *peers_new(struct err *err);
 void peers_free(struct peers *p); /* NULL is allowed; no peer may be held any more */
 
-/* The peer of an address (IPv4 as ::ffff:a.b.c.d), to be dropped; NULL when PEERS_MAX are held or
- * memory is short.  now: monotonic ns.  Any thread, as all of these. */
+/* The peer of an address (IPv4 as ::ffff:a.b.c.d), to be dropped; NULL when PEERS_MAX are held
+ * (errno ENOSPC) or memory is short (ENOMEM).  now: monotonic ns.  Any thread, as all of these. */
 struct peer *peers_hold(struct peers *p, const unsigned char address[16], int64_t now);
 void peers_drop(struct peers *p, struct peer *peer);
 

@@ -368,14 +368,14 @@ worker_hold_source(struct worker *w, const unsigned char address[16], int64_t no
 
 	if (peer != NULL)
 		return peer;
-	metrics_add(w->metrics, METRIC_SOURCES_UNKNOWN, 0, 1);
-	if (peers_count(w->peers) < PEERS_MAX)
+	if (errno != ENOSPC)
 		worker_starved(w, "a source");
 	else
 		log_warn(w->log, "too_many_sources",
 		    "%d sources are remembered: others get no new connections, and through trusted "
 		    "networks no limits",
 		    PEERS_MAX);
+	metrics_add(w->metrics, METRIC_SOURCES_UNKNOWN, 0, 1);
 	return NULL;
 }
 
