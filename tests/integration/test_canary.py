@@ -19,9 +19,8 @@ import pytest
 
 import http1
 from backend import ok
-from faults import Disk
+from faults import Disk, Memory
 from support import KEYTRAIL, ROOT, SANITIZED, b64url, make_token, merge, wait_for
-from test_out_of_memory import Memory
 
 KEY = "/api/v2/keys/76c2c9cb-9095-5a24-811b-0ef4b24ac4d5"
 JUNK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
