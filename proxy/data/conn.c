@@ -477,6 +477,12 @@ on_turn(void *arg)
 {
 	struct conn *c = arg;
 
+	/* What came in time may have waited while others had their turn. */
+	if (c->timer.deadline == WTIMER_OVER && c->state == CONN_IDLE && !c->resuming &&
+	    stream_has_news(&c->stream)) {
+		c->stream.readable = true;
+		read_head(c);
+	}
 	if (c->timer.deadline == WTIMER_OVER) {
 		wtimer_clear(&c->timer);
 		time_over(c);
