@@ -196,6 +196,9 @@ bool config_needs_restart(
 /* The names of top-level members that differ ("routes, limits"); "" when nothing does. */
 void config_changes(const struct config *running, const struct config *next, char *out, size_t n);
 
+/* Do requests go to the same addresses, under the same Host? */
+bool config_same_service(const struct config_upstream *a, const struct config_upstream *b);
+
 /* A time with its unit ("30m") as a whole number of units; -1 when the text is none. */
 int config_time_of(const char *text, uint64_t unit_ns, uint64_t *out);
 

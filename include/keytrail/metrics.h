@@ -40,6 +40,7 @@ enum metric_id {
 	METRIC_HANDSHAKES,	     /* finished, by resumed: index 0 full, 1 resumed */
 	METRIC_HANDSHAKE_FAILURES,   /* by reason: index = enum tls_failure */
 	METRIC_CLIENT_ABORTS,	     /* answers cut by the client after RECORD */
+	METRIC_LIFETIME_CUT,	     /* answers cut by us, at the connection's end, after RECORD */
 	METRIC_RECEIVED_BYTES,	     /* from clients, plain text */
 	METRIC_SENT_BYTES,	     /* to clients, plain text */
 	METRIC_UPSTREAM_OPEN,	     /* gauge */

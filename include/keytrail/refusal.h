@@ -54,6 +54,9 @@
 	X(BODY_TOO_LARGE, 413, "body_too_large", "the body is too large")                          \
 	X(TOO_MANY_REQUESTS, 429, "too_many_requests", "the source sends too many requests")       \
 	X(REQUEST_TIMEOUT, 408, "request_timeout", "the request did not arrive in time")           \
+	X(LIFETIME, 408, "lifetime", "the connection's lifetime ended amid the request")           \
+	X(CLIENT_GONE, 400, "client_gone",                                                         \
+	    "the client left before its request was forwarded whole (recorded, not answered)")     \
 	/* the key service */                                                                      \
 	X(UPSTREAM_UNREACHABLE, 502, "upstream_unreachable", "the key service cannot be reached")  \
 	X(UPSTREAM_UNTRUSTED, 502, "upstream_untrusted",                                           \
@@ -65,11 +68,15 @@
 	X(UPSTREAM_BUSY, 503, "upstream_busy", "no connection to the key service is free")         \
 	X(UPSTREAM_TIMEOUT, 504, "upstream_timeout",                                               \
 	    "the key service took or answered the request too slowly")                             \
+	X(UPSTREAM_CHANGED, 503, "upstream_changed",                                               \
+	    "a reload changed the key service before the request was forwarded")                   \
 	/* ourselves: 503 names the check that failed */                                           \
 	X(TRAIL_SLOW, 503, "trail_slow", "the audit trail is too slow")                            \
 	X(TRAIL_FULL, 503, "trail_full", "the audit trail has no room")                            \
 	X(TRAIL_FAILED, 503, "trail_failed", "the audit trail cannot be written")                  \
-	X(OUT_OF_MEMORY, 503, "out_of_memory", "memory is short")
+	X(OUT_OF_MEMORY, 503, "out_of_memory", "memory is short")                                  \
+	X(SHUTDOWN, 503, "shutdown",                                                               \
+	    "keytrail stopped before the request was answered (recorded, not answered)")
 
 enum http_refusal {
 #define X(name, status, code, text) REFUSAL_##name,

@@ -31,14 +31,10 @@ exchange_refuse(struct exchange *ex, enum http_refusal why, const char *unknown_
 }
 
 void
-exchange_give_up(struct exchange *ex, const char *unknown_reason)
+exchange_give_up(struct exchange *ex, enum http_refusal why)
 {
-	assert(ex->state < EX_RECORD);
-	ex->client_gone = ex->event.client_gone = true;
-	ex->stopped = true;
-	ex->event.status = 0;
-	ex->event.unknown_reason = unknown_reason;
-	enter(ex, EX_RECORD);
+	ex->client_gone = true;
+	exchange_refuse(ex, why, refusal_info(why)->label);
 }
 
 /* ---- a body's time ---- */
@@ -59,15 +55,21 @@ start_moving(struct exchange *ex)
 }
 
 static bool
-may_move_on(const struct exchange *ex)
+has_moved(const struct exchange *ex)
 {
 	const struct config *c = exchange_config(ex);
 
-	return ex->moved > 0 && ex->moved * 1000 >= c->limits.body_rate * c->timeouts.body &&
-	       clock_mono_ns() < ex->client.last_ns;
+	return ex->moved > 0 && ex->moved * 1000 >= c->limits.body_rate * c->timeouts.body;
 }
 
-/* ---- GATHER: a small body, so that who sends one slowly keeps room and connections from nobody ---- */
+static bool
+is_too_old(const struct exchange *ex)
+{
+	return clock_mono_ns() >= ex->client.last_ns;
+}
+
+/* ---- GATHER: a small body of a known length that nobody expects to be asked for, so that who sends
+ * one slowly keeps room and connections from nobody.  Any other is passed on as it comes. ---- */
 
 static void
 on_gather(struct exchange *ex)
@@ -86,10 +88,23 @@ exchange_gathered(struct exchange *ex)
 
 /* ---- ACQUIRE: room in the ring, then a connection ---- */
 
+/* The head was made for the key service of its time, which may be another one since. */
+static bool
+has_changed(const struct exchange *ex)
+{
+	const struct config *now = ex->worker->lease->snapshot->config;
+
+	return !config_same_service(&exchange_config(ex)->upstream, &now->upstream);
+}
+
 /* All that is needed is there.  The call is in flight before anything of it can leave. */
 static void
 acquired(struct exchange *ex)
 {
+	if (has_changed(ex)) {
+		exchange_refuse(ex, REFUSAL_UPSTREAM_CHANGED, "connection_lost"); /* of a retry */
+		return;
+	}
 	exchange_publish(ex);
 	enter(ex, ex->intend ? EX_INTEND : EX_FORWARD);
 }
@@ -451,6 +466,32 @@ exchange_cut_for_memory(struct exchange *ex)
 	exchange_cut(ex, METRIC_UPSTREAM_CUT);
 }
 
+/* The request is here only in part when its time is over. */
+static void
+request_is_late(struct exchange *ex)
+{
+	if (!has_moved(ex) && buf_size(&ex->to_up) > 0 && ex->state == EX_FORWARD)
+		exchange_refuse(ex, REFUSAL_UPSTREAM_TIMEOUT, "timeout");
+	else if (!has_moved(ex))
+		exchange_refuse(ex, REFUSAL_REQUEST_TIMEOUT, "timeout");
+	else if (is_too_old(ex))
+		exchange_refuse(ex, REFUSAL_LIFETIME, "lifetime");
+	else
+		start_moving(ex);
+}
+
+static void
+answer_is_late(struct exchange *ex)
+{
+	if (!has_moved(ex))
+		exchange_cut(
+		    ex, buf_size(&ex->to_client) > 0 ? METRIC_CLIENT_ABORTS : METRIC_UPSTREAM_CUT);
+	else if (is_too_old(ex))
+		exchange_cut(ex, METRIC_LIFETIME_CUT);
+	else
+		start_moving(ex);
+}
+
 void
 exchange_on_timeout(struct exchange *ex)
 {
@@ -458,22 +499,17 @@ exchange_on_timeout(struct exchange *ex)
 
 	switch (ex->state) {
 	case EX_GATHER:
-		if (may_move_on(ex))
-			start_moving(ex);
-		else
-			exchange_refuse(ex, REFUSAL_REQUEST_TIMEOUT, NULL);
+		request_is_late(ex);
 		break;
 	case EX_ACQUIRE:
 	case EX_INTEND:
 		exchange_refuse(ex, no_room(ex, &wait), NULL);
 		break;
 	case EX_FORWARD:
-		if (!ex->all_sent && may_move_on(ex))
-			start_moving(ex);
-		else if (!ex->all_sent && buf_size(&ex->to_up) == 0)
-			exchange_refuse(ex, REFUSAL_REQUEST_TIMEOUT, "timeout");
-		else
+		if (ex->all_sent)
 			exchange_refuse(ex, REFUSAL_UPSTREAM_TIMEOUT, "timeout");
+		else
+			request_is_late(ex);
 		break;
 	case EX_RECORD:
 		/* The event will become durable or be found by recovery; the answer may not go. */
@@ -483,12 +519,7 @@ exchange_on_timeout(struct exchange *ex)
 		enter(ex, EX_DONE);
 		break;
 	case EX_RELAY:
-		if (may_move_on(ex)) {
-			start_moving(ex);
-			break;
-		}
-		exchange_cut(
-		    ex, buf_size(&ex->to_client) > 0 ? METRIC_CLIENT_ABORTS : METRIC_UPSTREAM_CUT);
+		answer_is_late(ex);
 		break;
 	default:
 		break;
@@ -499,7 +530,7 @@ void
 exchange_abort(struct exchange *ex)
 {
 	if (ex->state < EX_RECORD)
-		exchange_give_up(ex, "shutdown");
+		exchange_give_up(ex, REFUSAL_SHUTDOWN);
 	else if (ex->state == EX_RELAY)
 		exchange_cut(ex, METRIC_CLIENT_ABORTS);
 	if (ex->state == EX_RECORD) {

@@ -6,7 +6,7 @@
 
 #include <assert.h>
 
-#define GATHER_MAX 16384 /* bytes of a body that is awaited */
+#define GATHER_MAX 16384 /* bytes of a request whose body is awaited: what its buffer doubles to */
 
 /* The client's own correlation ID where it fits the grammar, else the event's. */
 static void
@@ -103,8 +103,6 @@ classify(struct exchange *ex, const struct http_head *head)
 	ex->client_ends = !head->keep_alive;
 	ex->may_retry = (ex->to_head || slice_equal(head->method, SLICE("GET"))) &&
 			head->framing == HTTP_NO_BODY && match.route->retry;
-	ex->gather =
-	    head->framing == HTTP_LENGTH && head->length <= GATHER_MAX && !head->expect_continue;
 	http_body_follow(&ex->request_body, head);
 	if (match.refusal != REFUSAL_NONE)
 		return match.refusal;
@@ -145,6 +143,9 @@ exchange_prepare(struct exchange *ex, const struct http_head *head)
 	remember_host(ex, head);
 	if (why == REFUSAL_NONE && rewrite_request(&ex->to_up, &r) == -1)
 		why = REFUSAL_OUT_OF_MEMORY;
+	ex->gather = head->framing == HTTP_LENGTH && !head->expect_continue &&
+		     head->length <= GATHER_MAX &&
+		     buf_size(&ex->to_up) <= GATHER_MAX - head->length;
 	return why;
 }
 

@@ -88,7 +88,7 @@ exchange_config(const struct exchange *ex)
  * told. */
 void exchange_refuse(struct exchange *ex, enum http_refusal why, const char *unknown_reason);
 /* Nobody is left to answer: the event is all there is.  Before RECORD. */
-void exchange_give_up(struct exchange *ex, const char *unknown_reason);
+void exchange_give_up(struct exchange *ex, enum http_refusal why);
 /* The body is here, as far as it is awaited. */
 void exchange_gathered(struct exchange *ex);
 /* The key service's answer is known and rewritten. */

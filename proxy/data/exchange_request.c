@@ -3,7 +3,7 @@
 #include "keytrail/clock.h"
 #include "keytrail/fault.h"
 
-/* The request cannot be completed.  Before RECORD that decides the event: its head has left, and a
+/* The request cannot be completed.  Before RECORD that decides the event: where its head has left, a
  * service that acts on a head alone may have acted. */
 static void
 fail_request(struct exchange *ex, enum http_refusal why)
@@ -13,7 +13,7 @@ fail_request(struct exchange *ex, enum http_refusal why)
 	if (ex->state >= EX_RECORD)
 		return;
 	if (why == REFUSAL_NONE)
-		exchange_give_up(ex, "client_gone");
+		exchange_give_up(ex, REFUSAL_CLIENT_GONE);
 	else
 		exchange_refuse(ex, why, refusal_info(why)->label);
 }
@@ -111,7 +111,7 @@ flush_request(struct exchange *ex)
 static bool
 is_gathered(const struct exchange *ex)
 {
-	return !ex->gather || http_body_done(&ex->request_body) || buf_size(&ex->to_up) >= PUMP_MAX;
+	return !ex->gather || http_body_done(&ex->request_body);
 }
 
 static void
@@ -184,5 +184,5 @@ exchange_on_client(struct exchange *ex)
 	if (!ex->client_gone && ex->client.stream->readable)
 		ex->client_gone = stream_is_reset(ex->client.stream);
 	if (ex->client_gone && !ex->forwarded && ex->state < EX_RECORD)
-		exchange_give_up(ex, "client_gone");
+		exchange_give_up(ex, REFUSAL_CLIENT_GONE);
 }

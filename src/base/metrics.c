@@ -70,6 +70,8 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    "TLS handshakes with clients that failed, by reason."),
 	[METRIC_CLIENT_ABORTS] = COUNTER("client_aborts", LABELS_NONE,
 	    "Answers cut by the client after their event was recorded."),
+	[METRIC_LIFETIME_CUT] = COUNTER("lifetime_answers_cut", LABELS_NONE,
+	    "Answers cut because timeouts.lifetime was over after their event was recorded."),
 	[METRIC_RECEIVED_BYTES] =
 	    COUNTER_OF("received_bytes", "bytes", "Bytes received from clients, after decryption."),
 	[METRIC_SENT_BYTES] =

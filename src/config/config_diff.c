@@ -248,6 +248,21 @@ config_needs_restart(const struct config *running, const struct config *next, ch
 	return out[0] != '\0';
 }
 
+bool
+config_same_service(const struct config_upstream *a, const struct config_upstream *b)
+{
+	if (a == b)
+		return true;
+	if (a->naddresses != b->naddresses || a->pass_host != b->pass_host ||
+	    strcmp(a->host, b->host) != 0)
+		return false;
+	for (size_t i = 0; i < a->naddresses; i++)
+		if (a->addresses[i].port != b->addresses[i].port ||
+		    strcmp(a->addresses[i].host, b->addresses[i].host) != 0)
+			return false;
+	return true;
+}
+
 void
 config_changes(const struct config *running, const struct config *next, char *out, size_t n)
 {

@@ -14,10 +14,9 @@ import pytest
 
 import http1
 from backend import ok
-from faults import STALL
+from faults import STALL, Memory
 from support import KEYTRAIL, SANITIZED, make_token, wait_for
 from test_canary import KEY, Watched, canary, chunked, get, search
-from test_out_of_memory import Memory
 
 REFERENCE = subprocess.run([KEYTRAIL, "reference", "refusals"], check=True, text=True,
                            stdout=subprocess.PIPE).stdout
@@ -167,9 +166,11 @@ class World:
             return self.ask_on(c, make)
 
     def ask_on(self, client, make=PLAIN):
-        """The code of the answer; None where it is the key service's."""
         client.send(make(self.secrets))
-        r = client.read_response()
+        return self.code_of(client.read_response())
+
+    def code_of(self, r):
+        """None where the answer is the key service's."""
         if r.status < 400 or r.get("X-Answer"):
             return None
         self.watched.local.append(repr(r.fields).encode() + r.body)
@@ -272,7 +273,49 @@ def after_close(world):
     assert world.ask(last_and_more) == "AMBIGUOUS_PATH"
 
 
-OF_OURSELVES = {"AFTER_CLOSE": after_close, "TOO_MANY_REQUESTS": too_many_requests, "MISDIRECTED": misdirected,
+def half(s):
+    """A request that waits for the rest of its body."""
+    return PLAIN(s)[:-9]
+
+
+def arrives(world, client):
+    client.send(half(world.secrets))
+    wait_for(lambda: world.watched.sidecar.metric("keytrail_requests_in_flight") == 1, "the request")
+
+
+def client_gone(world):
+    """Who has gone is not answered, so another one is before."""
+    world.start()
+    assert world.ask(OF_CLIENTS["AMBIGUOUS_PATH"][0]) == "AMBIGUOUS_PATH"
+    with world.watched.sidecar.client() as c:
+        arrives(world, c)
+
+
+def shutdown(world):
+    world.start(timeouts={"drain": "1s"})
+    assert world.ask(OF_CLIENTS["AMBIGUOUS_PATH"][0]) == "AMBIGUOUS_PATH"
+    with world.watched.sidecar.client() as c:
+        arrives(world, c)
+        world.watched.sidecar.stop()
+    world.watched.sidecar.start()
+
+
+def changed(world):
+    world.start()
+    with world.watched.sidecar.client() as c:
+        arrives(world, c)
+        world.watched.sidecar.reload(upstream={"host": "another.example"})
+        c.send(PLAIN(world.secrets)[-9:])
+        assert world.code_of(c.read_response()) == "UPSTREAM_CHANGED"
+
+
+def lifetime(world):
+    world.start(timeouts={"body": "1s", "lifetime": "1s"}, limits={"body_rate": 1})
+    assert world.ask(half) == "LIFETIME"
+
+
+OF_OURSELVES = {"AFTER_CLOSE": after_close, "CLIENT_GONE": client_gone, "SHUTDOWN": shutdown,
+                "UPSTREAM_CHANGED": changed, "LIFETIME": lifetime, "TOO_MANY_REQUESTS": too_many_requests, "MISDIRECTED": misdirected,
                 "UPSTREAM_UNREACHABLE": unreachable, "UPSTREAM_UNTRUSTED": untrusted,
                 "UPSTREAM_BUSY": busy, "TRAIL_FULL": trail_full, "TRAIL_FAILED": trail_failed,
                 "TRAIL_SLOW": trail_slow, "OUT_OF_MEMORY": out_of_memory}

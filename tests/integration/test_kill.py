@@ -368,7 +368,8 @@ def test_a_client_that_goes_before_its_intent_is_durable(keytrail, raw_backend, 
         c.reset()
     wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 0, "the end of the call")
     disk.clear()
-    assert sidecar.event(i)["reason"]["reasonType"] == "client_gone"
+    event = sidecar.event(i)
+    assert (event["outcome"], event["reason"]["reasonForFailure"]) == ("failure", "client_gone")
     assert backend.requests == []
 
 

@@ -349,6 +349,25 @@ def test_refusals_beyond_their_rate_are_counted_together(keytrail, raw_backend):
     assert len(backend.requests) == 1
 
 
+def test_who_leaves_before_his_request_is_whole_fills_no_trail(keytrail, raw_backend):
+    """Nothing of it was forwarded: nothing can have happened, and it is junk like any other."""
+    backend = raw_backend(ok())
+    sidecar = keytrail(backend, {"limits": {"refusals": 1}})
+    begin = time.monotonic()
+    for _ in range(30):
+        with sidecar.client() as c:
+            c.send("DELETE /api/v2/keys/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+    wait_for(lambda: sidecar.metric("keytrail_refused_requests_total", reason="client_gone") == 30,
+             "all to be met")
+    took = time.monotonic() - begin
+    wait_for(lambda: len(sidecar.calls()) + sum(
+        e["details"]["count"] for e in sidecar.own("keytrail.refused")) == 30, "the records")
+    assert 1 <= len(sidecar.calls()) <= 2 + took
+    for e in sidecar.calls():
+        assert e["outcome"] == "failure" and e["reason"]["reasonForFailure"] == "client_gone"
+    assert backend.requests == []
+
+
 def test_refusals_that_were_counted_survive_a_kill(keytrail, raw_backend):
     sidecar = keytrail(raw_backend(ok()), {"limits": {"refusals": 1}})
     junk(sidecar, 10)

@@ -10,7 +10,7 @@ import pytest
 import http1
 from backend import ok
 from faults import wait_said
-from support import wait_for
+from support import new_id, wait_for
 
 
 def serial(sidecar):
@@ -123,6 +123,27 @@ def test_the_key_service_is_swapped(keytrail, raw_backend):
         assert c.request("GET", "/api/v2/keys").body == b"first"
         sidecar.reload(upstream={"address": f"127.0.0.1:{second.port}"})
         assert c.request("GET", "/api/v2/keys").body == b"second"
+
+
+def test_a_request_made_for_the_key_service_before_is_not_sent_to_the_next(keytrail, raw_backend):
+    first, second = raw_backend(ok("first")), raw_backend(ok("second"))
+    sidecar = keytrail(first, {"workers": 1})
+
+    def send_about(**over):
+        """The head, a reload, the body; the answer."""
+        with sidecar.client() as c:
+            c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+                   f"Correlation-Id: {(correlation := new_id())}\r\n\r\n")
+            wait_for(lambda: sidecar.metric("keytrail_requests_in_flight") == 1, "the head")
+            sidecar.reload(**over)
+            c.send("{}")
+            return c.read_response(), sidecar.event(correlation)
+
+    assert send_about(limits={"fields": 64})[0].body == b"first"
+    answer, event = send_about(upstream={"address": f"127.0.0.1:{second.port}"})
+    assert answer.status == 503 and b"UPSTREAM_CHANGED" in answer.body
+    assert event["outcome"] == "failure" and second.requests == []
+    assert sidecar.call("GET", "/api/v2/keys").body == b"second"
 
 
 def test_a_bad_file_keeps_the_old_configuration(keytrail, raw_backend, pki):

@@ -1,8 +1,11 @@
 """Each timeout of the configuration: what is answered, and what is recorded."""
 
 import contextlib
+import signal
 import socket
+import ssl
 import threading
+import time
 
 import pytest
 
@@ -62,6 +65,23 @@ def test_an_idle_connection_is_closed_without_an_answer(keytrail, raw_backend):
         assert c.request("GET", "/api/v2/keys").status == 200
         assert c.is_closed(20)
     assert len(sidecar.calls()) == 1
+
+
+@pytest.mark.parametrize("before, over", [("", "idle"), ("GET /api/v2/keys HTTP/1.1\r\n", "head")])
+def test_what_came_while_the_sidecar_was_busy_came_in_time(keytrail, raw_backend, before, over):
+    sidecar = keytrail(raw_backend(ok()), {"timeouts": {over: "3s"}})
+    request = f"GET /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nCorrelation-Id: {new_id()}\r\n\r\n"
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+        received = sidecar.metric("keytrail_received_bytes_total")
+        c.send(before)
+        wait_for(lambda: sidecar.metric("keytrail_received_bytes_total") == received + len(before),
+                 "the first part")
+        sidecar.signal(signal.SIGSTOP)
+        c.send(request[len(before):])
+        time.sleep(3.1)
+        sidecar.signal(signal.SIGCONT)
+        assert c.read_response().status == 200
 
 
 def test_bytes_that_are_only_tls_do_not_make_a_connection_busy(keytrail, raw_backend, pki):
@@ -173,8 +193,30 @@ def test_a_body_that_moves_does_not_outlive_its_connection(keytrail, raw_backend
         with trickle(c.send):
             r = c.read_response()
             assert r.status == 408 and r.get("Connection") == "close" and c.is_closed()
-    assert sidecar.event(correlation)["outcome"] == outcome
+    event = sidecar.event(correlation)
+    assert event["outcome"] == outcome and "lifetime" in event["reason"].values()
     assert len(sidecar.calls()) == 1
+
+
+def test_a_body_that_the_key_service_takes_does_not_outlive_its_connection(keytrail, raw_backend):
+    """What waits for the key service then says nothing against it."""
+    def script(connection):
+        with contextlib.suppress(http1.Closed, ConnectionError, ssl.SSLError):
+            while True:
+                connection.take(16384)
+
+    backend = raw_backend(script)
+    backend.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)  # moves in small steps
+    sidecar = keytrail(backend, TRICKLE)
+    correlation = new_id()
+    with sidecar.client() as c:
+        with pytest.raises(OSError):
+            c.send(f"POST /api/v2/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: {10**9}\r\n"
+                   f"Correlation-Id: {correlation}\r\n\r\n")
+            while True:
+                c.send(b"x" * 65536)
+    assert sidecar.event(correlation)["reason"] == {"reasonType": "lifetime"}
+    assert sidecar.metric("keytrail_refused_requests_total", reason="lifetime") == 1
 
 
 def test_an_answer_that_moves_does_not_outlive_its_connection(keytrail, raw_backend):
@@ -197,6 +239,9 @@ def test_an_answer_that_moves_does_not_outlive_its_connection(keytrail, raw_back
             c.read_body(r, "GET")
     assert ended.wait(PATIENCE)
     assert sidecar.event(correlation)["reason"]["reasonCode"] == 200
+    assert sidecar.metric("keytrail_lifetime_answers_cut_total") == 1
+    assert sidecar.metric("keytrail_upstream_answers_cut_total") == 0
+    assert sidecar.metric("keytrail_client_aborts_total") == 0
     assert len(sidecar.calls()) == 1
 
 

@@ -119,6 +119,17 @@ def test_a_small_body_is_here_before_the_key_service_is_asked(keytrail, raw_back
     assert [(r.method, r.body) for r in backend.requests] == [("GET", b""), ("POST", b"abcd")]
 
 
+def test_a_body_is_awaited_where_it_fits_16_kib_with_its_head(keytrail, raw_backend):
+    backend = raw_backend(lambda c: (c.read_head(), c.rest()))
+    sidecar = keytrail(backend, SLOW)
+    with sidecar.client() as small, sidecar.client() as large:
+        for n, (c, length) in enumerate(((small, 15000), (large, 16384))):
+            c.send_request("POST", f"/api/v2/keys?a={length}", {"Content-Length": str(length)})
+            wait_for(lambda n=n: sidecar.metric("keytrail_requests_in_flight") == n + 1, "the head")
+        backend.wait(lambda b: b.requests)
+        assert [r.target for r in backend.requests] == ["/api/v2/keys?a=16384"]
+
+
 def test_a_small_body_does_not_wait_for_room_beside_a_large_head(keytrail, raw_backend):
     backend = raw_backend(ok())
     sidecar = keytrail(backend, SLOW)
