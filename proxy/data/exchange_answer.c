@@ -95,6 +95,7 @@ on_answer(struct exchange *ex, const struct http_head *h, size_t used)
 {
 	struct snapshot *snap = ex->lease->snapshot;
 	struct rewrite_response r = { .head = h,
+		.correlation_header = snap->correlation_header,
 		.client_minor = ex->is_10 ? 0 : 1,
 		.service = slice_of(exchange_config(ex)->upstream.host),
 		.client = slice_of(ex->host) };

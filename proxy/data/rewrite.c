@@ -255,10 +255,17 @@ append_location(struct buf *out, const struct rewrite_response *r, const struct 
 	       buf_append_slice(out, rest) | buf_append(out, "\r\n", 2);
 }
 
+/* The record rests on it: Connection may not strip it, whatever a set calls it. */
+static bool
+is_correlation(const struct rewrite_response *r, const struct http_field *f)
+{
+	return f->id == HTTP_F_OTHER && slice_equal_nocase(f->name, r->correlation_header);
+}
+
 static int
 append_answer_field(struct buf *out, const struct rewrite_response *r, const struct http_field *f)
 {
-	if (is_ours(f) || f->id == HTTP_F_ALT_SVC)
+	if ((is_ours(f) && !is_correlation(r, f)) || f->id == HTTP_F_ALT_SVC)
 		return 0;
 	if (f->id == HTTP_F_LOCATION)
 		return append_location(out, r, f);

@@ -31,8 +31,9 @@ int rewrite_request(struct buf *out, const struct rewrite_request *r);
 
 struct rewrite_response {
 	const struct http_head *head;
-	unsigned client_minor;	   /* HTTP/1.minor of the request */
-	enum http_framing framing; /* of the body towards the client */
+	struct slice correlation_header; /* name; the field is passed whatever Connection says */
+	unsigned client_minor;		 /* HTTP/1.minor of the request */
+	enum http_framing framing;	 /* of the body towards the client */
 	bool close;
 	struct slice service, client; /* the authorities that mean us: location.h */
 };

@@ -238,6 +238,12 @@ static const struct answer_case {
 	    .want = "HTTP/1.1 200 OK\r\nCorrelation-Id: c\r\nVia: 1.1 keytrail\r\n"
 		    "Content-Length: 2\r\n\r\n",
 	    .framing = HTTP_LENGTH },
+	{ .label = "what the record rests on passes, whatever Connection says",
+	    .in = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Request-Id, X-Hop\r\n"
+		  "X-Hop: 1\r\nx-request-id: c\r\n\r\n",
+	    .want = "HTTP/1.1 200 OK\r\nx-request-id: c\r\nVia: 1.1 keytrail\r\n"
+		    "Content-Length: 2\r\n\r\n",
+	    .framing = HTTP_LENGTH },
 	{ .label = "but not with a comment that does not end",
 	    .in = "HTTP/1.1 200 Fine\r\nVia: 1.1 lb (\r\nContent-Length: 0\r\n\r\n",
 	    .want = "HTTP/1.1 200 Fine\r\nVia: 1.1 keytrail\r\nContent-Length: 0\r\n\r\n",
@@ -298,6 +304,7 @@ answers_are_written_afresh(void **state)
 	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
 		const struct answer_case *c = &answers[i];
 		struct rewrite_response r = { .head = &head,
+			.correlation_header = SLICE_INIT("X-Request-Id"),
 			.client_minor = c->old_client ? 0 : 1,
 			.framing = c->framing,
 			.close = c->close,
