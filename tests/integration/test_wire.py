@@ -19,6 +19,7 @@ import verdict  # noqa: E402  pylint: disable=wrong-import-position
 
 SEED = "short"
 OTHERWISE = campaign.Proxy(trusts=True, passes=True)
+HEADERS = campaign.Proxy(headers=True)
 GET = b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -35,7 +36,7 @@ def test_hostile_requests(tmp_path, pki, proxy):
     check(campaign.run(tmp_path / "k", pki, batch, proxy=proxy), "forwarded", "refused", "silent")
 
 
-@pytest.mark.parametrize("proxy", [campaign.Proxy(), OTHERWISE], ids=str)
+@pytest.mark.parametrize("proxy", [campaign.Proxy(), OTHERWISE, HEADERS], ids=str)
 def test_hostile_requests_are_to_another_server_what_was_recorded(tmp_path, pki, proxy):
     """nginx, as lenient as it is, understands of them what it understands without keytrail."""
     batch = cases.every_request() + [cases.request_case(SEED, n) for n in range(600)]
@@ -44,7 +45,7 @@ def test_hostile_requests_are_to_another_server_what_was_recorded(tmp_path, pki,
     assert result.counts["understood alone"] > 2 * result.counts["forwarded"]
 
 
-@pytest.mark.parametrize("proxy", [campaign.Proxy(), OTHERWISE, campaign.Proxy(tls=True)], ids=str)
+@pytest.mark.parametrize("proxy", [campaign.Proxy(), OTHERWISE, HEADERS, campaign.Proxy(tls=True)], ids=str)
 def test_hostile_answers(tmp_path, pki, proxy):
     batch = cases.every_answer() + [cases.answer_case(SEED, n) for n in range(300)]
     check(campaign.run(tmp_path / "k", pki, batch, True, proxy), "relayed", "refused", "cut")

@@ -23,24 +23,32 @@ CONCURRENCY = 32
 PATIENCE = 60 if support.SANITIZED else 30
 TLS = {"workers": 2, "audit": {"ring_size": 4194304, "segment_size": 67108864},
        "limits": {"connections": 1000, "refusals": 0}}
+HEADERS = support.ROOT / "tests" / "wire" / "headers.json"
 PLAIN = {**TLS, "listen": {"tls": None}, "upstream": {"tls": None}}
 
 
-class Proxy(collections.namedtuple("Proxy", "tls trusts passes", defaults=[False] * 3)):
+class Proxy(collections.namedtuple("Proxy", "tls trusts passes headers", defaults=[False] * 4)):
     """How the keytrail stands that cases run through: with TLS on both sides; trusting its clients to
-    say whence a request came; passing on the host that they name."""
+    say whence a request came; passing on the host that they name; with routes that headers tell
+    apart, and overrides that are named."""
 
     def config(self):
         config = TLS if self.tls else PLAIN
         if self.trusts:
             config = {**config, "trusted_networks": [str(verdict.TRUSTED)]}
+        if self.headers:
+            config = {**config, "include": [str(HEADERS)]}
         return support.merge(config, {"upstream": {"host": "pass"}}) if self.passes else config
+
+    def routes(self):
+        return verdict.Routes(HEADERS if self.headers else support.ROUTES)
 
     def __str__(self):
         return " ".join(what for what, so in self._asdict().items() if so) or "plain"
 
 
 PROXIES = [Proxy(*how) for how in itertools.product([False, True], repeat=3)]
+PROXIES += [Proxy(tls, headers=True) for tls in (False, True)]
 
 
 def address_of(number):
@@ -69,8 +77,8 @@ class Seen:
 class Backend:
     """Keeps what it reads, by client; answers each whole request, by default with 200 and an id."""
 
-    def __init__(self, context=None):
-        self.context = context
+    def __init__(self, context=None, correlation=b"correlation-id"):
+        self.context, self.correlation = context, correlation
         self.seen = collections.defaultdict(Seen)
         self.faults = []
         self.answered = 0
@@ -97,8 +105,8 @@ class Backend:
         self.answered += 1
         request.id = f"00000000-0000-4000-8000-{self.answered:012x}"
         body = b"" if request.method == b"HEAD" else b"for %s" % client_of(request).encode("latin-1")
-        return (b"HTTP/1.1 200 OK\r\nCorrelation-Id: %s\r\nContent-Length: %d\r\n\r\n%s"
-                % (request.id.encode(), len(body), body))
+        return (b"HTTP/1.1 200 OK\r\n%s: %s\r\nContent-Length: %d\r\n\r\n%s"
+                % (self.correlation, request.id.encode(), len(body), body))
 
     async def serve(self, reader, writer):
         stream, known = strict.Stream(), 0
@@ -292,11 +300,11 @@ def gather(sidecar, seen):
 
 def run(folder, pki, cases, answers=False, proxy=Proxy()):
     """Run cases (segments of requests; (method, segments) of answers) through a fresh sidecar."""
-    result = Result()
+    result, routes = Result(), proxy.routes()
     begin = time.monotonic()
 
     async def drive():
-        backend = await Backend(pki.server() if proxy.tls else None).start()
+        backend = await Backend(pki.server() if proxy.tls else None, routes.correlation).start()
         sidecar = support.Keytrail(folder, pki, Port(backend.port), proxy.config()).start()
         try:
             requests = cases
@@ -314,14 +322,14 @@ def run(folder, pki, cases, answers=False, proxy=Proxy()):
         return backend, scripts if answers else None
 
     backend, scripts = asyncio.run(drive())
-    routes = verdict.Routes()
     for number, case in enumerate(cases):
         address = address_of(number)
         seen = backend.seen[address]
         if answers:
-            result.add(number, *verdict.judge_answer(address, case[0], scripts[number], seen))
+            result.add(number, *verdict.judge_answer(address, case[0], scripts[number], seen,
+                                                     routes.correlation))
         else:
-            way = verdict.Way(address.encode(), backend.host, *proxy)
+            way = verdict.Way(address.encode(), backend.host, *proxy[:3], routes.correlation)
             result.add(number, *verdict.judge_request(case, seen, routes, way))
     known = {address_of(number) for number in range(len(cases))}
     for address in backend.seen.keys() - known:

@@ -58,7 +58,11 @@ LINES = [
     b"Correlation-Id: 0b9a1e6e-86e2-4d5e-9b65-3f4f0f1a2b3c", b"Correlation-Id: forged\tline",
     b"Correlation-Id: a, b", b"Prefer: return=minimal", b"Prefer: a, b",
     b"X-HTTP-Method-Override: DELETE", b"X-HTTP-Method: DELETE", b"X-Method-Override: DELETE",
-    b"X-HTTP-Request: x", b"X-Original-URL: /api/v2/import_token", b"X-Rewrite-URL: /x",
+    b"X-Operation: export", b"X-Operation: wrap", b"x-operation: Export", b"X-Operation:",
+    b"X-Operation: export, wrap", b"X_Operation: export", b"X-Operation: %65xport",
+    b"Connection: x-operation", b"Connection: x-request-id", b"X-Request-Id: a, b",
+    b"X-Request-Id: 0b9a1e6e-86e2-4d5e-9b65-3f4f0f1a2b3c", b"X.Request.Id: x",
+    b"X-HTTP-Method-Override: delete", b"X-HTTP-Request: x", b"X-Original-URL: /api/v2/import_token", b"X-Rewrite-URL: /x",
     b"Content-Type: application/json", b"Content-Type: application/x-www-form-urlencoded",
     b"Content-Type: multipart/form-data; boundary=x", b"Content-Encoding: gzip",
     # the grammar
@@ -92,7 +96,9 @@ TARGETS = [
     b"/api/v2/keys/" + KEY + b"?action=wrap&x=1%c0%a6action=unwrap",
     b"/api/v2/keys/" + KEY + b"?action=wrap&%25c1%25a1ction=unwrap",
     b"/api/v2/keys/" + KEY + b"?" + b"+" * 260 + b"_method=DELETE",
-    b"/api/v2/keys/" + KEY + b"?_method=DELETE",
+    b"/api/v2/keys/" + KEY + b"?_method=DELETE", b"/api/v2/keys?_method=DELETE",
+    b"/api/v2/keys/" + KEY + b"?_method=delete", b"/api/v2/keys/" + KEY + b"?_method=DELETE&_method=GET",
+    b"/api/v2/keys/" + KEY + b"?_Method=DELETE",
     b"/api/v2/keys/" + KEY + b"/actions/wrap?action=unwrap", b"/api/v2/keys?action=wrap",
     b"/api/v2/keys/" + KEY + b"?", b"/?", b"/api/v2/keys?a=%00", b"/api/v2/keys?a=\"<>",
     b"/api/v2/keys?a?b/c", b"*", b"", b"keys", b"?x", b"localhost:443", b"http://localhost",
@@ -128,7 +134,8 @@ LASTS = [
     b"0\r\nbluemix-instance: x\r\n\r\n", b"0\r\nX: y", b"0\r\n\n", b"0\r\nX\r\n\r\n",
     b"0\r\nX : y\r\n\r\n", b"0\r\nX:\t y \r\n\r\n", b"0\r\n\r", b"0\r\nX-Forwarded-For: 1\r\n\r\n",
     b"0\r\nX: \xff\r\n\r\n", b"", b"0\r\nX_Real_IP: 1\r\n\r\n", b"0\r\nIf.Match: x\r\n\r\n",
-    b"0\r\nX-HTTP-Method-Override: DELETE\r\n\r\n",
+    b"0\r\nX-HTTP-Method-Override: DELETE\r\n\r\n", b"0\r\nX-Operation: wrap\r\n\r\n",
+    b"0\r\nX_Request_Id: x\r\n\r\n",
 ]
 NAMING = b"Connection: te, x-sum,X-Absent"
 TRAILED = b"5\r\nhello\r\n0\r\nX-Kept: 1\r\nX-Sum: 2\r\nX-Last:3\r\n\r\n"
@@ -140,6 +147,8 @@ def valid_request(r):
     method, lines, body = r.choice(METHODS), [b"Host: localhost"], b""
     if r.random() < 0.4:
         lines.append(b"Authorization: Bearer a.b.c")
+    if r.random() < 0.2:
+        lines.append(b"X-Operation: " + r.choice([b"export", b"wrap"]))
     if r.random() < 0.5 and method not in (b"GET", b"HEAD"):
         body = r.choice([b"", b"{}", b"hello", HIDDEN, b"x" * r.randrange(20000)])
         if r.random() < 0.5:
@@ -294,7 +303,10 @@ ANSWER_LINES = [line for line in LINES if not line.startswith((b"Host", b"Expect
     b"Location: https://localhost/x", b"Location: javascript:alert(1)", b"Location: \\\\evil.example",
     b"Location: /a\r\nSet-Cookie: x=y", b"Alt-Svc: h3=\":443\"", b"Set-Cookie: a=b", b"Date: now",
     b"Location: https:/\\evil.example", b"Location: https://localhost@evil.example/",
-    b"Location: /\t/evil.example"]
+    b"Location: /\t/evil.example",
+    b"Connection: x-request-id\r\nX-Request-Id: 0b9a1e6e-86e2-4d5e-9b65-3f4f0f1a2b3c",
+    b"X-Request-Id: 0b9a1e6e-86e2-4d5e-9b65-3f4f0f1a2b3c\r\nX-Request-Id: another",
+    b"Connection: correlation-id\r\nCorrelation-Id: 0b9a1e6e-86e2-4d5e-9b65-3f4f0f1a2b3c"]
 
 
 def valid_answer(r, method):

@@ -24,12 +24,13 @@ SERVER = """
 server {{
     listen 127.0.0.1:{port} backlog=1000;
     access_log {log} seen;
-    add_header Correlation-Id $uuid always;
+    add_header {correlation} $uuid always;
     location / {{ proxy_pass http://unix:{folder}/answer; proxy_ignore_client_abort on; }}
 }}"""
 # What decides who asks, for what, and where a message ends; by the names of nginx's variables.
 FIELDS = ("authorization", "bluemix_instance", "content_encoding", "content_length", "content_type",
-          "correlation_id", "prefer", "transfer_encoding", "x_kms_key_ring")
+          "correlation_id", "prefer", "transfer_encoding", "x_http_method_override", "x_kms_key_ring",
+          "x_operation", "x_request_id")
 CONFIG = """
 daemon off; user root root; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
@@ -64,11 +65,12 @@ def free_ports(n):
 class Nginx:
     """Behind keytrail at one port, reached directly at the other."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, correlation):
         self.folder = folder
         folder.mkdir(parents=True)
         self.behind, self.alone = free_ports(2)
-        servers = "".join(SERVER.format(port=port, folder=folder, log=self.log(port))
+        servers = "".join(SERVER.format(port=port, folder=folder, log=self.log(port),
+                                        correlation=correlation.decode())
                           for port in (self.behind, self.alone))
         (folder / "nginx.conf").write_text(CONFIG.format(
             folder=folder, servers=servers, fields=",".join(f'"{name}":"$http_{name}"' for name in FIELDS)))
@@ -117,12 +119,18 @@ class Understood:
     def __repr__(self):
         return f"{self.method.decode()} {self.target} {self.fields} {self.body[:80]!r} -> {self.status}"
 
+    def get(self, name):
+        return self.fields[name.decode().replace("-", "_")].encode() or None
+
+    def all(self, name):
+        return [self.get(name)] if self.get(name) else []
+
     def says_the_same(self, other):
         return (self.method, self.path, self.query) == (other.method, other.path, other.query)
 
-    def is_sent_as(self, alone, ids):
+    def is_sent_as(self, alone, correlation, ids):
         """But for the fields that keytrail adds where there are none."""
-        added = {"content_type": {"application/octet-stream"}, "correlation_id": ids}
+        added = {"content_type": {"application/octet-stream"}, correlation: ids}
         return (not self.whole or self.body == alone.body) and all(
             got == alone.fields[name] or not alone.fields[name] and got in added.get(name, ())
             for name, got in self.fields.items())
@@ -131,12 +139,14 @@ class Understood:
 def judge(seen, alone, routes):
     """(what became of the case, its faults)"""
     faults = list(verdict.judge_events(seen, routes))
+    correlation = routes.correlation.decode().replace("-", "_")
     # What nginx alone refuses, though it may be legal, is the last that it reads.
     end = len(alone) if alone and alone[-1].status == 400 else len(seen.requests)
     for i, got in enumerate(seen.requests[:end]):
         if i >= len(alone):
             faults.append(f"hidden: nginx alone saw no {got}")
-        elif not got.says_the_same(alone[i]) or not got.is_sent_as(alone[i], {e["id"] for e in seen.events}):
+        elif not got.says_the_same(alone[i]) or not got.is_sent_as(
+                alone[i], correlation, {e["id"] for e in seen.events}):
             faults.append(f"difference: {got} is alone {alone[i]}")
     refused = any(not verdict.is_answered(e) for e in seen.events)
     if not refused and any(r.whole for r in alone[len(seen.events):]):
@@ -151,7 +161,8 @@ def run(folder, pki, cases, proxy=campaign.Proxy()):
     """Both ways; a campaign.Result."""
     cases = [[b""] if UNKNOWN.search(b"".join(parts)) else parts for parts in cases]
     result, begin = campaign.Result(), time.monotonic()
-    nginx = Nginx(folder / "nginx")
+    routes = proxy.routes()
+    nginx = Nginx(folder / "nginx", routes.correlation)
     try:
         sidecar = support.Keytrail(folder / "keytrail", pki, campaign.Port(nginx.behind),
                                    proxy.config()).start()
@@ -165,7 +176,6 @@ def run(folder, pki, cases, proxy=campaign.Proxy()):
         nginx.stop()
     campaign.gather(sidecar, backend.seen)
     behind, alone = nginx.seen(nginx.behind, "via"), nginx.seen(nginx.alone, "peer")
-    routes = verdict.Routes()
     for number in range(len(cases)):
         address = campaign.address_of(number)
         seen = backend.seen[address]

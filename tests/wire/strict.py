@@ -243,7 +243,7 @@ class Stream:
                 return False
             if line:
                 m.trailers += read_fields([line], "trailer")
-                name = re.sub(rb"[^a-z0-9]", b"-", m.trailers[-1][0].lower())
+                name = fold(m.trailers[-1][0])
                 if name in HEADER_ONLY | ORIGINS or name.startswith(b"x-forwarded-"):
                     raise Malformed(f"trailer {line[:80]!r}")
             else:
@@ -294,8 +294,15 @@ def may_be_form(m):
         or re.search(rb"multipart|url-?encoded", kind.lower()) is not None)
 
 
-def canonical(m):
-    """Why a message is not as keytrail writes it, or None."""
+def fold(name):
+    """As CGI reads it."""
+    return re.sub(rb"[^a-z0-9]", b"-", name.lower())
+
+
+def canonical(m, declared=frozenset()):
+    """Why a message is not as keytrail writes it, or None.  declared: further fields of a request that
+    may come once."""
+    single = SINGLE | declared
     names = [n.lower() for n, _ in m.fields]
     if m.minor != 1:
         return "not HTTP/1.1"
@@ -307,15 +314,16 @@ def canonical(m):
     for name in names:
         if name in hop:
             return f"hop-by-hop {name.decode()}"
-        if names.count(name) > 1 and m.method is not None and name in SINGLE:
+        if names.count(name) > 1 and m.method is not None and name in single:
             return f"{name.decode()} is repeated"
-        if re.sub(rb"[^a-z0-9]", b"-", name) != name and (
-                re.sub(rb"[^a-z0-9]", b"-", name) in HOP_BY_HOP | SINGLE | NOT_IN_TRAILERS):
+        if fold(name) != name and fold(name) in HOP_BY_HOP | single | NOT_IN_TRAILERS:
             return f"{name.decode()} is an alias"
     if m.extensions:
         return "chunk extensions"
     if m.status is not None and m.reason is None:
         return "no blank before the reason"
+    if any(fold(n) in declared for n, _ in m.trailers):
+        return "a trailer that decides"
     if m.method is not None and may_be_form(m):
         return "a form"
     if m.method in (b"GET", b"HEAD", b"OPTIONS") and has_body(m):

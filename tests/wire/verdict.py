@@ -10,6 +10,7 @@ import ipaddress
 import itertools
 import json
 import re
+import urllib.parse
 
 import strict
 import support
@@ -27,9 +28,10 @@ DROPPED = OURS | strict.HOP_BY_HOP
 # ---- how a request came through -----------------------------------------------------------------
 
 
-class Way(collections.namedtuple("Way", "address host tls trusted passes", defaults=[False] * 3)):
+class Way(collections.namedtuple("Way", "address host tls trusted passes correlation",
+                                 defaults=[False] * 3 + [b"correlation-id"])):
     """Where a request comes from and goes to; whether the client is trusted to say so, and the
-    host that it names is passed."""
+    host that it names is passed; the field that has the correlation ID."""
 
     def tells(self, name):
         """Is the client believed, or not even asked, where a field says whence a request came?"""
@@ -80,7 +82,7 @@ def trailers_due(m):
 
 
 def fields_due(sent, way):
-    """All fields of a forwarded request, sorted, but for a Correlation-Id that it got on its way."""
+    """All fields of a forwarded request, sorted, but for a correlation ID that it got on its way."""
     fields = [(n.lower(), v) for n, v in end_to_end(sent, way)] + way.fields(sent)
     if sent.framing == "chunked":
         fields.append((b"transfer-encoding", b"chunked"))
@@ -96,10 +98,10 @@ def unlike(got, sent, way):
     if (got.method, got.path, got.query) != (sent.method, sent.path, sent.query):
         return f"{got} is not {sent}"
     fields = [(n.lower(), v) for n, v in got.fields]
-    if sent.get(b"correlation-id") is None:
-        if len(got.all(b"correlation-id")) != 1:
-            return f"{len(got.all(b'correlation-id'))} Correlation-Id in {got}"
-        fields.remove((b"correlation-id", got.get(b"correlation-id")))
+    if sent.get(way.correlation) is None:
+        if len(got.all(way.correlation)) != 1:
+            return f"{len(got.all(way.correlation))} correlation IDs in {got}"
+        fields.remove((way.correlation, got.get(way.correlation)))
     if sorted(fields) != fields_due(sent, way):
         return f"fields {sorted(fields)} are not {fields_due(sent, way)}"
     theirs = end_to_end(sent, way)
@@ -123,28 +125,54 @@ def fits_template(template, path):
 def rank(route):
     """Of routes that fit the same request the one of the highest rank names it."""
     kinds = {"{": 1, "*": 0}
-    return (route["method"] != "*", [kinds.get(s[:1], 2) for s in route["path"].split("/")], "query" in route)
+    return (route["method"] != "*", [kinds.get(s[:1], 2) for s in route["path"].split("/")],
+            ("query" in route) + ("header" in route))
+
+
+def headers_of(route):
+    return {name.lower().encode(): value.encode() for name, value in route.get("header", {}).items()}
+
+
+def parameters_of(route):
+    return {name.encode(): value.encode() for name, value in route.get("query", {}).items()}
 
 
 class Routes:
-    """What the shipped route set says, read anew."""
+    """What a route set says, read anew."""
 
-    def __init__(self):
-        self.routes = json.loads(support.ROUTES.read_text())["routes"]
+    def __init__(self, path=support.ROUTES):
+        said = json.loads(path.read_text())
+        self.routes = said["routes"]
+        self.correlation = said["correlation"]["header"].lower().encode()
+        self.headers = {name for r in self.routes for name in headers_of(r)}
+        self.parameters = {name for r in self.routes for name in parameters_of(r)}
+        self.declared = self.headers | {self.correlation}
 
     def of(self, request):
-        """Those that stand for a request best: by the method, then segment by segment, then by the query."""
+        """Those that stand for a request best: by the method, then segment by segment, then by what else
+        they ask for."""
         query = (request.query or b"")[1:].split(b"&")
         fit = [r for r in self.routes
                if r["method"] in ("*", request.method.decode())
                and fits_template(r["path"], request.path)
-               and all(f"{k}={v}".encode() in query for k, v in r.get("query", {}).items())]
+               and all(k + b"=" + v in query for k, v in parameters_of(r).items())
+               and all(request.get(k) == v for k, v in headers_of(r).items())]
         best = max(map(rank, fit), default=None)
         return [r for r in fit if rank(r) == best]
+
+    def strays(self, request, route):
+        """What some server could take for another route's sign, in a request of this one."""
+        query = [p.partition(b"=")[::2] for p in (request.query or b"")[1:].split(b"&")]
+        named = [(urllib.parse.unquote_to_bytes(k).strip(b" +").lower(), k, v) for k, v in query]
+        own = parameters_of(route)
+        return ([(n, v) for n in self.headers for v in request.all(n) if headers_of(route).get(n) != v]
+                + [(k, v) for name, k, v in named if name in self.parameters and own.get(k) != v])
 
     def misnames(self, event, request):
         """Why an event is no record of a request, or None."""
         data, fitting = event["requestData"], self.of(request)
+        if all(self.strays(request, route) for route in fitting or [{}]):
+            return f"could be of another route: {request}"
         if data["method"] != request.method.decode():
             return f"recorded as {data['method']}: {request}"
         if data.get("unmatched"):
@@ -245,11 +273,11 @@ def judge_client(seen):
         yield f"the client's connection {seen.end} ends"
 
 
-def answer_due(request, sent, address):
+def answer_due(request, sent, way):
     """(sorted fields, body) of the answer to a request that the back end answered."""
-    body = b"" if request.method == b"HEAD" else b"for " + address
+    body = b"" if request.method == b"HEAD" else b"for " + way.address
     fields = [(b"content-length", b"%d" % len(body)), (b"via", b"1.1 keytrail"),
-              (b"correlation-id", request.id.encode())]
+              (way.correlation, request.id.encode())]
     if not sent.keeps():
         fields.append((b"connection", b"close"))
     elif sent.minor == 0:
@@ -257,13 +285,13 @@ def answer_due(request, sent, address):
     return sorted(fields), body
 
 
-def refusal_due(event, body):
+def refusal_due(event, body, way):
     """(sorted fields, code) of keytrail's own answer; what is redacted, it does not repeat either."""
     known = event["correlationId"] if event["correlationId"] != "[redacted]" else event["id"]
     fields = [(b"connection", b"close"), (b"content-type", b"application/json"),
-              (b"correlation-id", known.encode()), (b"via", b"1.1 keytrail")]
+              (way.correlation, known.encode()), (b"via", b"1.1 keytrail")]
     reason = event["reason"]
-    return fields, body and reason.get("reasonForFailure" if "reasonCode" in reason else "reasonType")
+    return sorted(fields), body and reason.get("reasonForFailure" if "reasonCode" in reason else "reasonType")
 
 
 def refusal_code(body):
@@ -280,10 +308,10 @@ def judge_answers(seen, sent, way):
         if not is_answered(event):
             got = ([f for f in fields if f[0] not in (b"allow", b"content-length")],
                    refusal_code(m.body))
-            due = refusal_due(event, m.body)
+            due = refusal_due(event, m.body, way)
         elif event["correlationId"] in by_id and request is not None:
             got = fields, m.body
-            due = answer_due(by_id[event["correlationId"]], request, way.address)
+            due = answer_due(by_id[event["correlationId"]], request, way)
         else:
             continue
         if got != due:
@@ -301,7 +329,7 @@ def judge_record(event, got, sent, way):
             yield f"recorded is {key} {data[key]}: {got}"
     if is_answered(event) and (event["outcome"], event["reason"]["reasonCode"]) != ("success", 200):
         yield f"recorded is {event['outcome']} {event['reason']} of an answer with 200"
-    if sent.get(b"correlation-id") is None and got.get(b"correlation-id") != event["id"].encode():
+    if sent.get(way.correlation) is None and got.get(way.correlation) != event["id"].encode():
         yield f"recorded as {event['id']}: {got}"
 
 
@@ -312,7 +340,7 @@ def judge_request(parts, seen, routes, way):
     faults += judge_answers(seen, direct.messages, way)
     faults += judge_late(parts, direct, seen)
     for i, got in enumerate(seen.requests):
-        if why := strict.canonical(got):
+        if why := strict.canonical(got, routes.declared):
             faults.append(f"non-canonical: {why}: {got}")
         if i >= len(direct.messages):
             faults.append(f"hidden: nobody sent {got}")
@@ -336,10 +364,10 @@ def via_due(m):
     return Way(b"", b"", trusted=True).chain(m, b"via", b"1.%d keytrail" % m.minor)
 
 
-def relayed(m, method):
+def relayed(m, method, correlation):
     """The fields, sorted, that an answer of the back end has for an HTTP/1.1 client that goes on;
     Connection may not strip what a record rests on."""
-    kept = strict.SINGLE | {b"content-encoding", b"user-agent", b"x-forwarded-host"}
+    kept = strict.SINGLE | {correlation, b"content-encoding", b"user-agent", b"x-forwarded-host"}
     gone = strict.HOP_BY_HOP | m.options() - kept | {b"content-length", b"transfer-encoding", b"via",
                                                      b"location", b"alt-svc"}
     fields = [(n.lower(), v) for n, v in m.fields if n.lower() not in gone]
@@ -353,11 +381,11 @@ def relayed(m, method):
     return sorted(fields)
 
 
-def judge_answer_record(event, answer):
+def judge_answer_record(event, answer, correlation):
     """Faults of what an event says of the answer that the client got."""
     if event["reason"].get("reasonCode") != answer.status:
         yield f"the client got {answer.status}, recorded is {event['reason']}"
-    ids = answer.all(b"correlation-id")
+    ids = answer.all(correlation)
     due = ids[0].decode() if len(ids) == 1 and UUID.fullmatch(ids[0]) else "[redacted]"
     named = event["correlationId"] if event["correlationSource"] in ("service", "echoed") else None
     if named != (due if ids else None):
@@ -370,7 +398,7 @@ def judge_interim(got, sent):
         yield f"difference: interim {got} of {sent}"
 
 
-def judge_answer(address, method, script, seen):
+def judge_answer(address, method, script, seen, correlation=b"correlation-id"):
     """(what became of the case, its faults)"""
     _, _, final, understood, interim = script
     what = {"relayed": 0, "refused": 0, "cut": 0}
@@ -402,8 +430,9 @@ def judge_answer(address, method, script, seen):
         elif ((first.status, first.body, first.trailers)
               != (final.status, final.body, trailers_due(final))):
             faults.append(f"difference: {first} is not {final}")
-        elif (got := sorted((n.lower(), v) for n, v in first.fields)) != relayed(final, method):
-            faults.append(f"difference: {got} is not {relayed(final, method)}")
+        elif (got := sorted((n.lower(), v) for n, v in first.fields)) != (
+                due := relayed(final, method, correlation)):
+            faults.append(f"difference: {got} is not {due}")
         if len(finals) == 1 and not cut:
             faults.append(f"silence: no second answer after {first}")
         if first.get(b"alt-svc") or b"evil" in (first.get(b"location") or b""):
@@ -415,5 +444,5 @@ def judge_answer(address, method, script, seen):
     if tried != len(seen.requests):
         faults.append(f"hidden: {tried} recorded, {len(seen.requests)} requests")
     if first is not None and first.status != 502 and events:
-        faults += judge_answer_record(events[0], first)
+        faults += judge_answer_record(events[0], first, correlation)
     return what, faults
