@@ -339,6 +339,18 @@ put_torn_aside(struct scan *s, struct err *err)
 	return 0;
 }
 
+/* A stray may have the name: it was not put aside before where nobody knew whose directory it is. */
+static int
+create_next(struct scan *s, int *fd, struct err *err)
+{
+	struct trail_list stray = { &s->expect, 1 };
+
+	if (faccessat(
+		s->t->dirfd, trail_segment_name(s->expect, "").s, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		s->rec->foreign += trail_put_aside(s->t, &stray);
+	return trail_segment_create(s->t, s->expect, fd, err);
+}
+
 /* Damage, and what cannot be cut, is left behind in a segment that is not written any more: the next
  * start does not find it again. */
 static int
@@ -361,7 +373,7 @@ choose_segment(struct scan *s, bool any, struct err *err)
 	} else if (!any || s->damaged || s->keep || continue_segment(s, err) == -1) {
 		if (any)
 			seal_last(s);
-		if (trail_segment_create(t, s->expect, &fd, err) == -1)
+		if (create_next(s, &fd, err) == -1)
 			return -1;
 		trail_segment_use(t, fd, s->expect, 0);
 	}

@@ -88,6 +88,14 @@ look_from(struct rings *r, uint64_t segment, uint64_t offset)
 	r->marked = true;
 }
 
+/* A newline would make two of it, of which none is a line. */
+static bool
+can_be_line(struct slice s)
+{
+	return s.n >= 2 && s.p[0] == '{' && s.n + TRAIL_MEMBER_MAX <= TRAIL_LINE_MAX &&
+	       memchr(s.p, '\n', s.n) == NULL;
+}
+
 static int
 hold(void *arg, struct slice line, unsigned flags, uint64_t segment, uint64_t offset,
     struct err *err)
@@ -95,7 +103,7 @@ hold(void *arg, struct slice line, unsigned flags, uint64_t segment, uint64_t of
 	struct rings *r = arg;
 	struct held *more;
 
-	if (line.n < 2 || line.p[0] != '{' || line.n + TRAIL_MEMBER_MAX > TRAIL_LINE_MAX)
+	if (!can_be_line(line))
 		return 0;
 	if ((more = grow(r->held, r->nheld, sizeof(*more))) == NULL)
 		return err_set_errno(err, "%s: recover the rings", r->t->path);

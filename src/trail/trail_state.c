@@ -73,11 +73,20 @@ identity_sum(const struct identity *id)
 	return crc32c(0, id, offsetof(struct identity, sum));
 }
 
+/* Looked at as a byte: to load any other one as a bool is undefined. */
+static bool
+is_flag(const bool *flag)
+{
+	return *(const unsigned char *)flag <= 1;
+}
+
 /* Whoever made its sum. */
 static bool
 is_sane(const struct identity *id)
 {
-	return id->gone.n <= TRAIL_TOLD_MAX && id->log.id[TRAIL_ID_SIZE - 1] == '\0' &&
+	return is_flag(&id->clean) && is_flag(&id->unrecorded) && is_flag(&id->found.new_log) &&
+	       is_flag(&id->found.clean) && is_flag(&id->found.state_lost) &&
+	       id->gone.n <= TRAIL_TOLD_MAX && id->log.id[TRAIL_ID_SIZE - 1] == '\0' &&
 	       id->boot[TRAIL_ID_SIZE - 1] == '\0' &&
 	       id->found.given_up[TRAIL_ID_SIZE - 1] == '\0' &&
 	       id->found.previous_boot[TRAIL_ID_SIZE - 1] == '\0';

@@ -629,6 +629,25 @@ whatever_is_left_becomes_one_record(void **state)
 	}
 }
 
+/* Somebody wrote it there. */
+static void
+what_would_be_two_lines_is_none(void **state)
+{
+	struct fixture *f = *state;
+
+	commit(f->ring, "{\"id\":\"a\nb\"");
+	publish(f->ring, "{\"id\":\"c\n\"");
+	commit(f->ring, "{\"id\":\"d\"");
+	die(f);
+	open_trail(f);
+	assert_int_equal(f->rec.from_rings + f->rec.from_slots, 1);
+	open_ring(f);
+	die(f);
+	open_trail(f);
+	assert_int_equal(f->rec.torn_bytes + f->rec.corrupt_lines, 0);
+	assert_int_equal(trail_last_seq(f->t), 1);
+}
+
 static void
 intents_are_closed_in_their_order_and_others_left_alone(void **state)
 {
@@ -836,6 +855,7 @@ main(void)
 		TEST(a_ring_that_is_mended_has_its_horizon),
 		TEST(an_intent_becomes_its_closing_event),
 		TEST(whatever_is_left_becomes_one_record),
+		TEST(what_would_be_two_lines_is_none),
 		TEST(intents_are_closed_in_their_order_and_others_left_alone),
 		TEST(every_forwarded_call_has_one_record_however_the_process_is_killed),
 	};

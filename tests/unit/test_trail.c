@@ -976,30 +976,71 @@ either_half_of_the_state_page_may_be_damaged(void **state)
 	assert_int_equal(clean, 1);
 }
 
-/* More ranges than there is room for, the sums made good. */
+/* The page with these bytes in both of its halves, the sums made good. */
 static void
-a_state_page_that_somebody_made_up_is_none(void **state)
+forge_state(struct fixture *f, size_t at, const void *bytes, size_t n)
 {
-	struct fixture *f = *state;
-	uint32_t many = UINT32_MAX;
 	uint64_t sum;
 	char page[4096];
 
-	open_trail(f);
-	append_durable(f, 3);
-	close_trail(f, true);
 	read_file(path_of(f, "state"), page, sizeof(page));
-	for (char *at = page + 512; at <= page + 1024; at += 512) {
-		memcpy(&sum, at + 456, sizeof(sum));
-		assert_int_equal(sum, crc32c(0, at, 456));
-		memcpy(at + 304, &many, sizeof(many));
-		sum = crc32c(0, at, 456);
-		memcpy(at + 456, &sum, sizeof(sum));
+	for (char *half = page + 512; half <= page + 1024; half += 512) {
+		memcpy(&sum, half + 456, sizeof(sum));
+		assert_int_equal(sum, crc32c(0, half, 456));
+		memcpy(half + at, bytes, n);
+		sum = crc32c(0, half, 456);
+		memcpy(half + 456, &sum, sizeof(sum));
 	}
 	write_file(path_of(f, "state"), page, sizeof(page));
+}
+
+static void
+a_state_page_that_somebody_made_up_is_none(void **state)
+{
+	static const struct {
+		size_t at;
+		uint32_t value;
+	} rows[] = {
+		{ 304, UINT32_MAX }, /* more ranges than there is room for */
+		{ 89, 2 },	     /* a flag that is neither true nor false */
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		open_trail(f);
+		append_durable(f, 3);
+		close_trail(f, true);
+		forge_state(f, rows[i].at, &rows[i].value, sizeof(rows[i].value));
+		open_trail(f);
+		assert_true(f->rec.state_lost);
+		assert_int_equal(trail_last_seq(f->t), 3 * (i + 1));
+		close_trail(f, false);
+	}
+}
+
+static void
+a_stray_does_not_stop_the_start_by_its_name(void **state)
+{
+	struct fixture *f = *state;
+	char text[8192], *half;
+	size_t n;
+
 	open_trail(f);
-	assert_true(f->rec.state_lost);
-	assert_int_equal(trail_last_seq(f->t), 3);
+	append_durable(f, 4);
+	half = text + read_file(segment_path(f, 1), text, sizeof(text));
+	append_durable(f, 4);
+	close_trail(f, false);
+	n = read_file(segment_path(f, 1), text, sizeof(text));
+	text[0] = 'x';
+	unlink(segment_path(f, 1));
+	write_file(segment_path(f, 1), text, (size_t)(half - text));
+	write_file(segment_path(f, 2), half, n - (size_t)(half - text));
+	write_file(segment_path(f, 5), "junk\n", 5);
+	unlink(path_of(f, "state"));
+	unlink(path_of(f, "log"));
+	open_trail(f);
+	assert_int_equal(f->rec.foreign, 1);
+	assert_int_equal(trail_last_seq(f->t), 4);
 }
 
 static void
@@ -2828,6 +2869,7 @@ main(void)
 		TEST(a_start_that_was_cut_off_before_it_recorded_anything_is_not_clean),
 		TEST(either_half_of_the_state_page_may_be_damaged),
 		TEST(a_state_page_that_somebody_made_up_is_none),
+		TEST(a_stray_does_not_stop_the_start_by_its_name),
 		TEST(a_vanished_segment_is_missed),
 		TEST(an_emptied_directory_does_not_reuse_numbers),
 		TEST(a_stale_state_page_loses_nothing),
