@@ -196,6 +196,9 @@ bool config_needs_restart(
 /* The names of top-level members that differ ("routes, limits"); "" when nothing does. */
 void config_changes(const struct config *running, const struct config *next, char *out, size_t n);
 
+/* The same hosts and ports, in the same order? */
+bool config_same_addresses(const struct config_upstream *a, const struct config_upstream *b);
+
 /* Do requests go to the same addresses, under the same Host? */
 bool config_same_service(const struct config_upstream *a, const struct config_upstream *b);
 

@@ -296,18 +296,6 @@ resolver_free(struct resolver *r)
 	free(r);
 }
 
-static bool
-same_names(const struct config_upstream *a, const struct config_upstream *b)
-{
-	if (a->naddresses != b->naddresses)
-		return false;
-	for (size_t i = 0; i < a->naddresses; i++)
-		if (a->addresses[i].port != b->addresses[i].port ||
-		    strcmp(a->addresses[i].host, b->addresses[i].host) != 0)
-			return false;
-	return true;
-}
-
 void
 resolver_refresh(struct resolver *r)
 {
@@ -315,7 +303,7 @@ resolver_refresh(struct resolver *r)
 
 	r->lease = worker_lease_take(r->worker);
 	if (before != NULL) {
-		if (!same_names(config_of(before), config_of(r->lease)))
+		if (!config_same_addresses(config_of(before), config_of(r->lease)))
 			r->ntargets = 0;
 		worker_lease_drop(before);
 	}

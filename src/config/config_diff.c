@@ -249,18 +249,22 @@ config_needs_restart(const struct config *running, const struct config *next, ch
 }
 
 bool
-config_same_service(const struct config_upstream *a, const struct config_upstream *b)
+config_same_addresses(const struct config_upstream *a, const struct config_upstream *b)
 {
-	if (a == b)
-		return true;
-	if (a->naddresses != b->naddresses || a->pass_host != b->pass_host ||
-	    strcmp(a->host, b->host) != 0)
+	if (a->naddresses != b->naddresses)
 		return false;
 	for (size_t i = 0; i < a->naddresses; i++)
 		if (a->addresses[i].port != b->addresses[i].port ||
 		    strcmp(a->addresses[i].host, b->addresses[i].host) != 0)
 			return false;
 	return true;
+}
+
+bool
+config_same_service(const struct config_upstream *a, const struct config_upstream *b)
+{
+	return a == b || (a->pass_host == b->pass_host && strcmp(a->host, b->host) == 0 &&
+			     config_same_addresses(a, b));
 }
 
 void
