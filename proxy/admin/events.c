@@ -1,5 +1,6 @@
 #include "admin/events.h"
 
+#include "admin/answer.h"
 #include "data/mailbox.h"
 #include "keytrail/buf.h"
 #include "keytrail/reader.h"
@@ -11,6 +12,7 @@
 #include <event2/keyvalq_struct.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/queue.h>
 
@@ -66,23 +68,14 @@ on_done(struct reader_job *job, int rc, const struct err *err)
 /* ---- answers ---- */
 
 static void
-set_headers(struct evhttp_request *req, const char *type)
-{
-	struct evkeyvalq *headers = evhttp_request_get_output_headers(req);
-
-	evhttp_add_header(headers, "Content-Type", type);
-	evhttp_add_header(headers, "Cache-Control", "no-store");
-	evhttp_add_header(headers, "X-Content-Type-Options", "nosniff");
-}
-
-static void
 refuse(struct evhttp_request *req, int status, const char *why)
 {
-	set_headers(req, "text/plain; charset=utf-8");
+	char text[ERR_MSG_MAX + 1];
+
 	if (status == 503)
 		evhttp_add_header(evhttp_request_get_output_headers(req), "Retry-After", "1");
-	evbuffer_add_printf(evhttp_request_get_output_buffer(req), "%s\n", why);
-	evhttp_send_reply(req, status, NULL, NULL);
+	snprintf(text, sizeof(text), "%s\n", why);
+	answer_text(req, status, text);
 }
 
 /* Send what the reader has written so far. */
@@ -98,7 +91,7 @@ send_more(struct call *c)
 	pthread_mutex_unlock(&c->lock);
 	if (chunk != NULL && evbuffer_get_length(chunk) > 0 && !c->short_of_memory) {
 		if (!c->begun) {
-			set_headers(c->req, "application/json");
+			answer_set_headers(c->req, ANSWER_JSON);
 			evhttp_send_reply_start(c->req, 200, NULL);
 		}
 		c->begun = true;

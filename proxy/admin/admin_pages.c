@@ -1,0 +1,154 @@
+#include "admin/admin_internal.h"
+
+#include "admin/answer.h"
+#include "admin/events.h"
+#include "keytrail/event.h"
+
+#include <event2/http.h>
+#include <string.h>
+
+#define TYPE_METRICS	 "text/plain; version=0.0.4; charset=utf-8"
+#define TYPE_OPENMETRICS "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+/* ---- /metrics ---- */
+
+static void
+answer_metrics(struct admin_door *door, struct evhttp_request *req)
+{
+	struct admin *a = door->admin;
+	struct evkeyvalq *in = evhttp_request_get_input_headers(req);
+	enum metrics_format format = admin_negotiate(evhttp_find_header(in, "Accept"));
+	struct buf body = BUF_INIT;
+	int rc;
+
+	a->opts.refresh(a->opts.arg);
+	rc = metrics_render(a->opts.metrics, format, &body);
+	evhttp_add_header(evhttp_request_get_output_headers(req), "Vary", "Accept");
+	answer_take(
+	    req, 200, format == METRICS_TEXT_0_0_4 ? TYPE_METRICS : TYPE_OPENMETRICS, &body, rc);
+}
+
+/* ---- /livez, /readyz, /status ---- */
+
+static void
+answer_live(struct admin_door *door, struct evhttp_request *req)
+{
+	(void)door;
+	answer_text(req, 200, "alive\n");
+}
+
+static bool
+is_verbose(struct admin_door *door, struct evhttp_request *req)
+{
+	const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(req));
+
+	return door->guarded && query != NULL &&
+	       (strcmp(query, "verbose") == 0 || strncmp(query, "verbose=", 8) == 0);
+}
+
+static void
+answer_ready(struct admin_door *door, struct evhttp_request *req)
+{
+	struct admin *a = door->admin;
+	struct health_check checks[HEALTH_CHECKS_MAX];
+	size_t n = a->opts.checks(a->opts.arg, checks, HEALTH_CHECKS_MAX);
+	struct buf body = BUF_INIT;
+	bool verbose = is_verbose(door, req);
+	int status, rc;
+
+	if (n > HEALTH_CHECKS_MAX)
+		n = HEALTH_CHECKS_MAX;
+	status = health_ready(checks, n) ? 200 : 503;
+	rc = verbose ? health_render_verbose(checks, n, &body)
+		     : health_render_brief(checks, n, &body);
+	answer_take(req, status, verbose ? ANSWER_JSON : ANSWER_TEXT, &body, rc);
+}
+
+static int
+append_own_status(struct admin *a, struct buf *out)
+{
+	const struct config *config = a->opts.config(a->opts.arg);
+	const struct metrics *m = a->opts.metrics;
+	struct slice path = slice_of(config->path);
+	long n;
+
+	if (buf_append_slice(out, SLICE("{\"configPath\":")) == -1 ||
+	    buf_reserve(out, 6 * path.n + 2) == -1)
+		return -1;
+	n = event_json_string(path, buf_tail(out), buf_room(out));
+	buf_commit(out, n > 0 ? (size_t)n : 0);
+	return buf_printf(out,
+	    ",\"requests\":{\"inFlight\":%.0f},\"upstream\":{\"idle\":%.0f,\"open\":%.0f}",
+	    metrics_value(m, METRIC_REQUESTS_IN_FLIGHT, 0),
+	    metrics_value(m, METRIC_UPSTREAM_IDLE, 0), metrics_value(m, METRIC_UPSTREAM_OPEN, 0));
+}
+
+static void
+answer_status(struct admin_door *door, struct evhttp_request *req)
+{
+	struct admin *a = door->admin;
+	struct buf body = BUF_INIT, members = BUF_INIT;
+	int rc;
+
+	a->opts.refresh(a->opts.arg);
+	a->opts.status(a->opts.arg, &members);
+	rc = append_own_status(a, &body);
+	if (rc == 0 && buf_size(&members) > 0)
+		rc = buf_append(&body, ",", 1);
+	if (rc == 0)
+		rc = buf_append_slice(&body, buf_slice(&members));
+	if (rc == 0)
+		rc = buf_append_slice(&body, SLICE("}\n"));
+	buf_fini(&members);
+	answer_take(req, 200, ANSWER_JSON, &body, rc);
+}
+
+/* ---- /events ---- */
+
+static void
+answer_events(struct admin_door *door, struct evhttp_request *req)
+{
+	struct admin *a = door->admin;
+	bool token = !door->operates && a->opts.config(a->opts.arg)->admin.token.bytes != NULL;
+	char *address = NULL, filter[128];
+	uint16_t port;
+	struct admin_access access = { .page = "/events",
+		.token = token ? "admin.token" : "none",
+		.role = door->operates ? "operator" : "viewer",
+		.address = "unix",
+		.filter = filter };
+
+	if (evhttp_request_get_command(req) == EVHTTP_REQ_HEAD) {
+		answer_send(req, 200, ANSWER_JSON, SLICE_EMPTY);
+		return;
+	}
+	evhttp_connection_get_peer(evhttp_request_get_connection(req), &address, &port);
+	if (!door->operates && address != NULL)
+		access.address = address;
+	if (events_answer(a->events, req, filter, sizeof(filter)))
+		a->opts.access(a->opts.arg, &access);
+}
+
+static const struct {
+	const char *path;
+	bool guarded; /* on the admin listener only */
+	void (*answer)(struct admin_door *, struct evhttp_request *);
+} pages[] = {
+	{ "/metrics", false, answer_metrics },
+	{ "/livez", false, answer_live },
+	{ "/readyz", false, answer_ready },
+	{ "/status", true, answer_status },
+	{ "/events", true, answer_events },
+};
+
+bool
+admin_answer_page(struct admin_door *door, struct evhttp_request *req, const char *path)
+{
+	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
+		if (strcmp(path, pages[i].path) != 0 || (pages[i].guarded && !door->guarded))
+			continue;
+		pages[i].answer(door, req);
+		return true;
+	}
+	return false;
+}
