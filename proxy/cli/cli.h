@@ -1,8 +1,9 @@
 /*
- * cli: the subcommands of the program, one table row and one file each.
+ * cli: the subcommands of the program, one file and one row each.
  *
- * A command gets its own argv: argv[0] is its name.  It prints results on standard output and
- * errors, one line each, on standard error, and returns an exit status.
+ * What a command takes is a list of rows; from them come the reading of its command line, its usage
+ * and its help.  A command prints results on standard output and errors, one line each, on standard
+ * error, and returns an exit status.
  */
 #ifndef KEYTRAIL_CLI_H
 #define KEYTRAIL_CLI_H
@@ -10,6 +11,7 @@
 #include "keytrail/err.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 enum cli_status {
 	CLI_OK = 0,
@@ -20,22 +22,62 @@ enum cli_status {
 	CLI_CONFIG = 78,    /* EX_CONFIG of sysexits.h */
 };
 
+enum {
+	CLI_MAY = 1,	 /* may be left out */
+	CLI_MANY = 2,	 /* may be given more than once */
+	CLI_OR = 4,	 /* or the row before: one of them */
+	CLI_DEFAULT = 8, /* a routes file: where it is left out, KEYTRAIL_CONFIG names it */
+};
+
+/* What a command takes.  By its name an option ("--for"), what stands in this place ("FILE"), or
+ * this very word ("add"). */
+struct cli_row {
+	const char *name;
+	const char *letter; /* of an option: "-f", or NULL */
+	const char *value;  /* of an option: what its value is called; NULL: it has none */
+	const char *help;
+	unsigned flags;
+	unsigned forms; /* the forms of the command that have it, a bit each; 0: all */
+};
+
+#define CLI_ROUTES_FILE(...)                                                                       \
+	{                                                                                          \
+		"FILE", .help = "the routes file; left out, the one that KEYTRAIL_CONFIG names",   \
+			.flags = CLI_DEFAULT, __VA_ARGS__                                          \
+	}
+/* A running sidecar. */
+#define CLI_SIDECAR                                                                                \
+	CLI_ROUTES_FILE(),                                                                         \
+	{                                                                                          \
+		"--socket", NULL, "PATH", "the sidecar's `admin.socket`, without its routes file", \
+		    CLI_OR, 0                                                                      \
+	}
+
+struct cli_args;
+
 struct cli_command {
 	const char *name;
 	const char *alias; /* or NULL */
-	const char *usage; /* arguments */
 	const char *help;
-	int (*run)(int argc, char **argv);
+	const struct cli_row *rows; /* the last has no name */
+	int (*run)(const struct cli_args *);
 };
+
+extern const struct cli_command cli_run, cli_check, cli_explain, cli_routes, cli_reference,
+    cli_tail, cli_degrade, cli_hold, cli_keygen, cli_rotate_key, cli_verify, cli_proof, cli_version;
 
 /* The whole program. */
 int cli_main(int argc, char **argv);
 
-/* "keytrail <command>: <message>" and the command's usage on standard error; returns CLI_USAGE. */
-int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* ---- for commands ---- */
 
-/* An option that the command does not have, with the nearest that it has.  NULL ends the list. */
-int cli_unknown_option(const char *command, const char *option, const char *const *known);
+/* The value of the row of this name, "" where it has none; NULL: it was left out. */
+const char *cli_value(const struct cli_args *, const char *name);
+/* The next value of a row that may be given often, from *at on, which begins with 0; or NULL. */
+const char *cli_next_value(const struct cli_args *, const char *name, size_t *at);
+
+/* "keytrail <command>: <message>" and the command's usage on standard error; returns CLI_USAGE. */
+int cli_usage(const struct cli_args *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* The message on standard error; returns the status. */
 int cli_fail(enum cli_status status, const struct err *err);
@@ -43,19 +85,5 @@ int cli_fail(enum cli_status status, const struct err *err);
 /* After the last of what a command prints: CLI_OK, or the reason on standard error, if not all of it
  * could be made or written, and CLI_FAILED. */
 int cli_printed(bool all);
-
-int cli_run(int argc, char **argv);
-int cli_check(int argc, char **argv);
-int cli_explain(int argc, char **argv);
-int cli_routes(int argc, char **argv);
-int cli_reference(int argc, char **argv);
-int cli_tail(int argc, char **argv);
-int cli_degrade(int argc, char **argv);
-int cli_hold(int argc, char **argv);
-int cli_keygen(int argc, char **argv);
-int cli_rotate_key(int argc, char **argv);
-int cli_proof(int argc, char **argv);
-int cli_verify(int argc, char **argv);
-int cli_version(int argc, char **argv);
 
 #endif

@@ -308,8 +308,9 @@ check_environment(const struct config *cfg)
 }
 
 static int
-check(const char *file, bool environment)
+check(const struct cli_args *a)
 {
+	const char *file = cli_value(a, "FILE");
 	struct config *cfg;
 	struct err err;
 	int status = CLI_OK;
@@ -321,30 +322,22 @@ check(const char *file, bool environment)
 	    route_table_size(cfg->routes) - 1, route_table_actions(cfg->routes), cfg->nsinks,
 	    cfg->nsinks == 1 ? "" : "s");
 	printf("  digest %s\n", cfg->digest);
-	if (environment)
+	if (cli_value(a, "--environment") != NULL)
 		status = check_environment(cfg);
 	config_unref(cfg);
 	return fflush(stdout) == EOF ? CLI_FAILED : status;
 }
 
-int
-cli_check(int argc, char **argv)
-{
-	static const char *const known[] = { "--environment", NULL };
-	const char *file = NULL;
-	bool environment = false;
-
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--environment") == 0)
-			environment = true;
-		else if (argv[i][0] == '-')
-			return cli_unknown_option("check", argv[i], known);
-		else if (file != NULL)
-			return cli_usage("check", "one file only");
-		else
-			file = argv[i];
-	}
-	if (file == NULL)
-		return cli_usage("check", "which file?");
-	return check(file, environment);
-}
+const struct cli_command cli_check = {
+	.name = "check",
+	.alias = "-t",
+	.help = "say whether a routes file is good",
+	.rows =
+	    (const struct cli_row[]){
+		CLI_ROUTES_FILE(),
+		{ "--environment", .help = "and whether its files and addresses are",
+		    .flags = CLI_MAY },
+		{ 0 },
+	    },
+	.run = check,
+};

@@ -5,70 +5,23 @@
 
 #include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 
-static const char *const options[] = { "--for", "--reason", "--socket", "--end", NULL };
-
-struct args {
-	struct cli_socket at;
-	const char *time, *reason;
-	bool end;
-};
-
-/* Where the value of an option goes, or NULL. */
-static const char **
-value_of(struct args *a, const char *option)
-{
-	if (strcmp(option, "--for") == 0)
-		return &a->time;
-	if (strcmp(option, "--reason") == 0)
-		return &a->reason;
-	return strcmp(option, "--socket") == 0 ? &a->at.path : NULL;
-}
+enum { BEGIN = 1, END = 2 };
 
 static int
-parse_args(int argc, char **argv, struct args *a)
+degrade(const struct cli_args *a)
 {
-	*a = (struct args){ 0 };
-	for (int i = 1; i < argc; i++) {
-		const char **value = value_of(a, argv[i]);
-
-		if (strcmp(argv[i], "--end") == 0)
-			a->end = true;
-		else if (value != NULL && i + 1 == argc)
-			return cli_usage(argv[0], "%s needs a value", argv[i]);
-		else if (value != NULL)
-			*value = argv[++i];
-		else if (argv[i][0] == '-')
-			return cli_unknown_option(argv[0], argv[i], options);
-		else if (a->at.file != NULL)
-			return cli_usage(argv[0], "one file only");
-		else
-			a->at.file = argv[i];
-	}
-	if ((a->at.file == NULL) == (a->at.path == NULL))
-		return cli_usage(argv[0], "which sidecar? wanted its routes file, or --socket");
-	if (a->end == (a->time != NULL && a->reason != NULL))
-		return cli_usage(argv[0], "wanted --for and --reason, or --end");
-	return CLI_OK;
-}
-
-int
-cli_degrade(int argc, char **argv)
-{
+	const struct cli_socket at = { cli_value(a, "FILE"), cli_value(a, "--socket") };
+	bool end = cli_value(a, "--end") != NULL;
 	struct buf form = BUF_INIT, answer = BUF_INIT;
-	struct args a;
 	struct err err;
-	int rc = parse_args(argc, argv, &a);
+	int rc = CLI_OK;
 
-	if (rc != CLI_OK)
-		return rc;
-	if (!a.end && (cli_form_add(&form, "for", a.time) == -1 ||
-			  cli_form_add(&form, "reason", a.reason) == -1)) {
+	if (!end && (cli_form_add(&form, "for", cli_value(a, "--for")) == -1 ||
+			cli_form_add(&form, "reason", cli_value(a, "--reason")) == -1)) {
 		err_set(&err, "memory is short");
 		rc = cli_fail(CLI_FAILED, &err);
-	} else if (cli_call(&a.at, a.end ? "/degrade/end" : "/degrade", &form, &answer, &err) ==
-		   -1) {
+	} else if (cli_call(&at, end ? "/degrade/end" : "/degrade", &form, &answer, &err) == -1) {
 		rc = cli_fail(CLI_FAILED, &err);
 	} else {
 		fwrite(buf_slice(&answer).p, 1, buf_size(&answer), stdout);
@@ -77,3 +30,18 @@ cli_degrade(int argc, char **argv)
 	buf_fini(&answer);
 	return rc;
 }
+
+const struct cli_command cli_degrade = {
+	.name = "degrade",
+	.help = "have a running sidecar serve every route as `async` for a while (break-glass), or "
+		"end it",
+	.rows =
+	    (const struct cli_row[]){
+		CLI_SIDECAR,
+		{ "--for", NULL, "TIME", "for how long, with a unit: 30m", 0, BEGIN },
+		{ "--reason", NULL, "TEXT", "why: it stands in the trail", 0, BEGIN },
+		{ "--end", NULL, NULL, "end it before its time", 0, END },
+		{ 0 },
+	    },
+	.run = degrade,
+};

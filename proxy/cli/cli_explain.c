@@ -14,8 +14,7 @@
 
 struct question {
 	const char *file, *method, *url;
-	char **headers;
-	int nheaders;
+	const struct cli_args *args; /* with the headers */
 	bool json;
 };
 
@@ -49,8 +48,11 @@ split_url(const char *url, struct slice *authority, struct slice *target)
 static bool
 names_host(const struct question *q)
 {
-	for (int i = 0; i < q->nheaders; i++)
-		if (strncasecmp(q->headers[i], "host:", 5) == 0)
+	const char *header;
+	size_t at = 0;
+
+	while ((header = cli_next_value(q->args, "--header", &at)) != NULL)
+		if (strncasecmp(header, "host:", 5) == 0)
 			return true;
 	return false;
 }
@@ -59,6 +61,8 @@ static int
 write_request(const struct question *q, struct buf *out)
 {
 	struct slice authority, target;
+	const char *header;
+	size_t at = 0;
 	int rc;
 
 	split_url(q->url, &authority, &target);
@@ -67,8 +71,8 @@ write_request(const struct question *q, struct buf *out)
 	if (!names_host(q))
 		rc |= buf_printf(out, "Host: ") | buf_append_slice(out, authority) |
 		      buf_printf(out, "\r\n");
-	for (int i = 0; i < q->nheaders; i++)
-		rc |= buf_printf(out, "%s\r\n", q->headers[i]);
+	while ((header = cli_next_value(q->args, "--header", &at)) != NULL)
+		rc |= buf_printf(out, "%s\r\n", header);
 	return rc | buf_printf(out, "\r\n");
 }
 
@@ -254,7 +258,7 @@ explain_head(const struct question *q, const struct config *cfg, const struct ht
 }
 
 static int
-explain(const struct question *q, const struct config *cfg)
+explain_request(const struct question *q, const struct config *cfg)
 {
 	struct buf request = BUF_INIT;
 	struct http_head head;
@@ -273,44 +277,38 @@ explain(const struct question *q, const struct config *cfg)
 }
 
 static int
-read_arguments(int argc, char **argv, struct question *q)
+explain(const struct cli_args *a)
 {
-	static const char *const known[] = { "-H", "--json", NULL };
-	const char **positional[] = { &q->file, &q->method, &q->url };
-	size_t n = 0;
-
-	q->headers = argv; /* collected at its front, which has been read */
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--json") == 0) {
-			q->json = true;
-		} else if (strcmp(argv[i], "-H") == 0) {
-			if (++i == argc)
-				return cli_usage("explain", "-H wants 'NAME: VALUE'");
-			q->headers[q->nheaders++] = argv[i];
-		} else if (argv[i][0] == '-') {
-			return cli_unknown_option("explain", argv[i], known);
-		} else if (n == 3) {
-			return cli_usage("explain", "what is \"%s\"?", argv[i]);
-		} else {
-			*positional[n++] = argv[i];
-		}
-	}
-	return n == 3 ? CLI_OK : cli_usage("explain", "it takes a file, a method and a URL");
-}
-
-int
-cli_explain(int argc, char **argv)
-{
-	struct question q = { 0 };
+	const struct question q = {
+		.file = cli_value(a, "FILE"),
+		.method = cli_value(a, "METHOD"),
+		.url = cli_value(a, "URL"),
+		.args = a,
+		.json = cli_value(a, "--json") != NULL,
+	};
 	struct config *cfg;
 	struct err err;
 	int rc;
 
-	if (read_arguments(argc, argv, &q) != CLI_OK || q.url == NULL)
-		return CLI_USAGE;
 	if (config_load(q.file, NULL, &cfg, &err) == -1)
 		return cli_fail(CLI_CONFIG, &err);
-	rc = explain(&q, cfg);
+	rc = explain_request(&q, cfg);
 	config_unref(cfg);
 	return rc;
 }
+
+const struct cli_command cli_explain = {
+	.name = "explain",
+	.help = "say which route a request takes, why, and which event it would make",
+	.rows =
+	    (const struct cli_row[]){
+		CLI_ROUTES_FILE(),
+		{ "METHOD", .help = "of the request" },
+		{ "URL", .help = "its path and query; with scheme and host, or without" },
+		{ "--header", "-H", "'NAME: VALUE'", "a header of the request", CLI_MAY | CLI_MANY,
+		    0 },
+		{ "--json", .help = "as JSON", .flags = CLI_MAY },
+		{ 0 },
+	    },
+	.run = explain,
+};

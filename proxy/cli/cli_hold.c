@@ -4,86 +4,9 @@
 #include "cli/cli_call.h"
 
 #include <jansson.h>
-#include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 
-static const char *const options[] = { "--from", "--to", "--socket", NULL };
-
-struct args {
-	const char *verb, *name, *from, *to;
-	struct cli_socket at;
-};
-
-static bool
-asks_to(const struct args *a, const char *verb)
-{
-	return a->verb != NULL && strcmp(a->verb, verb) == 0;
-}
-
-static bool
-has_name(const struct args *a)
-{
-	return !asks_to(a, "list") && !asks_to(a, "reset");
-}
-
-/* Where the value of an option goes, or NULL. */
-static const char **
-value_of(struct args *a, const char *option)
-{
-	if (strcmp(option, "--from") == 0)
-		return &a->from;
-	if (strcmp(option, "--to") == 0)
-		return &a->to;
-	return strcmp(option, "--socket") == 0 ? &a->at.path : NULL;
-}
-
-/* Where the next argument that is no option goes, or NULL. */
-static const char **
-place_of(struct args *a)
-{
-	if (a->verb == NULL)
-		return &a->verb;
-	if (a->name == NULL && has_name(a))
-		return &a->name;
-	return a->at.file == NULL ? &a->at.file : NULL;
-}
-
-static int
-check_args(const char *command, const struct args *a)
-{
-	bool add = asks_to(a, "add");
-
-	if (!add && !asks_to(a, "remove") && !asks_to(a, "list") && !asks_to(a, "reset"))
-		return cli_usage(command, "wanted add, remove, list or reset");
-	if (a->name == NULL && has_name(a))
-		return cli_usage(command, "which hold? it has a name");
-	if ((a->at.file == NULL) == (a->at.path == NULL))
-		return cli_usage(command, "which sidecar? wanted its routes file, or --socket");
-	if (add != (a->from != NULL) || add != (a->to != NULL))
-		return cli_usage(command, "add has --from and --to, the others have not");
-	return CLI_OK;
-}
-
-static int
-parse_args(int argc, char **argv, struct args *a)
-{
-	*a = (struct args){ 0 };
-	for (int i = 1; i < argc; i++) {
-		const char **value = value_of(a, argv[i]);
-
-		if (value != NULL && i + 1 == argc)
-			return cli_usage(argv[0], "%s needs a value", argv[i]);
-		if (value == NULL && argv[i][0] == '-')
-			return cli_unknown_option(argv[0], argv[i], options);
-		if (value != NULL)
-			i++;
-		else if ((value = place_of(a)) == NULL)
-			return cli_usage(argv[0], "one argument too many");
-		*value = argv[i];
-	}
-	return check_args(argv[0], a);
-}
+enum { ADD = 1, REMOVE = 2, LIST = 4, RESET = 8 };
 
 static int
 print_holds(struct buf *status, struct err *err)
@@ -107,10 +30,10 @@ print_holds(struct buf *status, struct err *err)
 }
 
 static int
-list(const struct args *a, struct err *err)
+list(const struct cli_socket *at, struct err *err)
 {
 	struct buf status = BUF_INIT;
-	int rc = cli_call(&a->at, "/status", NULL, &status, err);
+	int rc = cli_call(at, "/status", NULL, &status, err);
 
 	if (rc == 0)
 		rc = print_holds(&status, err);
@@ -118,23 +41,33 @@ list(const struct args *a, struct err *err)
 	return rc;
 }
 
-static int
-change(const struct args *a, struct err *err)
+static const char *
+page_of(const struct cli_args *a)
 {
-	struct buf form = BUF_INIT, answer = BUF_INIT;
-	bool add = asks_to(a, "add");
-	char path[32];
-	int rc = a->name != NULL ? cli_form_add(&form, "name", a->name) : 0;
+	if (cli_value(a, "add") != NULL)
+		return "/hold/add";
+	return cli_value(a, "remove") != NULL ? "/hold/remove" : "/hold/reset";
+}
 
-	snprintf(path, sizeof(path), "/hold/%s", a->verb);
-	if (rc == 0 && add)
-		rc = cli_form_add(&form, "from", a->from);
-	if (rc == 0 && add)
-		rc = cli_form_add(&form, "to", a->to);
+static int
+change(const struct cli_args *a, const struct cli_socket *at, struct err *err)
+{
+	static const struct {
+		const char *field, *row;
+	} fields[] = { { "name", "NAME" }, { "from", "--from" }, { "to", "--to" } };
+	struct buf form = BUF_INIT, answer = BUF_INIT;
+	int rc = 0;
+
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+		const char *value = cli_value(a, fields[i].row);
+
+		if (value != NULL)
+			rc |= cli_form_add(&form, fields[i].field, value);
+	}
 	if (rc == -1)
 		err_set(err, "memory is short");
 	else
-		rc = cli_call(&a->at, path, &form, &answer, err);
+		rc = cli_call(at, page_of(a), &form, &answer, err);
 	if (rc == 0)
 		fwrite(buf_slice(&answer).p, 1, buf_size(&answer), stdout);
 	buf_fini(&form);
@@ -142,15 +75,31 @@ change(const struct args *a, struct err *err)
 	return rc;
 }
 
-int
-cli_hold(int argc, char **argv)
+static int
+hold(const struct cli_args *a)
 {
-	struct args a;
+	const struct cli_socket at = { cli_value(a, "FILE"), cli_value(a, "--socket") };
 	struct err err;
-	int rc = parse_args(argc, argv, &a);
+	int rc = cli_value(a, "list") != NULL ? list(&at, &err) : change(a, &at, &err);
 
-	if (rc != CLI_OK)
-		return rc;
-	rc = asks_to(&a, "list") ? list(&a, &err) : change(&a, &err);
 	return rc == 0 ? CLI_OK : cli_fail(CLI_FAILED, &err);
 }
+
+const struct cli_command cli_hold = {
+	.name = "hold",
+	.help = "keep a range of events from being removed, until the hold is removed",
+	.rows =
+	    (const struct cli_row[]){
+		{ "add", .help = "hold a range", .forms = ADD },
+		{ "remove", .help = "let go of it", .forms = REMOVE },
+		{ "list", .help = "print the holds: name, first and last event", .forms = LIST },
+		{ "reset", .help = "begin with none, where the file of the holds is damaged",
+		    .forms = RESET },
+		{ "NAME", .help = "of the hold", .forms = ADD | REMOVE },
+		{ "--from", NULL, "SEQ|TIME", "the first event, or its time", 0, ADD },
+		{ "--to", NULL, "SEQ|TIME", "the last event, or its time", 0, ADD },
+		CLI_SIDECAR,
+		{ 0 },
+	    },
+	.run = hold,
+};

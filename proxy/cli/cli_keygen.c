@@ -42,20 +42,31 @@ make_key(const char *path, const char *name, struct err *err)
 	return rc;
 }
 
-int
-cli_keygen(int argc, char **argv)
+static int
+keygen(const struct cli_args *a)
 {
+	const char *file = cli_value(a, "FILE");
 	struct err err;
 
-	if (argc != 3)
-		return cli_usage("keygen", "wanted FILE and NAME");
-	if (is_in_trail(argv[1])) {
+	if (is_in_trail(file)) {
 		err_set(&err,
 		    "%s: this is a trail's directory; the key that signs it belongs elsewhere",
-		    argv[1]);
+		    file);
 		return cli_fail(CLI_FAILED, &err);
 	}
-	if (make_key(argv[1], argv[2], &err) == -1)
+	if (make_key(file, cli_value(a, "NAME"), &err) == -1)
 		return cli_fail(CLI_FAILED, &err);
 	return CLI_OK;
 }
+
+const struct cli_command cli_keygen = {
+	.name = "keygen",
+	.help = "make a key that signs the trail's checkpoints; print the key that verifies them",
+	.rows =
+	    (const struct cli_row[]){
+		{ "FILE", .help = "where the secret key is written; not in the trail's directory" },
+		{ "NAME", .help = "of the key, and of the log that it signs" },
+		{ 0 },
+	    },
+	.run = keygen,
+};

@@ -103,20 +103,18 @@ write_files(struct proving *p, struct err *err)
 	return 0;
 }
 
-int
-cli_proof(int argc, char **argv)
+static int
+proof(const struct cli_args *a)
 {
-	struct proving p = { .files = { -1 } };
+	const char *seq = cli_value(a, "SEQ"), *prefix = cli_value(a, "PREFIX");
+	struct proving p = { .dir = cli_value(a, "DIR"), .files = { -1 } };
 	struct err err;
 	int rc = CLI_FAILED;
 
-	if (argc < 3 || argc > 4 || argv[1][0] == '-')
-		return cli_usage("proof", "wanted DIR and SEQ");
-	p.dir = argv[1];
-	if (slice_to_u64(slice_of(argv[2]), &p.seq) == -1 || p.seq == 0)
-		return cli_usage("proof", "SEQ is the number of an event, 1 or more");
-	snprintf(p.prefix, sizeof(p.prefix), argc == 4 ? "%s" : "event-%s",
-	    argc == 4 ? argv[3] : argv[2]);
+	if (slice_to_u64(slice_of(seq), &p.seq) == -1 || p.seq == 0)
+		return cli_usage(a, "SEQ is the number of an event, 1 or more");
+	snprintf(p.prefix, sizeof(p.prefix), prefix != NULL ? "%s" : "event-%s",
+	    prefix != NULL ? prefix : seq);
 	if ((p.files.dirfd = open(p.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1)
 		err_set_errno(&err, "%s: open", p.dir);
 	else if (read_checkpoint(&p, &err) == 0 && read_line(&p, &err) == 0 &&
@@ -131,3 +129,17 @@ cli_proof(int argc, char **argv)
 	buf_fini(&p.line);
 	return rc;
 }
+
+const struct cli_command cli_proof = {
+	.name = "proof",
+	.help = "write an event and the proof that it is in the log",
+	.rows =
+	    (const struct cli_row[]){
+		{ "DIR", .help = "the trail's directory" },
+		{ "SEQ", .help = "the number of the event" },
+		{ "PREFIX", .help = "of the files: PREFIX.json and PREFIX.tlog-proof (event-SEQ)",
+		    .flags = CLI_MAY },
+		{ 0 },
+	    },
+	.run = proof,
+};

@@ -3,11 +3,9 @@
 
 #include "keytrail/config.h"
 #include "keytrail/metrics.h"
-#include "keytrail/nearest.h"
 #include "keytrail/refusal.h"
 
 #include <stdio.h>
-#include <string.h>
 
 static int
 refusal_reference(struct buf *out)
@@ -67,14 +65,6 @@ static const struct chapter {
 	{ "refusals", "Refusals", REFUSALS_INTRO, refusal_reference },
 };
 
-#define CHAPTERS (sizeof(chapters) / sizeof(chapters[0]))
-
-static const char *
-chapter_name(const void *list, size_t i)
-{
-	return ((const struct chapter *)list)[i].name;
-}
-
 static int
 print_chapter(const struct chapter *c)
 {
@@ -90,17 +80,25 @@ print_chapter(const struct chapter *c)
 	return cli_printed(all);
 }
 
-int
-cli_reference(int argc, char **argv)
+static int
+reference(const struct cli_args *a)
 {
-	const char *near;
+	const struct chapter *c = chapters;
 
-	if (argc != 2)
-		return cli_usage(argv[0], "which chapter?");
-	for (size_t i = 0; i < CHAPTERS; i++)
-		if (strcmp(argv[1], chapters[i].name) == 0)
-			return print_chapter(&chapters[i]);
-	if ((near = nearest_word(argv[1], chapter_name, chapters, CHAPTERS)) != NULL)
-		return cli_usage(argv[0], "no chapter \"%s\"; did you mean \"%s\"?", argv[1], near);
-	return cli_usage(argv[0], "no chapter \"%s\"", argv[1]);
+	while (cli_value(a, c->name) == NULL)
+		c++;
+	return print_chapter(c);
 }
+
+const struct cli_command cli_reference = {
+	.name = "reference",
+	.help = "print a chapter of the manual, as Markdown",
+	.rows =
+	    (const struct cli_row[]){
+		{ "routes", .help = "the members of the routes file" },
+		{ "metrics", .help = "what /metrics shows", .flags = CLI_OR },
+		{ "refusals", .help = "what keytrail itself answers", .flags = CLI_OR },
+		{ 0 },
+	    },
+	.run = reference,
+};

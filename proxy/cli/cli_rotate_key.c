@@ -62,13 +62,12 @@ read_last(struct rotating *r, struct err *err)
 }
 
 static int
-rotate(struct rotating *r, char **argv, struct err *err)
+rotate(struct rotating *r, const char *old, const char *new, struct err *err)
 {
-	r->dir = argv[1];
 	if ((r->dirfd = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) == -1)
 		return err_set_errno(err, "%s: open", r->dir);
-	if ((r->old = read_signer(argv[2], err)) == NULL ||
-	    (r->new = read_signer(argv[3], err)) == NULL || read_last(r, err) == -1 ||
+	if ((r->old = read_signer(old, err)) == NULL || (r->new = read_signer(new, err)) == NULL ||
+	    read_last(r, err) == -1 ||
 	    rotation_write(r->old, r->new, r->last.origin, &r->statement, err) == -1)
 		return -1;
 	if (file_replace(r->dirfd, "rotation", 0640, buf_slice(&r->statement), err) == -1)
@@ -76,17 +75,15 @@ rotate(struct rotating *r, char **argv, struct err *err)
 	return 0;
 }
 
-int
-cli_rotate_key(int argc, char **argv)
+static int
+rotate_key(const struct cli_args *a)
 {
-	struct rotating r = { .dirfd = -1 };
+	struct rotating r = { .dir = cli_value(a, "DIR"), .dirfd = -1 };
 	char text[CHECKPOINT_KEY_MAX];
 	struct err err;
 	int rc = CLI_OK;
 
-	if (argc != 4)
-		return cli_usage("rotate-key", "wanted DIR, OLD and NEW");
-	if (rotate(&r, argv, &err) == -1) {
+	if (rotate(&r, cli_value(a, "OLD"), cli_value(a, "NEW"), &err) == -1) {
 		rc = cli_fail(CLI_FAILED, &err);
 	} else {
 		checkpoint_key_text(checkpoint_signer_key(r.new), text);
@@ -99,3 +96,17 @@ cli_rotate_key(int argc, char **argv)
 		close(r.dirfd);
 	return rc;
 }
+
+const struct cli_command cli_rotate_key = {
+	.name = "rotate-key",
+	.help = "let the key that signs a trail hand over to another at the next start with that "
+		"one; print the key that verifies from then on",
+	.rows =
+	    (const struct cli_row[]){
+		{ "DIR", .help = "the trail's directory" },
+		{ "OLD", .help = "the file of the key that signs now" },
+		{ "NEW", .help = "the file of the key that is to sign" },
+		{ 0 },
+	    },
+	.run = rotate_key,
+};

@@ -8,6 +8,8 @@
 
 #define COLUMNS 6
 
+enum { LIST = 1, SCHEMA = 2 };
+
 struct row {
 	char cells[COLUMNS][640];
 };
@@ -141,26 +143,23 @@ list_routes(const char *file, bool json)
 	return cli_printed(rc == 0);
 }
 
-int
-cli_routes(int argc, char **argv)
+static int
+routes(const struct cli_args *a)
 {
-	static const char *const known[] = { "--json", "--schema", NULL };
-	const char *file = NULL;
-	bool json = false;
-
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--schema") == 0)
-			return print_schema();
-		if (strcmp(argv[i], "--json") == 0)
-			json = true;
-		else if (argv[i][0] == '-')
-			return cli_unknown_option(argv[0], argv[i], known);
-		else if (file != NULL)
-			return cli_usage(argv[0], "one file only");
-		else
-			file = argv[i];
-	}
-	if (file == NULL)
-		return cli_usage(argv[0], "which file?");
-	return list_routes(file, json);
+	if (cli_value(a, "--schema") != NULL)
+		return print_schema();
+	return list_routes(cli_value(a, "FILE"), cli_value(a, "--json") != NULL);
 }
+
+const struct cli_command cli_routes = {
+	.name = "routes",
+	.help = "list the routes of a file, or print the JSON Schema of such files",
+	.rows =
+	    (const struct cli_row[]){
+		CLI_ROUTES_FILE(.forms = LIST),
+		{ "--json", .help = "as JSON", .flags = CLI_MAY, .forms = LIST },
+		{ "--schema", .help = "the JSON Schema", .forms = SCHEMA },
+		{ 0 },
+	    },
+	.run = routes,
+};

@@ -3,8 +3,8 @@
 #include "cli/server.h"
 #include "keytrail/config.h"
 
-int
-cli_run(int argc, char **argv)
+static int
+run(const struct cli_args *a)
 {
 	static const enum cli_status exit_codes[] = {
 		[SERVER_STOPPED] = CLI_OK,
@@ -15,11 +15,16 @@ cli_run(int argc, char **argv)
 	struct err err;
 	enum server_result r;
 
-	if (argc != 2)
-		return cli_usage("run", "wanted one FILE");
-	if (config_load(argv[1], NULL, &config, &err) == -1)
+	if (config_load(cli_value(a, "FILE"), NULL, &config, &err) == -1)
 		return cli_fail(CLI_CONFIG, &err);
 	r = server_run(config, &err);
 	config_unref(config);
 	return r == SERVER_STOPPED ? CLI_OK : cli_fail(exit_codes[r], &err);
 }
+
+const struct cli_command cli_run = {
+	.name = "run",
+	.help = "run the sidecar with this routes file, until TERM",
+	.rows = (const struct cli_row[]){ CLI_ROUTES_FILE(), { 0 } },
+	.run = run,
+};

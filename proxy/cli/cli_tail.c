@@ -43,39 +43,21 @@ struct tail {
 /* ---- arguments ---- */
 
 static int
-parse_count(struct tail *t, const char *text)
+read_arguments(struct tail *t, const struct cli_args *a)
 {
-	if (text == NULL || slice_to_u64(slice_of(text), &t->last) == -1 || t->last > LAST_MAX)
-		return cli_usage("tail", "-n wants a number from 0 to %d", LAST_MAX);
+	const char *last = cli_value(a, "--lines");
+
+	*t = (struct tail){
+		.dir = cli_value(a, "DIR"),
+		.last = LAST_DEFAULT,
+		.follow = cli_value(a, "--follow") != NULL,
+		.json = cli_value(a, "--json") != NULL,
+	};
+	if (last != NULL && (slice_to_u64(slice_of(last), &t->last) == -1 || t->last > LAST_MAX))
+		return cli_usage(a, "-n wants a number from 0 to %d", LAST_MAX);
+	for (size_t i = 0; i < COLUMNS; i++)
+		t->width[i] = columns[i].width;
 	return CLI_OK;
-}
-
-static int
-parse_arguments(struct tail *t, int argc, char **argv)
-{
-	static const char *const known[] = { "-f", "-n", "--json", NULL };
-
-	for (int i = 1; i < argc; i++) {
-		int rc = CLI_OK;
-
-		if (strcmp(argv[i], "-f") == 0)
-			t->follow = true;
-		else if (strcmp(argv[i], "--json") == 0)
-			t->json = true;
-		else if (strcmp(argv[i], "-n") == 0)
-			rc = parse_count(t, i + 1 < argc ? argv[++i] : NULL);
-		else if (strncmp(argv[i], "-n", 2) == 0)
-			rc = parse_count(t, argv[i] + 2);
-		else if (argv[i][0] == '-')
-			rc = cli_unknown_option("tail", argv[i], known);
-		else if (t->dir != NULL)
-			rc = cli_usage("tail", "one trail directory, not \"%s\" too", argv[i]);
-		else
-			t->dir = argv[i];
-		if (rc != CLI_OK)
-			return rc;
-	}
-	return t->dir != NULL ? CLI_OK : cli_usage("tail", "a trail directory is wanted");
 }
 
 /* ---- the table ---- */
@@ -276,16 +258,14 @@ open_tail(struct tail *t, struct err *err)
 	return 0;
 }
 
-int
-cli_tail(int argc, char **argv)
+static int
+tail(const struct cli_args *a)
 {
-	struct tail t = { .last = LAST_DEFAULT };
+	struct tail t;
 	struct err err;
-	int rc;
+	int rc = read_arguments(&t, a);
 
-	for (size_t i = 0; i < COLUMNS; i++)
-		t.width[i] = columns[i].width;
-	if ((rc = parse_arguments(&t, argc, argv)) != CLI_OK)
+	if (rc != CLI_OK)
 		return rc;
 	if (open_tail(&t, &err) == -1 || print_tail(&t, &err) == -1)
 		rc = cli_fail(CLI_FAILED, &err);
@@ -296,3 +276,17 @@ cli_tail(int argc, char **argv)
 	trail_reader_close(t.reader);
 	return rc;
 }
+
+const struct cli_command cli_tail = {
+	.name = "tail",
+	.help = "print the last events of a trail as a table, or as they are",
+	.rows =
+	    (const struct cli_row[]){
+		{ "DIR", .help = "the trail's directory" },
+		{ "--follow", "-f", NULL, "go on with those that come", CLI_MAY, 0 },
+		{ "--lines", "-n", "N", "so many lines of the trail (20)", CLI_MAY, 0 },
+		{ "--json", .help = "the lines as they are", .flags = CLI_MAY },
+		{ 0 },
+	    },
+	.run = tail,
+};

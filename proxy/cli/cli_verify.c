@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+enum { TRAIL = 1, PROOF = 2 };
+
 struct verifying {
 	const char *dir, *since, *anchors, *proof, *line;
 	struct checkpoint_key keys[CLI_KEYS_MAX];
@@ -18,71 +20,6 @@ struct verifying {
 	struct buf since_text, proof_text, line_text;
 	struct verify_report report;
 };
-
-/* ---- arguments ---- */
-
-static int
-take_option(struct verifying *v, const char *option, const char *value)
-{
-	struct err err;
-	const struct {
-		const char *name;
-		const char **to;
-	} options[] = {
-		{ "--since", &v->since },
-		{ "--anchors", &v->anchors },
-		{ "--proof", &v->proof },
-		{ "--line", &v->line },
-	};
-	static const char *const known[] = { "--key", "--since", "--anchors", "--json", "--proof",
-		"--line", NULL };
-
-	if (strcmp(option, "--key") == 0 && value != NULL) {
-		if (cli_read_keys(value, v->keys, &v->nkeys, &err) == -1)
-			return cli_fail(CLI_USAGE, &err);
-		return CLI_OK;
-	}
-	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
-		if (strcmp(option, options[i].name) == 0 && value != NULL) {
-			*options[i].to = value;
-			return CLI_OK;
-		}
-	for (size_t i = 0; known[i] != NULL; i++)
-		if (strcmp(option, known[i]) == 0)
-			return cli_usage("verify", "%s wants a value", option);
-	return cli_unknown_option("verify", option, known);
-}
-
-static int
-parse_arguments(struct verifying *v, int argc, char **argv)
-{
-	int rc = CLI_OK;
-
-	for (int i = 1; i < argc && rc == CLI_OK; i++) {
-		if (strcmp(argv[i], "--json") == 0) {
-			v->json = true;
-		} else if (argv[i][0] == '-') {
-			rc = take_option(v, argv[i], i + 1 < argc ? argv[i + 1] : NULL);
-			i++;
-		} else if (v->dir != NULL) {
-			rc = cli_usage("verify", "one trail directory, not \"%s\" too", argv[i]);
-		} else {
-			v->dir = argv[i];
-		}
-	}
-	if (rc != CLI_OK)
-		return rc;
-	if (v->nkeys == 0)
-		return cli_usage("verify", "--key is wanted: without the log's key nothing can be "
-					   "told");
-	if ((v->proof != NULL) != (v->line != NULL))
-		return cli_usage("verify", "--proof and --line go together");
-	if ((v->dir != NULL) == (v->proof != NULL))
-		return cli_usage("verify", "wanted a trail directory, or --proof and --line");
-	if (v->proof != NULL && (v->since != NULL || v->anchors != NULL))
-		return cli_usage("verify", "--since and --anchors are for a trail directory");
-	return CLI_OK;
-}
 
 /* ---- a trail ---- */
 
@@ -265,16 +202,60 @@ verify_proof(struct verifying *v)
 	return CLI_OK;
 }
 
-int
-cli_verify(int argc, char **argv)
+static int
+read_keys(struct verifying *v, const struct cli_args *a, struct err *err)
 {
-	struct verifying v = { .dir = NULL };
-	int rc = parse_arguments(&v, argc, argv);
+	const char *key;
+	size_t at = 0;
 
-	if (rc == CLI_OK)
-		rc = v.proof != NULL ? verify_proof(&v) : verify_directory(&v);
+	while ((key = cli_next_value(a, "--key", &at)) != NULL)
+		if (cli_read_keys(key, v->keys, &v->nkeys, err) == -1)
+			return -1;
+	return 0;
+}
+
+static int
+verify(const struct cli_args *a)
+{
+	struct verifying v = {
+		.dir = cli_value(a, "DIR"),
+		.since = cli_value(a, "--since"),
+		.anchors = cli_value(a, "--anchors"),
+		.proof = cli_value(a, "--proof"),
+		.line = cli_value(a, "--line"),
+		.json = cli_value(a, "--json") != NULL,
+	};
+	struct err err;
+	int rc;
+
+	if (read_keys(&v, a, &err) == -1)
+		return cli_fail(CLI_USAGE, &err);
+	rc = v.proof != NULL ? verify_proof(&v) : verify_directory(&v);
 	buf_fini(&v.since_text);
 	buf_fini(&v.proof_text);
 	buf_fini(&v.line_text);
 	return rc;
 }
+
+const struct cli_command cli_verify = {
+	.name = "verify",
+	.help = "say whether a trail is what was signed and whether all of it is there; or whether "
+		"one line is the one that was signed",
+	.rows =
+	    (const struct cli_row[]){
+		{ "DIR", .help = "the trail's directory", .forms = TRAIL },
+		{ "--proof", NULL, "FILE", "the proof of one line", 0, PROOF },
+		{ "--line", NULL, "FILE", "the line; - is standard input", 0, PROOF },
+		{ "--key", NULL, "VKEY|FILE", "a key that verifies, or a file of them", CLI_MANY,
+		    0 },
+		{ "--since", NULL, "CHECKPOINT",
+		    "a checkpoint that was kept: what it covers must "
+		    "still be there",
+		    CLI_MAY, TRAIL },
+		{ "--anchors", NULL, "FILE",
+		    "checkpoints kept elsewhere, in lines of JSON or as notes", CLI_MAY, TRAIL },
+		{ "--json", .help = "as JSON", .flags = CLI_MAY },
+		{ 0 },
+	    },
+	.run = verify,
+};

@@ -11,11 +11,10 @@
 #define COMPILER "gcc " __VERSION__
 #endif
 
-int
-cli_version(int argc, char **argv)
+static int
+version(const struct cli_args *a)
 {
-	if (argc > 1)
-		return cli_usage(argv[0], "it takes no arguments");
+	(void)a;
 	printf("keytrail %s\n", KEYTRAIL_VERSION);
 	printf("compiler %s\n", COMPILER);
 	printf("OpenSSL %s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
@@ -24,3 +23,11 @@ cli_version(int argc, char **argv)
 	    "llhttp %d.%d.%d\n", LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH);
 	return CLI_OK;
 }
+
+const struct cli_command cli_version = {
+	.name = "version",
+	.alias = "--version",
+	.help = "print the versions of keytrail and of what it is built with",
+	.rows = (const struct cli_row[]){ { 0 } },
+	.run = version,
+};

@@ -58,33 +58,77 @@ def test_no_command_shows_the_usage():
 def test_help_is_no_error():
     done = keytrail("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("run FILE", "check FILE", "explain FILE METHOD URL", "routes FILE",
-                    "reference routes", "tail DIR", "version"):
+    for command in ("run [FILE]", "check [FILE] [--environment]", "explain [FILE] METHOD URL [",
+                    "routes --schema", "reference (routes | metrics |", "tail DIR", "version",
+                    "degrade [FILE | --socket PATH] --for TIME --reason TEXT", "hold list [FILE |"):
         assert f"  keytrail {command}" in done.stdout
-    assert keytrail("check", "--help").stdout.startswith("usage: keytrail check FILE")
+
+
+def test_help_of_a_command_tells_what_it_takes():
+    for asked in ("--help", "-h", "help"):
+        text = keytrail("hold", asked).stdout
+        assert "\n  keytrail hold remove NAME [FILE | --socket PATH]\n" in text
+        assert re.findall(r"^  (--\S+)", text, re.M) == ["--from", "--to", "--socket"]
+    assert "\n  -f, --follow\n" in keytrail("tail", "--help").stdout
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["chek"], 'keytrail: no command "chek"; did you mean "check"?'),
     (["frobnicate"], 'keytrail: no command "frobnicate"; "keytrail help" lists them'),
-    (["check"], "keytrail check: which file?"),
-    (["check", "a", "b"], "keytrail check: one file only"),
+    (["check"], "keytrail check: wanted FILE"),
+    (["check", "a", "b"], 'keytrail check: what is "b"?'),
     (["check", "a", "--enviroment"],
      'keytrail check: no option "--enviroment"; did you mean "--environment"?'),
-    (["explain", "a", "GET"], "keytrail explain: it takes a file, a method and a URL"),
+    (["check", "a", "--environment=yes"], 'keytrail check: no option "--environment=yes"; '
+     'did you mean "--environment"?'),
+    (["explain", "a", "GET"], "keytrail explain: wanted URL"),
     (["explain", "a", "GET", "/", "/"], 'keytrail explain: what is "/"?'),
     (["explain", "a", "GET", "/", "-H"], "keytrail explain: -H wants 'NAME: VALUE'"),
     (["explain", "a", "GET", "/", "--jsn"],
      'keytrail explain: no option "--jsn"; did you mean "--json"?'),
-    (["routes"], "keytrail routes: which file?"),
-    (["reference"], "keytrail reference: which chapter?"),
-    (["reference", "rotes"], 'keytrail reference: no chapter "rotes"; did you mean "routes"?'),
-    (["version", "x"], "keytrail version: it takes no arguments"),
+    (["routes"], "keytrail routes: wanted FILE"),
+    (["routes", "--schema", "--json"], "keytrail routes: --json does not go with --schema"),
+    (["reference"], "keytrail reference: wanted routes | metrics | refusals"),
+    (["reference", "rotes"], 'keytrail reference: no word "rotes"; did you mean "routes"?'),
+    (["reference", "routes", "metrics"], 'keytrail reference: what is "metrics"?'),
+    (["tail", "a", "-n5", "--lines=6"], "keytrail tail: --lines is given twice"),
+    (["tail", "a", "-n", "x"], "keytrail tail: -n wants a number from 0 to 1000000"),
+    (["tail", "a", "-nx"], "keytrail tail: -n wants a number from 0 to 1000000"),
+    (["degrade", "a"], "keytrail degrade: wanted --for TIME"),
+    (["degrade", "a", "--for", "1s"], "keytrail degrade: wanted --reason TEXT"),
+    (["degrade", "--end"], "keytrail degrade: wanted FILE | --socket PATH"),
+    (["degrade", "--end", "--for=1s"], "keytrail degrade: --for does not go with --end"),
+    (["degrade", "--end", "a", "--socket", "b"],
+     "keytrail degrade: FILE does not go with --socket"),
+    (["hold"], "keytrail hold: wanted add"),
+    (["hold", "lst", "a"], 'keytrail hold: no word "lst"; did you mean "list"?'),
+    (["hold", "list", "a", "b"], 'keytrail hold: what is "b"?'),
+    (["hold", "list", "a", "--from", "1"], "keytrail hold: list does not go with --from"),
+    (["verify", "a"], "keytrail verify: wanted --key VKEY|FILE"),
+    (["verify", "--proof", "a", "--key", "b"], "keytrail verify: wanted --line FILE"),
+    (["verify", "--proof", "a", "--since", "b"],
+     "keytrail verify: --since does not go with --proof"),
+    (["version", "x"], 'keytrail version: what is "x"?'),
 ])
 def test_wrong_usage_says_what_is_right(arguments, message):
     done = keytrail(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0] == message
+
+
+def test_the_environment_names_the_routes_file(file, tmp_path):
+    path = file(base())
+    named = {"KEYTRAIL_CONFIG": str(path)}
+    for command in (["check"], ["routes"], ["explain", "GET", "/api/v2/keys"]):
+        done = keytrail(*command, **named)
+        assert (done.returncode, done.stderr) == (0, ""), command
+        other = keytrail(command[0], tmp_path / "none.json", *command[1:], **named)
+        assert other.stderr == f"{tmp_path}/none.json: No such file or directory\n"
+    assert keytrail("check", KEYTRAIL_CONFIG="").returncode == 2
+    # The socket is another way to say which sidecar.
+    for ways, said in ((["--socket", "none"], "none: connect: No such file or directory\n"),
+                       ([], f'{path}: there is no "admin.socket"\n')):
+        assert keytrail("hold", "list", *ways, **named).stderr == said
 
 
 def test_version_names_what_it_is_built_with():
