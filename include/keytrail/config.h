@@ -143,11 +143,22 @@ struct config_sink {
 	bool intents;	      /* pending lines too */
 };
 
+struct config_admin_token {
+	char *name;    /* letters, digits, '-', '_': who it is in the trail */
+	bool operates; /* "role": "operator"; else a viewer */
+	struct config_secret token;
+};
+
 struct config_admin {
 	bool enabled;
 	struct config_address address; /* host NULL: none */
 	char *socket;		       /* path, or NULL */
-	struct config_secret token;    /* bytes NULL: none asked for (loopback only) */
+	struct config_secret token;    /* a viewer's; bytes NULL: there is none */
+	struct config_admin_token
+	    *tokens; /* where there is none either: none asked for (loopback) */
+	size_t ntokens;
+	char **hosts; /* that `Host` may name, too */
+	size_t nhosts;
 };
 
 struct config {

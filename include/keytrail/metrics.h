@@ -79,6 +79,7 @@ enum metric_id {
 	METRIC_RELOADS,		   /* by result: index 0 failure, 1 success */
 	METRIC_RELOAD_TIME,	   /* gauge: time of the last successful load, seconds since 1970 */
 	METRIC_CERTIFICATE_EXPIRY, /* gauge by file: its certificate's end, seconds since 1970 */
+	METRIC_ADMIN_REFUSED,	   /* by reason: index = enum metric_admin_refusal */
 	METRIC_LOG_SUPPRESSED,
 	METRIC_LOG_DROPPED,
 	METRIC_BUILD_INFO, /* always 1, labels version, tls, http_parser; metrics_build_info */
@@ -97,6 +98,22 @@ enum metric_loss {
 };
 const char *metrics_loss_word(enum metric_loss reason);
 enum metric_trail_op { METRIC_TRAIL_WRITE, METRIC_TRAIL_SYNC, METRIC_TRAIL_OPEN };
+
+/* Why a request of the admin listeners was refused.  X(enum suffix, label) */
+#define METRIC_ADMIN_REFUSAL_TABLE(X)                                                              \
+	X(HOST, "host")		      /* it names another one than the listener */                 \
+	X(SITE, "site")		      /* a page of another site asks */                            \
+	X(NO_TOKEN, "no_token")	      /* and one is needed */                                      \
+	X(WRONG_TOKEN, "wrong_token") /* or none that can be read */                               \
+	X(TOO_OFTEN, "too_often")     /* wrong ones came from this source */
+
+enum metric_admin_refusal {
+#define X(name, label) METRIC_ADMIN_##name,
+	METRIC_ADMIN_REFUSAL_TABLE(X)
+#undef X
+	    METRIC_ADMIN_REFUSALS
+};
+const char *metrics_admin_refusal_word(enum metric_admin_refusal reason);
 
 /* Why a client's handshake failed.  X(enum suffix, label) */
 #define METRIC_TLS_FAILURE_TABLE(X)                                                                \

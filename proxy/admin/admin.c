@@ -109,6 +109,7 @@ admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 	if (a == NULL)
 		return err_set(err, "admin: memory is short");
 	a->opts = *opts;
+	admin_init_refused(a);
 	if ((config->metrics_enabled && open_metrics(a, config, err) == -1) ||
 	    (config->admin.enabled && (events_new(&eopts, &a->events, err) == -1 ||
 					  open_admin(a, &config->admin, err) == -1 ||
@@ -139,6 +140,7 @@ admin_free(struct admin *a)
 	close_door(&a->metrics);
 	close_door(&a->admin);
 	close_door(&a->socket);
+	event_del(&a->refused.timer);
 	if (a->socket_path != NULL)
 		unlink(a->socket_path);
 	free(a->socket_path);

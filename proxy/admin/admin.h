@@ -8,9 +8,10 @@
  *
  * /metrics is text format 0.0.4, or OpenMetrics 1.0 where `Accept` prefers it.  Only GET and HEAD,
  * but for operators' calls, which are POST with a form (application/x-www-form-urlencoded, at most
- * 4 KiB).  On the admin listeners `Host` must be localhost, a loopback address or the bound address (any IP
- * address where it is bound to all), `Origin` and `Sec-Fetch-Site` must not be another site's, and
- * the token, where the configuration has one, is compared in constant time.  No answer holds a byte
+ * 4 KiB).  On the admin listeners `Host` must be localhost, a loopback address, the bound address (any
+ * IP address where it is bound to all) or one of `admin.hosts`, `Origin` and `Sec-Fetch-Site` must not
+ * be another site's, and the token, where the configuration has any, must be one of them; they are
+ * compared in constant time, and wrong ones are limited by source (attempts.h).  No answer holds a byte
  * of the request.  Heads are at most 8 KiB, there are no other bodies, and five seconds of silence
  * close a connection, and so does an age of five minutes; each listener has 64 (visitors.h).
  *
@@ -47,21 +48,24 @@ struct admin_call {
 /* The first value of a field of the form, or NULL. */
 const char *admin_call_get(const struct admin_call *call, const char *name);
 
-/* A query of the trail that was let in. */
+/* A query of the trail that was let in, or requests that were not. */
 struct admin_access {
 	const char *page;    /* "/events" */
-	const char *token;   /* "admin.token", or "none" where none is asked for */
-	const char *role;    /* "viewer"; "operator" over the socket */
+	const char *token;   /* its name, "admin.token", or "none" where none is asked for */
+	const char *role;    /* "viewer" or "operator", as over the socket */
 	const char *address; /* of the client, or "unix" */
 	const char *filter;  /* names of the parameters, no values */
+	uint64_t refused; /* so many; then there are `address` and `reason` of the last one alone */
+	const char *reason;
 };
 
 struct admin_opts {
 	struct event_base *base;
 	struct metrics *metrics;
+	struct metrics_shard *shard; /* the main thread's */
 	struct log *log;
 	int trail_dirfd;
-	const struct config *(*config)(void *arg); /* the one in force: the token */
+	const struct config *(*config)(void *arg); /* the one in force: tokens, hosts */
 	void (*refresh)(void *arg);		   /* set gauges, before a scrape */
 	/* Fill at most max checks; how many there are. */
 	size_t (*checks)(void *arg, struct health_check *out, size_t max);
@@ -72,7 +76,7 @@ struct admin_opts {
 	unsigned (*operate)(void *arg, const struct admin_call *call, struct buf *text);
 	/* A query met damage in the trail; on any thread. */
 	trail_corrupt_fn corrupt;
-	/* Record it (keytrail.access). */
+	/* Record it (keytrail.access).  What was refused: at most once a minute. */
 	void (*access)(void *arg, const struct admin_access *access);
 	void *arg;
 };
@@ -80,5 +84,8 @@ struct admin_opts {
 /* Listen as the configuration says (every listener, some or none).  Errors name the address. */
 int admin_start(const struct admin_opts *opts, struct admin **out, struct err *err);
 void admin_free(struct admin *a); /* NULL is allowed */
+
+/* Record those that were refused since it was done last.  NULL is allowed. */
+void admin_tell_refused(struct admin *a);
 
 #endif

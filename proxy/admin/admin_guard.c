@@ -1,5 +1,7 @@
 #include "admin/admin_internal.h"
 
+#include "keytrail/sha256.h"
+
 #include <arpa/inet.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
@@ -64,9 +66,18 @@ is_address(const char *host, bool *loopback)
 	return false;
 }
 
+static bool
+is_listed(const struct config_admin *config, const char *host)
+{
+	for (size_t i = 0; i < config->nhosts; i++)
+		if (strcasecmp(config->hosts[i], host) == 0)
+			return true;
+	return false;
+}
+
 /* A page of another site whose name was made to resolve to us (DNS rebinding) has its name here. */
 static bool
-host_allowed(const char *bound, const char *header)
+host_allowed(const char *bound, const struct config_admin *config, const char *header)
 {
 	char host[256];
 	bool loopback, address;
@@ -78,6 +89,8 @@ host_allowed(const char *bound, const char *header)
 		return true;
 	if (bound == NULL)
 		return false;
+	if (is_listed(config, host))
+		return true;
 	if (strcmp(bound, "0.0.0.0") == 0 || strcmp(bound, "::") == 0)
 		return address;
 	return strcasecmp(host, bound) == 0;
@@ -98,34 +111,62 @@ same_site(struct evhttp_request *req, const char *host)
 	       (strncmp(origin, "http://", 7) == 0 && strcmp(origin + 7, host) == 0);
 }
 
-static bool
-token_allowed(struct evhttp_request *req, const struct config_secret *token)
+/* Compared by their hashes, each with all: how long it takes tells nothing of any. */
+static void
+look_up(const struct config_admin *config, const char *given, struct admin_ask *out)
 {
-	bool repeated;
-	const char *given = find_one(req, "Authorization", &repeated);
+	unsigned char wanted[SHA256_SIZE], found[SHA256_SIZE];
 
-	if (token == NULL || token->bytes == NULL)
-		return true;
-	if (given == NULL || repeated || strncasecmp(given, "Bearer ", 7) != 0)
-		return false;
-	given += 7;
-	return strlen(given) == token->n && CRYPTO_memcmp(given, token->bytes, token->n) == 0;
+	sha256_joined(slice_of(given), SLICE_EMPTY, found);
+	for (size_t i = 0; i <= config->ntokens; i++) {
+		bool own = i == config->ntokens;
+		const struct config_secret *s = own ? &config->token : &config->tokens[i].token;
+
+		if (s->bytes == NULL)
+			continue;
+		sha256_joined((struct slice){ (const char *)s->bytes, s->n }, SLICE_EMPTY, wanted);
+		if (CRYPTO_memcmp(wanted, found, sizeof(wanted)) != 0)
+			continue;
+		out->token = own ? "admin.token" : config->tokens[i].name;
+		out->role = own || !config->tokens[i].operates ? "viewer" : "operator";
+	}
 }
 
-bool
-admin_may_ask(struct evhttp_request *req, const char *bound, const struct config_secret *token,
-    struct admin_refusal *why)
+/* What is wrong with the token; METRIC_ADMIN_REFUSALS: nothing. */
+static enum metric_admin_refusal
+check_token(struct admin_ask *ask, const struct config_admin *config, int64_t now)
 {
+	struct attempts *attempts = &ask->door->admin->attempts;
 	bool repeated;
-	const char *host = find_one(req, "Host", &repeated);
+	const char *given = find_one(ask->req, "Authorization", &repeated);
 
-	if (repeated || !host_allowed(bound, host))
-		*why = (struct admin_refusal){ 403, "Host is not an address of this listener\n" };
-	else if (!same_site(req, host))
-		*why = (struct admin_refusal){ 403, "requests of other sites are refused\n" };
-	else if (!token_allowed(req, token))
-		*why = (struct admin_refusal){ 401, "a bearer token is needed\n" };
-	else
-		return true;
-	return false;
+	if (config->token.bytes == NULL && config->ntokens == 0)
+		return METRIC_ADMIN_REFUSALS;
+	if (given == NULL)
+		return METRIC_ADMIN_NO_TOKEN;
+	if (!attempts_allow(attempts, ask->address, now))
+		return METRIC_ADMIN_TOO_OFTEN;
+	if (!repeated && strncasecmp(given, "Bearer ", 7) == 0)
+		look_up(config, given + 7, ask);
+	if (strcmp(ask->token, "none") != 0)
+		return METRIC_ADMIN_REFUSALS;
+	attempts_count(attempts, ask->address, now);
+	return METRIC_ADMIN_WRONG_TOKEN;
+}
+
+enum metric_admin_refusal
+admin_look_at(struct admin_ask *ask, bool open, int64_t now)
+{
+	const struct admin *a = ask->door->admin;
+	const struct config_admin *config = &a->opts.config(a->opts.arg)->admin;
+	bool repeated;
+	const char *host = find_one(ask->req, "Host", &repeated);
+
+	if (repeated || !host_allowed(ask->door->host, config, host))
+		return METRIC_ADMIN_HOST;
+	if (!same_site(ask->req, host))
+		return METRIC_ADMIN_SITE;
+	if (open || ask->door->operates)
+		return METRIC_ADMIN_REFUSALS;
+	return check_token(ask, config, now);
 }

@@ -2,14 +2,17 @@
  * admin_internal: what the files of module admin share.
  *
  * admin.c is the listeners, admin_request.c what is done with a request, admin_guard.c who may ask,
- * admin_pages.c the pages, admin_negotiate.c the format of the metrics, admin_socket.c the Unix socket
- * and who is at its other end.
+ * admin_refused.c what becomes of who may not, admin_pages.c the pages, admin_negotiate.c the format of
+ * the metrics, admin_socket.c the Unix socket and who is at its other end.
  */
 #ifndef KEYTRAIL_PROXY_ADMIN_INTERNAL_H
 #define KEYTRAIL_PROXY_ADMIN_INTERNAL_H
 
 #include "admin/admin.h"
+#include "admin/attempts.h"
 #include "admin/visitors.h"
+
+#include <event2/event_struct.h>
 
 #define ADMIN_FORM_MAX 4096
 
@@ -27,18 +30,46 @@ struct admin_door {
 	struct visitors visitors;
 };
 
+/* Those that are not recorded yet. */
+struct admin_refused {
+	uint64_t count;
+	enum metric_admin_refusal why; /* the last one, */
+	char address[64];	       /* and whose it was */
+	struct event timer;	       /* pending: one was recorded of late */
+};
+
 struct admin {
 	struct admin_opts opts;
 	struct admin_door metrics, admin, socket;
 	struct events *events;
 	char *socket_path;
+	struct attempts attempts;
+	struct admin_refused refused;
 };
 
 /* For evhttp_set_gencb; arg: the door. */
 void admin_on_request(struct evhttp_request *req, void *arg);
 
-/* False: this listener has no such page. */
-bool admin_answer_page(struct admin_door *door, struct evhttp_request *req, const char *path);
+/* A request that is looked at, or answered by a page; all borrowed for this turn of the loop. */
+struct admin_ask {
+	struct admin_door *door;
+	struct evhttp_request *req;
+	const char *token, *role, *address; /* who asks, as admin_access has it */
+};
+
+struct admin_page {
+	const char *path;
+	bool guarded; /* on the admin listener only */
+	bool open;    /* without a token there */
+	void (*answer)(const struct admin_ask *ask);
+};
+
+/* NULL: this listener has no such page. */
+const struct admin_page *admin_find_page(const struct admin_door *door, const char *path);
+
+/* Answer, count and record it: the first one by itself, then those of each minute together. */
+void admin_init_refused(struct admin *a);
+void admin_refuse(const struct admin_ask *ask, enum metric_admin_refusal why);
 
 /* Listen on the path, mode 0600.  A socket that a dead process left is replaced.  The descriptor,
  * non-blocking, or -1. */
@@ -47,16 +78,10 @@ int admin_socket_bind(const char *path, struct err *err);
 /* Whose process is connected to fd. */
 int admin_socket_peer(int fd, struct admin_peer *out);
 
-struct admin_refusal {
-	int status;
-	const char *text;
-};
-
-/* Whether a page of the administration is for this request: Host is an address of this listener (a
- * name that another site made to resolve to us is not), no page of another site asks, and the token
- * is right.  bound: as configured; NULL for the Unix socket.  token: NULL where none is wanted. */
-bool admin_may_ask(struct evhttp_request *req, const char *bound, const struct config_secret *token,
-    struct admin_refusal *why);
+/* Why a page of the administration is not for this request, or METRIC_ADMIN_REFUSALS: Host is none of
+ * this listener (a name that another site made to resolve to us is not), a page of another site asks,
+ * or the token is wrong.  open: none is wanted.  The token's name and role are set. */
+enum metric_admin_refusal admin_look_at(struct admin_ask *ask, bool open, int64_t now);
 
 /* What Accept (NULL: no header) prefers; RFC 9110 section 12.5.1. */
 enum metrics_format admin_negotiate(const char *accept);

@@ -13,47 +13,46 @@
 /* ---- /metrics ---- */
 
 static void
-answer_metrics(struct admin_door *door, struct evhttp_request *req)
+answer_metrics(const struct admin_ask *ask)
 {
-	struct admin *a = door->admin;
-	struct evkeyvalq *in = evhttp_request_get_input_headers(req);
+	struct admin *a = ask->door->admin;
+	struct evkeyvalq *in = evhttp_request_get_input_headers(ask->req);
 	enum metrics_format format = admin_negotiate(evhttp_find_header(in, "Accept"));
 	struct buf body = BUF_INIT;
 	int rc;
 
 	a->opts.refresh(a->opts.arg);
 	rc = metrics_render(a->opts.metrics, format, &body);
-	evhttp_add_header(evhttp_request_get_output_headers(req), "Vary", "Accept");
-	answer_take(
-	    req, 200, format == METRICS_TEXT_0_0_4 ? TYPE_METRICS : TYPE_OPENMETRICS, &body, rc);
+	evhttp_add_header(evhttp_request_get_output_headers(ask->req), "Vary", "Accept");
+	answer_take(ask->req, 200, format == METRICS_TEXT_0_0_4 ? TYPE_METRICS : TYPE_OPENMETRICS,
+	    &body, rc);
 }
 
 /* ---- /livez, /readyz, /status ---- */
 
 static void
-answer_live(struct admin_door *door, struct evhttp_request *req)
+answer_live(const struct admin_ask *ask)
 {
-	(void)door;
-	answer_text(req, 200, "alive\n");
+	answer_text(ask->req, 200, "alive\n");
 }
 
 static bool
-is_verbose(struct admin_door *door, struct evhttp_request *req)
+is_verbose(const struct admin_ask *ask)
 {
-	const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(req));
+	const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(ask->req));
 
-	return door->guarded && query != NULL &&
+	return ask->door->guarded && query != NULL &&
 	       (strcmp(query, "verbose") == 0 || strncmp(query, "verbose=", 8) == 0);
 }
 
 static void
-answer_ready(struct admin_door *door, struct evhttp_request *req)
+answer_ready(const struct admin_ask *ask)
 {
-	struct admin *a = door->admin;
+	struct admin *a = ask->door->admin;
 	struct health_check checks[HEALTH_CHECKS_MAX];
 	size_t n = a->opts.checks(a->opts.arg, checks, HEALTH_CHECKS_MAX);
 	struct buf body = BUF_INIT;
-	bool verbose = is_verbose(door, req);
+	bool verbose = is_verbose(ask);
 	int status, rc;
 
 	if (n > HEALTH_CHECKS_MAX)
@@ -61,7 +60,7 @@ answer_ready(struct admin_door *door, struct evhttp_request *req)
 	status = health_ready(checks, n) ? 200 : 503;
 	rc = verbose ? health_render_verbose(checks, n, &body)
 		     : health_render_brief(checks, n, &body);
-	answer_take(req, status, verbose ? ANSWER_JSON : ANSWER_TEXT, &body, rc);
+	answer_take(ask->req, status, verbose ? ANSWER_JSON : ANSWER_TEXT, &body, rc);
 }
 
 static int
@@ -84,9 +83,9 @@ append_own_status(struct admin *a, struct buf *out)
 }
 
 static void
-answer_status(struct admin_door *door, struct evhttp_request *req)
+answer_status(const struct admin_ask *ask)
 {
-	struct admin *a = door->admin;
+	struct admin *a = ask->door->admin;
 	struct buf body = BUF_INIT, members = BUF_INIT;
 	int rc;
 
@@ -100,55 +99,41 @@ answer_status(struct admin_door *door, struct evhttp_request *req)
 	if (rc == 0)
 		rc = buf_append_slice(&body, SLICE("}\n"));
 	buf_fini(&members);
-	answer_take(req, 200, ANSWER_JSON, &body, rc);
+	answer_take(ask->req, 200, ANSWER_JSON, &body, rc);
 }
 
 /* ---- /events ---- */
 
 static void
-answer_events(struct admin_door *door, struct evhttp_request *req)
+answer_events(const struct admin_ask *ask)
 {
-	struct admin *a = door->admin;
-	bool token = !door->operates && a->opts.config(a->opts.arg)->admin.token.bytes != NULL;
-	char *address = NULL, filter[128];
-	uint16_t port;
-	struct admin_access access = { .page = "/events",
-		.token = token ? "admin.token" : "none",
-		.role = door->operates ? "operator" : "viewer",
-		.address = "unix",
+	struct admin *a = ask->door->admin;
+	char filter[128];
+	const struct admin_access access = { .page = "/events",
+		.token = ask->token,
+		.role = ask->role,
+		.address = ask->address,
 		.filter = filter };
 
-	if (evhttp_request_get_command(req) == EVHTTP_REQ_HEAD) {
-		answer_send(req, 200, ANSWER_JSON, SLICE_EMPTY);
-		return;
-	}
-	evhttp_connection_get_peer(evhttp_request_get_connection(req), &address, &port);
-	if (!door->operates && address != NULL)
-		access.address = address;
-	if (events_answer(a->events, req, filter, sizeof(filter)))
+	if (evhttp_request_get_command(ask->req) == EVHTTP_REQ_HEAD)
+		answer_send(ask->req, 200, ANSWER_JSON, SLICE_EMPTY);
+	else if (events_answer(a->events, ask->req, filter, sizeof(filter)))
 		a->opts.access(a->opts.arg, &access);
 }
 
-static const struct {
-	const char *path;
-	bool guarded; /* on the admin listener only */
-	void (*answer)(struct admin_door *, struct evhttp_request *);
-} pages[] = {
-	{ "/metrics", false, answer_metrics },
-	{ "/livez", false, answer_live },
-	{ "/readyz", false, answer_ready },
-	{ "/status", true, answer_status },
-	{ "/events", true, answer_events },
+static const struct admin_page pages[] = {
+	{ "/metrics", false, false, answer_metrics },
+	{ "/livez", false, false, answer_live },
+	{ "/readyz", false, false, answer_ready },
+	{ "/status", true, false, answer_status },
+	{ "/events", true, false, answer_events },
 };
 
-bool
-admin_answer_page(struct admin_door *door, struct evhttp_request *req, const char *path)
+const struct admin_page *
+admin_find_page(const struct admin_door *door, const char *path)
 {
-	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
-		if (strcmp(path, pages[i].path) != 0 || (pages[i].guarded && !door->guarded))
-			continue;
-		pages[i].answer(door, req);
-		return true;
-	}
-	return false;
+	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+		if (strcmp(path, pages[i].path) == 0 && (door->guarded || !pages[i].guarded))
+			return &pages[i];
+	return NULL;
 }

@@ -1,32 +1,13 @@
 #include "admin/admin_internal.h"
 
 #include "admin/answer.h"
+#include "keytrail/clock.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
 #include <string.h>
-
-/* ---- who may ask ---- */
-
-/* True when the request may go on; else it is answered. */
-static bool
-admit(struct admin_door *door, struct evhttp_request *req)
-{
-	const struct config_secret *token =
-	    &door->admin->opts.config(door->admin->opts.arg)->admin.token;
-	struct admin_refusal why;
-
-	if (!door->guarded || admin_may_ask(req, door->host, door->operates ? NULL : token, &why))
-		return true;
-	log_warn(door->admin->opts.log, "admin_refused", "%d: %s", why.status, why.text);
-	if (why.status == 401)
-		evhttp_add_header(evhttp_request_get_output_headers(req), "WWW-Authenticate",
-		    "Bearer realm=\"keytrail\"");
-	answer_text(req, why.status, why.text);
-	return false;
-}
 
 /* ---- calls that change something ---- */
 
@@ -76,24 +57,44 @@ operate(struct admin_door *door, struct evhttp_request *req, const char *path)
 	evhttp_clear_headers(&form.fields);
 }
 
+/* Until a token says more. */
+static struct admin_ask
+ask_of(struct admin_door *door, struct evhttp_request *req)
+{
+	struct admin_ask ask = { door, req, "none", "viewer", "unknown" };
+	char *address = NULL;
+	uint16_t port;
+
+	if (door->operates)
+		return (struct admin_ask){ door, req, "none", "operator", "unix" };
+	evhttp_connection_get_peer(evhttp_request_get_connection(req), &address, &port);
+	if (address != NULL)
+		ask.address = address;
+	return ask;
+}
+
 void
 admin_on_request(struct evhttp_request *req, void *arg)
 {
 	struct admin_door *door = arg;
 	enum evhttp_cmd_type method = evhttp_request_get_command(req);
 	const char *path = evhttp_uri_get_path(evhttp_request_get_evhttp_uri(req));
+	const struct admin_page *page = path != NULL ? admin_find_page(door, path) : NULL;
+	struct admin_ask ask = ask_of(door, req);
+	enum metric_admin_refusal why = METRIC_ADMIN_REFUSALS;
 
-	if (!admit(door, req))
-		return;
-	if (method == EVHTTP_REQ_POST && door->operates && path != NULL) {
+	if (door->guarded)
+		why = admin_look_at(&ask, page != NULL && page->open, clock_mono_ns());
+	if (why != METRIC_ADMIN_REFUSALS) {
+		admin_refuse(&ask, why);
+	} else if (method == EVHTTP_REQ_POST && door->operates && path != NULL) {
 		operate(door, req, path);
-		return;
-	}
-	if (method != EVHTTP_REQ_GET && method != EVHTTP_REQ_HEAD) {
+	} else if (method != EVHTTP_REQ_GET && method != EVHTTP_REQ_HEAD) {
 		evhttp_add_header(evhttp_request_get_output_headers(req), "Allow", "GET, HEAD");
 		answer_text(req, 405, "only GET and HEAD\n");
-		return;
-	}
-	if (path == NULL || !admin_answer_page(door, req, path))
+	} else if (page != NULL) {
+		page->answer(&ask);
+	} else {
 		answer_text(req, 404, "no such page\n");
+	}
 }

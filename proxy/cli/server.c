@@ -401,6 +401,7 @@ stop(struct server *s)
 	log_info(s->log, "stopping", "finishing what is in flight");
 	stop_workers(s);
 	server_end_degrade(s, "stopped");
+	admin_tell_refused(s->admin);
 	/* Durable, so that the checkpoint that the sinks still get covers it. */
 	chronicle_wait(&s->chronicle, record_stop(s), STOP_WAIT_MS);
 	end_trail(s);

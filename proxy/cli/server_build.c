@@ -352,6 +352,7 @@ open_listeners(struct server *s, struct err *err)
 
 	aopts.base = s->base;
 	aopts.metrics = s->metrics;
+	aopts.shard = s->shard;
 	aopts.log = s->log;
 	aopts.trail_dirfd = trail_dirfd(s->trail);
 	aopts.corrupt = on_corrupt;

@@ -1,5 +1,5 @@
-/* What operators ask over the admin socket.  Each call is one event of the trail: what it did, or
- * keytrail.access when it was refused. */
+/* What operators ask over the admin socket.  Each call is keytrail.access in the trail, beside what tells
+ * of what it did. */
 #include "cli/server_internal.h"
 
 #include "keytrail/clock.h"
@@ -52,19 +52,21 @@ record_call(struct server *s, const struct admin_call *call, const struct chroni
 	server_record(s, &whole);
 }
 
+/* why NULL: it was carried out. */
 static void
-record_refusal(struct server *s, const struct admin_call *call, const char *path, const char *why)
+record_access(struct server *s, const struct admin_call *call, const char *path, const char *why)
 {
 	const struct event_detail details[] = {
 		{ "call", EVENT_DETAIL_STRING, path, 0 },
 		{ "reason", EVENT_DETAIL_STRING, why, 0 },
 	};
 	struct chronicle_entry e = { .action = "keytrail.access",
-		.severity = SEVERITY_WARNING,
-		.outcome = EVENT_FAILURE,
-		.message = "keytrail: an operator's call was refused",
+		.severity = why == NULL ? SEVERITY_NORMAL : SEVERITY_WARNING,
+		.outcome = why == NULL ? EVENT_SUCCESS : EVENT_FAILURE,
+		.message = why == NULL ? "keytrail: an operator's call was carried out"
+				       : "keytrail: an operator's call was refused",
 		.details = details,
-		.ndetails = COUNT(details) };
+		.ndetails = why == NULL ? 1 : COUNT(details) };
 
 	record_call(s, call, &e);
 }
@@ -368,13 +370,15 @@ server_operate(void *arg, const struct admin_call *call, struct buf *text)
 
 		if (strcmp(call->path, o->path) != 0)
 			continue;
-		if (o->run(s, call, text, &err) == 0)
+		if (o->run(s, call, text, &err) == 0) {
+			record_access(s, call, o->path, NULL);
 			return 200;
-		record_refusal(s, call, o->path, err.msg);
+		}
+		record_access(s, call, o->path, err.msg);
 		buf_printf(text, "%s\n", err.msg);
 		return 409;
 	}
-	record_refusal(s, call, "unknown", "no such call");
+	record_access(s, call, "unknown", "no such call");
 	buf_printf(text, "no such call\n");
 	return 404;
 }

@@ -242,9 +242,26 @@ status(void *arg, struct buf *out)
 }
 
 static void
-record_access(void *arg, const struct admin_access *a)
+record_refused(struct server *s, const struct admin_access *a)
 {
-	struct server *s = arg;
+	const struct event_detail details[] = {
+		{ "address", EVENT_DETAIL_STRING, a->address, 0 },
+		{ "count", EVENT_DETAIL_NUMBER, NULL, a->refused },
+		{ "reason", EVENT_DETAIL_STRING, a->reason, 0 },
+	};
+	struct chronicle_entry e = { .action = "keytrail.access",
+		.severity = SEVERITY_WARNING,
+		.outcome = EVENT_FAILURE,
+		.message = "keytrail: requests of the admin listener were refused",
+		.details = details,
+		.ndetails = sizeof(details) / sizeof(details[0]) };
+
+	server_record(s, &e);
+}
+
+static void
+record_query(struct server *s, const struct admin_access *a)
+{
 	const struct event_detail details[] = {
 		{ "address", EVENT_DETAIL_STRING, a->address, 0 },
 		{ "filter", EVENT_DETAIL_STRING, a->filter, 0 },
@@ -260,6 +277,15 @@ record_access(void *arg, const struct admin_access *a)
 		.ndetails = sizeof(details) / sizeof(details[0]) };
 
 	server_record(s, &e);
+}
+
+static void
+record_access(void *arg, const struct admin_access *a)
+{
+	if (a->refused > 0)
+		record_refused(arg, a);
+	else
+		record_query(arg, a);
 }
 
 const struct admin_opts server_admin = {

@@ -152,6 +152,8 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    GAUGE_UNSET("certificate_expiry_timestamp_seconds", "seconds", LABELS_FILE,
 		"Time when a file's certificate, revocation list or OCSP response expires, since "
 		"1970."),
+	[METRIC_ADMIN_REFUSED] = COUNTER("admin_refused", LABELS_ADMIN_REFUSAL,
+	    "Requests of the admin listeners that were refused, by reason."),
 	[METRIC_LOG_SUPPRESSED] = COUNTER("log_lines_suppressed", LABELS_NONE,
 	    "Lines of the own log left out by its rate limit."),
 	[METRIC_LOG_DROPPED] = COUNTER(
@@ -181,6 +183,17 @@ static const char *const upstream_failure_words[] = {
 	METRIC_UPSTREAM_FAILURE_TABLE(X)
 #undef X
 };
+
+static const char *const admin_refusal_words[] = {
+#define X(name, label) label,
+	METRIC_ADMIN_REFUSAL_TABLE(X)
+#undef X
+};
+const char *
+metrics_admin_refusal_word(enum metric_admin_refusal reason)
+{
+	return admin_refusal_words[reason];
+}
 
 static const char *const resumed_words[] = { "false", "true" };
 static const char *const result_words[] = { "failure", "success" };
@@ -225,6 +238,7 @@ const struct label_kind metric_label_kinds[LABELS_KINDS] = {
 	[LABELS_LOSS] = WORDS("reason", loss_words, true),
 	[LABELS_TRAIL_OP] = WORDS("operation", trail_op_words, true),
 	[LABELS_RESULT] = WORDS("result", result_words, true),
+	[LABELS_ADMIN_REFUSAL] = WORDS("reason", admin_refusal_words, true),
 	[LABELS_SINK] = { "sink", NULL, METRICS_SINKS_MAX + 1, true },
 	[LABELS_FILE] = { "file", NULL, METRICS_FILES_MAX + 1, true },
 	[LABELS_BUILD] = { NULL, NULL, 1, true },

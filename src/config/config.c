@@ -84,6 +84,38 @@ is_loopback(const char *host)
 	return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
+static bool
+same_secret(const struct config_secret *a, const struct config_secret *b)
+{
+	return b->bytes != NULL && a->n == b->n && memcmp(a->bytes, b->bytes, a->n) == 0;
+}
+
+/* Each tells who asks: by name, and by its bytes. */
+static int
+check_tokens(const struct config_reader *r, const struct tree *admin, const struct config_admin *a)
+{
+	const struct tree *tokens = tree_get(admin, "tokens");
+	const struct tree *at = tokens != NULL ? tokens->first : NULL;
+
+	for (size_t i = 0; i < a->ntokens; i++, at = at->next) {
+		bool twice = same_secret(&a->tokens[i].token, &a->token);
+
+		if (strcmp(a->tokens[i].name, "none") == 0)
+			return tree_error(tree_get(at, "name"), r->err,
+			    "no token is named \"none\": it would read as if none was asked for");
+		for (size_t j = 0; j < i; j++) {
+			if (strcmp(a->tokens[i].name, a->tokens[j].name) == 0)
+				return tree_error(tree_get(at, "name"), r->err,
+				    "two tokens are named \"%s\"", a->tokens[i].name);
+			twice = twice || same_secret(&a->tokens[i].token, &a->tokens[j].token);
+		}
+		if (twice)
+			return tree_error(tree_get(at, "token"), r->err,
+			    "the token of \"%s\" is another's, too", a->tokens[i].name);
+	}
+	return 0;
+}
+
 static int
 check_admin(const struct config_reader *r, const struct tree *root, struct config *cfg)
 {
@@ -91,15 +123,18 @@ check_admin(const struct config_reader *r, const struct tree *root, struct confi
 
 	if (!cfg->admin.enabled)
 		return 0;
+	if (check_tokens(r, admin, &cfg->admin) == -1)
+		return -1;
 	if (cfg->admin.address.host == NULL && cfg->admin.socket == NULL)
 		return tree_error(
 		    admin, r->err, "\"admin\" has neither \"address\" nor \"socket\"");
-	if (cfg->admin.address.host == NULL || cfg->admin.token.bytes != NULL)
+	if (cfg->admin.address.host == NULL || cfg->admin.token.bytes != NULL ||
+	    cfg->admin.ntokens > 0)
 		return 0;
 	if (tree_get(admin, "token") == NULL)
 		return tree_error(admin, r->err,
 		    "\"admin\" has no \"token\"; wanted {\"file\": "
-		    "\"...\"}, or null on a loopback address");
+		    "\"...\"}, or \"tokens\", or null on a loopback address");
 	if (!is_loopback(cfg->admin.address.host))
 		return tree_error(find(root, "admin", "token"), r->err,
 		    "\"admin.token\" is null, but \"admin.address\" is no loopback address");

@@ -99,6 +99,12 @@ static const struct member_word sink_words[] = {
 	{ NULL, 0 },
 };
 
+static const struct member_word role_words[] = {
+	{ "viewer", false },
+	{ "operator", true },
+	{ NULL, 0 },
+};
+
 static const struct member_word start_words[] = {
 	{ "earliest", true },
 	{ "now", false },
@@ -405,8 +411,26 @@ static const struct member file_members[] = {
 	    .flags = MEMBER_NULLABLE,
 	    IN(admin.token),
 	    .min = 16,
-	    .help = "File of the token that is asked for, at least 16 bytes. null: none, on a "
-		    "loopback address only. The socket asks for none: the kernel says who calls." },
+	    .help = "File of a viewer's token, at least 16 bytes. null: none; where `admin.tokens` "
+		    "has none either, none is asked for, on a loopback address only. The socket "
+		    "asks for none: the kernel says who calls." },
+	{ .name = "admin.tokens",
+	    .type = MEMBER_LIST,
+	    IN(admin.tokens),
+	    WITH(struct config, admin.ntokens),
+	    .max = 64,
+	    .fallback = "[]",
+	    .element = &config_token_table,
+	    .help = "Tokens with names: each query is recorded with that of its token." },
+	{ .name = "admin.hosts",
+	    .type = MEMBER_STRINGS,
+	    IN(admin.hosts),
+	    WITH(struct config, admin.nhosts),
+	    .max = 16,
+	    .check = check_server_name,
+	    .fallback = "[]",
+	    .help = "Names, without a port, by which the admin listener may be asked (`Host`), "
+		    "beside localhost, loopback addresses and its own." },
 
 	{ .name = "audit",
 	    .type = MEMBER_OBJECT,
@@ -853,6 +877,37 @@ static const struct member certificate_members[] = {
 
 const struct member_table config_certificate_table = { "the certificate", certificate_members,
 	COUNT(certificate_members), sizeof(struct config_certificate) };
+
+/* ---- a token ---- */
+
+#define TOKEN(member) AT(struct config_admin_token, member)
+
+static const struct member token_members[] = {
+	{ .name = "name",
+	    .type = MEMBER_STRING,
+	    .flags = MEMBER_REQUIRED,
+	    TOKEN(name),
+	    .min = 1,
+	    .max = 64,
+	    .check = check_name,
+	    .help = "Whose it is, as the trail shall say." },
+	{ .name = "role",
+	    .type = MEMBER_WORD,
+	    TOKEN(operates),
+	    .words = role_words,
+	    .fallback = "\"viewer\"",
+	    .help = "Recorded with the name. What changes something goes over `admin.socket` only, "
+		    "whatever the role." },
+	{ .name = "token",
+	    .type = MEMBER_SECRET,
+	    .flags = MEMBER_REQUIRED,
+	    TOKEN(token),
+	    .min = 16,
+	    .help = "File of the token, at least 16 bytes." },
+};
+
+const struct member_table config_token_table = { "a token", token_members, COUNT(token_members),
+	sizeof(struct config_admin_token) };
 
 /* ---- a sink ---- */
 

@@ -71,6 +71,7 @@ static const struct {
 	{ "route", "A route", &config_route_table },
 	{ "certificate", "A certificate", &config_certificate_table },
 	{ "sink", "A sink", &config_sink_table },
+	{ "token", "A token", &config_token_table },
 };
 
 #define DEFINITIONS (sizeof(definitions) / sizeof(definitions[0]))

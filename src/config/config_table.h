@@ -78,6 +78,7 @@ struct member_table {
 extern const struct member_table config_file_table;	   /* struct config */
 extern const struct member_table config_sink_table;	   /* struct config_sink */
 extern const struct member_table config_certificate_table; /* struct config_certificate */
+extern const struct member_table config_token_table;	   /* struct config_admin_token */
 extern const struct member_table config_set_table;	   /* struct config_set */
 extern const struct member_table config_route_table;	   /* struct config_route */
 

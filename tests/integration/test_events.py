@@ -126,6 +126,39 @@ def test_each_query_is_recorded_without_what_was_looked_for(guarded, raw_backend
     assert "c4n4ry" not in json.dumps(sidecar.events())
 
 
+def test_who_asks_is_known_by_the_name_of_the_token(keytrail, tmp_path):
+    tokens = []
+    for name, role in ("alice", "viewer"), ("oscar", "operator"):
+        (tmp_path / name).write_text(f"the-token-of-{name}")
+        (tmp_path / name).chmod(0o600)
+        tokens.append({"name": name, "role": role, "token": {"file": str(tmp_path / name)}})
+    sidecar = keytrail(None, {"admin": {"token": None, "tokens": tokens}})
+    assert refusal(sidecar, "")[0] == 401
+    for name in "alice", "oscar":
+        sidecar.fetch("admin", "/events", Authorization=f"Bearer the-token-of-{name}")
+    assert [(e["details"]["token"], e["details"]["role"])
+            for e in sidecar.wait_own("keytrail.access", 2)] == [("alice", "viewer"),
+                                                                 ("oscar", "operator")]
+    (tmp_path / "alice").write_text("another-one-of-alice")
+    sidecar.reload()
+    assert refusal(sidecar, "", Authorization="Bearer the-token-of-alice")[0] == 401
+    sidecar.fetch("admin", "/events", Authorization="Bearer another-one-of-alice")
+
+
+def test_what_is_refused_is_recorded_once_a_minute_and_at_the_end(guarded):
+    sidecar = guarded(None)
+    for _ in range(4):
+        assert refusal(sidecar, "", Authorization="Bearer c4n4ry")[0] == 401
+    assert refusal(sidecar, "", Host="c4n4ry.example")[0] == 403
+    assert sidecar.metric("keytrail_admin_refused_total", reason="wrong_token") == 4
+    assert sidecar.metric("keytrail_admin_refused_total", reason="host") == 1
+    sidecar.stop()
+    assert [(e["outcome"], e["details"]) for e in sidecar.own("keytrail.access")] == [
+        ("failure", {"address": "127.0.0.1", "count": 1, "reason": "wrong_token"}),
+        ("failure", {"address": "127.0.0.1", "count": 4, "reason": "host"})]
+    assert "c4n4ry" not in json.dumps(sidecar.events())
+
+
 def test_requests_may_follow_each_other_without_waiting(guarded, raw_backend):
     """Bytes that come while a query runs wait for its answer."""
     sidecar = guarded(raw_backend(ok()))

@@ -97,7 +97,9 @@ def test_one_at_a_time_and_each_call_is_recorded(operated):
     sidecar = operated()
     degrade(sidecar, "1h")
     assert "cannot be renewed" in degrade(sidecar, "10s", status=1)
-    refused, = sidecar.wait_own("keytrail.access")
+    carried_out, refused = sidecar.wait_own("keytrail.access", 2)
+    assert carried_out["outcome"] == "success" and carried_out["details"]["call"] == "/degrade"
+    assert carried_out["details"]["role"] == "operator"
     assert refused["outcome"] == "failure" and refused["details"]["call"] == "/degrade"
     assert "renewed" in refused["details"]["reason"]
     assert refused["details"]["operatorUid"] == os.getuid()
@@ -310,7 +312,8 @@ def test_a_hold_of_a_time(operated):
                                       "--to", "2020-01-01", status=1)
     assert "times like" in hold(sidecar, "add", "odd", "--from", "yesterday", "--to", "5",
                                 status=1)
-    assert len(sidecar.wait_own("keytrail.access", 2)) == 2
+    assert [e["outcome"] for e in sidecar.wait_own("keytrail.access", 4)] == [
+        "success", "success", "failure", "failure"]
 
 
 def test_damaged_holds_hold_everything(aged):

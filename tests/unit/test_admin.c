@@ -23,6 +23,7 @@
 
 struct fixture {
 	char dir[TEMPDIR_SIZE];
+	int dirfd;
 	char socket_path[TEMPDIR_SIZE + 32];
 	char host[32], path[32];
 	unsigned char token[sizeof(TOKEN)];
@@ -36,6 +37,10 @@ struct fixture {
 	struct err err;
 	unsigned refreshed;
 	bool failing;
+	struct {
+		unsigned n;
+		char text[256]; /* the last one */
+	} accesses;
 	char answer[65536];
 };
 
@@ -84,11 +89,26 @@ operate(void *arg, const struct admin_call *call, struct buf *text)
 	return reason != NULL ? 200 : 422;
 }
 
+static void
+on_access(void *arg, const struct admin_access *a)
+{
+	struct fixture *f = arg;
+
+	f->accesses.n++;
+	if (a->refused > 0)
+		snprintf(f->accesses.text, sizeof(f->accesses.text), "%u refused %s %s",
+		    (unsigned)a->refused, a->address, a->reason);
+	else
+		snprintf(f->accesses.text, sizeof(f->accesses.text), "%s %s %s %s %s", a->page,
+		    a->token, a->role, a->address, a->filter);
+}
+
 static const struct admin_opts template = { .config = current_config,
 	.refresh = refresh,
 	.checks = checks,
 	.status = status,
-	.operate = operate };
+	.operate = operate,
+	.access = on_access };
 
 static int
 start(struct fixture *f)
@@ -97,6 +117,8 @@ start(struct fixture *f)
 
 	opts.base = f->base;
 	opts.metrics = f->metrics;
+	opts.shard = f->shard;
+	opts.trail_dirfd = f->dirfd;
 	opts.log = f->log;
 	opts.arg = f;
 	return admin_start(&opts, &f->admin, &f->err);
@@ -108,6 +130,7 @@ setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	tempdir_make(f->dir);
+	f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY);
 	snprintf(f->socket_path, sizeof(f->socket_path), "%s/admin.sock", f->dir);
 	strcpy(f->host, "127.0.0.1");
 	strcpy(f->path, "/etc/\"routes\".json");
@@ -139,6 +162,7 @@ teardown(void **state)
 	event_base_free(f->base);
 	close(f->log_fd[0]);
 	close(f->log_fd[1]);
+	close(f->dirfd);
 	tempdir_remove(f->dir);
 	free(f);
 	return 0;
@@ -483,6 +507,104 @@ test_without_a_token_none_is_asked_for(void **state)
 	assert_int_equal(ask(f, f->config.admin.address.port, "GET /status", LOCAL), 200);
 }
 
+/* There is no trail: what is let in is answered 503. */
+static const struct {
+	const char *label, *given;
+	int status;
+	const char *want; /* what is recorded */
+} token_cases[] = {
+	{ "a viewer", "alice-alice-alice", 503, "/events alice viewer 127.0.0.1 action, limit" },
+	{ "an operator", "oscar-oscar-oscar", 503,
+	    "/events oscar operator 127.0.0.1 action, limit" },
+	{ "the one beside them", TOKEN, 503, "/events admin.token viewer 127.0.0.1 action, limit" },
+	{ "nobody's", "alice-alice-alicf", 401, "1 refused 127.0.0.1 wrong_token" },
+};
+
+static void
+test_each_query_is_recorded_with_the_name_of_its_token(void **state)
+{
+	struct fixture *f = *state;
+	unsigned char alice[] = "alice-alice-alice", oscar[] = "oscar-oscar-oscar";
+	char alice_name[] = "alice", oscar_name[] = "oscar";
+	struct config_admin_token tokens[] = {
+		{ alice_name, false, { .bytes = alice, .n = sizeof(alice) - 1 } },
+		{ oscar_name, true, { .bytes = oscar, .n = sizeof(oscar) - 1 } },
+	};
+
+	f->config.admin.tokens = tokens;
+	f->config.admin.ntokens = 2;
+	start_or_fail(f);
+	for (size_t i = 0; i < sizeof(token_cases) / sizeof(token_cases[0]); i++) {
+		char headers[256];
+		int got;
+
+		snprintf(headers, sizeof(headers), LOCAL "Authorization: Bearer %s\r\n",
+		    token_cases[i].given);
+		got = ask(f, f->config.admin.address.port, "GET /events?action=" CANARY "&limit=3",
+		    headers);
+		if (got != token_cases[i].status)
+			fail_msg("%s: %s", token_cases[i].label, f->answer);
+		assert_string_equal(f->accesses.text, token_cases[i].want);
+	}
+	assert_int_equal(f->accesses.n, 4);
+	f->config.admin.token.bytes = NULL;
+	assert_int_equal(ask(f, f->config.admin.address.port, "GET /status", LOCAL), 401);
+}
+
+static void
+test_who_tries_too_often_is_not_listened_to(void **state)
+{
+	struct fixture *f = *state;
+	const char *wrong = LOCAL "Authorization: Bearer " CANARY "\r\n";
+
+	f->config.admin.socket = f->socket_path;
+	start_or_fail(f);
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(ask(f, f->config.admin.address.port, "GET /status", LOCAL), 401);
+	assert_int_equal(f->accesses.n, 0);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(ask(f, f->config.admin.address.port, "GET /status", wrong), 401);
+	assert_int_equal(ask(f, f->config.admin.address.port, "GET /status", LOCAL BEARER), 429);
+	assert_non_null(strstr(f->answer, "Retry-After: 6\r\n"));
+	assert_int_equal(talk(f, connect_unix(f->socket_path),
+			     "GET /status HTTP/1.1\r\nConnection: close\r\n" LOCAL "\r\n"),
+	    200);
+	assert_int_equal(
+	    metrics_value(f->metrics, METRIC_ADMIN_REFUSED, METRIC_ADMIN_NO_TOKEN), 20);
+	assert_int_equal(
+	    metrics_value(f->metrics, METRIC_ADMIN_REFUSED, METRIC_ADMIN_WRONG_TOKEN), 10);
+	assert_int_equal(
+	    metrics_value(f->metrics, METRIC_ADMIN_REFUSED, METRIC_ADMIN_TOO_OFTEN), 1);
+	assert_int_equal(f->accesses.n, 1);
+	assert_string_equal(f->accesses.text, "1 refused 127.0.0.1 wrong_token");
+	admin_tell_refused(f->admin);
+	assert_int_equal(f->accesses.n, 2);
+	assert_string_equal(f->accesses.text, "10 refused 127.0.0.1 too_often");
+	admin_tell_refused(f->admin);
+	assert_int_equal(f->accesses.n, 2);
+}
+
+static void
+test_further_names_are_listed(void **state)
+{
+	struct fixture *f = *state;
+	char name[] = "Keytrail.Example", *hosts[] = { name };
+
+	start_or_fail(f);
+	assert_int_equal(ask(f, f->config.admin.address.port, "GET /status",
+			     "Host: keytrail.example\r\n" BEARER),
+	    403);
+	f->config.admin.hosts = hosts;
+	f->config.admin.nhosts = 1;
+	assert_int_equal(ask(f, f->config.admin.address.port, "GET /status",
+			     "Host: keytrail.example:9481\r\n"
+			     "Origin: http://keytrail.example:9481\r\n" BEARER),
+	    200);
+	assert_int_equal(ask(f, f->config.admin.address.port, "GET /status",
+			     "Host: www.keytrail.example\r\n" BEARER),
+	    403);
+}
+
 /* A reload may change it. */
 static void
 test_the_token_in_force_counts(void **state)
@@ -660,6 +782,9 @@ main(void)
 		TEST(test_the_log_never_shows_what_was_asked),
 		TEST(test_the_status_is_one_object),
 		TEST(test_without_a_token_none_is_asked_for),
+		TEST(test_each_query_is_recorded_with_the_name_of_its_token),
+		TEST(test_who_tries_too_often_is_not_listened_to),
+		TEST(test_further_names_are_listed),
 		TEST(test_the_token_in_force_counts),
 		TEST(test_a_listener_on_all_addresses_takes_any_address_as_host),
 		TEST(test_the_socket_is_for_its_owner),

@@ -229,8 +229,12 @@ static const struct {
 
 	/* admin and secrets */
 	{ AND("\"admin\":{\"address\":\"127.0.0.1:1\"}"),
-	    "f.json:2:9: \"admin\" has no \"token\"; wanted {\"file\": \"...\"}, or null on a "
-	    "loopback address" },
+	    "f.json:2:9: \"admin\" has no \"token\"; wanted {\"file\": \"...\"}, or \"tokens\", or "
+	    "null on a loopback address" },
+	{ AND("\"admin\":{\"socket\":\"s\",\"hosts\":[\"a b\"]}"),
+	    "f.json:2:32: \"admin.hosts\" is \"a b\"; wanted a host name without a port" },
+	{ AND("\"admin\":{\"socket\":\"s\",\"tokens\":[{\"name\":\"a\"}]}"),
+	    "f.json:2:33: the object here has no \"token\"; it is required" },
 	{ AND("\"admin\":{\"address\":\"0.0.0.0:1\",\"token\":null}"),
 	    "f.json:2:40: \"admin.token\" is null, but \"admin.address\" is no loopback address" },
 	{ AND("\"admin\":{\"token\":null}"),
@@ -459,7 +463,7 @@ static const char everything[] =
     "\"server_name\":\"kms\",\"min_version\":\"1.3\",\"certificate\":\"c\",\"key\":\"k\"},\"pool\":"
     "{\"idle\":1,\"max\":2}},"
     "\"metrics\":{\"address\":\"0.0.0.0:3\"},"
-    "\"admin\":{\"socket\":\"/run/admin\"},"
+    "\"admin\":{\"socket\":\"/run/admin\",\"hosts\":[\"kt.example\"]},"
     "\"audit\":{\"trail\":\"/"
     "t\",\"sign\":null,\"create\":false,\"guarantee\":\"async\",\"unmatched\":\"deny\","
     "\"key_ids\":\"plain\",\"identity_name\":\"plain\",\"vocabulary\":\"2019\",\"group\":\"adm\","
@@ -519,6 +523,9 @@ every_member_is_read(void **state)
 	assert_true(c->admin.enabled);
 	assert_null(c->admin.address.host);
 	assert_string_equal(c->admin.socket, "/run/admin");
+	assert_int_equal(c->admin.nhosts, 1);
+	assert_string_equal(c->admin.hosts[0], "kt.example");
+	assert_int_equal(c->admin.ntokens, 0);
 	assert_false(c->audit.create);
 	assert_int_equal(c->audit.guarantee, GUARANTEE_ASYNC);
 	assert_true(c->audit.deny_unmatched);
@@ -699,6 +706,46 @@ secrets_come_from_files_of_their_own(void **state)
 	expect_error(f, ADMIN, "/secret is empty");
 	put_file(f, "secret", "short", 5, 0600);
 	expect_error(f, ADMIN, "/secret has 5 bytes; wanted at least 16");
+}
+
+#define TOKENS(text)                                                                               \
+	AND("\"admin\":{\"address\":\"0.0.0.0:1\",\"token\":null,\"tokens\":[" text "]}")
+#define TOKEN(name, rest, file) "{\"name\":\"" name "\"," rest "\"token\":{\"file\":\"" file "\"}}"
+
+static void
+a_token_has_a_name_and_a_role(void **state)
+{
+	const struct folder *f = *state;
+	struct config *c = NULL;
+	struct err err;
+
+	put_file(f, "a", SECRET "\n", sizeof(SECRET), 0640);
+	put_file(f, "b", SECRET "2", sizeof(SECRET), 0640);
+	put_file(f, "short", "short", 5, 0600);
+	if (load_file(f,
+		TOKENS(TOKEN("alice", "", "a") "," TOKEN("bob", "\"role\":\"operator\",", "b")), &c,
+		&err) == -1)
+		fail_msg("%s", err.msg);
+	assert_int_equal(c->admin.ntokens, 2);
+	assert_string_equal(c->admin.tokens[0].name, "alice");
+	assert_false(c->admin.tokens[0].operates);
+	assert_true(c->admin.tokens[1].operates);
+	assert_memory_equal(c->admin.tokens[1].token.bytes, SECRET "2", sizeof(SECRET));
+	config_unref(c);
+	expect_error(
+	    f, TOKENS(TOKEN("a", "", "a") "," TOKEN("a", "", "b")), "two tokens are named \"a\"");
+	expect_error(f, TOKENS(TOKEN("a", "", "a") "," TOKEN("b", "", "a")),
+	    "the token of \"b\" is another's, too");
+	expect_error(f, TOKENS(TOKEN("none", "", "a")), "no token is named \"none\"");
+	expect_error(f, TOKENS(TOKEN("admin.token", "", "a")), "wanted letters, digits");
+	expect_error(f, TOKENS(TOKEN("a", "\"role\":\"root\",", "a")), "unknown role \"root\"");
+	expect_error(f, TOKENS(TOKEN("a", "", "short")), "/short has 5 bytes; wanted at least 16");
+	expect_error(
+	    f, TOKENS(""), "\"admin.token\" is null, but \"admin.address\" is no loopback");
+	expect_error(f,
+	    AND("\"admin\":{\"address\":\"127.0.0.1:1\",\"token\":{\"file\":\"a\"},\"tokens\":"
+		"[" TOKEN("b", "", "a") "]}"),
+	    "the token of \"b\" is another's, too");
 }
 
 #define SIGN(file)                                                                                 \
@@ -1054,6 +1101,7 @@ main(void)
 		cmocka_unit_test(own_routes_replace_those_of_a_set),
 		cmocka_unit_test(the_environment_is_put_in_once),
 		cmocka_unit_test(secrets_come_from_files_of_their_own),
+		cmocka_unit_test(a_token_has_a_name_and_a_role),
 		cmocka_unit_test(a_signing_key_is_read_and_kept_out_of_the_trail),
 		cmocka_unit_test(an_hmac_key_is_raw_hex_or_base64),
 		cmocka_unit_test(sets_are_sought_beside_the_file_first),

@@ -1,0 +1,57 @@
+#include "admin/attempts.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+
+static void
+source_of(const char *address, unsigned char out[16])
+{
+	memset(out, 0, 16);
+	if (inet_pton(AF_INET, address, out) == 1)
+		return;
+	if (inet_pton(AF_INET6, address, out) == 1)
+		memset(out + 8, 0, 8);
+}
+
+/* Its place, or else that of whoever has the least to wait. */
+static unsigned
+place_of(const struct attempts *a, const unsigned char source[16], bool *known)
+{
+	unsigned least = 0;
+
+	for (unsigned i = 0; i < ATTEMPTS_SOURCES; i++) {
+		*known = memcmp(a->all[i].source, source, 16) == 0;
+		if (*known)
+			return i;
+		if (a->all[i].due < a->all[least].due)
+			least = i;
+	}
+	return least;
+}
+
+bool
+attempts_allow(const struct attempts *a, const char *address, int64_t now)
+{
+	unsigned char source[16];
+	unsigned i;
+	bool known;
+
+	source_of(address, source);
+	i = place_of(a, source, &known);
+	return !known || a->all[i].due - now <= (ATTEMPTS_MAX - 1) * ATTEMPTS_EACH_NS;
+}
+
+void
+attempts_count(struct attempts *a, const char *address, int64_t now)
+{
+	unsigned char source[16];
+	unsigned i;
+	bool known;
+
+	source_of(address, source);
+	i = place_of(a, source, &known);
+	if (!known || a->all[i].due < now)
+		a->all[i].due = now;
+	a->all[i].due += ATTEMPTS_EACH_NS;
+	memcpy(a->all[i].source, source, 16);
+}
