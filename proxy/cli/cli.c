@@ -17,6 +17,7 @@ static const struct cli_command *const commands[] = {
 	&cli_routes,
 	&cli_reference,
 	&cli_tail,
+	&cli_health,
 	&cli_degrade,
 	&cli_hold,
 	&cli_keygen,

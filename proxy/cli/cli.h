@@ -64,7 +64,8 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_run, cli_check, cli_explain, cli_routes, cli_reference,
-    cli_tail, cli_degrade, cli_hold, cli_keygen, cli_rotate_key, cli_verify, cli_proof, cli_version;
+    cli_tail, cli_health, cli_degrade, cli_hold, cli_keygen, cli_rotate_key, cli_verify, cli_proof,
+    cli_version;
 
 /* The whole program. */
 int cli_main(int argc, char **argv);

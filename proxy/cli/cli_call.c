@@ -2,14 +2,24 @@
 
 #include "keytrail/config.h"
 
+#include <errno.h>
 #include <event2/http.h>
+#include <netdb.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define ANSWER_MAX (1024 * 1024)
-#define PATIENCE_S 30
+
+enum { PATIENCE_S = 30, READINESS_S = 3 };
+
+struct peer {
+	struct sockaddr_storage address;
+	socklen_t n;
+	char name[sizeof(((struct sockaddr_un *)0)->sun_path)];
+};
 
 int
 cli_form_add(struct buf *form, const char *name, const char *value)
@@ -24,35 +34,71 @@ cli_form_add(struct buf *form, const char *name, const char *value)
 }
 
 static int
-find_path(const struct cli_socket *at, struct sockaddr_un *sun, struct err *err)
+at_path(const char *path, struct peer *to, struct err *err)
 {
-	struct config *config = NULL;
-	const char *path = at->path;
-	int rc = 0;
+	struct sockaddr_un *sun = (struct sockaddr_un *)&to->address;
 
-	if (path == NULL && config_load(at->file, NULL, &config, err) == -1)
-		return -1;
-	if (path == NULL && (path = config->admin.socket) == NULL)
-		rc = err_set(err, "%s: there is no \"admin.socket\"", at->file);
-	else if (strlen(path) >= sizeof(sun->sun_path))
-		rc = err_set(err, "%s: a socket's path has at most %zu bytes", path,
+	if (strlen(path) >= sizeof(sun->sun_path))
+		return err_set(err, "%s: a socket's path has at most %zu bytes", path,
 		    sizeof(sun->sun_path) - 1);
+	sun->sun_family = AF_UNIX;
+	memcpy(sun->sun_path, path, strlen(path) + 1);
+	memcpy(to->name, path, strlen(path) + 1);
+	to->n = sizeof(*sun);
+	return 0;
+}
+
+static int
+at_address(const struct config_address *a, struct peer *to, struct err *err)
+{
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
+	struct addrinfo *ai;
+	char port[8];
+	int rc;
+
+	snprintf(port, sizeof(port), "%u", a->port);
+	if ((rc = getaddrinfo(a->host, port, &hints, &ai)) != 0)
+		return err_set(err, "%s: %s", a->host, gai_strerror(rc));
+	memcpy(&to->address, ai->ai_addr, ai->ai_addrlen);
+	to->n = ai->ai_addrlen;
+	snprintf(to->name, sizeof(to->name), "%s port %s", a->host, port);
+	freeaddrinfo(ai);
+	return 0;
+}
+
+static int
+find_peer(const struct cli_socket *at, bool metrics, struct peer *to, struct err *err)
+{
+	struct config *config;
+	int rc;
+
+	*to = (struct peer){ 0 };
+	if (at->path != NULL)
+		return at_path(at->path, to, err);
+	if (config_load(at->file, NULL, &config, err) == -1)
+		return -1;
+	if (metrics && config->metrics_enabled && config->metrics.port != 0)
+		rc = at_address(&config->metrics, to, err);
+	else if (config->admin.socket != NULL)
+		rc = at_path(config->admin.socket, to, err);
 	else
-		memcpy(sun->sun_path, path, strlen(path) + 1);
+		rc = err_set(err, "%s: there is no \"admin.socket\"%s", at->file,
+		    metrics ? ", and no port of \"metrics\"" : "");
 	config_unref(config);
 	return rc;
 }
 
 static int
-connect_to(const struct sockaddr_un *sun, struct err *err)
+connect_to(const struct peer *to, int patience_s, struct err *err)
 {
-	const struct timeval patience = { PATIENCE_S, 0 };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	const struct timeval patience = { patience_s, 0 };
+	int fd = socket(to->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd == -1 ||
 	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == -1 ||
-	    connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) == -1) {
-		err_set_errno(err, "%s: connect", sun->sun_path);
+	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) == -1 ||
+	    connect(fd, (const struct sockaddr *)&to->address, to->n) == -1) {
+		err_set_errno(err, "%s: connect", to->name);
 		if (fd != -1)
 			close(fd);
 		return -1;
@@ -97,6 +143,8 @@ receive(int fd, struct buf *in, struct err *err)
 		if (n > 0)
 			buf_commit(in, (size_t)n);
 	} while (n > 0);
+	if (n == -1 && errno == EAGAIN)
+		return err_set(err, "nothing was answered in time");
 	return n == -1 ? err_set_errno(err, "receive") : 0;
 }
 
@@ -123,23 +171,45 @@ converse(int fd, const char *page, const struct buf *form, struct buf *answer, s
 		return -1;
 	if ((status = parse_answer(answer)) == 200)
 		return 0;
-	text = slice_trim(buf_slice(answer));
+	text = buf_slice(answer);
+	if (text.n > 0 && text.p[text.n - 1] == '\n')
+		text.n--;
 	if (status == -1)
 		return err_set(err, "what answers is no sidecar");
 	return err_set(err, "%.*s", (int)text.n, text.p);
+}
+
+static int
+call(const struct peer *to, int patience_s, const char *page, const struct buf *form,
+    struct buf *answer, struct err *err)
+{
+	int fd, rc;
+
+	if ((fd = connect_to(to, patience_s, err)) == -1)
+		return -1;
+	if ((rc = converse(fd, page, form, answer, err)) == -1)
+		err_prefix(err, "%s", to->name);
+	close(fd);
+	return rc;
 }
 
 int
 cli_call(const struct cli_socket *at, const char *page, const struct buf *form, struct buf *answer,
     struct err *err)
 {
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-	int fd, rc;
+	struct peer to;
 
-	if (find_path(at, &sun, err) == -1 || (fd = connect_to(&sun, err)) == -1)
+	if (find_peer(at, false, &to, err) == -1)
 		return -1;
-	if ((rc = converse(fd, page, form, answer, err)) == -1)
-		err_prefix(err, "%s", sun.sun_path);
-	close(fd);
-	return rc;
+	return call(&to, PATIENCE_S, page, form, answer, err);
+}
+
+int
+cli_call_readiness(const struct cli_socket *at, struct buf *answer, struct err *err)
+{
+	struct peer to;
+
+	if (find_peer(at, true, &to, err) == -1)
+		return -1;
+	return call(&to, READINESS_S, "/readyz", NULL, answer, err);
 }

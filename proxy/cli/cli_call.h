@@ -1,5 +1,5 @@
 /*
- * cli_call: one HTTP request over the admin socket of a running sidecar (admin.h).
+ * cli_call: one HTTP request to a running sidecar (admin.h), over its admin socket.
  */
 #ifndef KEYTRAIL_CLI_CALL_H
 #define KEYTRAIL_CLI_CALL_H
@@ -20,5 +20,9 @@ int cli_form_add(struct buf *form, const char *name, const char *value);
  * listens there or the sidecar refuses; err says so in its words. */
 int cli_call(const struct cli_socket *at, const char *page, const struct buf *form,
     struct buf *answer, struct err *err);
+
+/* GET /readyz of its metrics listener, or over the socket where its port is not known; seconds
+ * decide, not half a minute. */
+int cli_call_readiness(const struct cli_socket *at, struct buf *answer, struct err *err);
 
 #endif

@@ -6,6 +6,7 @@ import pwd
 import subprocess
 import time
 from datetime import datetime
+from socket import AF_UNIX, socket as Socket
 
 import pytest
 
@@ -61,6 +62,43 @@ def fill(sidecar, disk):
 
 def status_of(sidecar):
     return json.loads(sidecar.fetch("admin", "/status"))
+
+
+# ---- health ----
+
+def health(sidecar, *arguments):
+    """Of the sidecar whose routes file the environment names."""
+    done = subprocess.run([KEYTRAIL, "health", *arguments], timeout=PATIENCE, capture_output=True,
+                          text=True, env={**os.environ, "KEYTRAIL_CONFIG": str(sidecar.file)})
+    return done.returncode, done.stdout or done.stderr
+
+
+def test_health_asks_the_metrics_listener(keytrail, dead_port):
+    port = dead_port()
+    sidecar = keytrail(config={"metrics": {"address": f"127.0.0.1:{port}"}}, start=False)
+    refused = 1, f"127.0.0.1 port {port}: connect: Connection refused\n"
+    assert health(sidecar) == refused
+    sidecar.start()
+    assert health(sidecar) == (0, "ready\n")
+    sidecar.stop()
+    assert health(sidecar) == refused
+
+
+def test_health_asks_the_socket_where_it_knows_no_port(operated, disk, socket):
+    sidecar = operated(environment=disk.environment)
+    assert health(sidecar) == (0, "ready\n")
+    fill(sidecar, disk)
+    assert health(sidecar) == health(sidecar, "--socket", socket) == (1, f"{socket}: not ready\n")
+
+
+def test_health_does_not_wait_for_who_says_nothing(keytrail, socket):
+    with Socket(AF_UNIX) as mute:
+        mute.bind(str(socket))
+        mute.listen()
+        sidecar = keytrail(config={"metrics": None, "admin": {"socket": str(socket)}}, start=False)
+        assert health(sidecar) == (1, f"{socket}: nothing was answered in time\n")
+    sidecar = keytrail(start=False)
+    assert health(sidecar) == (1, f'{sidecar.file}: there is no "admin.socket", and no port of "metrics"\n')
 
 
 # ---- break-glass ----
