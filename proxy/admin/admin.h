@@ -69,9 +69,9 @@ struct admin_opts {
 	void (*refresh)(void *arg);		   /* set gauges, before a scrape */
 	/* Fill at most max checks; how many there are. */
 	size_t (*checks)(void *arg, struct health_check *out, size_t max);
-	/* Append members of the status object, with commas between them.  `configPath`, `requests`
-	 * and `upstream` are there already. */
-	void (*status)(void *arg, struct buf *json_members);
+	/* Append members of the status object, with commas between them, to what is of the
+	 * listeners themselves.  -1: memory is short. */
+	int (*status)(void *arg, struct buf *json_members);
 	/* Do what an operator asks; `text`: what was done, or why it was not.  The HTTP status. */
 	unsigned (*operate)(void *arg, const struct admin_call *call, struct buf *text);
 	/* A query met damage in the trail; on any thread. */

@@ -2,7 +2,6 @@
 
 #include "admin/answer.h"
 #include "admin/events.h"
-#include "keytrail/event.h"
 
 #include <event2/http.h>
 #include <string.h>
@@ -45,39 +44,52 @@ is_verbose(const struct admin_ask *ask)
 	       (strcmp(query, "verbose") == 0 || strncmp(query, "verbose=", 8) == 0);
 }
 
-static void
-answer_ready(const struct admin_ask *ask)
+static size_t
+run_checks(const struct admin *a, struct health_check checks[HEALTH_CHECKS_MAX])
 {
-	struct admin *a = ask->door->admin;
-	struct health_check checks[HEALTH_CHECKS_MAX];
 	size_t n = a->opts.checks(a->opts.arg, checks, HEALTH_CHECKS_MAX);
-	struct buf body = BUF_INIT;
-	bool verbose = is_verbose(ask);
-	int status, rc;
 
-	if (n > HEALTH_CHECKS_MAX)
-		n = HEALTH_CHECKS_MAX;
-	status = health_ready(checks, n) ? 200 : 503;
-	rc = verbose ? health_render_verbose(checks, n, &body)
-		     : health_render_brief(checks, n, &body);
-	answer_take(ask->req, status, verbose ? ANSWER_JSON : ANSWER_TEXT, &body, rc);
+	return n < HEALTH_CHECKS_MAX ? n : HEALTH_CHECKS_MAX;
 }
 
 static int
-append_own_status(struct admin *a, struct buf *out)
+render_verbose(const struct health_check *checks, size_t n, struct buf *out)
 {
+	return buf_append(out, "{", 1) == -1 || health_render_members(checks, n, out) == -1
+		   ? -1
+		   : buf_append(out, "}\n", 2);
+}
+
+static void
+answer_ready(const struct admin_ask *ask)
+{
+	struct health_check checks[HEALTH_CHECKS_MAX];
+	size_t n = run_checks(ask->door->admin, checks);
+	struct buf body = BUF_INIT;
+	bool verbose = is_verbose(ask);
+	int rc = verbose ? render_verbose(checks, n, &body) : health_render_brief(checks, n, &body);
+
+	answer_take(ask->req, health_ready(checks, n) ? 200 : 503,
+	    verbose ? ANSWER_JSON : ANSWER_TEXT, &body, rc);
+}
+
+/* The names are identifiers, or fixed words. */
+static int
+append_own_status(const struct admin_ask *ask, struct buf *out)
+{
+	const struct admin *a = ask->door->admin;
 	const struct config *config = a->opts.config(a->opts.arg);
 	const struct metrics *m = a->opts.metrics;
-	struct slice path = slice_of(config->path);
-	long n;
+	struct health_check checks[HEALTH_CHECKS_MAX];
 
 	if (buf_append_slice(out, SLICE("{\"configPath\":")) == -1 ||
-	    buf_reserve(out, 6 * path.n + 2) == -1)
+	    answer_put_string(slice_of(config->path), out) == -1 ||
+	    buf_printf(
+		out, ",\"you\":{\"role\":\"%s\",\"token\":\"%s\"},", ask->role, ask->token) == -1 ||
+	    health_render_members(checks, run_checks(a, checks), out) == -1)
 		return -1;
-	n = event_json_string(path, buf_tail(out), buf_room(out));
-	buf_commit(out, n > 0 ? (size_t)n : 0);
 	return buf_printf(out,
-	    ",\"requests\":{\"inFlight\":%.0f},\"upstream\":{\"idle\":%.0f,\"open\":%.0f}",
+	    ",\"requests\":{\"inFlight\":%.0f},\"upstream\":{\"idle\":%.0f,\"open\":%.0f},",
 	    metrics_value(m, METRIC_REQUESTS_IN_FLIGHT, 0),
 	    metrics_value(m, METRIC_UPSTREAM_IDLE, 0), metrics_value(m, METRIC_UPSTREAM_OPEN, 0));
 }
@@ -85,20 +97,14 @@ append_own_status(struct admin *a, struct buf *out)
 static void
 answer_status(const struct admin_ask *ask)
 {
-	struct admin *a = ask->door->admin;
-	struct buf body = BUF_INIT, members = BUF_INIT;
+	const struct admin *a = ask->door->admin;
+	struct buf body = BUF_INIT;
 	int rc;
 
 	a->opts.refresh(a->opts.arg);
-	a->opts.status(a->opts.arg, &members);
-	rc = append_own_status(a, &body);
-	if (rc == 0 && buf_size(&members) > 0)
-		rc = buf_append(&body, ",", 1);
-	if (rc == 0)
-		rc = buf_append_slice(&body, buf_slice(&members));
-	if (rc == 0)
-		rc = buf_append_slice(&body, SLICE("}\n"));
-	buf_fini(&members);
+	rc = append_own_status(ask, &body) == -1 || a->opts.status(a->opts.arg, &body) == -1
+		 ? -1
+		 : buf_append(&body, "}\n", 2);
 	answer_take(ask->req, 200, ANSWER_JSON, &body, rc);
 }
 

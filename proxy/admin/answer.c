@@ -1,8 +1,22 @@
 #include "admin/answer.h"
 
+#include "keytrail/event.h"
+
 #include <event2/buffer.h>
 #include <event2/http.h>
 #include <stdio.h>
+
+int
+answer_put_string(struct slice s, struct buf *out)
+{
+	long n;
+
+	if (buf_reserve(out, 6 * s.n + 2) == -1)
+		return -1;
+	n = event_json_string(s, buf_tail(out), buf_room(out));
+	buf_commit(out, n > 0 ? (size_t)n : 0);
+	return 0;
+}
 
 void
 answer_set_headers(struct evhttp_request *req, const char *type)

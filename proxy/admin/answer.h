@@ -14,6 +14,9 @@
 
 struct evhttp_request;
 
+/* As a JSON string. */
+int answer_put_string(struct slice s, struct buf *out);
+
 /* The head of one that comes in pieces. */
 void answer_set_headers(struct evhttp_request *req, const char *type);
 

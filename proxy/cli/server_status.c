@@ -1,44 +1,12 @@
 #include "cli/server_internal.h"
 
+#include "admin/answer.h"
+#include "admin/health.h"
 #include "keytrail/clock.h"
-#include "keytrail/event.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-
-/* JSON, or null. */
-static void
-status_degrade(struct server *s, struct buf *out)
-{
-	char until[CLOCK_EVENT_TIME_SIZE], reason[6 * sizeof(s->degrade.reason)];
-	long n = event_json_string(slice_of(s->degrade.reason), reason, sizeof(reason));
-
-	if (!degrade_begun(&s->degrade)) {
-		buf_printf(out, "\"degraded\":null,");
-		return;
-	}
-	clock_event_time(s->degraded_until, until);
-	buf_printf(out, "\"degraded\":{\"reason\":%.*s,\"until\":\"%s\"},", (int)n, reason, until);
-}
-
-/* null: the file is damaged. */
-static void
-status_holds(struct server *s, struct buf *out)
-{
-	const struct trail_holds *holds = trail_holds(s->trail);
-
-	if (holds->damage.msg[0] != '\0') {
-		buf_printf(out, "\"holds\":null,");
-		return;
-	}
-	buf_printf(out, "\"holds\":[");
-	for (size_t i = 0; i < holds->n; i++)
-		buf_printf(out, "%s{\"first\":%" PRIu64 ",\"last\":%" PRIu64 ",\"name\":\"%s\"}",
-		    i > 0 ? "," : "", holds->holds[i].first, holds->holds[i].last,
-		    holds->holds[i].name);
-	buf_printf(out, "],");
-}
 
 static const struct config *
 current_config(void *arg)
@@ -127,22 +95,22 @@ check_trail(struct server *s, struct health_check *out)
 	    why[0] != '\0' ? why : "the trail takes events");
 }
 
-/* The first one to end soon is told, but no reason to be unready. */
+/* "valid until <time>: <file>" of the first to end soon, or nothing. */
 static void
-check_certificates(struct server *s, struct health_check *out)
+describe_certificates(struct server *s, char *out, size_t n)
 {
 	struct tls_validity all[SERVER_VALIDITIES_MAX], *first = NULL;
-	size_t n = server_validity(s, all);
+	size_t nall = server_validity(s, all);
 	char until[TLS_TIME_SIZE];
 
-	*out = (struct health_check){ .name = "certificates", .ok = true };
-	for (size_t i = 0; i < n; i++)
+	out[0] = '\0';
+	for (size_t i = 0; i < nall; i++)
 		if (server_ends_soon(&all[i]) && (first == NULL || all[i].end < first->end))
 			first = &all[i];
 	if (first == NULL)
 		return;
 	tls_time_text(first->end, until);
-	snprintf(out->detail, sizeof(out->detail), "valid until %s: %s", until, first->path);
+	snprintf(out, n, "valid until %s: %s", until, first->path);
 }
 
 static size_t
@@ -160,8 +128,12 @@ checks(void *arg, struct health_check *out, size_t max)
 		    out[n].ok ? "" : "not accepting connections");
 		n++;
 	}
-	if (n < max)
-		check_certificates(s, &out[n++]);
+	if (n < max) {
+		out[n].name = "certificates";
+		out[n].ok = true; /* no reason to be unready */
+		describe_certificates(s, out[n].detail, sizeof(out[n].detail));
+		n++;
+	}
 	if (n < max) {
 		out[n].name = "signing";
 		out[n].ok = true; /* the trail comes before its proof */
@@ -171,75 +143,187 @@ checks(void *arg, struct health_check *out, size_t max)
 	return n;
 }
 
-static void
-status_sink(const struct publisher_sink_status *st, struct buf *out)
-{
-	char error[6 * sizeof(st->last_error)];
-	long n = event_json_string(slice_of(st->last_error), error, sizeof(error));
+/* ---- /status ---- */
 
-	buf_printf(out,
-	    "{\"name\":\"%s\",\"type\":\"%s\",\"up\":%s,\"lastError\":%.*s,\"delivered\":%" PRIu64
-	    ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64 ",\"missing\":%" PRIu64
-	    ",\"retries\":%" PRIu64 ",\"waiting\":%" PRIu64 ",\"oldestSeconds\":%.3f}",
-	    st->name, st->type, st->up ? "true" : "false", (int)n, error, st->counts.delivered,
-	    st->counts.rejected, st->counts.filtered, st->counts.missing, st->counts.retries,
-	    st->waiting, st->oldest_seconds);
+/* JSON, or null. */
+static int
+put_degrade(struct server *s, struct buf *out)
+{
+	char until[CLOCK_EVENT_TIME_SIZE];
+
+	if (!degrade_begun(&s->degrade))
+		return buf_printf(out, "\"degraded\":null,");
+	clock_event_time(s->degraded_until, until);
+	return buf_printf(out, "\"degraded\":{\"reason\":") == -1 ||
+		       answer_put_string(slice_of(s->degrade.reason), out) == -1
+		   ? -1
+		   : buf_printf(out, ",\"until\":\"%s\"},", until);
 }
 
-static void
-status_sinks(struct server *s, struct buf *out)
+/* null: the file is damaged. */
+static int
+put_holds(struct server *s, struct buf *out)
 {
-	struct publisher_sink_status st[METRICS_SINKS_MAX];
-	size_t n = publisher_status(s->publisher, st, METRICS_SINKS_MAX);
+	const struct trail_holds *holds = trail_holds(s->trail);
 
-	buf_printf(out, "\"sinks\":[");
-	for (size_t i = 0; i < n && i < METRICS_SINKS_MAX; i++) {
-		if (i > 0)
-			buf_printf(out, ",");
-		status_sink(&st[i], out);
-	}
-	buf_printf(out, "]");
+	if (holds->damage.msg[0] != '\0')
+		return buf_printf(out, "\"holds\":null,");
+	if (buf_printf(out, "\"holds\":[") == -1)
+		return -1;
+	for (size_t i = 0; i < holds->n; i++)
+		if (buf_printf(out,
+			"%s{\"first\":%" PRIu64 ",\"last\":%" PRIu64 ",\"name\":\"%s\"}",
+			i > 0 ? "," : "", holds->holds[i].first, holds->holds[i].last,
+			holds->holds[i].name) == -1)
+			return -1;
+	return buf_printf(out, "],");
 }
 
-static void
-status_signing(struct server *s, struct buf *out)
+static int
+put_sink(const struct publisher_sink_status *st, struct buf *out)
 {
-	char text[256], json[6 * sizeof(text)];
-	long n;
+	if (buf_printf(out, "{\"name\":\"%s\",\"type\":\"%s\",\"up\":%s,\"lastError\":", st->name,
+		st->type, st->up ? "true" : "false") == -1 ||
+	    answer_put_string(slice_of(st->last_error), out) == -1)
+		return -1;
+	return buf_printf(out,
+	    ",\"delivered\":%" PRIu64 ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64
+	    ",\"missing\":%" PRIu64 ",\"retries\":%" PRIu64 ",\"waiting\":%" PRIu64
+	    ",\"oldestSeconds\":%.3f}",
+	    st->counts.delivered, st->counts.rejected, st->counts.filtered, st->counts.missing,
+	    st->counts.retries, st->waiting, st->oldest_seconds);
+}
+
+static int
+put_sinks(const struct publisher_sink_status *st, size_t n, struct buf *out)
+{
+	if (buf_printf(out, "\"sinks\":[") == -1)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if ((i > 0 && buf_append(out, ",", 1) == -1) || put_sink(&st[i], out) == -1)
+			return -1;
+	return buf_printf(out, "],");
+}
+
+static int
+put_signing(struct server *s, struct buf *out)
+{
+	char text[256];
 
 	describe_signing(s, text, sizeof(text));
-	n = event_json_string(slice_of(text), json, sizeof(json));
-	buf_printf(out, "\"signing\":{\"on\":%s,\"detail\":%.*s,\"covered\":%" PRIu64 "},",
-	    s->ledger != NULL ? "true" : "false", (int)n, json,
-	    s->ledger != NULL ? ledger_covered(s->ledger) : 0);
+	return buf_printf(out,
+		   "\"signing\":{\"on\":%s,\"detail\":", s->ledger != NULL ? "true" : "false") ==
+			   -1 ||
+		       answer_put_string(slice_of(text), out) == -1
+		   ? -1
+		   : buf_printf(out, ",\"covered\":%" PRIu64 "},",
+			 s->ledger != NULL ? ledger_covered(s->ledger) : 0);
 }
 
-/* Members of the status object; every string is a fixed word, hex, or checked by config. */
-static void
-status(void *arg, struct buf *out)
+/* notAfter null: it has no end. */
+static int
+put_certificates(struct server *s, struct buf *out)
 {
-	struct server *s = arg;
-	struct trail_stats st;
+	struct tls_validity all[SERVER_VALIDITIES_MAX];
+	size_t n = server_validity(s, all);
+	char end[24];
+
+	if (buf_printf(out, "\"certificates\":[") == -1)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		snprintf(end, sizeof(end), "%" PRId64, all[i].until);
+		if (buf_printf(out, "%s{\"file\":", i > 0 ? "," : "") == -1 ||
+		    answer_put_string(slice_of(all[i].path), out) == -1 ||
+		    buf_printf(out, ",\"notAfter\":%s,\"endsSoon\":%s}",
+			all[i].until == INT64_MAX ? "null" : end,
+			server_ends_soon(&all[i]) ? "true" : "false") == -1)
+			return -1;
+	}
+	return buf_printf(out, "],");
+}
+
+static int
+put_process(struct server *s, struct buf *out)
+{
 	char listen[LISTENER_TEXT_SIZE] = "";
+	struct trail_stats st;
 
 	trail_stats(s->trail, &st);
 	if (s->listener != NULL)
 		listener_text(listener_fd(s->listener), listen);
-	buf_printf(out,
+	return buf_printf(out,
 	    "\"version\":\"" KEYTRAIL_VERSION "\",\"uptimeSeconds\":%" PRId64
-	    ",\"configDigest\":\"%s\",\"listen\":\"%s\",\"workers\":%u,\"connections\":%u,",
-	    (int64_t)((clock_wall_ns() - s->started) / CLOCK_NS_PER_S), s->config->digest, listen,
-	    s->nworkers, atomic_load_explicit(&s->open_connections, memory_order_relaxed));
-	buf_printf(out,
+	    ",\"configDigest\":\"%s\",\"listen\":\"%s\",\"workers\":%u,\"connections\":%u,"
 	    "\"trail\":{\"log\":\"%s\",\"boot\":\"%s\",\"durable\":%" PRIu64 ",\"bytes\":%" PRIu64
 	    ",\"segments\":%" PRIu64 ",\"freeBytes\":%" PRIu64 "},",
+	    (int64_t)((clock_wall_ns() - s->started) / CLOCK_NS_PER_S), s->config->digest, listen,
+	    s->nworkers, atomic_load_explicit(&s->open_connections, memory_order_relaxed),
 	    trail_log_id(s->trail), trail_boot_id(s->trail), trail_durable_seq(s->trail), st.bytes,
 	    st.segments, st.free_bytes);
-	status_signing(s, out);
-	status_degrade(s, out);
-	status_holds(s, out);
-	status_sinks(s, out);
 }
+
+static double
+lost(const struct server *s)
+{
+	double n = 0;
+
+	for (unsigned i = 0; i < METRIC_LOSSES; i++)
+		n += metrics_value(s->metrics, METRIC_EVENTS_LOST, i);
+	return n;
+}
+
+static int
+put_summary(struct server *s, const struct publisher_sink_status *st, size_t n, struct buf *out)
+{
+	char why[128], until[CLOCK_EVENT_TIME_SIZE] = "", unsigned_[128] = "", ends[256];
+	struct health_sink sinks[METRICS_SINKS_MAX];
+	struct health_facts facts = { .accepting = s->listener != NULL && !s->stopping,
+		.trail = why,
+		.degraded = until,
+		.lost = (uint64_t)lost(s),
+		.unsigned_ = unsigned_,
+		.holds = trail_holds(s->trail)->damage.msg,
+		.certificate = ends,
+		.full_s = (double)INFINITY,
+		.sinks = sinks,
+		.nsinks = n };
+	struct buf text = BUF_INIT;
+	int rc;
+
+	journal_health(s->journal, why, sizeof(why));
+	if (degrade_begun(&s->degrade))
+		clock_event_time(s->degraded_until, until);
+	if (s->ledger != NULL)
+		ledger_refusal(s->ledger, unsigned_, sizeof(unsigned_));
+	describe_certificates(s, ends, sizeof(ends));
+	for (size_t i = 0; i < n; i++)
+		sinks[i] = (struct health_sink){ st[i].name, st[i].up ? "" : st[i].last_error,
+			st[i].oldest_seconds };
+	rc = health_summary(&facts, &text) == -1 || buf_printf(out, "\"summary\":") == -1
+		 ? -1
+		 : answer_put_string(buf_slice(&text), out);
+	buf_fini(&text);
+	return rc;
+}
+
+/* What is put without quoting is a fixed word, hex, or was checked by config. */
+static int
+status(void *arg, struct buf *out)
+{
+	struct publisher_sink_status st[METRICS_SINKS_MAX];
+	struct server *s = arg;
+	size_t n = publisher_status(s->publisher, st, METRICS_SINKS_MAX);
+
+	if (n > METRICS_SINKS_MAX)
+		n = METRICS_SINKS_MAX;
+	if (put_process(s, out) == -1 || put_signing(s, out) == -1 || put_degrade(s, out) == -1 ||
+	    put_holds(s, out) == -1 || put_sinks(st, n, out) == -1 ||
+	    put_certificates(s, out) == -1)
+		return -1;
+	return put_summary(s, st, n, out);
+}
+
+/* ---- keytrail.access ---- */
 
 static void
 record_refused(struct server *s, const struct admin_access *a)

@@ -70,6 +70,10 @@ def test_the_status_is_whole(busy):
     assert len(status["configDigest"]) == 64
     assert status["configPath"].endswith(".json")
     assert status["trail"]["durable"] >= 20
+    assert (status["ready"], status["summary"]) == (True, "Every call is recorded.")
+    assert status["you"] == {"token": "none", "role": "viewer"}
+    assert {c["name"] for c in status["checks"]} == {"trail", "listener", "certificates", "signing"}
+    assert status["certificates"] and not any(c["endsSoon"] for c in status["certificates"])
     (sink,) = status["sinks"]
     assert (sink["name"], sink["up"], sink["waiting"], sink["lastError"]) == ("file", True, 0, "")
 
@@ -79,8 +83,10 @@ def test_a_dead_sink_shows_and_does_not_make_it_unready(keytrail, raw_backend, t
     sidecar = keytrail(raw_backend(ok()), {"sinks": [file_sink(missing)]})
     wait_for(lambda: sidecar.metrics().get(("keytrail_sink_up", (("sink", "file"),))) == 0,
              "the sink to be down")
-    (sink,) = json.loads(sidecar.fetch("admin", "/status"))["sinks"]
+    status = json.loads(sidecar.fetch("admin", "/status"))
+    (sink,) = status["sinks"]
     assert not sink["up"]
+    assert status["summary"] == f"Every call is recorded; sink file is down: {sink['lastError']}."
     assert str(missing) in sink["lastError"]
     assert json.loads(sidecar.fetch("admin", "/readyz?verbose"))["ready"] is True
     assert sidecar.fetch("metrics", "/readyz") == "ready\n"

@@ -385,5 +385,9 @@ def test_the_end_of_each_certificate_is_told(keytrail, pki, tmp_path):
     assert len(line) == 1 and line[0].startswith(f"{pki['soon.pem']}: valid until ")
     checks = {c["name"]: c for c in json.loads(sidecar.fetch("admin", "/readyz?verbose"))["checks"]}
     assert checks["certificates"]["ok"]
-    assert re.fullmatch(rf"valid until \S+Z: {re.escape(pki['soon.pem'])}",
-                        checks["certificates"]["detail"])
+    detail = checks["certificates"]["detail"]
+    assert re.fullmatch(rf"valid until \S+Z: {re.escape(pki['soon.pem'])}", detail)
+    status = json.loads(sidecar.fetch("admin", "/status"))
+    assert {c["file"]: c["notAfter"] for c in status["certificates"]} == ends
+    assert [c["file"] for c in status["certificates"] if c["endsSoon"]] == [pki["soon.pem"]]
+    assert status["summary"] == f"Every call is recorded; a certificate is {detail}."

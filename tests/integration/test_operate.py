@@ -111,12 +111,17 @@ def test_a_full_disk_stops_nobody_while_degraded(operated, disk, tmp_path):
     assert 0 < sidecar.metric("keytrail_degraded_remaining_seconds") <= 6
     checks = {c["name"]: c for c in json.loads(sidecar.fetch("admin", "/readyz?verbose"))["checks"]}
     assert checks["trail"]["ok"] and checks["trail"]["detail"].startswith("degraded until ")
-    assert status_of(sidecar)["degraded"]["reason"] == "the disk is full"
+    status = status_of(sidecar)
+    assert status["degraded"]["reason"] == "the disk is full" and status["ready"]
+    assert status["summary"].startswith(
+        f"Calls are served without their record until {status['degraded']['until']}: ")
     for method in ("GET", "DELETE"):  # durable, intent
         assert sidecar.call(method, f"/api/v2/keys/{new_id()}").status == 200
     wait_for(lambda: sidecar.metric("keytrail_degraded") == 0, "the time to pass")
     assert sidecar.call("GET", "/api/v2/keys").status == 503
-    assert status_of(sidecar)["degraded"] is None
+    status = status_of(sidecar)
+    assert status["degraded"] is None and not status["ready"]
+    assert status["summary"].startswith("Calls that need their record are refused: ")
     disk.clear()
     wait_for(lambda: degraded(sidecar, "end"), "the end to be recorded")
     start, end = sidecar.own("keytrail.degrade")

@@ -71,11 +71,11 @@ checks(void *arg, struct health_check *out, size_t max)
 	return 1;
 }
 
-static void
+static int
 status(void *arg, struct buf *out)
 {
 	(void)arg;
-	buf_printf(out, "\"workers\":4,\"sinks\":[]");
+	return buf_printf(out, "\"workers\":4,\"sinks\":[]");
 }
 
 static unsigned
@@ -493,7 +493,10 @@ test_the_status_is_one_object(void **state)
 	metrics_add(f->shard, METRIC_UPSTREAM_OPEN, 0, 3);
 	assert_int_equal(ask(f, f->config.admin.address.port, "GET /status", LOCAL BEARER), 200);
 	assert_string_equal(body_of(f),
-	    "{\"configPath\":\"/etc/\\\"routes\\\".json\",\"requests\":{\"inFlight\":0},"
+	    "{\"configPath\":\"/etc/\\\"routes\\\".json\","
+	    "\"you\":{\"role\":\"viewer\",\"token\":\"admin.token\"},"
+	    "\"checks\":[{\"detail\":\"\",\"name\":\"trail\",\"ok\":true}],\"ready\":true,"
+	    "\"requests\":{\"inFlight\":0},"
 	    "\"upstream\":{\"idle\":0,\"open\":3},\"workers\":4,\"sinks\":[]}\n");
 }
 
