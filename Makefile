@@ -488,8 +488,10 @@ $(DOCS): $B/keytrail FORCE
 	$Qmkdir -p $(@D) && $B/keytrail reference $(CHAPTER) >$@
 README.md: $B/keytrail FORCE
 	$(call say,DOCS,$@)
-	$Q$B/keytrail reference refusals | tail -n +5 >$B/refusals.md
-	$Qsed -i -e '/^<!-- made by /,/^<!-- end/{//!d}' -e '/^<!-- made by /r $B/refusals.md' $@
+	$Qset -e; for c in events refusals; do \
+	    $B/keytrail reference $$c | tail -n +5 >$B/$$c.md; \
+	    sed -i -e "/^<!-- made by keytrail reference $$c /,/^<!-- end/{//!d}" \
+	        -e "/^<!-- made by keytrail reference $$c /r $B/$$c.md" $@; done
 proxy/routes/routes.schema.json: $B/keytrail FORCE
 	$(call say,DOCS,$@)
 	$Q$B/keytrail routes --schema >$@

@@ -10,6 +10,7 @@
 #ifndef KEYTRAIL_EVENT_H
 #define KEYTRAIL_EVENT_H
 
+#include "keytrail/buf.h"
 #include "keytrail/clock.h"
 #include "keytrail/identity.h"
 #include "keytrail/refusal.h"
@@ -142,5 +143,8 @@ size_t event_render_self(const char *observer_id, const struct event_self *ev, c
 /* Write the JSON string of s, quotes included, escaped as RFC 8785 section 3.2.2.2 asks, with at
  * most cap bytes.  The length, or -1 when it does not fit.  Invalid UTF-8 becomes U+FFFD. */
 long event_json_string(struct slice s, char *out, size_t cap);
+
+/* Markdown: the members of a line, and the details of the sidecar's own events. */
+int event_reference(struct buf *out);
 
 #endif

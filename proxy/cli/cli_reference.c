@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include "keytrail/config.h"
+#include "keytrail/event.h"
 #include "keytrail/metrics.h"
 #include "keytrail/refusal.h"
 
@@ -40,6 +41,7 @@ refusal_reference(struct buf *out)
 	"Labels hold nothing that a client chose: actions of the routes file, names of sinks, "    \
 	"words\n"                                                                                  \
 	"of fixed tables.\n"
+#define EVENTS_INTRO "One line of canonical JSON (RFC 8785) a call, at most 16 KiB.\n"
 #define REFUSALS_INTRO                                                                             \
 	"Every reason for which keytrail itself answers a request. The code stands in the "        \
 	"answer\n"                                                                                 \
@@ -62,6 +64,7 @@ static const struct chapter {
 } chapters[] = {
 	{ "routes", "Routes file", ROUTES_INTRO, config_reference },
 	{ "metrics", "Metrics", METRICS_INTRO, metrics_reference },
+	{ "events", "Events", EVENTS_INTRO, event_reference },
 	{ "refusals", "Refusals", REFUSALS_INTRO, refusal_reference },
 };
 
@@ -97,6 +100,7 @@ const struct cli_command cli_reference = {
 	    (const struct cli_row[]){
 		{ "routes", .help = "the members of the routes file" },
 		{ "metrics", .help = "what /metrics shows", .flags = CLI_OR },
+		{ "events", .help = "the members of a line of the trail", .flags = CLI_OR },
 		{ "refusals", .help = "what keytrail itself answers", .flags = CLI_OR },
 		{ 0 },
 	    },

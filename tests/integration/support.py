@@ -1,6 +1,7 @@
 """What the integration tests share: the programs under test as objects."""
 
 import base64
+import functools
 import hashlib
 import hmac
 import json
@@ -521,6 +522,35 @@ def canonical(value):
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+@functools.cache
+def documented():
+    """What the manual has of events: the members of a line, the details of each own event."""
+    text = subprocess.run([KEYTRAIL, "reference", "events"], check=True, text=True,
+                          stdout=subprocess.PIPE).stdout
+    members, own = text.split("\n| action |")
+    rows = re.findall(r"^\| `(keytrail\.\w+)` \| (.*?) \|", own, re.M)
+    return (set(re.findall(r"^\| `([\w.]+)` \|", members, re.M)),
+            {action: set(re.findall(r"`(\w+)`", details)) for action, details in rows})
+
+
+def leaves(value, path=""):
+    if not isinstance(value, dict) or path == "details":
+        return [path]
+    return [leaf for key, inner in value.items()
+            for leaf in leaves(inner, f"{path}.{key}" if path else key)]
+
+
+def undocumented(event):
+    members, own = documented()
+    action = event["action"]
+    missing = set(leaves(event)) - members
+    if action.startswith("keytrail."):
+        details = {*event.get("details", ())} - {"detailsCut"}
+        missing |= {f"{action} {name}" for name in details - own.get(action, set())}
+        missing |= {action} - own.keys()
+    return missing
+
+
 def check_trail(folder, sums=300):
     """What holds for every trail at rest: canonical, numbered without a gap, summed, each event
     there once and every intent closed."""
@@ -544,6 +574,7 @@ def check_trail(folder, sums=300):
         if number < sums:
             summed = line[:line.rindex(b',"sum"')]
             assert f"{crc32c(summed):08x}" == trail["sum"], f"wrong sum: {line!r}"
+            assert not undocumented(event), "src/audit/event_reference.c has no row of it"
     assert not open_intents, f"intents that nothing closed: {open_intents}"
 
 

@@ -35,10 +35,12 @@ def test_a_generated_chapter_is_current(chapter, page):
     assert made == reference(chapter), "`make docs` writes it anew"
 
 
-def test_the_refusals_are_current():
-    """They stand in the README itself, without title and origin."""
-    made = re.findall("^<!-- made by .*?-->\n(.*?)^<!-- end -->$", README.read_text(), re.S | re.M)
-    assert made == [reference("refusals").split("\n\n", 2)[2]], "`make docs` writes it anew"
+def test_the_chapters_of_the_readme_are_current():
+    """They stand there without title and origin."""
+    made = re.findall("^<!-- made by keytrail reference (\\w+) -->\n(.*?)^<!-- end -->$",
+                      README.read_text(), re.S | re.M)
+    assert made == [(chapter, reference(chapter).split("\n\n", 2)[2])
+                    for chapter in ("events", "refusals")], "`make docs` writes it anew"
 
 
 def test_the_measured_figures_are_those_of_the_report():
@@ -55,6 +57,19 @@ def test_each_refusal_of_the_table_has_its_row(member):
     table = re.findall(r"#define REFUSAL_\w+\(X\)(.*?)\n\n", header, re.S)[member - 1]
     labels = set(re.findall(r'\bX\(\w+,.*?"(\w+)"', table, re.S)) - {"none"}
     assert labels and labels <= set(re.findall(r"^\| \S+ \| \S+ \| `(\w+)` \|", README.read_text(), re.M))
+
+
+def test_each_detail_that_is_named_in_a_source_has_its_row():
+    """The rarest one too, that no test's trail holds."""
+    sources = "".join(path.read_text() for folder in ("src/trail", "proxy")
+                      for path in (support.ROOT / folder).rglob("*.c"))
+    details = set(re.findall(r'\{ "(\w+)", EVENT_DETAIL_|\.(?:words|names|names_cut) = "(\w+)"|'
+                             r'\b(?:NUMBER|STRING)\("(\w+)"', sources))
+    named = {name for names in details for name in names if name}
+    actions = set(re.findall(r'"(keytrail\.[a-z]+)"', sources))
+    _, own = support.documented()
+    assert len(named) > 40 and named <= set().union(*own.values())
+    assert len(actions) > 14 and actions <= own.keys()
 
 
 def test_what_the_readme_names_is_there():

@@ -1273,11 +1273,11 @@ static void
 dump_calls(void)
 {
 	static const char *const names[] = { "jane@example.com", "a\"b\\c\n\t\b\f\r\x01\x7f",
-		"caf\xc3\xa9 \xe2\x80\xa8 \xf0\x9f\x98\x80", "", "bad \xff\xc3" };
+		"caf\xc3\xa9 \xe2\x80\xa8 \xf0\x9f\x98\x80", "", "bad \xff\xc3", "URI:a://b" };
 	static const unsigned statuses[] = { 200, 204, 304, 400, 401, 404, 503, 599, 0 };
 	struct call c;
 
-	for (unsigned i = 0; i < 4320; i++) {
+	for (unsigned i = 0; i < 5184; i++) {
 		unsigned k = i;
 
 		begin(&c);
@@ -1296,6 +1296,7 @@ dump_calls(void)
 		c.ev.recovered = (k & 2) != 0;
 		strcpy(c.ev.peer, (k & 1) != 0 ? "2001:db8::1" : "");
 		strcpy(c.ev.key_ring, (k & 2) != 0 ? "my-ring" : "");
+		strcpy(c.ev.identity.other, (k & 2) != 0 ? "CN=a\"b" : "");
 		strcpy(c.ev.identity.authn_id, (k & 1) != 0 ? "IBMid-2" : "");
 		k /= 4;
 		c.ev.refusal = k % 2 == 0 ? REFUSAL_NONE : REFUSAL_DENIED;
