@@ -9,13 +9,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What comes and goes with each record: the parts of one that is written, room for one that is as small
- * as stream.c lets it be, room for the largest. */
-enum { PART, SMALL, LARGEST, POOLS };
+/* What comes and goes by the hundred with each handshake: small blocks, of the sizes that the C library
+ * has.  What comes with each record: room for one that is as small as stream.c lets it be, and for the
+ * largest. */
+enum { SMALL = 12, RECORD = SMALL, LARGEST, POOLS };
 
-static const size_t above[POOLS] = { 24, 2048, 16384 }; /* is asked for: more than this */
-static _Thread_local struct pool pools[POOLS] = { { .size = 40 }, { .size = 2304 },
-	{ .size = 17408 } };
+#define STEP	    16
+#define SMALLEST    24
+#define SMALL_MAX   (SMALLEST + (SMALL - 1) * STEP)
+#define RECORD_MIN  2049
+#define RECORD_MAX  2304
+#define LARGEST_MIN 16385
+#define LARGEST_MAX 17408
+
+static _Thread_local struct pool pools[POOLS];
 
 #define SLACK 16 /* what the C library may give on top */
 
@@ -31,22 +38,36 @@ static _Thread_local bool keeps;
 static _Thread_local struct lent lent[LENT];
 static _Thread_local unsigned failures;
 
+static bool
+is_about(size_t usable, size_t size)
+{
+	return usable >= size && usable < size + SLACK;
+}
+
+/* Where a block of this size, or a little more, is taken from. */
 static struct pool *
 pool_for(size_t n)
 {
-	for (unsigned i = 0; keeps && i < POOLS; i++)
-		if (n > above[i] && n <= pools[i].size)
-			return &pools[i];
-	return NULL;
+	if (!keeps)
+		return NULL;
+	if (n <= SMALL_MAX)
+		return &pools[n <= SMALLEST ? 0 : (n - SMALLEST + STEP - 1) / STEP];
+	if (n >= RECORD_MIN && n <= RECORD_MAX)
+		return &pools[RECORD];
+	return n >= LARGEST_MIN && n <= LARGEST_MAX ? &pools[LARGEST] : NULL;
 }
 
+/* Where a block that has room for so much is of use. */
 static struct pool *
 pool_of(size_t usable)
 {
-	for (unsigned i = 0; keeps && i < POOLS; i++)
-		if (usable >= pools[i].size && usable < pools[i].size + SLACK)
-			return &pools[i];
-	return NULL;
+	if (!keeps || usable < SMALLEST)
+		return NULL;
+	if (usable < SMALL_MAX + SLACK)
+		return &pools[(usable - SMALLEST) / STEP];
+	if (is_about(usable, RECORD_MAX))
+		return &pools[RECORD];
+	return is_about(usable, LARGEST_MAX) ? &pools[LARGEST] : NULL;
 }
 
 static struct lent *
@@ -175,6 +196,10 @@ records_failures(void)
 void
 records_keep(void)
 {
+	for (unsigned i = 0; i < SMALL; i++)
+		pool_init(&pools[i], SMALLEST + i * STEP);
+	pool_init(&pools[RECORD], RECORD_MAX);
+	pool_init(&pools[LARGEST], LARGEST_MAX);
 	keeps = true;
 }
 

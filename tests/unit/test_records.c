@@ -2,6 +2,7 @@
 
 #include <openssl/crypto.h>
 
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -109,7 +110,7 @@ what_grows_leaves_nothing_behind(void **state)
 static void
 what_is_kept_was_wiped(void **state)
 {
-	static const size_t sizes[] = { 25, 40, 2049, 2304 };
+	static const size_t sizes[] = { 1, 24, 25, 40, 200, 201, 2049, 2304 };
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
@@ -122,6 +123,28 @@ what_is_kept_was_wiped(void **state)
 		if (next == old)
 			assert_false(has(next, sizes[i], 's'));
 		OPENSSL_free(next);
+	}
+}
+
+/* Whatever it was before. */
+static void
+what_is_kept_has_room(void **state)
+{
+	enum { MOST = 300, KINDS = 16 };
+	char *blocks[KINDS];
+
+	(void)state;
+	for (size_t n = 1; n <= MOST; n++) {
+		for (size_t i = 0; i < KINDS; i++)
+			assert_non_null(blocks[i] = OPENSSL_malloc(n + i));
+		for (size_t i = 0; i < KINDS; i++)
+			OPENSSL_free(blocks[i]);
+		for (size_t i = 0; i < KINDS; i++) {
+			assert_non_null(blocks[i] = OPENSSL_malloc(n + KINDS - i));
+			assert_true(malloc_usable_size(blocks[i]) >= n + KINDS - i);
+		}
+		for (size_t i = 0; i < KINDS; i++)
+			OPENSSL_free(blocks[i]);
 	}
 }
 
@@ -142,6 +165,7 @@ main(void)
 		cmocka_unit_test(each_use_is_told_of_anew),
 		cmocka_unit_test(what_grows_leaves_nothing_behind),
 		cmocka_unit_test(what_is_kept_was_wiped),
+		cmocka_unit_test(what_is_kept_has_room),
 	};
 
 	return cmocka_run_group_tests(tests, install, NULL);
