@@ -29,7 +29,7 @@ PACKAGES_DEMO  := $(PACKAGES_BUILD) openssl ca-certificates curl python3
 PACKAGES_CHECK := $(PACKAGES_BUILD) clang clang-format clang-tidy cppcheck libclang-rt-14-dev \
                   libcmocka-dev python3
 PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest python3-pytest-xdist \
-                  python3-prometheus-client python3-jsonschema python3-cryptography prometheus git \
+                  python3-prometheus-client python3-jsonschema python3-yaml python3-cryptography prometheus git \
                   jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest nginx-light
