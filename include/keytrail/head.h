@@ -58,6 +58,9 @@ enum http_field_id {
 	    HTTP_F_COUNT
 };
 
+_Static_assert(HTTP_F_COUNT <= 64, "a set of field ids fits in 64 bits");
+#define HTTP_F_SET(id) (UINT64_C(1) << (id))
+
 struct http_field {
 	struct slice name;  /* as it came */
 	struct slice value; /* without OWS around it */
@@ -88,11 +91,16 @@ struct http_head {
 	bool expect_continue;
 	enum http_framing framing;
 	uint64_t length;
+	bool alias;		    /* a field's name holds a byte that others might read as '-' */
+	uint64_t present, repeated; /* which ids fields have, which of them more than one has */
 	unsigned nfields;
 	struct http_field fields[HTTP_FIELDS_MAX];
 	/* index + 1 of the first field of each known id; 0 when there is none */
 	uint8_t first[HTTP_F_COUNT];
 };
+
+/* One more field, its value empty, where there is room: what the head knows of ids is kept up. */
+struct http_field *http_head_add(struct http_head *h, struct slice name);
 
 /* The first field with this id, or NULL. */
 static inline const struct http_field *

@@ -69,6 +69,19 @@ lanes_load_short(const char *p, size_t n)
 	return (lanes)(lanes_halves){ low, high };
 }
 
+/* Are these 1 to LANES - 1 bytes the same? */
+static inline bool
+lanes_equal_short(const char *a, const char *b, size_t n)
+{
+	if (n >= 8)
+		return ((lanes_word(a) ^ lanes_word(b)) |
+			   (lanes_word(a + n - 8) ^ lanes_word(b + n - 8))) == 0;
+	if (n >= 4)
+		return ((lanes_half_word(a) ^ lanes_half_word(b)) |
+			   (lanes_half_word(a + n - 4) ^ lanes_half_word(b + n - 4))) == 0;
+	return a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1];
+}
+
 /* Of what comparisons gave: is it true in any lane? */
 static inline bool
 lanes_any(lanes l)

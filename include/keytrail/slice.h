@@ -7,10 +7,7 @@
 #ifndef KEYTRAIL_SLICE_H
 #define KEYTRAIL_SLICE_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "keytrail/lanes.h"
 
 struct slice {
 	const char *p;
@@ -44,7 +41,8 @@ slice_sub(struct slice s, size_t from, size_t to)
 static inline bool
 slice_equal(struct slice a, struct slice b)
 {
-	return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+	return a.n == b.n && (a.n == 0 || (a.n < LANES ? lanes_equal_short(a.p, b.p, a.n)
+						       : memcmp(a.p, b.p, a.n) == 0));
 }
 
 /* Order by bytes, a prefix before what it begins: below, equal to or above 0, as memcmp. */

@@ -17,6 +17,7 @@ struct uri_path {
 	/* bit i: segment i holds an encoded slash, backslash, percent, ';', '?', '#' or non-ASCII
 	 * byte, which is legal only where the route has a {parameter} */
 	uint32_t encoded_delimiter;
+	bool plain; /* letters, digits, '-', '_' and '/' alone */
 };
 
 /*

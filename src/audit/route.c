@@ -75,26 +75,30 @@ hash_of(struct slice s)
 	return (uint32_t)(h >> 32);
 }
 
-static struct route_child *
-place_of(const struct route_node *node, struct slice literal, uint32_t hash)
+typedef bool same_fn(struct slice, struct slice);
+
+static inline struct route_child *
+place_of(const struct route_node *node, struct slice literal, uint32_t hash, same_fn *same)
 {
 	for (uint32_t i = hash;; i++) {
 		struct route_child *c = &node->children[i & (node->capacity - 1)];
 
-		if (c->literal.p == NULL ||
-		    (c->hash == hash && slice_equal_nocase(c->literal, literal)))
+		if (c->literal.p == NULL || (c->hash == hash && same(c->literal, literal)))
 			return c;
 	}
 }
 
 const struct route_child *
-route_node_child(const struct route_node *node, struct slice segment)
+route_node_child(const struct route_node *node, struct slice segment, bool exactly)
 {
 	const struct route_child *c;
+	uint32_t hash;
 
 	if (node->nchildren == 0)
 		return NULL;
-	c = place_of(node, segment, hash_of(segment));
+	hash = hash_of(segment);
+	c = exactly ? place_of(node, segment, hash, slice_equal)
+		    : place_of(node, segment, hash, slice_equal_nocase);
 	return c->literal.p != NULL ? c : NULL;
 }
 
@@ -108,8 +112,8 @@ widen(struct route_node *node)
 		return -1;
 	for (uint32_t i = 0; i < node->capacity; i++)
 		if (node->children[i].literal.p != NULL)
-			*place_of(&wider, node->children[i].literal, node->children[i].hash) =
-			    node->children[i];
+			*place_of(&wider, node->children[i].literal, node->children[i].hash,
+			    slice_equal) = node->children[i];
 	free(node->children);
 	*node = wider;
 	return 0;
@@ -122,7 +126,7 @@ route_node_add(struct route_node *node, struct slice literal, uint32_t child)
 
 	if (2 * (node->nchildren + 1) > node->capacity && widen(node) == -1)
 		return -1;
-	*place_of(node, literal, hash) = (struct route_child){ literal, hash, child };
+	*place_of(node, literal, hash, slice_equal) = (struct route_child){ literal, hash, child };
 	node->nchildren++;
 	return 0;
 }

@@ -18,8 +18,16 @@
 #define VALUE_CHARS	ALNUM "-._~"
 #define TOKEN_CHARS	ALNUM "!#$%&'*+-.^_`|~"
 
-static const char *const methods[] = { "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
-	"*" };
+static const struct slice methods[ROUTE_NO_METHOD] = {
+	[ROUTE_ANY_METHOD] = SLICE_INIT("*"),
+	[ROUTE_GET] = SLICE_INIT("GET"),
+	[ROUTE_HEAD] = SLICE_INIT("HEAD"),
+	[ROUTE_POST] = SLICE_INIT("POST"),
+	[ROUTE_PUT] = SLICE_INIT("PUT"),
+	[ROUTE_PATCH] = SLICE_INIT("PATCH"),
+	[ROUTE_DELETE] = SLICE_INIT("DELETE"),
+	[ROUTE_OPTIONS] = SLICE_INIT("OPTIONS"),
+};
 
 static bool
 consists_of(struct slice s, const char *chars)
@@ -105,12 +113,21 @@ route_check_path(const char *path, struct err *err)
 	return 0;
 }
 
+enum route_method
+route_method_of(struct slice name)
+{
+	enum route_method m = ROUTE_ANY_METHOD;
+
+	while (m < ROUTE_NO_METHOD && !slice_equal(name, methods[m]))
+		m++;
+	return m;
+}
+
 int
 route_check_method(const char *method, struct err *err)
 {
-	for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
-		if (strcmp(method, methods[i]) == 0)
-			return 0;
+	if (route_method_of(slice_of(method)) != ROUTE_NO_METHOD)
+		return 0;
 	return err_set(err, "a method is one of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, or "
 			    "\"*\" for any");
 }

@@ -60,15 +60,17 @@ entry_init(struct route_entry *e, const struct route_spec *spec, unsigned index)
 			.fallback = spec->fallback,
 			.index = index,
 		},
-		.any_method = strcmp(spec->method, "*") == 0,
+		.method = route_method_of(slice_of(spec->method)),
 		.key_segment = -1,
+		.query = -1,
+		.header = -1,
 		.next = ROUTE_NONE,
 	};
 	for (; route_next_segment(&rest, &segment); i++) {
 		if (route_is_parameter(segment))
 			e->parameters |= UINT32_C(1) << i;
 		if (slice_equal(segment, SLICE("{id}")) && e->key_segment == -1)
-			e->key_segment = (int)i;
+			e->key_segment = (int8_t)i;
 	}
 	if (copy(spec->action, &e->pub.action) == -1 || copy(old, &e->pub.action_2019) == -1 ||
 	    copy(spec->method, &e->pub.method) == -1 || copy(spec->path, &e->pub.path) == -1 ||
@@ -78,7 +80,6 @@ entry_init(struct route_entry *e, const struct route_spec *spec, unsigned index)
 	    copy_slice(spec->header_name, &e->header_name) == -1 ||
 	    copy_slice(spec->header_value, &e->header_value) == -1)
 		return -1;
-	e->method = slice_of(e->pub.method);
 	return 0;
 }
 
@@ -111,7 +112,7 @@ entry_within(const struct route_entry *a, const struct route_entry *b)
 static bool
 entries_clash(const struct route_entry *a, const struct route_entry *b)
 {
-	if (!slice_equal(a->method, b->method) ||
+	if (a->method != b->method ||
 	    pair_excludes(a->query_name, a->query_value, b->query_name, b->query_value) ||
 	    pair_excludes(a->header_name, a->header_value, b->header_name, b->header_value))
 		return false;
@@ -126,7 +127,16 @@ clash(const struct route_entry *a, const struct route_entry *b, struct err *err)
 	    a->pub.action, a->pub.where);
 }
 
-/* Insert into a leaf's list: named methods before "*", more discriminators before fewer. */
+/* Named methods before "*", more discriminators before fewer. */
+static bool
+comes_before(const struct route_entry *a, const struct route_entry *b)
+{
+	bool any_a = a->method == ROUTE_ANY_METHOD, any_b = b->method == ROUTE_ANY_METHOD;
+
+	return any_a != any_b ? any_b : constraints(a) >= constraints(b);
+}
+
+/* Insert into a leaf's list. */
 static int
 leaf_add(struct route_table *t, uint32_t *first, uint32_t index, struct err *err)
 {
@@ -137,8 +147,7 @@ leaf_add(struct route_table *t, uint32_t *first, uint32_t index, struct err *err
 		other = &t->entries[i];
 		if (entries_clash(other, e))
 			return clash(other, e, err);
-		if (other->any_method < e->any_method ||
-		    (other->any_method == e->any_method && constraints(other) >= constraints(e)))
+		if (comes_before(other, e))
 			at = &other->next;
 	}
 	e->next = *at;
@@ -171,7 +180,7 @@ static int
 node_add_literal(struct route_table *t, uint32_t at, struct slice literal, uint32_t *out,
     const char *where, struct err *err)
 {
-	const struct route_child *child = route_node_child(&t->nodes[at], literal);
+	const struct route_child *child = route_node_child(&t->nodes[at], literal, false);
 
 	if (child != NULL && !slice_equal(child->literal, literal))
 		return err_set(err,
@@ -270,18 +279,18 @@ collect_literals(struct route_table *t)
 
 /* The index of the name in the list, where it is added when it is new. */
 static int
-add_name(struct slice *names, size_t *n, struct slice name, const char *where, unsigned *index,
+add_name(struct slice *names, size_t *n, struct slice name, const char *where, int8_t *index,
     struct err *err)
 {
 	for (size_t i = 0; i < *n; i++)
 		if (slice_equal_nocase(names[i], name)) {
-			*index = (unsigned)i;
+			*index = (int8_t)i;
 			return 0;
 		}
 	if (*n == ROUTE_DISCRIMINATORS_MAX)
 		return err_set(err, "%s: more than %d distinct discriminators", where,
 		    ROUTE_DISCRIMINATORS_MAX);
-	*index = (unsigned)*n;
+	*index = (int8_t)*n;
 	names[(*n)++] = name;
 	return 0;
 }
@@ -292,14 +301,14 @@ add_discriminators(struct route_table *t, struct route_entry *e, struct err *err
 	struct slice known;
 
 	if (e->header_name.p != NULL && add_name(t->header_names, &t->nheader_names, e->header_name,
-					    e->pub.where, &e->header_index, err) == -1)
+					    e->pub.where, &e->header, err) == -1)
 		return -1;
 	if (e->query_name.p == NULL)
 		return 0;
-	if (add_name(t->query_names, &t->nquery_names, e->query_name, e->pub.where, &e->query_index,
+	if (add_name(t->query_names, &t->nquery_names, e->query_name, e->pub.where, &e->query,
 		err) == -1)
 		return -1;
-	known = t->query_names[e->query_index];
+	known = t->query_names[e->query];
 	if (!slice_equal(known, e->query_name))
 		return err_set(err,
 		    "%s: the query parameter \"%.*s\" differs from \"%.*s\" of "
@@ -347,6 +356,17 @@ copy_single_headers(struct route_table *t, const struct route_options *opts)
 			    strdup(opts->single_headers[t->nsingle_headers])) == NULL)
 			return -1;
 	return 0;
+}
+
+static void
+note_declared(struct route_table *t)
+{
+	for (size_t i = 0; i < t->nheader_names; i++) {
+		t->header_ids |= HTTP_F_SET(http_field_id(t->header_names[i]));
+		t->declared_lengths |= route_length_bit(t->header_names[i].n);
+	}
+	for (size_t i = 0; i < t->nsingle_headers; i++)
+		t->declared_lengths |= route_length_bit(strlen(t->single_headers[i]));
 }
 
 /* ---- compile ---- */
@@ -421,6 +441,7 @@ route_compile(const struct route_spec *specs, size_t n, const struct route_optio
 		no_memory(err);
 		goto fail;
 	}
+	note_declared(t);
 	*out = t;
 	return 0;
 fail:

@@ -4,39 +4,31 @@
 #include "keytrail/scrub.h"
 
 #include <assert.h>
-#include <strings.h>
 
 /* One request on its way through the trie. */
 struct walk {
 	const struct route_table *table;
 	const struct http_head *head;
 	struct uri_path path;
-	bool any_method; /* this pass looks at "*" entries, else at those of the method */
-	bool escaped;	 /* there is an escape in the path */
-	bool disguised;	 /* a segment could be read as a literal that it is not */
+	enum route_method method;
+	enum route_method wanted; /* in this pass: that, then ROUTE_ANY_METHOD */
+	bool disguised;		  /* a segment could be read as a literal that it is not */
 	/* first value of each discriminator of the table; p NULL: the request has none */
 	struct slice query[ROUTE_DISCRIMINATORS_MAX];
 	struct slice header[ROUTE_DISCRIMINATORS_MAX];
 };
 
 /* Whoever repeats one of these could have us read the decoy and the service the real one. */
-static const enum http_field_id single_fields[] = {
-	HTTP_F_AUTHORIZATION,
-	HTTP_F_BLUEMIX_INSTANCE,
-	HTTP_F_X_KMS_KEY_RING,
-	HTTP_F_CORRELATION_ID,
-	HTTP_F_PREFER,
-};
+#define SINGLES                                                                                    \
+	(HTTP_F_SET(HTTP_F_AUTHORIZATION) | HTTP_F_SET(HTTP_F_BLUEMIX_INSTANCE) |                  \
+	    HTTP_F_SET(HTTP_F_X_KMS_KEY_RING) | HTTP_F_SET(HTTP_F_CORRELATION_ID) |                \
+	    HTTP_F_SET(HTTP_F_PREFER))
 
 /* Some servers act on what these say and not on the request line. */
-static const enum http_field_id override_fields[] = {
-	HTTP_F_X_HTTP_METHOD,
-	HTTP_F_X_HTTP_METHOD_OVERRIDE,
-	HTTP_F_X_HTTP_REQUEST,
-	HTTP_F_X_METHOD_OVERRIDE,
-	HTTP_F_X_ORIGINAL_URL,
-	HTTP_F_X_REWRITE_URL,
-};
+#define OVERRIDES                                                                                  \
+	(HTTP_F_SET(HTTP_F_X_HTTP_METHOD) | HTTP_F_SET(HTTP_F_X_HTTP_METHOD_OVERRIDE) |            \
+	    HTTP_F_SET(HTTP_F_X_HTTP_REQUEST) | HTTP_F_SET(HTTP_F_X_METHOD_OVERRIDE) |             \
+	    HTTP_F_SET(HTTP_F_X_ORIGINAL_URL) | HTTP_F_SET(HTTP_F_X_REWRITE_URL))
 static const struct slice override_parameter = SLICE_INIT("_method");
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -67,14 +59,13 @@ read_discriminators(struct walk *w)
 static bool
 entry_fits(const struct walk *w, const struct route_entry *e)
 {
-	if (w->any_method ? !e->any_method : !slice_equal(e->method, w->head->method))
+	if (e->method != w->wanted)
 		return false;
-	if (e->query_name.p != NULL && (w->query[e->query_index].p == NULL ||
-					   !slice_equal(w->query[e->query_index], e->query_value)))
+	if (e->query >= 0 &&
+	    (w->query[e->query].p == NULL || !slice_equal(w->query[e->query], e->query_value)))
 		return false;
-	return e->header_name.p == NULL ||
-	       (w->header[e->header_index].p != NULL &&
-		   slice_equal(w->header[e->header_index], e->header_value));
+	return e->header < 0 || (w->header[e->header].p != NULL &&
+				    slice_equal(w->header[e->header], e->header_value));
 }
 
 static const struct route_entry *
@@ -95,13 +86,13 @@ leaf_find(const struct walk *w, uint32_t first)
 static const struct route_child *
 child_of(struct walk *w, const struct route_node *node, struct slice segment)
 {
-	const struct route_child *child = route_node_child(node, segment);
+	const struct route_child *child = route_node_child(node, segment, true);
 
-	if (child != NULL) {
-		if (slice_equal(child->literal, segment))
-			return child;
+	if (child != NULL)
+		return child;
+	if (route_node_child(node, segment, false) != NULL) {
 		w->disguised = true;
-	} else if (w->escaped && memchr(segment.p, '%', segment.n) != NULL) {
+	} else if (!w->path.plain && memchr(segment.p, '%', segment.n) != NULL) {
 		for (size_t i = 0; i < node->capacity && !w->disguised; i++)
 			w->disguised = node->children[i].literal.p != NULL &&
 				       uri_is_disguised(segment, node->children[i].literal);
@@ -137,7 +128,7 @@ find_fallback(struct walk *w)
 {
 	const struct route_entry *e;
 
-	w->any_method = true;
+	w->wanted = ROUTE_ANY_METHOD;
 	e = node_find(w, 0, 0);
 	return e != NULL ? e : &w->table->entries[w->table->nentries - 1];
 }
@@ -147,7 +138,7 @@ find_entry(struct walk *w)
 {
 	const struct route_entry *e;
 
-	w->any_method = false;
+	w->wanted = w->method;
 	e = node_find(w, 0, 0);
 	return e != NULL ? e : find_fallback(w);
 }
@@ -188,8 +179,7 @@ check_parameter(
 			return REFUSAL_AMBIGUOUS_QUERY;
 		if (!slice_equal(p->name, t->query_names[i]))
 			continue;
-		if (e->query_name.p == NULL || e->query_index != i ||
-		    !slice_equal(p->value, e->query_value) || (*seen)++ > 0)
+		if (e->query != (int)i || !slice_equal(p->value, e->query_value) || (*seen)++ > 0)
 			return REFUSAL_AMBIGUOUS_QUERY;
 	}
 	return REFUSAL_NONE;
@@ -212,12 +202,9 @@ check_query(const struct walk *w, const struct route_entry *e)
 }
 
 static bool
-contains_nocase(struct slice s, struct slice what)
+has_prefix_nocase(struct slice s, struct slice prefix)
 {
-	for (size_t i = 0; i + what.n <= s.n; i++)
-		if (strncasecmp(s.p + i, what.p, what.n) == 0)
-			return true;
-	return false;
+	return s.n >= prefix.n && slice_equal_nocase(slice_sub(s, 0, prefix.n), prefix);
 }
 
 static size_t
@@ -245,38 +232,43 @@ is_media_type(struct slice s)
 static bool
 may_be_form(struct slice type)
 {
+	static const struct slice json = SLICE_INIT("application/json");
 	static const struct slice forms[] = { SLICE_INIT("multipart"), SLICE_INIT("urlencoded"),
 		SLICE_INIT("url-encoded") };
 
-	for (size_t i = 0; i < COUNT(forms); i++)
-		if (contains_nocase(type, forms[i]))
-			return true;
+	if (slice_equal(type, json)) /* as nearly everybody sends it */
+		return false;
+	for (size_t at = 0; at < type.n; at++) {
+		char c = chars_lower(type.p[at]);
+
+		for (size_t i = 0; (c == 'm' || c == 'u') && i < COUNT(forms); i++)
+			if (has_prefix_nocase(slice_sub(type, at, type.n), forms[i]))
+				return true;
+	}
 	return !is_media_type(type);
 }
 
 /* Servers are known not to read a body where they expect none, and to take it for the next request:
  * that would be a call of which nobody knows. */
 static bool
-may_have_body(struct slice method)
+may_have_body(enum route_method method)
 {
-	static const struct slice without[] = { SLICE_INIT("GET"), SLICE_INIT("HEAD"),
-		SLICE_INIT("OPTIONS") };
-
-	for (size_t i = 0; i < COUNT(without); i++)
-		if (slice_equal(method, without[i]))
-			return false;
-	return true;
+	return method != ROUTE_GET && method != ROUTE_HEAD && method != ROUTE_OPTIONS;
 }
 
 /* Each Content-Type: which of several a server believes is not for us to guess. */
 static enum http_refusal
-check_body(const struct http_head *h)
+check_body(const struct walk *w)
 {
+	const struct http_head *h = w->head;
+
 	if (!http_head_has_body(h))
 		return REFUSAL_NONE;
-	if (!may_have_body(h->method))
+	if (!may_have_body(w->method))
 		return REFUSAL_UNEXPECTED_BODY;
-	for (unsigned i = 0; i < h->nfields; i++)
+	if ((h->present & HTTP_F_SET(HTTP_F_CONTENT_TYPE)) == 0)
+		return REFUSAL_NONE;
+	for (unsigned i = h->first[HTTP_F_CONTENT_TYPE] - 1u; i < h->nfields; i++)
 		if (h->fields[i].id == HTTP_F_CONTENT_TYPE && may_be_form(h->fields[i].value))
 			return REFUSAL_AMBIGUOUS_BODY;
 	return REFUSAL_NONE;
@@ -286,14 +278,6 @@ static bool
 is_list(const struct http_field *f)
 {
 	return f != NULL && memchr(f->value.p, ',', f->value.n) != NULL;
-}
-
-static bool
-is_repeated(const struct http_head *h, struct slice name)
-{
-	const struct http_field *f = http_head_find(h, name);
-
-	return f != NULL && (is_list(f) || http_head_count_name(h, name) > 1);
 }
 
 /* Byte for byte but for case, and for what CGI-like servers turn into '-'. */
@@ -313,7 +297,7 @@ is_same_or_alias(struct slice name, struct slice other)
 }
 
 static bool
-is_declared(const struct route_table *t, struct slice name, bool exactly)
+is_among_declared(const struct route_table *t, struct slice name, bool exactly)
 {
 	bool (*same)(struct slice, struct slice) = exactly ? slice_equal_nocase : is_same_or_alias;
 
@@ -326,16 +310,26 @@ is_declared(const struct route_table *t, struct slice name, bool exactly)
 	return false;
 }
 
+static inline bool
+is_declared(const struct route_table *t, struct slice name, bool exactly)
+{
+	return (t->declared_lengths & route_length_bit(name.n)) != 0 &&
+	       is_among_declared(t, name, exactly);
+}
+
 bool
 route_is_single_header(const struct route_table *t, struct slice name)
 {
 	return is_declared(t, name, false);
 }
 
-/* What the service would not see, or under a name that it alone takes for the declared one. */
+/* What the service would not see, or under a name that it alone takes for the declared one; and what
+ * it may see twice. */
 static enum http_refusal
-check_declared_names(const struct walk *w)
+check_declared(const struct walk *w)
 {
+	bool repeated = false;
+
 	for (unsigned i = 0; i < w->head->nfields; i++) {
 		const struct http_field *f = &w->head->fields[i];
 
@@ -345,24 +339,18 @@ check_declared_names(const struct walk *w)
 			return REFUSAL_ALIAS_HEADER;
 		if (f->hop)
 			return REFUSAL_BAD_CONNECTION;
+		repeated |= is_list(f) || http_head_find(w->head, f->name) != f;
 	}
-	return REFUSAL_NONE;
+	return repeated ? REFUSAL_REPEATED_HEADER : REFUSAL_NONE;
 }
 
 static enum http_refusal
-check_single_headers(const struct walk *w)
+check_singles(const struct http_head *h)
 {
-	const struct route_table *t = w->table;
-
-	for (size_t i = 0; i < COUNT(single_fields); i++)
-		if (http_head_count(w->head, single_fields[i]) > 1 ||
-		    is_list(http_head_field(w->head, single_fields[i])))
-			return REFUSAL_REPEATED_HEADER;
-	for (size_t i = 0; i < t->nsingle_headers; i++)
-		if (is_repeated(w->head, slice_of(t->single_headers[i])))
-			return REFUSAL_REPEATED_HEADER;
-	for (size_t i = 0; i < t->nheader_names; i++)
-		if (is_repeated(w->head, t->header_names[i]))
+	if ((h->repeated & SINGLES) != 0)
+		return REFUSAL_REPEATED_HEADER;
+	for (uint64_t ids = h->present & SINGLES; ids != 0; ids &= ids - 1)
+		if (is_list(http_head_field(h, (enum http_field_id)__builtin_ctzll(ids))))
 			return REFUSAL_REPEATED_HEADER;
 	return REFUSAL_NONE;
 }
@@ -371,29 +359,17 @@ static enum http_refusal
 check_header_discriminators(const struct walk *w, const struct route_entry *e)
 {
 	for (unsigned i = 0; i < w->table->nheader_names; i++)
-		if (w->header[i].p != NULL && (e->header_name.p == NULL || e->header_index != i ||
-						  !slice_equal(w->header[i], e->header_value)))
+		if (w->header[i].p != NULL &&
+		    (e->header != (int)i || !slice_equal(w->header[i], e->header_value)))
 			return REFUSAL_AMBIGUOUS_HEADER;
 	return REFUSAL_NONE;
-}
-
-static bool
-is_discriminator(const struct route_table *t, enum http_field_id id)
-{
-	for (size_t i = 0; i < t->nheader_names; i++)
-		if (http_field_id(t->header_names[i]) == id)
-			return true;
-	return false;
 }
 
 static enum http_refusal
 check_overrides(const struct walk *w)
 {
-	for (size_t i = 0; i < COUNT(override_fields); i++)
-		if (http_head_field(w->head, override_fields[i]) != NULL &&
-		    !is_discriminator(w->table, override_fields[i]))
-			return REFUSAL_METHOD_OVERRIDE;
-	return REFUSAL_NONE;
+	return (w->head->present & OVERRIDES & ~w->table->header_ids) != 0 ? REFUSAL_METHOD_OVERRIDE
+									   : REFUSAL_NONE;
 }
 
 /* The first delimiter in s that is encoded, however often: '\0' when there is none, else where it
@@ -455,7 +431,7 @@ is_path_of_route(const struct walk *w, const struct uri_path *path, uint32_t at,
 
 	if (depth == path->nsegments)
 		return node->exact != ROUTE_NONE;
-	child = route_node_child(node, path->segments[depth]);
+	child = route_node_child(node, path->segments[depth], false);
 	return (child != NULL && is_path_of_route(w, path, child->node, depth + 1)) ||
 	       (node->parameter != ROUTE_NONE &&
 		   is_path_of_route(w, path, node->parameter, depth + 1));
@@ -552,22 +528,16 @@ refusal_hides_action(enum http_refusal r)
 }
 
 static enum http_refusal
-check_headers(const struct walk *w)
-{
-	enum http_refusal r = check_declared_names(w);
-
-	return r != REFUSAL_NONE ? r : check_single_headers(w);
-}
-
-static enum http_refusal
 check_all_but_target(const struct walk *w, const struct route_entry *e)
 {
-	enum http_refusal r = check_headers(w);
+	enum http_refusal r = check_declared(w);
 
+	if (r == REFUSAL_NONE)
+		r = check_singles(w->head);
 	if (r == REFUSAL_NONE)
 		r = check_header_discriminators(w, e);
 	if (r == REFUSAL_NONE)
-		r = check_body(w->head);
+		r = check_body(w);
 	return r;
 }
 
@@ -612,7 +582,7 @@ route_match(const struct route_table *t, const struct http_head *head, struct ro
 
 	w.table = t;
 	w.head = head;
-	w.escaped = memchr(head->path.p, '%', head->path.n) != NULL;
+	w.method = route_method_of(head->method);
 	w.disguised = false;
 	out->route = &t->entries[t->nentries - 1].pub;
 	out->matched = false;

@@ -16,17 +16,27 @@
 /* Distinct names of query parameters, and of headers, that decide an action in one table. */
 #define ROUTE_DISCRIMINATORS_MAX 16
 
+enum route_method {
+	ROUTE_ANY_METHOD,
+	ROUTE_GET,
+	ROUTE_HEAD,
+	ROUTE_POST,
+	ROUTE_PUT,
+	ROUTE_PATCH,
+	ROUTE_DELETE,
+	ROUTE_OPTIONS,
+	ROUTE_NO_METHOD, /* none that a route could name */
+};
+
 struct route_entry {
-	struct route pub; /* first: a pointer to it is a pointer to its entry */
-	struct slice method;
-	struct slice query_name, query_value; /* p NULL: no such discriminator */
-	struct slice header_name, header_value;
-	unsigned query_index; /* of the names in the table's lists */
-	unsigned header_index;
-	bool any_method;
-	int key_segment;     /* of {id}, or -1 */
-	uint32_t parameters; /* bit i: segment i of the path is a {parameter} */
+	struct route pub;    /* first: a pointer to it is a pointer to its entry */
 	uint32_t next;	     /* in its leaf, the most specific one first; ROUTE_NONE: the last */
+	uint32_t parameters; /* bit i: segment i of the path is a {parameter} */
+	enum route_method method;
+	int8_t key_segment;   /* of {id}, or -1 */
+	int8_t query, header; /* its discriminators' names in the table's lists, or -1 */
+	struct slice query_value, header_value;
+	struct slice query_name, header_name; /* as written */
 };
 
 struct route_child {
@@ -57,9 +67,18 @@ struct route_table {
 	size_t nquery_names;
 	struct slice header_names[ROUTE_DISCRIMINATORS_MAX];
 	size_t nheader_names;
+	uint64_t header_ids; /* of the known ones among them */
 	char **single_headers;
 	size_t nsingle_headers;
+	uint64_t declared_lengths; /* route_length_bit of each name in these two lists */
 };
+
+/* What tells most names from those of a list at a glance. */
+static inline uint64_t
+route_length_bit(size_t length)
+{
+	return UINT64_C(1) << (length < 63 ? length : 63);
+}
 
 /* Order of the literals: by length, then by bytes. */
 static inline int
@@ -70,11 +89,14 @@ route_slice_order(struct slice a, struct slice b)
 	return memcmp(a.p, b.p, a.n);
 }
 
-/* The child with this literal but for case, or NULL. */
-const struct route_child *route_node_child(const struct route_node *node, struct slice segment);
+/* The child with this literal, byte for byte or but for case, or NULL. */
+const struct route_child *route_node_child(
+    const struct route_node *node, struct slice segment, bool exactly);
 
 /* Room for it and the child with this literal, which the node does not have: 0, or -1 without memory. */
 int route_node_add(struct route_node *node, struct slice literal, uint32_t child);
+
+enum route_method route_method_of(struct slice name);
 
 /* The next segment of a path template after *rest, which is advanced; false at the end. */
 bool route_next_segment(struct slice *rest, struct slice *segment);

@@ -101,6 +101,21 @@ http_field_id(struct slice name)
 	return id != HTTP_F_OTHER && slice_equal_nocase(name, names[id]) ? id : HTTP_F_OTHER;
 }
 
+struct http_field *
+http_head_add(struct http_head *h, struct slice name)
+{
+	struct http_field *f = &h->fields[h->nfields++];
+	uint64_t id;
+
+	*f = (struct http_field){ name, SLICE_EMPTY, http_field_id(name), false };
+	id = HTTP_F_SET(f->id);
+	h->repeated |= h->present & id;
+	h->present |= id;
+	if (h->first[f->id] == 0)
+		h->first[f->id] = (uint8_t)h->nfields;
+	return f;
+}
+
 struct slice
 http_head_host(const struct http_head *h)
 {

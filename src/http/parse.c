@@ -34,7 +34,6 @@ struct lexer {
 	enum http_refusal refusal;
 	const struct http_limits *limits;
 	struct http_head *out;
-	struct parse_names *names;
 };
 
 /* A step ends with one of these; true means that the next state may go on. */
@@ -250,25 +249,19 @@ lex_end_lf(struct lexer *l)
 /* ---- fields ---- */
 
 #define HOP_BY_HOP                                                                                 \
-	(ID_SET(HTTP_F_CONNECTION) | ID_SET(HTTP_F_HTTP2_SETTINGS) | ID_SET(HTTP_F_KEEP_ALIVE) |   \
-	    ID_SET(HTTP_F_PROXY_AUTHENTICATE) | ID_SET(HTTP_F_PROXY_AUTHORIZATION) |               \
-	    ID_SET(HTTP_F_PROXY_CONNECTION) | ID_SET(HTTP_F_TE) | ID_SET(HTTP_F_TRAILER) |         \
-	    ID_SET(HTTP_F_TRANSFER_ENCODING) | ID_SET(HTTP_F_UPGRADE))
+	(HTTP_F_SET(HTTP_F_CONNECTION) | HTTP_F_SET(HTTP_F_HTTP2_SETTINGS) |                       \
+	    HTTP_F_SET(HTTP_F_KEEP_ALIVE) | HTTP_F_SET(HTTP_F_PROXY_AUTHENTICATE) |                \
+	    HTTP_F_SET(HTTP_F_PROXY_AUTHORIZATION) | HTTP_F_SET(HTTP_F_PROXY_CONNECTION) |         \
+	    HTTP_F_SET(HTTP_F_TE) | HTTP_F_SET(HTTP_F_TRAILER) |                                   \
+	    HTTP_F_SET(HTTP_F_TRANSFER_ENCODING) | HTTP_F_SET(HTTP_F_UPGRADE))
 
 static void
 record_name(struct lexer *l, unsigned classes)
 {
-	struct http_head *h = l->out;
-	struct http_field *f = &h->fields[h->nfields++];
+	struct http_field *f = http_head_add(l->out, token(l));
 
-	f->name = token(l);
-	f->id = http_field_id(f->name);
-	f->hop = (HOP_BY_HOP & ID_SET(f->id)) != 0;
-	l->names->alias |= (classes & CHARS_ALIAS) != 0;
-	l->names->repeated |= l->names->present & ID_SET(f->id);
-	l->names->present |= ID_SET(f->id);
-	if (h->first[f->id] == 0)
-		h->first[f->id] = (uint8_t)h->nfields;
+	f->hop = (HOP_BY_HOP & HTTP_F_SET(f->id)) != 0;
+	l->out->alias |= (classes & CHARS_ALIAS) != 0;
 }
 
 static enum http_refusal
@@ -358,7 +351,6 @@ struct run {
 	struct slice in;
 	const struct http_limits *limits;
 	bool response;
-	struct parse_names names;
 };
 
 static enum http_result
@@ -374,7 +366,6 @@ run_lexer(struct run *r, struct http_head *out, enum http_refusal *refusal)
 		.response = r->response,
 		.limits = r->limits,
 		.out = out,
-		.names = &r->names,
 	};
 
 	/* The limit may have been lowered since these bytes were scanned. */
@@ -405,6 +396,8 @@ head_init(struct http_head *h)
 	h->expect_continue = false;
 	h->framing = HTTP_NO_BODY;
 	h->length = 0;
+	h->alias = false;
+	h->present = h->repeated = 0;
 	h->nfields = 0;
 	memset(h->first, 0, sizeof(h->first));
 }
@@ -423,7 +416,6 @@ lex_head(struct run *r, struct http_head *out, enum http_refusal *refusal)
 		http_scan_reset(r->scan);
 	}
 	head_init(out);
-	r->names = (struct parse_names){ 0 };
 	return run_lexer(r, out, refusal);
 }
 
@@ -436,7 +428,7 @@ http_parse_request(struct http_scan *scan, struct slice in, const struct http_li
 
 	if (result != HTTP_DONE)
 		return result;
-	if ((*refusal = parse_check_request(out, &r.names)) != REFUSAL_NONE)
+	if ((*refusal = parse_check_request(out)) != REFUSAL_NONE)
 		return HTTP_BAD;
 	if (!parse_second_opinion(out, slice_sub(in, 0, scan->scanned), false)) {
 		*refusal = REFUSAL_BAD_HEADER;
@@ -455,7 +447,7 @@ http_parse_response(struct http_scan *scan, struct slice in, const struct http_l
 
 	if (result == HTTP_MORE)
 		return result;
-	if (result == HTTP_BAD || parse_check_response(out, &r.names, to_head) != REFUSAL_NONE ||
+	if (result == HTTP_BAD || parse_check_response(out, to_head) != REFUSAL_NONE ||
 	    !parse_second_opinion(out, slice_sub(in, 0, scan->scanned), true)) {
 		*refusal = REFUSAL_UPSTREAM_MALFORMED;
 		return HTTP_BAD;

@@ -3,19 +3,20 @@
 #include "keytrail/chars.h"
 #include "parse_internal.h"
 
-#define UPGRADES (ID_SET(HTTP_F_UPGRADE) | ID_SET(HTTP_F_HTTP2_SETTINGS))
+#define UPGRADES (HTTP_F_SET(HTTP_F_UPGRADE) | HTTP_F_SET(HTTP_F_HTTP2_SETTINGS))
 
 /* We might read the first and the service the last: at most one of each. */
 #define SINGLES                                                                                    \
-	(ID_SET(HTTP_F_AUTHORIZATION) | ID_SET(HTTP_F_BLUEMIX_INSTANCE) |                          \
-	    ID_SET(HTTP_F_CONTENT_TYPE) | ID_SET(HTTP_F_CORRELATION_ID) | ID_SET(HTTP_F_PREFER) |  \
-	    ID_SET(HTTP_F_X_KMS_KEY_RING))
+	(HTTP_F_SET(HTTP_F_AUTHORIZATION) | HTTP_F_SET(HTTP_F_BLUEMIX_INSTANCE) |                  \
+	    HTTP_F_SET(HTTP_F_CONTENT_TYPE) | HTTP_F_SET(HTTP_F_CORRELATION_ID) |                  \
+	    HTTP_F_SET(HTTP_F_PREFER) | HTTP_F_SET(HTTP_F_X_KMS_KEY_RING))
 
 /* Not to be stripped by naming them in Connection: framing, or what the record rests on. */
 #define KEPT                                                                                       \
-	(SINGLES | ID_SET(HTTP_F_CONTENT_ENCODING) | ID_SET(HTTP_F_CONTENT_LENGTH) |               \
-	    ID_SET(HTTP_F_EXPECT) | ID_SET(HTTP_F_FORWARDED) | ID_SET(HTTP_F_HOST) |               \
-	    ID_SET(HTTP_F_TRANSFER_ENCODING) | ID_SET(HTTP_F_USER_AGENT) | ID_SET(HTTP_F_VIA))
+	(SINGLES | HTTP_F_SET(HTTP_F_CONTENT_ENCODING) | HTTP_F_SET(HTTP_F_CONTENT_LENGTH) |       \
+	    HTTP_F_SET(HTTP_F_EXPECT) | HTTP_F_SET(HTTP_F_FORWARDED) | HTTP_F_SET(HTTP_F_HOST) |   \
+	    HTTP_F_SET(HTTP_F_TRANSFER_ENCODING) | HTTP_F_SET(HTTP_F_USER_AGENT) |                 \
+	    HTTP_F_SET(HTTP_F_VIA))
 
 /* Some CGI-like servers turn every byte of a name that is not alphanumeric into '_'. */
 enum http_field_id
@@ -94,7 +95,7 @@ has_tab(const struct http_field *f)
 }
 
 static enum http_refusal
-check_framing(struct http_head *h, const struct parse_names *names)
+check_framing(struct http_head *h)
 {
 	const struct http_field *te = http_head_field(h, HTTP_F_TRANSFER_ENCODING);
 	const struct http_field *length = http_head_field(h, HTTP_F_CONTENT_LENGTH);
@@ -102,12 +103,12 @@ check_framing(struct http_head *h, const struct parse_names *names)
 	if (te != NULL && length != NULL)
 		return REFUSAL_BAD_FRAMING;
 	if (te != NULL) {
-		if ((names->repeated & ID_SET(HTTP_F_TRANSFER_ENCODING)) != 0 || h->minor == 0 ||
+		if ((h->repeated & HTTP_F_SET(HTTP_F_TRANSFER_ENCODING)) != 0 || h->minor == 0 ||
 		    has_tab(te) || !slice_equal_nocase(te->value, SLICE("chunked")))
 			return REFUSAL_BAD_TRANSFER_ENCODING;
 		h->framing = HTTP_CHUNKED;
 	} else if (length != NULL) {
-		if ((names->repeated & ID_SET(HTTP_F_CONTENT_LENGTH)) != 0 || has_tab(length) ||
+		if ((h->repeated & HTTP_F_SET(HTTP_F_CONTENT_LENGTH)) != 0 || has_tab(length) ||
 		    parse_length(length->value, &h->length) == -1)
 			return REFUSAL_BAD_CONTENT_LENGTH;
 		h->framing = HTTP_LENGTH;
@@ -170,13 +171,13 @@ is_authority(struct slice s)
 }
 
 static enum http_refusal
-check_host(const struct http_head *h, const struct parse_names *names)
+check_host(const struct http_head *h)
 {
 	const struct http_field *host = http_head_field(h, HTTP_F_HOST);
 
 	if (host == NULL)
 		return h->minor == 0 ? REFUSAL_NONE : REFUSAL_BAD_HOST;
-	if ((names->repeated & ID_SET(HTTP_F_HOST)) != 0 || !is_authority(host->value))
+	if ((h->repeated & HTTP_F_SET(HTTP_F_HOST)) != 0 || !is_authority(host->value))
 		return REFUSAL_BAD_HOST;
 	if (h->authority.n > 0 && !slice_equal_nocase(h->authority, host->value))
 		return REFUSAL_BAD_HOST;
@@ -292,11 +293,11 @@ take_option(struct http_head *h, struct options *o, struct slice option)
 
 	if (!is_token(option) || ++o->count > HTTP_OPTIONS_MAX)
 		return REFUSAL_BAD_CONNECTION;
-	if (o->request && (ID_SET(id) & UPGRADES) != 0)
+	if (o->request && (HTTP_F_SET(id) & UPGRADES) != 0)
 		return REFUSAL_UPGRADE;
 	o->close |= slice_equal_nocase(option, SLICE("close"));
 	o->keep_alive |= slice_equal_nocase(option, SLICE("keep-alive"));
-	if ((ID_SET(id) & KEPT) == 0 && !parse_is_forwarded(option))
+	if ((HTTP_F_SET(id) & KEPT) == 0 && !parse_is_forwarded(option))
 		mark_hop(h, option);
 	else if (o->request)
 		return REFUSAL_BAD_CONNECTION;
@@ -345,13 +346,13 @@ check_alias(const struct http_head *h)
 }
 
 static enum http_refusal
-check_expect(struct http_head *h, const struct parse_names *names)
+check_expect(struct http_head *h)
 {
 	const struct http_field *expect = http_head_field(h, HTTP_F_EXPECT);
 
 	if (expect == NULL)
 		return REFUSAL_NONE;
-	if ((names->repeated & ID_SET(HTTP_F_EXPECT)) != 0 ||
+	if ((h->repeated & HTTP_F_SET(HTTP_F_EXPECT)) != 0 ||
 	    !slice_equal_nocase(expect->value, SLICE("100-continue")))
 		return REFUSAL_BAD_EXPECT;
 	/* RFC 9110 section 10.1.1: to be ignored in HTTP/1.0. */
@@ -379,9 +380,9 @@ is_bearer_list(const struct http_head *h)
 }
 
 static enum http_refusal
-check_singles(const struct http_head *h, const struct parse_names *names)
+check_singles(const struct http_head *h)
 {
-	if ((names->repeated & SINGLES) != 0 || is_list(h, HTTP_F_BLUEMIX_INSTANCE) ||
+	if ((h->repeated & SINGLES) != 0 || is_list(h, HTTP_F_BLUEMIX_INSTANCE) ||
 	    is_list(h, HTTP_F_CORRELATION_ID) || is_list(h, HTTP_F_PREFER) ||
 	    is_list(h, HTTP_F_X_KMS_KEY_RING) || is_bearer_list(h))
 		return REFUSAL_REPEATED_HEADER;
@@ -389,24 +390,24 @@ check_singles(const struct http_head *h, const struct parse_names *names)
 }
 
 enum http_refusal
-parse_check_request(struct http_head *h, const struct parse_names *names)
+parse_check_request(struct http_head *h)
 {
 	enum http_refusal refusal;
 
 	if (slice_equal(h->method, SLICE("CONNECT")) || slice_equal(h->method, SLICE("TRACE")))
 		return REFUSAL_METHOD_NOT_ALLOWED;
-	if (names->alias && (refusal = check_alias(h)) != REFUSAL_NONE)
+	if (h->alias && (refusal = check_alias(h)) != REFUSAL_NONE)
 		return refusal;
-	if ((refusal = check_framing(h, names)) != REFUSAL_NONE ||
+	if ((refusal = check_framing(h)) != REFUSAL_NONE ||
 	    (refusal = split_target(h)) != REFUSAL_NONE ||
-	    (refusal = check_host(h, names)) != REFUSAL_NONE)
+	    (refusal = check_host(h)) != REFUSAL_NONE)
 		return refusal;
-	if ((names->present & UPGRADES) != 0)
+	if ((h->present & UPGRADES) != 0)
 		return REFUSAL_UPGRADE;
 	if ((refusal = check_connection(h, true)) != REFUSAL_NONE ||
-	    (refusal = check_expect(h, names)) != REFUSAL_NONE)
+	    (refusal = check_expect(h)) != REFUSAL_NONE)
 		return refusal;
-	return check_singles(h, names);
+	return check_singles(h);
 }
 
 /* ---- an answer ---- */
@@ -427,16 +428,16 @@ may_frame(const struct http_head *h, bool framed)
 }
 
 enum http_refusal
-parse_check_response(struct http_head *h, const struct parse_names *names, bool to_head)
+parse_check_response(struct http_head *h, bool to_head)
 {
 	static const uint64_t framing =
-	    ID_SET(HTTP_F_CONTENT_LENGTH) | ID_SET(HTTP_F_TRANSFER_ENCODING);
+	    HTTP_F_SET(HTTP_F_CONTENT_LENGTH) | HTTP_F_SET(HTTP_F_TRANSFER_ENCODING);
 
-	bool framed = (names->present & framing) != 0;
+	bool framed = (h->present & framing) != 0;
 
-	if (names->alias && check_alias(h) != REFUSAL_NONE)
+	if (h->alias && check_alias(h) != REFUSAL_NONE)
 		return REFUSAL_UPSTREAM_MALFORMED;
-	if (h->status == 101 || check_framing(h, names) != REFUSAL_NONE || !may_frame(h, framed) ||
+	if (h->status == 101 || check_framing(h) != REFUSAL_NONE || !may_frame(h, framed) ||
 	    check_connection(h, false) != REFUSAL_NONE)
 		return REFUSAL_UPSTREAM_MALFORMED;
 	if (to_head || has_no_body(h->status) || h->status == 304)

@@ -6,21 +6,10 @@
 
 #include "keytrail/parse.h"
 
-_Static_assert(HTTP_F_COUNT <= 64, "a set of field ids fits in 64 bits");
-#define ID_SET(id) (UINT64_C(1) << (id))
-
-/* Which fields a head has, gathered while it is scanned. */
-struct parse_names {
-	uint64_t present;
-	uint64_t repeated;
-	bool alias; /* a name holds a byte that others might read as '-' */
-};
-
 /* What concerns the whole of a message that is well-formed line by line: fills what the scan left
  * open in *h, or says why it is refused. */
-enum http_refusal parse_check_request(struct http_head *h, const struct parse_names *names);
-enum http_refusal parse_check_response(
-    struct http_head *h, const struct parse_names *names, bool to_head);
+enum http_refusal parse_check_request(struct http_head *h);
+enum http_refusal parse_check_response(struct http_head *h, bool to_head);
 
 /* The known field that `name` is, or could be taken for under CGI's rules. */
 enum http_field_id parse_alias_of(struct slice name);

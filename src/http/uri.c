@@ -156,31 +156,44 @@ is_plain(struct slice path)
 	return are_plain(path.p + path.n - LANES);
 }
 
+static inline const char *
+find_slash(const char *p, const char *end)
+{
+	for (; end - p >= LANES; p += LANES) {
+		lanes slash = (lanes)(lanes_load(p) == '/');
+
+		if (lanes_any(slash))
+			return p + lanes_first(slash);
+	}
+	while (p < end && *p != '/')
+		p++;
+	return p;
+}
+
 enum http_refusal
 uri_split_path(struct slice path, struct uri_path *out)
 {
-	bool plain = is_plain(path);
-	size_t begin = 1;
+	const char *p = path.p, *end = path.p + path.n;
 
 	out->nsegments = 0;
 	out->encoded_delimiter = 0;
+	out->plain = is_plain(path);
 	if (path.n == 0 || path.p[0] != '/')
 		return REFUSAL_BAD_TARGET;
-	while (path.n > 1 && begin <= path.n) {
-		const char *slash = memchr(path.p + begin, '/', path.n - begin);
-		size_t end = slash != NULL ? (size_t)(slash - path.p) : path.n;
-		struct slice raw = slice_sub(path, begin, end);
+	while (path.n > 1 && p < end) {
+		const char *slash = find_slash(p + 1, end);
+		struct slice raw = { p + 1, (size_t)(slash - p) - 1 };
 		enum http_refusal refusal;
 		bool delimiter = false;
 
 		if (out->nsegments == URI_SEGMENTS_MAX)
 			return REFUSAL_BAD_TARGET;
-		if (!(plain && raw.n > 0) &&
+		if (!(out->plain && raw.n > 0) &&
 		    (refusal = check_segment(raw, &delimiter)) != REFUSAL_NONE)
 			return refusal;
 		out->encoded_delimiter |= (uint32_t)delimiter << out->nsegments;
 		out->segments[out->nsegments++] = raw;
-		begin = end + 1;
+		p = slash;
 	}
 	return REFUSAL_NONE;
 }
@@ -190,16 +203,16 @@ uri_split_path(struct slice path, struct uri_path *out)
 bool
 uri_next_parameter(struct slice *rest, struct slice *name, struct slice *value, bool *has_value)
 {
-	const char *end, *stop, *equals;
+	const char *end, *stop, *equals = NULL;
 
 	while (rest->n > 0 && rest->p[0] == '&')
 		*rest = slice_sub(*rest, 1, rest->n);
 	if (rest->n == 0)
 		return false;
 	end = rest->p + rest->n;
-	if ((stop = memchr(rest->p, '&', rest->n)) == NULL)
-		stop = end;
-	equals = memchr(rest->p, '=', (size_t)(stop - rest->p));
+	for (stop = rest->p; stop < end && *stop != '&'; stop++)
+		if (*stop == '=' && equals == NULL)
+			equals = stop;
 	*has_value = equals != NULL;
 	*name = (struct slice){ rest->p, (size_t)((equals != NULL ? equals : stop) - rest->p) };
 	*value = equals != NULL ? (struct slice){ equals + 1, (size_t)(stop - equals) - 1 }
@@ -322,8 +335,10 @@ uri_is_disguised(struct slice name, struct slice literal)
 
 	if (slice_equal(name, literal))
 		return false;
+	if (!may_shrink(name))
+		return is_same_name(name, literal);
 	if (name.n > sizeof(decoded))
-		return may_shrink(name);
+		return true;
 	for (size_t i = 0; i < name.n; i++)
 		plain.n = decode_next(decoded, plain.n, name.p[i]);
 	if (is_same_name(plain, literal))

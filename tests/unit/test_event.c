@@ -739,16 +739,7 @@ an_id_of_the_answer_stands_where_2019_readers_look(void **state)
 static void
 add_field(struct http_head *h, const char *name, const char *value)
 {
-	enum http_field_id id = http_field_id(slice_of(name));
-
-	h->fields[h->nfields] = (struct http_field){
-		.name = slice_of(name),
-		.value = slice_of(value),
-		.id = id,
-	};
-	h->nfields++;
-	if (h->first[id] == 0)
-		h->first[id] = (uint8_t)h->nfields;
+	http_head_add(h, slice_of(name))->value = slice_of(value);
 }
 
 struct facts {

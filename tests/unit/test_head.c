@@ -75,13 +75,7 @@ a_name_that_differs_in_one_byte_is_another(void **state)
 static void
 add(struct http_head *h, const char *name, const char *value)
 {
-	struct http_field *f = &h->fields[h->nfields++];
-
-	f->name = slice_of(name);
-	f->value = slice_of(value);
-	f->id = http_field_id(f->name);
-	if (h->first[f->id] == 0)
-		h->first[f->id] = (uint8_t)h->nfields;
+	http_head_add(h, slice_of(name))->value = slice_of(value);
 }
 
 static void
@@ -99,6 +93,9 @@ fields_are_found_and_counted_by_id_and_name(void **state)
 	assert_ptr_equal(http_head_field(&h, HTTP_F_HOST), &h.fields[1]);
 	assert_ptr_equal(http_head_field(&h, HTTP_F_PREFER), &h.fields[3]);
 	assert_null(http_head_field(&h, HTTP_F_VIA));
+	assert_true(h.present == (HTTP_F_SET(HTTP_F_OTHER) | HTTP_F_SET(HTTP_F_HOST) |
+				     HTTP_F_SET(HTTP_F_PREFER)));
+	assert_true(h.repeated == (HTTP_F_SET(HTTP_F_OTHER) | HTTP_F_SET(HTTP_F_PREFER)));
 	assert_int_equal(http_head_count(&h, HTTP_F_HOST), 1);
 	assert_int_equal(http_head_count(&h, HTTP_F_PREFER), 2);
 	assert_int_equal(http_head_count(&h, HTTP_F_OTHER), 3);

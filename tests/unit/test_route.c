@@ -19,14 +19,10 @@ static void
 add_field(struct http_head *h, char *line)
 {
 	char *colon = strchr(line, ':');
-	struct http_field *f = &h->fields[h->nfields++];
 
 	assert_non_null(colon);
-	f->name = (struct slice){ line, (size_t)(colon - line) };
-	f->value = slice_trim(slice_of(colon + 1));
-	f->id = http_field_id(f->name);
-	if (h->first[f->id] == 0)
-		h->first[f->id] = (uint8_t)h->nfields;
+	http_head_add(h, (struct slice){ line, (size_t)(colon - line) })->value =
+	    slice_trim(slice_of(colon + 1));
 }
 
 /* A head as the parser makes it, but with nothing refused, and with a body of which it says no more;
@@ -296,6 +292,8 @@ static const struct {
 	{ "a literal below a parameter", "PUT", "/api/v2/keys/x/Policies", NULL,
 	    REFUSAL_AMBIGUOUS_PATH, "kms.secrets.default" },
 	{ "a literal beside a parameter", "GET", "/api/v2/keys/Registrations", NULL,
+	    REFUSAL_AMBIGUOUS_PATH, "kms.secrets.default" },
+	{ "white space around a literal", "GET", "/api/v2/keys/%20registrations", NULL,
 	    REFUSAL_AMBIGUOUS_PATH, "kms.secrets.default" },
 	{ "a prefix in capitals", "GET", "/api/v2/KEY_RINGS/x", NULL, REFUSAL_AMBIGUOUS_PATH,
 	    "kms.secrets.default" },
