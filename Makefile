@@ -30,7 +30,8 @@ PACKAGES_CHECK := $(PACKAGES_BUILD) clang clang-format clang-tidy cppcheck libcl
                   libcmocka-dev python3
 PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest python3-pytest-xdist \
                   python3-prometheus-client python3-jsonschema python3-yaml python3-cryptography prometheus git \
-                  jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light)
+                  jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light \
+                  man-db mandoc)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest nginx-light
 PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
@@ -477,10 +478,11 @@ cppcheck:
 	    -j2 --enable=warning,performance,portability --suppressions-list=tests/lint/cppcheck.txt \
 	    -Iinclude -Iproxy -Itests -D_GNU_SOURCE -DKEYTRAIL_VERSION='""' -DKEYTRAIL_ROUTES='""' $(CHECKED)
 
-DOCS := docs/routes-file.md docs/metrics.md
+DOCS := docs/commands.md docs/routes-file.md docs/metrics.md
 
 docs: $(DOCS) README.md proxy/routes/routes.schema.json ## what is made from the program's tables: chapters of the manual, schema
 
+docs/commands.md:    CHAPTER = commands
 docs/routes-file.md: CHAPTER = routes
 docs/metrics.md:     CHAPTER = metrics
 $(DOCS): $B/keytrail FORCE
@@ -498,10 +500,16 @@ proxy/routes/routes.schema.json: $B/keytrail FORCE
 
 # ---- out of the tree ---------------------------------------------------------------------------
 
-install: programs ## into DESTDIR/PREFIX: the program, route sets, schema
+PAGES := man1/keytrail.1 man5/keytrail-routes.5 man5/keytrail-events.5
+
+install: programs ## into DESTDIR/PREFIX: the program, route sets, schema, pages for man(1)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/keytrail/routes
 	install -m 755 $B/keytrail $(DESTDIR)$(PREFIX)/bin/keytrail
 	install -m 644 $(wildcard proxy/routes/*.json) $(DESTDIR)$(PREFIX)/share/keytrail/routes/
+	install -d $(sort $(dir $(PAGES:%=$(DESTDIR)$(PREFIX)/share/man/%)))
+	set -e; for page in $(PAGES); do \
+	    $B/keytrail reference --man $${page#*/} | gzip -9n >$B/page.gz; \
+	    install -m 644 $B/page.gz $(DESTDIR)$(PREFIX)/share/man/$$page.gz; done
 
 IMAGE ?= keytrail:$(VERSION)
 

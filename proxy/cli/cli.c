@@ -27,7 +27,23 @@ static const struct cli_command *const commands[] = {
 	&cli_version,
 };
 
+const struct cli_exit cli_exits[] = {
+	{ CLI_OK, "well" },
+	{ CLI_FAILED, "failed: a port in use, a trail locked by another process" },
+	{ CLI_USAGE, "wrong usage" },
+	{ CLI_ALTERED, "verify: altered" },
+	{ CLI_INCOMPLETE, "verify: incomplete" },
+	{ CLI_CONFIG, "bad configuration, certificates included" },
+	{ 0 },
+};
+
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+const struct cli_command *
+cli_command_at(size_t i)
+{
+	return i < COMMANDS ? commands[i] : NULL;
+}
 
 static void
 print_forms(FILE *to, const char *before, const struct cli_command *c)
@@ -47,9 +63,9 @@ print_help(FILE *to)
 		print_forms(to, "  ", commands[i]);
 		fprintf(to, "      %s\n", commands[i]->help);
 	}
-	fprintf(to,
-	    "\nexit status: 0 well, 1 failed, 2 wrong usage, 78 bad configuration; of verify also "
-	    "3 altered, 4 incomplete\n");
+	fprintf(to, "\nexit status:\n");
+	for (const struct cli_exit *e = cli_exits; e->means != NULL; e++)
+		fprintf(to, "  %-4d%s\n", e->status, e->means);
 }
 
 static int

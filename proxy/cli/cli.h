@@ -22,6 +22,13 @@ enum cli_status {
 	CLI_CONFIG = 78,    /* EX_CONFIG of sysexits.h */
 };
 
+struct cli_exit {
+	enum cli_status status;
+	const char *means;
+};
+
+extern const struct cli_exit cli_exits[]; /* the last means nothing */
+
 enum {
 	CLI_MAY = 1,	 /* may be left out */
 	CLI_MANY = 2,	 /* may be given more than once */
@@ -66,6 +73,9 @@ struct cli_command {
 extern const struct cli_command cli_run, cli_check, cli_explain, cli_routes, cli_reference,
     cli_tail, cli_health, cli_degrade, cli_hold, cli_keygen, cli_rotate_key, cli_verify, cli_proof,
     cli_version;
+
+/* The i-th of them, or NULL. */
+const struct cli_command *cli_command_at(size_t i);
 
 /* The whole program. */
 int cli_main(int argc, char **argv);

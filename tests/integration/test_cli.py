@@ -59,7 +59,7 @@ def test_help_is_no_error():
     done = keytrail("--help")
     assert (done.returncode, done.stderr) == (0, "")
     for command in ("run [FILE]", "check [FILE] [--environment]", "explain [FILE] METHOD URL [",
-                    "routes --schema", "reference (routes | metrics |", "tail DIR", "version",
+                    "routes --schema", "reference (commands | routes |", "tail DIR", "version",
                     "degrade [FILE | --socket PATH] --for TIME --reason TEXT", "hold list [FILE |"):
         assert f"  keytrail {command}" in done.stdout
 
@@ -88,7 +88,7 @@ def test_help_of_a_command_tells_what_it_takes():
      'keytrail explain: no option "--jsn"; did you mean "--json"?'),
     (["routes"], "keytrail routes: wanted FILE"),
     (["routes", "--schema", "--json"], "keytrail routes: --json does not go with --schema"),
-    (["reference"], "keytrail reference: wanted routes | metrics | events | refusals"),
+    (["reference"], "keytrail reference: wanted commands | routes | metrics | events | refusals"),
     (["reference", "rotes"], 'keytrail reference: no word "rotes"; did you mean "routes"?'),
     (["reference", "routes", "metrics"], 'keytrail reference: what is "metrics"?'),
     (["tail", "a", "-n5", "--lines=6"], "keytrail tail: --lines is given twice"),

@@ -29,7 +29,8 @@ def reference(chapter):
                           stdout=subprocess.PIPE).stdout
 
 
-@pytest.mark.parametrize("chapter, page", [("routes", "routes-file.md"), ("metrics", "metrics.md")])
+@pytest.mark.parametrize("chapter, page", [("commands", "commands.md"), ("routes", "routes-file.md"),
+                                           ("metrics", "metrics.md")])
 def test_a_generated_chapter_is_current(chapter, page):
     made = (support.ROOT / "docs" / page).read_text()
     assert made == reference(chapter), "`make docs` writes it anew"
