@@ -11,8 +11,8 @@
  * (loss, trail failures, reloads, handshakes, their failures, upstream failures) and those without
  * labels always, so that an alert sees the step from 0 to 1.
  *
- * No label value ever comes from a client: labels are actions of the routes file, sink names of the
- * configuration, its files, and the words of fixed tables.
+ * No label value ever comes from a client: labels are actions and routes of the routes file, sink names of
+ * the configuration, its files, and the words of fixed tables.
  */
 #ifndef KEYTRAIL_METRICS_H
 #define KEYTRAIL_METRICS_H
@@ -32,6 +32,8 @@ enum metric_id {
 	METRIC_REQUESTS_IN_FLIGHT,
 	METRIC_REFUSED,		     /* by reason: index = enum http_refusal */
 	METRIC_UNMATCHED,	     /* requests that fit no route */
+	METRIC_ROUTE_REQUESTS,	     /* by route: metrics_route */
+	METRIC_UNMATCHED_SHAPES,     /* gauge */
 	METRIC_CONNECTIONS,	     /* accepted */
 	METRIC_CONNECTIONS_OPEN,     /* gauge */
 	METRIC_CONNECTIONS_REJECTED, /* over the limit */
@@ -155,9 +157,10 @@ enum upstream_failure {
 	    UPSTREAM_FAILURE_COUNT
 };
 
-#define METRICS_ACTIONS_MAX 512 /* distinct action names in a process's life; then "other" */
-#define METRICS_SINKS_MAX   16	/* distinct sink names; then "other" */
-#define METRICS_FILES_MAX   64	/* distinct files of certificates and lists; then "other" */
+#define METRICS_ACTIONS_MAX 512	 /* distinct action names in a process's life; then "other" */
+#define METRICS_ROUTES_MAX  1024 /* distinct routes in a process's life; then "other" */
+#define METRICS_SINKS_MAX   16	 /* distinct sink names; then "other" */
+#define METRICS_FILES_MAX   64	 /* distinct files of certificates and lists; then "other" */
 
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *m);
@@ -167,7 +170,9 @@ struct metrics_shard *metrics_shard_new(struct metrics *m);
 
 /* Main thread, at load: the stable index of an action's name ("other" when the table is full). */
 unsigned metrics_action(struct metrics *m, const char *action);
-/* The same for sink names. */
+/* The same for routes, as route_describe has them. */
+unsigned metrics_route(struct metrics *m, const char *route);
+/* For sink names. */
 unsigned metrics_sink(struct metrics *m, const char *sink);
 /* And for files of the configuration. */
 unsigned metrics_file(struct metrics *m, const char *path);

@@ -121,6 +121,13 @@ bool route_is_single_header(const struct route_table *t, struct slice name);
 /* "POST /api/v2/keys/{id} with ?action=wrap"; at most n bytes with NUL. */
 void route_describe(const struct route *r, char *out, size_t n);
 
+/* What of the query, and of the fields, tells it from others of its method and path; name NULL: nothing. */
+struct route_pair {
+	const char *name, *value;
+};
+struct route_pair route_query(const struct route *r);
+struct route_pair route_header(const struct route *r);
+
 /* A sentence why this route and not another, for `keytrail explain`; at most n bytes with NUL. */
 void route_explain(const struct route_table *t, const struct http_head *head, char *out, size_t n);
 

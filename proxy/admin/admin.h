@@ -72,6 +72,8 @@ struct admin_opts {
 	/* Append members of the status object, with commas between them, to what is of the
 	 * listeners themselves.  -1: memory is short. */
 	int (*status)(void *arg, struct buf *json_members);
+	/* The whole of /routes.  -1: memory is short. */
+	int (*routes)(void *arg, struct buf *json);
 	/* Do what an operator asks; `text`: what was done, or why it was not.  The HTTP status. */
 	unsigned (*operate)(void *arg, const struct admin_call *call, struct buf *text);
 	/* A query met damage in the trail; on any thread. */

@@ -108,6 +108,18 @@ answer_status(const struct admin_ask *ask)
 	answer_take(ask->req, 200, ANSWER_JSON, &body, rc);
 }
 
+/* ---- /routes ---- */
+
+static void
+answer_routes(const struct admin_ask *ask)
+{
+	const struct admin *a = ask->door->admin;
+	struct buf body = BUF_INIT;
+	int rc = a->opts.routes(a->opts.arg, &body);
+
+	answer_take(ask->req, 200, ANSWER_JSON, &body, rc);
+}
+
 /* ---- /events ---- */
 
 static void
@@ -132,6 +144,7 @@ static const struct admin_page pages[] = {
 	{ "/livez", false, false, answer_live },
 	{ "/readyz", false, false, answer_ready },
 	{ "/status", true, false, answer_status },
+	{ "/routes", true, false, answer_routes },
 	{ "/events", true, false, answer_events },
 };
 

@@ -457,6 +457,7 @@ tear_down(struct server *s)
 	if (s->signal_fd != -1)
 		close(s->signal_fd);
 	peers_free(s->peers);
+	shapes_free(s->shapes);
 	metrics_free(s->metrics);
 	log_free(s->log);
 }
@@ -480,8 +481,8 @@ prepare(struct server *s, struct err *err)
 	    (s->metrics = metrics_new()) == NULL ||
 	    (s->shard = metrics_shard_new(s->metrics)) == NULL)
 		return err_set(err, "memory is short");
-	if ((s->peers = peers_new(err)) == NULL || mapguard_install(err) == -1 ||
-	    open_signals(s, err) == -1)
+	if ((s->peers = peers_new(err)) == NULL || (s->shapes = shapes_new(err)) == NULL ||
+	    mapguard_install(err) == -1 || open_signals(s, err) == -1)
 		return -1;
 	return open_loop(s, err);
 }

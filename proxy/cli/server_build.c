@@ -332,7 +332,8 @@ make_workers(struct server *s, struct err *err)
 			.open_connections = &s->open_connections,
 			.open_upstream = &s->open_upstream,
 			.degrade = &s->degrade,
-			.peers = s->peers };
+			.peers = s->peers,
+			.shapes = s->shapes };
 
 		if (opts.metrics == NULL)
 			return err_set(err, "memory is short");

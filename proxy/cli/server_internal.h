@@ -2,7 +2,7 @@
  * server_internal: the parts of the running sidecar, shared by the files of that module.
  *
  * server.c is the life (signals, reload, stop), server_build.c the composition, server_status.c
- * what the admin listeners ask, server_operate.c what operators have it do, server_clock.c
+ * what the admin listeners ask, server_routes.c one page of it, server_operate.c what operators have it do, server_clock.c
  * jumps of the clock, server_watch.c the files of TLS.  Main thread only.
  */
 #ifndef KEYTRAIL_PROXY_SERVER_INTERNAL_H
@@ -67,6 +67,7 @@ struct server {
 	struct worker *workers[CONFIG_WORKERS_MAX];
 	atomic_uint open_connections, open_upstream;
 	struct peers *peers;
+	struct shapes *shapes;
 	struct listener *listener;
 	struct admin *admin;
 	struct degrade degrade;
@@ -93,6 +94,7 @@ bool server_has_slots(const struct server *s, unsigned connections);
 
 /* What the admin listeners call, with the server as argument. */
 extern const struct admin_opts server_admin;
+int server_put_routes(void *arg, struct buf *out);
 unsigned server_operate(void *arg, const struct admin_call *call, struct buf *text);
 
 /* Into the trail, as soon as there is room.  As chronicle_record. */

@@ -61,6 +61,7 @@ refresh(void *arg)
 	metrics_set(s->shard, METRIC_LOG_DROPPED, 0, (double)log_dropped_total(s->log));
 	metrics_set(s->shard, METRIC_DEGRADED, 0, left > 0);
 	metrics_set(s->shard, METRIC_DEGRADED_REMAINING, 0, (double)left / CLOCK_NS_PER_S);
+	metrics_set(s->shard, METRIC_UNMATCHED_SHAPES, 0, shapes_known(s->shapes));
 	publisher_set_gauges(s->publisher);
 	set_expiries(s);
 }
@@ -377,6 +378,7 @@ const struct admin_opts server_admin = {
 	.refresh = refresh,
 	.checks = checks,
 	.status = status,
+	.routes = server_put_routes,
 	.access = record_access,
 	.operate = server_operate,
 };

@@ -166,17 +166,22 @@ count(struct exchange *ex)
 		[EVENT_FAILURE] = METRIC_OUTCOME_FAILURE,
 		[EVENT_UNKNOWN] = METRIC_OUTCOME_UNKNOWN,
 	};
+	const struct snapshot *snap = ex->lease->snapshot;
+	const struct route *route = ex->event.route;
 	struct metrics_shard *m = ex->worker->metrics;
 	enum event_outcome outcome = event_outcome(&ex->event);
 
 	if (ex->refusal != REFUSAL_NONE)
 		metrics_add(m, METRIC_REFUSED, ex->refusal, 1);
-	if (ex->event.route == NULL)
+	if (route == NULL)
 		return;
-	if (!ex->event.matched)
+	if (!ex->event.matched) {
 		metrics_add(m, METRIC_UNMATCHED, 0, 1);
-	metrics_count_request(m, ex->lease->snapshot->action_metric[ex->event.route->action_index],
-	    outcomes[outcome], ex->event.status);
+		shapes_count(ex->worker->shapes, ex->event.shape, ex->event.arrival_ns);
+	}
+	metrics_add(m, METRIC_ROUTE_REQUESTS, snap->route_metric[route->index], 1);
+	metrics_count_request(
+	    m, snap->action_metric[route->action_index], outcomes[outcome], ex->event.status);
 }
 
 /* No answer named the call: its record has the ID that was sent on, or that our own answer has. */

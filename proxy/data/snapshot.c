@@ -24,15 +24,21 @@ snapshot_profile(const struct config *c, const char *observer)
 }
 
 static int
-set_actions(struct snapshot *s, struct metrics *metrics)
+set_labels(struct snapshot *s, struct metrics *metrics)
 {
-	size_t n = route_table_actions(s->config->routes);
+	const struct route_table *t = s->config->routes;
+	size_t actions = route_table_actions(t), routes = route_table_size(t);
+	char route[1024];
 
-	if ((s->action_metric = calloc(n, sizeof(*s->action_metric))) == NULL)
+	if ((s->action_metric = calloc(actions, sizeof(*s->action_metric))) == NULL ||
+	    (s->route_metric = calloc(routes, sizeof(*s->route_metric))) == NULL)
 		return -1;
-	for (size_t i = 0; i < n; i++)
-		s->action_metric[i] =
-		    metrics_action(metrics, route_table_action(s->config->routes, i));
+	for (size_t i = 0; i < actions; i++)
+		s->action_metric[i] = metrics_action(metrics, route_table_action(t, i));
+	for (size_t i = 0; i < routes; i++) {
+		route_describe(route_table_get(t, i), route, sizeof(route));
+		s->route_metric[i] = metrics_route(metrics, route);
+	}
 	return 0;
 }
 
@@ -55,7 +61,7 @@ snapshot_new(const struct config *config, const struct snapshot *previous, struc
 	s->profile = snapshot_profile(config, s->observer);
 	if (previous != NULL)
 		memcpy(s->observer, previous->observer, sizeof(s->observer));
-	if (set_actions(s, metrics) == -1) {
+	if (set_labels(s, metrics) == -1) {
 		err_set(err, "memory is short");
 		goto fail;
 	}
@@ -93,6 +99,7 @@ snapshot_unref(struct snapshot *s)
 	tls_server_free(s->server);
 	SSL_CTX_free(s->client);
 	free(s->action_metric);
+	free(s->route_metric);
 	config_unref(s->config);
 	free(s);
 }

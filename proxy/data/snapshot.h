@@ -24,6 +24,7 @@ struct snapshot {
 	size_t nvalidity;	   /* of the client's files */
 	struct tls_validity validity[TLS_CLIENT_VALIDITIES_MAX];
 	unsigned *action_metric; /* by a route's action_index: label of its metrics */
+	unsigned *route_metric;	 /* by a route's index */
 	struct slice correlation_header;
 	struct http_limits limits;
 	struct event_profile profile;

@@ -637,6 +637,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 	w->open_upstream = o->open_upstream;
 	w->degrade = o->degrade;
 	w->peers = o->peers;
+	w->shapes = o->shapes;
 	pool_init(&w->reads, STREAM_READ);
 	pool_init(&w->heads, HEAD_SIZE);
 	TAILQ_INIT(&w->conns);

@@ -10,6 +10,7 @@
 #include "data/degrade.h"
 #include "data/mailbox.h"
 #include "data/peers.h"
+#include "data/shapes.h"
 #include "data/snapshot.h"
 #include "data/stream.h"
 #include "data/tally.h"
@@ -83,6 +84,7 @@ struct worker {
 	atomic_uint *open_connections, *open_upstream;
 	const struct degrade *degrade;
 	struct peers *peers;
+	struct shapes *shapes;
 	struct wtimers timers;
 	/* what changes */
 	struct lease *lease; /* the current snapshot */
@@ -111,6 +113,7 @@ struct worker_opts {
 	atomic_uint *open_connections, *open_upstream;
 	const struct degrade *degrade;
 	struct peers *peers;
+	struct shapes *shapes;
 };
 
 /* ---- main thread ---- */

@@ -3,18 +3,35 @@
 #include <assert.h>
 #include <stdio.h>
 
+static const struct route_entry *
+entry_of(const struct route *r)
+{
+	return (const struct route_entry *)r;
+}
+
+struct route_pair
+route_query(const struct route *r)
+{
+	return (struct route_pair){ entry_of(r)->query_name.p, entry_of(r)->query_value.p };
+}
+
+struct route_pair
+route_header(const struct route *r)
+{
+	return (struct route_pair){ entry_of(r)->header_name.p, entry_of(r)->header_value.p };
+}
+
 void
 route_describe(const struct route *r, char *out, size_t n)
 {
-	const struct route_entry *e = (const struct route_entry *)r;
+	struct route_pair query = route_query(r), header = route_header(r);
 	int len = snprintf(out, n, "%s %s", r->method, r->path);
 
-	if (e->query_name.p != NULL && len >= 0 && (size_t)len < n)
-		len += snprintf(
-		    out + len, n - (size_t)len, " with ?%s=%s", e->query_name.p, e->query_value.p);
-	if (e->header_name.p != NULL && len >= 0 && (size_t)len < n)
-		snprintf(out + len, n - (size_t)len, " with %s: %s", e->header_name.p,
-		    e->header_value.p);
+	if (query.name != NULL && len >= 0 && (size_t)len < n)
+		len +=
+		    snprintf(out + len, n - (size_t)len, " with ?%s=%s", query.name, query.value);
+	if (header.name != NULL && len >= 0 && (size_t)len < n)
+		snprintf(out + len, n - (size_t)len, " with %s: %s", header.name, header.value);
 }
 
 static bool

@@ -54,6 +54,10 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    "Requests that keytrail answered itself, by reason."),
 	[METRIC_UNMATCHED] =
 	    COUNTER("unmatched_requests", LABELS_NONE, "Requests that fit no route."),
+	[METRIC_ROUTE_REQUESTS] =
+	    COUNTER("route_requests", LABELS_ROUTE, "Requests by the route that they fit."),
+	[METRIC_UNMATCHED_SHAPES] = GAUGE("unmatched_shapes", NULL, LABELS_NONE,
+	    "Distinct shapes of paths that fit no route, at most 256; /routes names them."),
 	[METRIC_CONNECTIONS] = COUNTER("connections", LABELS_NONE, "Client connections accepted."),
 	[METRIC_CONNECTIONS_OPEN] =
 	    GAUGE("connections_open", NULL, LABELS_NONE, "Client connections open."),
@@ -240,6 +244,7 @@ const struct label_kind metric_label_kinds[LABELS_KINDS] = {
 	[LABELS_RESULT] = WORDS("result", result_words, true),
 	[LABELS_ADMIN_REFUSAL] = WORDS("reason", admin_refusal_words, true),
 	[LABELS_SINK] = { "sink", NULL, METRICS_SINKS_MAX + 1, true },
+	[LABELS_ROUTE] = { "route", NULL, METRICS_ROUTES_MAX + 1, false },
 	[LABELS_FILE] = { "file", NULL, METRICS_FILES_MAX + 1, true },
 	[LABELS_BUILD] = { NULL, NULL, 1, true },
 };
@@ -262,15 +267,17 @@ metrics_new(void)
 
 	if (m == NULL)
 		return NULL;
-	/* The big table of requests goes last, so that the other cells share few pages. */
+	/* The big tables go last, so that the other cells share few pages. */
 	for (unsigned id = 0; id < METRIC_COUNT; id++) {
-		if (id == METRIC_REQUESTS)
+		if (id == METRIC_ROUTE_REQUESTS || id == METRIC_REQUESTS)
 			continue;
 		m->layout[id] = cell;
 		cell += metrics_slots(&metric_rows[id]);
 	}
-	m->layout[METRIC_REQUESTS] = cell;
-	m->layout[METRIC_COUNT] = cell + metrics_slots(&metric_rows[METRIC_REQUESTS]);
+	m->layout[METRIC_ROUTE_REQUESTS] = cell;
+	m->layout[METRIC_REQUESTS] = cell + metrics_slots(&metric_rows[METRIC_ROUTE_REQUESTS]);
+	m->layout[METRIC_COUNT] =
+	    m->layout[METRIC_REQUESTS] + metrics_slots(&metric_rows[METRIC_REQUESTS]);
 	return m;
 }
 
@@ -287,6 +294,8 @@ metrics_free(struct metrics *m)
 	}
 	for (unsigned i = 0; i < m->nactions; i++)
 		free(m->actions[i]);
+	for (unsigned i = 0; i < m->nroutes; i++)
+		free(m->routes[i]);
 	for (unsigned i = 0; i < m->nsinks; i++)
 		free(m->sinks[i]);
 	for (unsigned i = 0; i < m->nfiles; i++)
@@ -358,6 +367,12 @@ unsigned
 metrics_action(struct metrics *m, const char *action)
 {
 	return register_name(m->actions, &m->nactions, METRICS_ACTIONS_MAX, action);
+}
+
+unsigned
+metrics_route(struct metrics *m, const char *route)
+{
+	return register_name(m->routes, &m->nroutes, METRICS_ROUTES_MAX, route);
 }
 
 unsigned

@@ -28,6 +28,7 @@ enum metric_labels {
 	LABELS_ADMIN_REFUSAL,
 	LABELS_SINK,
 	LABELS_FILE,
+	LABELS_ROUTE,
 	LABELS_BUILD,
 	LABELS_KINDS
 };
@@ -72,6 +73,8 @@ struct metrics {
 	unsigned layout[METRIC_COUNT + 1];	/* the last: how many cells in all */
 	char *actions[METRICS_ACTIONS_MAX + 1]; /* "other" last */
 	unsigned nactions;
+	char *routes[METRICS_ROUTES_MAX + 1];
+	unsigned nroutes;
 	char *sinks[METRICS_SINKS_MAX + 1];
 	unsigned nsinks;
 	char *files[METRICS_FILES_MAX + 1];

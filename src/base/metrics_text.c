@@ -280,21 +280,39 @@ put_build(struct page *page, const struct metric_row *row)
 	put(page, before == ',' ? "} 1\n" : " 1\n");
 }
 
+/* The names of a kind that has no fixed words. */
+static char *const *
+names_of(const struct metrics *m, enum metric_labels labels, unsigned *n)
+{
+	switch (labels) {
+	case LABELS_FILE:
+		*n = m->nfiles;
+		return m->files;
+	case LABELS_ROUTE:
+		*n = m->nroutes;
+		return m->routes;
+	default:
+		*n = m->nsinks;
+		return m->sinks;
+	}
+}
+
 /* The label's value, or NULL where the index names nothing to show. */
 static const char *
 label_value(const struct page *page, const struct metric_row *row, unsigned i, union value v)
 {
 	const struct label_kind *kind = &metric_label_kinds[row->labels];
-	const struct metrics *m = page->m;
 	bool zero = row->type == METRIC_COUNTER && v.integer == 0;
-	bool files = row->labels == LABELS_FILE;
+	char *const *names;
+	unsigned n;
 
 	if (row->unset && isnan(v.real))
 		return NULL;
 	if (kind->words != NULL)
 		return zero && !kind->always ? NULL : kind->words[i];
-	if (i < (files ? m->nfiles : m->nsinks))
-		return files ? m->files[i] : m->sinks[i];
+	names = names_of(page->m, row->labels, &n);
+	if (i < n)
+		return zero && !kind->always ? NULL : names[i];
 	return zero || i + 1 < kind->slots ? NULL : "other";
 }
 

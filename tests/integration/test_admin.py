@@ -78,6 +78,37 @@ def test_the_status_is_whole(busy):
     assert (sink["name"], sink["up"], sink["waiting"], sink["lastError"]) == ("file", True, 0, "")
 
 
+def routes_of(sidecar):
+    page = json.loads(sidecar.fetch("admin", "/routes"))
+    hits = {(r["method"], r["path"], r["query"]): r["hits"] for r in page["routes"]}
+    assert len(hits) == len(page["routes"])
+    return hits, {s["shape"]: s["count"] for s in page["shapes"]}
+
+
+def test_each_route_has_its_hits_and_what_fits_none_its_shape(keytrail, raw_backend):
+    route = {"action": "my.things.read", "method": "GET", "path": "/things/{id}"}
+    sidecar = keytrail(raw_backend(ok()), {"routes": [route]})
+    key = f"/api/v2/keys/{new_id()}"
+    with sidecar.client() as c:
+        for method, path in (("GET", "/api/v2/keys"), ("GET", "/api/v2/keys"), ("GET", "/things/1"),
+                             ("POST", f"{key}?action=wrap"), ("GET", f"{key}/odd/7"),
+                             ("GET", f"/api/v2/keys/{new_id()}/odd/8"), ("GET", "/c4n4ry")):
+            assert c.request(method, path).status == 200
+    # An event may be durable, and its answer be here, before it is counted.
+    wait_for(lambda: sum(routes_of(sidecar)[0].values()) == 7, "the last one to be counted")
+    hits, shapes = routes_of(sidecar)
+    assert hits["GET", "/api/v2/keys", None] == 2
+    assert hits["GET", "/things/{id}", None] == 1
+    assert hits["POST", "/api/v2/keys/{id}", "action=wrap"] == 1
+    assert shapes == {"/api/v2/keys/{uuid}/{}/{n}": 2, "/{}": 1}
+    assert sidecar.metric("keytrail_unmatched_shapes") == 2
+    assert sidecar.metric("keytrail_route_requests_total", route="GET /things/{id}") == 1
+    sidecar.reload(routes=[route | {"path": "/things/{name}"}])
+    after, shapes = routes_of(sidecar)
+    assert after["GET", "/api/v2/keys", None] == 2 and after["GET", "/things/{name}", None] == 0
+    assert "c4n4ry" not in sidecar.fetch("admin", "/routes") and len(shapes) == 2
+
+
 def test_a_dead_sink_shows_and_does_not_make_it_unready(keytrail, raw_backend, tmp_path):
     missing = tmp_path / "no" / "out.jsonl"
     sidecar = keytrail(raw_backend(ok()), {"sinks": [file_sink(missing)]})

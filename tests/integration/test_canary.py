@@ -224,6 +224,7 @@ class Watched:
                "openmetrics": sidecar.fetch("metrics", "/metrics",
                                             Accept="application/openmetrics-text"),
                "status": sidecar.fetch("admin", "/status", **bearer_of),
+               "routes": sidecar.fetch("admin", "/routes", **bearer_of),
                "events": sidecar.fetch("admin", "/events?limit=1000", **bearer_of),
                "readyz": sidecar.fetch("admin", "/readyz?verbose", **bearer_of)}
         out = {k: v.encode() for k, v in out.items()}

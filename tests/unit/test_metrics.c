@@ -197,6 +197,8 @@ test_what_is_shown_before_it_occurs(void **state)
 
 	metrics_add(f->a, METRIC_REFUSED, REFUSAL_BAD_HOST, 2);
 	metrics_sink(f->m, "out");
+	metrics_route(f->m, "GET /never");
+	metrics_add(f->a, METRIC_ROUTE_REQUESTS, metrics_route(f->m, "GET /once"), 1);
 	render(f, METRICS_TEXT_0_0_4);
 	/* Always: no label, or a short list that alerts watch. */
 	assert_line(f->text.mem, "keytrail_unmatched_requests_total 0");
@@ -208,6 +210,8 @@ test_what_is_shown_before_it_occurs(void **state)
 	/* From its first occurrence on. */
 	assert_line(f->text.mem, "keytrail_refused_requests_total{reason=\"bad_host\"} 2");
 	assert_null(strstr(f->text.mem, "reason=\"bad_method\""));
+	assert_line(f->text.mem, "keytrail_route_requests_total{route=\"GET /once\"} 1");
+	assert_null(strstr(f->text.mem, "GET /never"));
 	/* When somebody has set it. */
 	assert_null(strstr(f->text.mem, "\nkeytrail_certificate_expiry_timestamp_seconds{"));
 	assert_null(strstr(f->text.mem, "\nkeytrail_sink_up{"));
@@ -399,6 +403,7 @@ touch_all(struct metrics *m, struct metrics_shard *s)
 		metrics_observe(s, METRIC_FSYNC_SECONDS, v);
 		metrics_observe(s, METRIC_COMMIT_EVENTS, v);
 	}
+	metrics_add(s, METRIC_ROUTE_REQUESTS, metrics_route(m, "GET /a/{id} with X: \"b\""), 1);
 	metrics_add(s, METRIC_SINK_DELIVERED, sink, 1);
 	metrics_set(s, METRIC_SINK_UP, sink, 1);
 	metrics_set(s, METRIC_SINK_DUE, sink, 4);
