@@ -31,7 +31,7 @@ PACKAGES_CHECK := $(PACKAGES_BUILD) clang clang-format clang-tidy cppcheck libcl
 PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest python3-pytest-xdist \
                   python3-prometheus-client python3-jsonschema python3-yaml python3-cryptography prometheus git \
                   jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light \
-                  man-db mandoc)
+                  man-db mandoc bash bash-completion zsh fish)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest nginx-light
 PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
@@ -500,9 +500,12 @@ proxy/routes/routes.schema.json: $B/keytrail FORCE
 
 # ---- out of the tree ---------------------------------------------------------------------------
 
+# The shell, and where it looks.
+COMPLETIONS := bash/bash-completion/completions/keytrail zsh/zsh/site-functions/_keytrail \
+               fish/fish/vendor_completions.d/keytrail.fish
 PAGES := man1/keytrail.1 man5/keytrail-routes.5 man5/keytrail-events.5
 
-install: programs ## into DESTDIR/PREFIX: the program, route sets, schema, pages for man(1)
+install: programs ## into DESTDIR/PREFIX: the program, route sets, schema, pages for man(1), completion
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/keytrail/routes
 	install -m 755 $B/keytrail $(DESTDIR)$(PREFIX)/bin/keytrail
 	install -m 644 $(wildcard proxy/routes/*.json) $(DESTDIR)$(PREFIX)/share/keytrail/routes/
@@ -510,6 +513,9 @@ install: programs ## into DESTDIR/PREFIX: the program, route sets, schema, pages
 	set -e; for page in $(PAGES); do \
 	    $B/keytrail reference --man $${page#*/} | gzip -9n >$B/page.gz; \
 	    install -m 644 $B/page.gz $(DESTDIR)$(PREFIX)/share/man/$$page.gz; done
+	set -e; for to in $(COMPLETIONS); do \
+	    $B/keytrail completion $${to%%/*} >$B/completion; \
+	    install -D -m 644 $B/completion $(DESTDIR)$(PREFIX)/share/$${to#*/}; done
 
 IMAGE ?= keytrail:$(VERSION)
 

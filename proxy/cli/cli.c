@@ -16,6 +16,7 @@ static const struct cli_command *const commands[] = {
 	&cli_explain,
 	&cli_routes,
 	&cli_reference,
+	&cli_completion,
 	&cli_tail,
 	&cli_health,
 	&cli_degrade,

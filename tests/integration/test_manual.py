@@ -1,14 +1,19 @@
-"""What is installed: the pages for man(1), as the tools that read them see them."""
+"""What is installed: pages for man(1) and completion, as the programs that read them see them."""
 
 import json
 import os
+import pty
 import re
+import select
 import subprocess
 
 import pytest
 
 import support
 
+COMPLETIONS = {"bash": "bash-completion/completions/keytrail",
+               "zsh": "zsh/site-functions/_keytrail",
+               "fish": "fish/vendor_completions.d/keytrail.fish"}
 PAGES = ("keytrail.1", "keytrail-routes.5", "keytrail-events.5")
 
 
@@ -116,7 +121,8 @@ def test_install_puts_everything_below_its_root(installed):
     assert found == {"bin/keytrail": 0o755,
                      **{f"share/keytrail/routes/{p.name}": 0o644
                         for p in support.ROUTES.parent.glob("*.json")},
-                     **{f"share/man/man{p[-1]}/{p}.gz": 0o644 for p in PAGES}}
+                     **{f"share/man/man{p[-1]}/{p}.gz": 0o644 for p in PAGES},
+                     **{f"share/{p}": 0o644 for p in COMPLETIONS.values()}}
     assert [p.name for p in installed.parents[1].iterdir()] == ["usr"]
 
 
@@ -128,3 +134,88 @@ def test_man_finds_what_is_installed(installed):
     # The same bytes each time it is built.
     page = installed / "share/man/man1/keytrail.1.gz"
     assert page.read_bytes()[4:8] == bytes(4)
+
+
+# ---- completion ----
+
+def taken(command):
+    """The options and the words of a command, as its help has them."""
+    text = "".join(run(support.KEYTRAIL, command, "--help").split("\n\n")[2:])
+    names = re.findall(r"^  (?:-\w, )?(--[\w-]+|[a-z]+)(?: \S+)*$", text, re.M)
+    return [n for n in names if n.startswith("-")], [n for n in names if not n.startswith("-")]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """What each command takes: some have words, some options, one has neither."""
+    commands = re.findall(r"^  keytrail (\S+)", run(support.KEYTRAIL, "help"), re.M)
+    found = {command: taken(command) for command in commands}
+    assert found["hold"] == (["--from", "--to", "--socket"], ["add", "remove", "list", "reset"])
+    assert found["version"] == ([], [])
+    return found
+
+
+def test_bash_completes_what_each_command_takes(installed, rows):
+    def complete(*words):
+        script = ('source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _keytrail; '
+                  'complete -p keytrail; echo "${COMPREPLY[@]}"')
+        how, found = run("bash", "--norc", "-c", script, "bash", installed / "share" / COMPLETIONS["bash"],
+                         "keytrail", *words).splitlines()
+        assert how == "complete -o default -F _keytrail keytrail"  # where nothing fits: files
+        return found.split()
+
+    assert complete("") == [*rows]
+    assert complete("ver") == ["verify", "version"]
+    for command, (options, words) in rows.items():
+        assert complete(command, "-") == options
+        assert complete(command, "") == words
+        assert complete(command, "x", "") == []
+    assert complete("hold", "add", "x", "--f") == ["--from"]
+
+
+def test_fish_completes_what_each_command_takes(installed, rows):
+    def complete(line):
+        script = f"source {installed}/share/{COMPLETIONS['fish']}; complete -C '{line}'"
+        found = run("fish", "--no-config", "-c", script, cwd=installed / "share/man",
+                    env={**os.environ, "XDG_CONFIG_HOME": str(installed)})
+        return {line.split("\t")[0] for line in found.splitlines()}
+
+    assert complete("keytrail ") == {*rows}
+    for command, (options, words) in rows.items():
+        assert complete(f"keytrail {command} --") >= {*options}
+        assert complete(f"keytrail {command} ") >= {*words}
+    assert complete("keytrail hold list ") == {"man1/", "man5/"}
+    assert "-f" in complete("keytrail tail -") and "-f" not in complete("keytrail check -")
+
+
+def test_zsh_completes_what_is_typed(installed, tmp_path):
+    """In a terminal, as somebody who hits the tabulator."""
+    (tmp_path / "routes.json").write_text("")
+    typed = {"deg\t--rea\t": "degrade --reason", "hold li\t": "hold list",
+             "check --env\trou\t": "check --environment routes.json",
+             "verify --anch\trou\t": "verify --anchors routes.json",
+             "explain --header x --hea\t": "explain --header x --header"}
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        os.execvpe("zsh", ["zsh", "-f", "-i"], {"PATH": os.environ["PATH"], "TERM": "dumb", "PS1": "> ",
+                                                "HOME": str(tmp_path)})
+    shown = b""
+
+    def until(text):
+        nonlocal shown
+        while text.encode() not in shown:
+            assert select.select([terminal], [], [], support.PATIENCE)[0], shown
+            shown += os.read(terminal, 4096)
+        shown = b""
+
+    try:
+        os.write(terminal, f"fpath=({installed}/share/zsh/site-functions $fpath); unsetopt beep; "
+                           "autoload -U compinit; compinit -u -D; keytrail() { echo \"<$*\"\">\" }\n".encode())
+        for line, want in typed.items():
+            os.write(terminal, f"keytrail {line}\n".encode())
+            until(f"<{want}")
+    finally:
+        os.close(terminal)
+        os.kill(child, 9)
+        os.waitpid(child, 0)
