@@ -89,7 +89,13 @@ enum metric_id {
 	METRIC_COUNT
 };
 
-enum metric_outcome { METRIC_OUTCOME_SUCCESS, METRIC_OUTCOME_FAILURE, METRIC_OUTCOME_UNKNOWN };
+enum metric_outcome {
+	METRIC_OUTCOME_SUCCESS,
+	METRIC_OUTCOME_FAILURE,
+	METRIC_OUTCOME_UNKNOWN,
+	METRIC_OUTCOMES
+};
+const char *metrics_outcome_word(enum metric_outcome outcome);
 enum metric_loss {
 	METRIC_LOSS_RING_FULL,
 	METRIC_LOSS_TRAIL_FULL,
@@ -200,6 +206,15 @@ void metrics_count_request(
 /* Sum over the shards; for tests and readiness.  For a histogram: the number of observations.  For
  * METRIC_REQUESTS: all outcomes and codes of the action `index`.  A gauge that nobody set is 0. */
 double metrics_value(const struct metrics *m, enum metric_id id, unsigned index);
+
+/* All codes of an action's outcome, and the action's name, as it is on the label. */
+uint64_t metrics_requests(const struct metrics *m, unsigned action, enum metric_outcome outcome);
+const char *metrics_action_name(const struct metrics *m, unsigned action);
+
+/* A histogram's bounds, and how many were observed in each bucket and above the last; how many bounds. */
+#define METRICS_BUCKETS_MAX 32
+unsigned metrics_buckets(const struct metrics *m, enum metric_id id, const double **bounds,
+    uint64_t counts[METRICS_BUCKETS_MAX]);
 
 enum metrics_format { METRICS_TEXT_0_0_4, METRICS_OPENMETRICS_1_0_0 };
 

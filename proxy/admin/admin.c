@@ -1,7 +1,9 @@
 #include "admin/admin_internal.h"
 
 #include "admin/events.h"
+#include "admin/history.h"
 #include "data/listener.h"
+#include "keytrail/clock.h"
 
 #include <event2/event.h>
 #include <event2/http.h>
@@ -98,6 +100,28 @@ open_socket(struct admin *a, const struct config_admin *config, struct err *err)
 	return open_door(a, &a->socket, fd, NULL, err);
 }
 
+static void
+on_step(evutil_socket_t fd, short what, void *arg)
+{
+	struct admin *a = arg;
+
+	(void)fd;
+	(void)what;
+	a->opts.refresh(a->opts.arg);
+	history_step(a->history, clock_mono_ns(), clock_wall_ns());
+}
+
+static int
+start_history(struct admin *a, struct err *err)
+{
+	const struct timeval step = { HISTORY_STEP_S, 0 };
+
+	if ((a->history = history_new(a->opts.metrics, clock_mono_ns())) == NULL ||
+	    event_add(&a->step, &step) == -1)
+		return err_set(err, "admin: memory is short");
+	return 0;
+}
+
 int
 admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 {
@@ -110,10 +134,12 @@ admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 		return err_set(err, "admin: memory is short");
 	a->opts = *opts;
 	admin_init_refused(a);
+	event_assign(&a->step, opts->base, -1, EV_PERSIST, on_step, a);
 	if ((config->metrics_enabled && open_metrics(a, config, err) == -1) ||
-	    (config->admin.enabled && (events_new(&eopts, &a->events, err) == -1 ||
-					  open_admin(a, &config->admin, err) == -1 ||
-					  open_socket(a, &config->admin, err) == -1))) {
+	    (config->admin.enabled &&
+		(start_history(a, err) == -1 || events_new(&eopts, &a->events, err) == -1 ||
+		    open_admin(a, &config->admin, err) == -1 ||
+		    open_socket(a, &config->admin, err) == -1))) {
 		admin_free(a);
 		return -1;
 	}
@@ -141,6 +167,8 @@ admin_free(struct admin *a)
 	close_door(&a->admin);
 	close_door(&a->socket);
 	event_del(&a->refused.timer);
+	event_del(&a->step);
+	history_free(a->history);
 	if (a->socket_path != NULL)
 		unlink(a->socket_path);
 	free(a->socket_path);

@@ -70,8 +70,8 @@ struct admin_opts {
 	/* Fill at most max checks; how many there are. */
 	size_t (*checks)(void *arg, struct health_check *out, size_t max);
 	/* Append members of the status object, with commas between them, to what is of the
-	 * listeners themselves.  -1: memory is short. */
-	int (*status)(void *arg, struct buf *json_members);
+	 * listeners themselves.  full_s: until the trail is, or INFINITY.  -1: memory is short. */
+	int (*status)(void *arg, double full_s, struct buf *json_members);
 	/* The whole of /routes.  -1: memory is short. */
 	int (*routes)(void *arg, struct buf *json);
 	/* Do what an operator asks; `text`: what was done, or why it was not.  The HTTP status. */

@@ -19,6 +19,7 @@
 struct evhttp;
 struct evhttp_request;
 struct events;
+struct history;
 
 /* One listener. */
 struct admin_door {
@@ -42,6 +43,8 @@ struct admin {
 	struct admin_opts opts;
 	struct admin_door metrics, admin, socket;
 	struct events *events;
+	struct history *history;
+	struct event step; /* of it */
 	char *socket_path;
 	struct attempts attempts;
 	struct admin_refused refused;

@@ -2,6 +2,7 @@
 
 #include "admin/answer.h"
 #include "admin/events.h"
+#include "admin/history.h"
 
 #include <event2/http.h>
 #include <string.h>
@@ -102,9 +103,42 @@ answer_status(const struct admin_ask *ask)
 	int rc;
 
 	a->opts.refresh(a->opts.arg);
-	rc = append_own_status(ask, &body) == -1 || a->opts.status(a->opts.arg, &body) == -1
+	rc = append_own_status(ask, &body) == -1 ||
+		     a->opts.status(a->opts.arg, history_seconds_to_full(a->history), &body) == -1
 		 ? -1
 		 : buf_append(&body, "}\n", 2);
+	answer_take(ask->req, 200, ANSWER_JSON, &body, rc);
+}
+
+/* ---- /history?minutes=60 ---- */
+
+/* 0: something else is asked for. */
+static unsigned
+minutes_of(const char *query)
+{
+	uint64_t n;
+
+	if (query == NULL)
+		return HISTORY_MINUTES;
+	if (strncmp(query, "minutes=", 8) != 0 || slice_to_u64(slice_of(query + 8), &n) == -1 ||
+	    n > HISTORY_MINUTES)
+		return 0;
+	return (unsigned)n;
+}
+
+static void
+answer_history(const struct admin_ask *ask)
+{
+	const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(ask->req));
+	unsigned minutes = minutes_of(query);
+	struct buf body = BUF_INIT;
+	int rc;
+
+	if (minutes == 0) {
+		answer_text(ask->req, 400, "wanted minutes=1 to 60\n");
+		return;
+	}
+	rc = history_render(ask->door->admin->history, minutes, &body);
 	answer_take(ask->req, 200, ANSWER_JSON, &body, rc);
 }
 
@@ -144,6 +178,7 @@ static const struct admin_page pages[] = {
 	{ "/livez", false, false, answer_live },
 	{ "/readyz", false, false, answer_ready },
 	{ "/status", true, false, answer_status },
+	{ "/history", true, false, answer_history },
 	{ "/routes", true, false, answer_routes },
 	{ "/events", true, false, answer_events },
 };

@@ -244,23 +244,24 @@ put_certificates(struct server *s, struct buf *out)
 }
 
 static int
-put_process(struct server *s, struct buf *out)
+put_process(struct server *s, double full_s, struct buf *out)
 {
-	char listen[LISTENER_TEXT_SIZE] = "";
+	char listen[LISTENER_TEXT_SIZE] = "", full[32];
 	struct trail_stats st;
 
 	trail_stats(s->trail, &st);
+	snprintf(full, sizeof(full), "%.0f", full_s);
 	if (s->listener != NULL)
 		listener_text(listener_fd(s->listener), listen);
 	return buf_printf(out,
 	    "\"version\":\"" KEYTRAIL_VERSION "\",\"uptimeSeconds\":%" PRId64
 	    ",\"configDigest\":\"%s\",\"listen\":\"%s\",\"workers\":%u,\"connections\":%u,"
 	    "\"trail\":{\"log\":\"%s\",\"boot\":\"%s\",\"durable\":%" PRIu64 ",\"bytes\":%" PRIu64
-	    ",\"segments\":%" PRIu64 ",\"freeBytes\":%" PRIu64 "},",
+	    ",\"segments\":%" PRIu64 ",\"freeBytes\":%" PRIu64 ",\"secondsToFull\":%s},",
 	    (int64_t)((clock_wall_ns() - s->started) / CLOCK_NS_PER_S), s->config->digest, listen,
 	    s->nworkers, atomic_load_explicit(&s->open_connections, memory_order_relaxed),
 	    trail_log_id(s->trail), trail_boot_id(s->trail), trail_durable_seq(s->trail), st.bytes,
-	    st.segments, st.free_bytes);
+	    st.segments, st.free_bytes, isinf(full_s) ? "null" : full);
 }
 
 static double
@@ -274,7 +275,8 @@ lost(const struct server *s)
 }
 
 static int
-put_summary(struct server *s, const struct publisher_sink_status *st, size_t n, struct buf *out)
+put_summary(struct server *s, double full_s, const struct publisher_sink_status *st, size_t n,
+    struct buf *out)
 {
 	char why[128], until[CLOCK_EVENT_TIME_SIZE] = "", unsigned_[128] = "", ends[256];
 	struct health_sink sinks[METRICS_SINKS_MAX];
@@ -285,7 +287,7 @@ put_summary(struct server *s, const struct publisher_sink_status *st, size_t n, 
 		.unsigned_ = unsigned_,
 		.holds = trail_holds(s->trail)->damage.msg,
 		.certificate = ends,
-		.full_s = (double)INFINITY,
+		.full_s = full_s,
 		.sinks = sinks,
 		.nsinks = n };
 	struct buf text = BUF_INIT;
@@ -309,7 +311,7 @@ put_summary(struct server *s, const struct publisher_sink_status *st, size_t n, 
 
 /* What is put without quoting is a fixed word, hex, or was checked by config. */
 static int
-status(void *arg, struct buf *out)
+status(void *arg, double full_s, struct buf *out)
 {
 	struct publisher_sink_status st[METRICS_SINKS_MAX];
 	struct server *s = arg;
@@ -317,11 +319,11 @@ status(void *arg, struct buf *out)
 
 	if (n > METRICS_SINKS_MAX)
 		n = METRICS_SINKS_MAX;
-	if (put_process(s, out) == -1 || put_signing(s, out) == -1 || put_degrade(s, out) == -1 ||
-	    put_holds(s, out) == -1 || put_sinks(st, n, out) == -1 ||
+	if (put_process(s, full_s, out) == -1 || put_signing(s, out) == -1 ||
+	    put_degrade(s, out) == -1 || put_holds(s, out) == -1 || put_sinks(st, n, out) == -1 ||
 	    put_certificates(s, out) == -1)
 		return -1;
-	return put_summary(s, st, n, out);
+	return put_summary(s, full_s, st, n, out);
 }
 
 /* ---- keytrail.access ---- */

@@ -225,6 +225,12 @@ const char *const metric_outcome_words[OUTCOMES] = {
 	[METRIC_OUTCOME_FAILURE] = "failure",
 	[METRIC_OUTCOME_UNKNOWN] = "unknown",
 };
+const char *
+metrics_outcome_word(enum metric_outcome outcome)
+{
+	return metric_outcome_words[outcome];
+}
+
 const char *const metric_class_words[CLASSES] = { "none", "1xx", "2xx", "3xx", "4xx", "5xx" };
 
 #define WORDS(label, w, shown)                                                                     \
@@ -526,4 +532,35 @@ metrics_value(const struct metrics *m, enum metric_id id, unsigned index)
 	if (row->type == METRIC_GAUGE)
 		return or_zero(metrics_sum_double(m, cell + index));
 	return sum_range(m, cell + index, 1);
+}
+
+uint64_t
+metrics_requests(const struct metrics *m, unsigned action, enum metric_outcome outcome)
+{
+	unsigned cell = m->layout[METRIC_REQUESTS] + (action * OUTCOMES + outcome) * CLASSES;
+	uint64_t sum = 0;
+
+	assert(action <= METRICS_ACTIONS_MAX && outcome < OUTCOMES);
+	for (unsigned i = 0; i < CLASSES; i++)
+		sum += metrics_sum_integer(m, cell + i);
+	return sum;
+}
+
+const char *
+metrics_action_name(const struct metrics *m, unsigned action)
+{
+	return action < m->nactions ? m->actions[action] : "other";
+}
+
+unsigned
+metrics_buckets(const struct metrics *m, enum metric_id id, const double **bounds,
+    uint64_t counts[METRICS_BUCKETS_MAX])
+{
+	const struct metric_row *row = &metric_rows[id];
+
+	assert(row->type == METRIC_HISTOGRAM && row->nbounds < METRICS_BUCKETS_MAX);
+	*bounds = row->bounds;
+	for (unsigned i = 0; i <= row->nbounds; i++)
+		counts[i] = metrics_sum_integer(m, m->layout[id] + i);
+	return row->nbounds;
 }

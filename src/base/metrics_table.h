@@ -33,7 +33,7 @@ enum metric_labels {
 	LABELS_KINDS
 };
 
-#define OUTCOMES 3
+#define OUTCOMES METRIC_OUTCOMES
 #define CLASSES	 6 /* none, 1xx ... 5xx */
 
 struct metric_row {

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import subprocess
+import time
 import urllib.error
 
 import prometheus_client.openmetrics.parser as openmetrics
@@ -76,6 +77,21 @@ def test_the_status_is_whole(busy):
     assert status["certificates"] and not any(c["endsSoon"] for c in status["certificates"])
     (sink,) = status["sinks"]
     assert (sink["name"], sink["up"], sink["waiting"], sink["lastError"]) == ("file", True, 0, "")
+
+
+def test_the_last_hour_is_kept(busy):
+    history = wait_for(lambda: (h := json.loads(busy.fetch("admin", "/history"))) and h["calls"]
+                       and h, "a step to be over")
+    (calls,) = history["calls"]
+    assert (calls["action"], calls["outcome"]) == ("kms.secrets.list", "success")
+    assert len(calls["values"]) == 360 and sum(filter(None, calls["values"])) == 20
+    assert history["step"] == 10 and abs(history["end"] - time.time()) < 60
+    for part in "added", "total":
+        p50, p99 = ([v for v in history[part][p] if v is not None] for p in ("p50", "p99"))
+        assert 0 < max(p50) <= max(p99)
+    assert history["trailFree"][-1] > 0 and history["lost"][-1] == 0
+    short = json.loads(busy.fetch("admin", "/history?minutes=5"))
+    assert len(short["lost"]) == 30
 
 
 def routes_of(sidecar):

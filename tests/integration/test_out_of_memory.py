@@ -209,7 +209,7 @@ def test_a_call(keytrail, raw_backend, memory, pki, tmp_path, name, times):
 
 
 PAGES = {"/metrics": "metrics", "/livez": "metrics", "/readyz?verbose": "admin", "/status": "admin",
-         "/routes": "admin", "/events?limit=5": "admin"}
+         "/routes": "admin", "/history": "admin", "/events?limit=5": "admin"}
 SHORT = (b"memory is short\n", b"the trail cannot be read\n")
 
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -72,9 +73,10 @@ checks(void *arg, struct health_check *out, size_t max)
 }
 
 static int
-status(void *arg, struct buf *out)
+status(void *arg, double full_s, struct buf *out)
 {
 	(void)arg;
+	assert_true(isinf(full_s));
 	return buf_printf(out, "\"workers\":4,\"sinks\":[]");
 }
 
@@ -402,6 +404,12 @@ static const struct {
 	{ "the token opens it", "GET /status", LOCAL BEARER, 200, "\"workers\":4" },
 	{ "the scheme's case does not matter", "GET /status",
 	    LOCAL "Authorization: bearer " TOKEN "\r\n", 200, "" },
+	{ "an hour of it", "GET /history", LOCAL BEARER, 200, "{\"step\":10,\"end\":0," },
+	{ "a minute of it", "GET /history?minutes=1", LOCAL BEARER, 200,
+	    "\"lost\":[null,null,null,null,null,null]" },
+	{ "no time", "GET /history?minutes=0", LOCAL BEARER, 400, "" },
+	{ "too much of it", "GET /history?minutes=61", LOCAL BEARER, 400, "" },
+	{ "something else", "GET /history?" CANARY "=1", LOCAL BEARER, 400, "" },
 	{ "metrics are there too", "GET /metrics", LOCAL BEARER, 200, "keytrail_requests_total" },
 	{ "liveness too", "GET /livez", LOCAL BEARER, 200, "alive" },
 	{ "readiness in short", "GET /readyz", LOCAL BEARER, 200, "\r\n\r\nready\n" },
