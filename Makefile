@@ -28,10 +28,13 @@ PACKAGES_BUILD := gcc libc6-dev make pkg-config libevent-dev libssl-dev libjanss
 PACKAGES_DEMO  := $(PACKAGES_BUILD) openssl ca-certificates curl python3
 PACKAGES_CHECK := $(PACKAGES_BUILD) clang clang-format clang-tidy cppcheck libclang-rt-14-dev \
                   libcmocka-dev python3
+# A nodejs that brings npm conflicts with the package of that name.
+PACKAGES_NODE  := $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest python3-pytest-xdist \
                   python3-prometheus-client python3-jsonschema python3-yaml python3-cryptography prometheus git \
                   jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light \
-                  man-db mandoc bash bash-completion zsh fish)
+                  man-db mandoc bash bash-completion zsh fish \
+                  iproute2 python3-pip $(PACKAGES_NODE))
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest nginx-light
 PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
@@ -273,7 +276,27 @@ PRELOADED := $(patsubst tests/faults/%.c,$B/faults/%.so,$(wildcard tests/faults/
 
 TESTS ?= tests/integration
 
-integration: programs $(CRASH) $B/keytrail-faults $(PRELOADED) $B/unit/test_event $B/unit/test_metrics $(if $(SAN),,$B/bench/micro) ## integration tests against build/keytrail (SAN=address|thread)
+# What judges docker/kubernetes: schemas of the API (pip) and of the operator (npm), and who renders it (Go).
+JUDGES := build/vendor/kubernetes-validate build/vendor/prometheus-operator build/vendor/kustomize
+
+build/vendor/kubernetes-validate:
+	@rm -rf $@ $@.new && mkdir -p $@.new
+	$(call say,PIP,$(@F))
+	$Q$(PYTHON) -m pip -q download --no-deps -d $@.new $(@F)==1.37.0
+	@mv $@.new $@
+
+build/vendor/prometheus-operator:
+	@rm -rf $@ $@.new && mkdir -p $@.new
+	$(call say,NPM,$(@F))
+	$Qnpm install --silent --prefix $@.new --no-save --ignore-scripts @kubernetes-models/$(@F)@6.0.0
+	@mv $@.new $@
+
+build/vendor/kustomize:
+	@mkdir -p $(@D)
+	$(call say,GO,$(@F))
+	$QGOBIN=$(CURDIR)/$(@D) go install sigs.k8s.io/kustomize/kustomize/v4@v4.5.7
+
+integration: programs $(JUDGES) $(CRASH) $B/keytrail-faults $(PRELOADED) $B/unit/test_event $B/unit/test_metrics $(if $(SAN),,$B/bench/micro) ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) $(TESTS)
 
