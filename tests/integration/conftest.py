@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from socket import SO_REUSEADDR, SOL_SOCKET, socket as Socket
 
+import jsonschema
 import pytest
 
 import backend as backends
@@ -66,6 +68,18 @@ def dead_port():
             sock.bind(("127.0.0.1", 0))
             return sock.getsockname()[1]
         yield make
+
+
+@pytest.fixture(scope="session")
+def schema():
+    """An independent validator with the schema of routes files."""
+    made = subprocess.run([support.KEYTRAIL, "routes", "--schema"], check=True, stdout=subprocess.PIPE)
+    return jsonschema.Draft202012Validator(json.loads(made.stdout))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def whatever_is_accepted_fits_the_schema(schema):
+    support.Keytrail.accepted = staticmethod(lambda path: schema.validate(json.loads(path.read_text())))
 
 
 @pytest.fixture
@@ -129,7 +143,6 @@ def socket():
 @pytest.fixture
 def key(kms, pki):
     """The id of a fresh root key, made without the sidecar."""
-    import json
     import http1
     with http1.Client(kms.port, pki.client()) as c:
         r = c.request("POST", "/api/v2/keys", kms.headers(),

@@ -238,6 +238,8 @@ class Kms:
 class Keytrail:
     """The sidecar: a process, its folder, its ports and its trail."""
 
+    accepted = None  # called with each file of which the program has said that it is good
+
     def __init__(self, folder, pki, backend, config=None, raw=None, environment=None,
                  arguments=()):
         self.folder = Path(folder)
@@ -318,7 +320,14 @@ class Keytrail:
         if ports is True:
             return False
         self.ports, self.port = ports, ports["listen"]
+        self.tell_accepted()
         return True
+
+    def tell_accepted(self):
+        if self.accepted:
+            included = (self.folder / name for name in self.config.get("include", ()))
+            for path in (self.file, *filter(Path.exists, included)):
+                self.accepted(path)
 
     def stop(self, timeout=PATIENCE):
         """TERM, and all that must hold at the end of a life."""
@@ -358,6 +367,8 @@ class Keytrail:
         self.signal(signal.SIGHUP)
         events = wait_for(lambda: [e for e in self.own("keytrail.reload") if e["id"] not in before],
                           "the reload")
+        if events[-1]["outcome"] == "success":
+            self.tell_accepted()
         return events[-1]
 
     # ---- its log ----

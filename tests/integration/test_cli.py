@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -446,18 +447,75 @@ def test_the_guarantee_of_the_file_is_that_of_routes_without_their_own(file):
     assert guarantees["DELETE /api/v2/keys/{id}"] == "intent"
 
 
-def test_the_schema_is_valid_and_takes_what_the_parser_takes(pki):
-    schema = json.loads(keytrail("routes", "--schema").stdout)
-    assert schema == json.loads((SET.parent / "routes.schema.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    valid = jsonschema.Draft202012Validator(schema).is_valid
-    assert valid(json.loads(SET.read_text()))
-    assert valid(base()) and valid(secured(pki, limits={"head": "16KiB"}, timeouts={"idle": 5000}))
-    assert valid(base(audit={"guarantee": "${GUARANTEE}"}))
-    for bad in (base(listn={}), base(audit={"guarantee": "durabel"}), base(workers=999),
-                base(listen=...), base(limits={"head": "16KB"}),
-                base(routes=[{"action": "a.b", "method": "GET"}])):
-        assert not valid(bad)
+def test_the_schema_is_one_and_that_of_the_tree(schema):
+    jsonschema.Draft202012Validator.check_schema(schema.schema)
+    assert schema.schema == json.loads((SET.parent / "routes.schema.json").read_text())
+
+
+def test_the_schema_takes_every_shipped_file(schema):
+    shipped = [path for folder in ("docker", "proxy") for path in (support.ROOT / folder).rglob("*.json")]
+    files = [f for f in map(json.loads, map(Path.read_text, shipped)) if "listen" in f or "set" in f]
+    assert len(files) >= 2
+    for f in files:
+        schema.validate(f)
+
+
+def test_the_schema_takes_the_environment(schema):
+    assert schema.is_valid(base(audit={"guarantee": "${GUARANTEE}"}))
+    assert not schema.is_valid(base(audit={"guarantee": "durabel"}))
+    assert not schema.is_valid(base(limits={"head": "16KB"}))
+
+
+# What a schema of types cannot tell.
+BEYOND_TYPES = {("upstream", "{}"), ("admin", "{}"), ("include", "[]"), ("audit.spacing.max", "0")}
+
+
+def members(part, path=()):
+    for name, inner in part.get("properties", {}).items():
+        yield (*path, name)
+        yield from members(inner, (*path, name))
+
+
+def replaced(config, path, value):
+    """A copy with the value in this place; what stands in the way is made an object."""
+    config = json.loads(json.dumps(config))
+    at = config
+    for step in path[:-1]:
+        if not isinstance(at[step] if isinstance(step, int) else at.get(step), (dict, list)):
+            at[step] = {}
+        at = at[step]
+    at[path[-1]] = value
+    return config
+
+
+@pytest.mark.parametrize("part, place", [("sidecar", ()), ("sink", ("sinks", 0)),
+                                         ("certificate", ("listen", "tls", "certificates", 0)),
+                                         ("token", ("admin", "tokens", 0)), ("route", ("routes", 0))])
+def test_the_program_and_the_schema_take_the_same_types(file, schema, tmp_path, part, place):
+    """Each member with a value of each type: nobody's editor complains of a file that is good, or is
+    content with a type that the program refuses."""
+    secrets = [tmp_path / name for name in ("one", "two")]
+    for secret in secrets:
+        secret.write_text(str(secret) * 2)
+        secret.chmod(0o600)
+    whole = secured({name: name for name in ("server.pem", "server.key", "ca.pem")},
+                    admin={"address": "127.0.0.1:0", "socket": "s", "token": {"file": "one"},
+                           "tokens": [{"name": "a", "role": "viewer", "token": {"file": "two"}}]},
+                    sinks=[{"name": "s", "type": "file", "path": "p"}],
+                    routes=[{"action": "a.b", "method": "GET", "path": "/x"}])
+    whole["listen"]["tls"]["certificates"] = [{"certificate": "b.pem", "key": "b.key"}]
+    assert keytrail("check", file(whole)).stderr == ""
+    wrong = {}
+    paths = [(*place, *path) for path in members(schema.schema["$defs"][part])]
+    for path in paths:
+        for value in (None, True, 0, "x", "10s", "1MiB", ["x"], [], {}):
+            config = replaced(whole, path, value)
+            good, fits = keytrail("check", file(config)).returncode == 0, schema.is_valid(config)
+            name = ".".join(map(str, path)), json.dumps(value)
+            text = isinstance(value, str) or value == ["x"]  # of which the program asks more
+            if good > fits or (good < fits and not text and name not in BEYOND_TYPES):
+                wrong[name] = good, fits
+    assert len(paths) >= 3 and wrong == {}
 
 
 def test_the_reference_is_made_of_tables():
