@@ -4,6 +4,7 @@
 #include "data/descriptors.h"
 #include "keytrail/base64.h"
 #include "keytrail/clock.h"
+#include "keytrail/cpus.h"
 #include "keytrail/fault.h"
 
 #include <event2/event.h>
@@ -11,7 +12,6 @@
 #include <limits.h>
 #include <llhttp.h>
 #include <openssl/crypto.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -19,39 +19,6 @@
 #define START_WAIT_MS 10000
 #define SELF_RING     (1024 * 1024) /* bytes of main's ring */
 #define SLOTS_SPARE   64
-
-/* The CPUs of the cgroup's quota (cgroup v2, cpu.max: "<quota> <period>", or "max <period>"). */
-static unsigned long
-quota_cpus(void)
-{
-	unsigned long quota = 0, period = 0;
-	char line[64], *rest;
-	FILE *f;
-
-	if ((f = fopen("/sys/fs/cgroup/cpu.max", "re")) == NULL)
-		return ULONG_MAX;
-	if (fgets(line, sizeof(line), f) != NULL) {
-		quota = strtoul(line, &rest, 10);
-		period = strtoul(rest, NULL, 10);
-	}
-	fclose(f);
-	return quota > 0 && period > 0 ? (quota - 1) / period + 1 : ULONG_MAX;
-}
-
-/* The CPUs this process may use: affinity and quota. */
-static unsigned
-available_cpus(void)
-{
-	unsigned long quota = quota_cpus();
-	cpu_set_t set;
-	unsigned n = 1;
-
-	if (sched_getaffinity(0, sizeof(set), &set) == 0)
-		n = (unsigned)CPU_COUNT(&set);
-	if (quota < n)
-		n = (unsigned)quota;
-	return n < 1 ? 1 : n;
-}
 
 /* One for each connection that a worker takes: twice its share of all that there may be, and some. */
 static unsigned
@@ -563,7 +530,7 @@ set_build_info(struct metrics *m)
 unsigned
 server_workers(const struct config *config)
 {
-	unsigned n = config->workers != 0 ? config->workers : available_cpus();
+	unsigned n = config->workers != 0 ? config->workers : cpus_available("");
 
 	return n < CONFIG_WORKERS_MAX ? n : CONFIG_WORKERS_MAX;
 }
