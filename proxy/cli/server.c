@@ -281,18 +281,23 @@ on_signal(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-/* Blocked before the first thread is made, so that only the descriptor sees them. */
+/*
+ * Blocked before the first thread is made, so that only the descriptor sees them.  As process 1 of a
+ * container it is the parent of whoever has lost his own: ignored, such children leave no zombies.
+ */
 static int
 open_signals(struct server *s, struct err *err)
 {
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGQUIT);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if ((s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC)) == -1)
 		return err_set_errno(err, "signalfd");
