@@ -98,7 +98,7 @@ def rows(chapter, header):
             for line in table.splitlines()[2:]]
 
 
-def tests():
+def all_tests():
     found = {name for path in (support.ROOT / "tests" / "integration").glob("test_*.py")
              for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)}
     return found | {name for path in (support.ROOT / "tests" / "unit").glob("test_*.c")
@@ -106,7 +106,7 @@ def tests():
 
 
 def test_each_row_of_what_can_be_lost_names_tests_that_exist():
-    found = tests()
+    found = all_tests()
     table = rows("What can be lost, and when", "fault")
     named = [(row[0], re.findall(r"`(\w+)`", row[-1])) for row in table]
     assert len(named) > 20
@@ -117,7 +117,7 @@ def test_each_way_around_that_is_shut_names_tests_that_exist():
     table = rows("What keytrail cannot see", "not seen")
     named = [(row[0], re.findall(r"`(\w+)`", row[-1])) for row in table if row[-1] != "-"]
     assert len(named) > 3
-    assert [(way, names) for way, names in named if not names or set(names) - tests()] == []
+    assert [(way, names) for way, names in named if not names or set(names) - all_tests()] == []
 
 
 def test_the_table_of_cheats_says_what_is_tried_and_told():
