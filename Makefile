@@ -128,7 +128,7 @@ LOAD_SRC  := $(sort $(wildcard tests/soak/*.c))
 BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 
 LIB_OBJ   := $(LIB_SRC:%.c=$B/%.o)
-PROXY_OBJ := $(PROXY_SRC:%.c=$B/%.o)
+PROXY_OBJ := $(PROXY_SRC:%.c=$B/%.o) $B/page.o
 KMS_OBJ   := $(KMS_SRC:%.c=$B/%.o)
 LOAD_OBJ  := $(LOAD_SRC:%.c=$B/%.o)
 WIRE_OBJ  := $(WIRE_SRC:%.c=$B/%.o)
@@ -232,6 +232,26 @@ FORCE:
 
 $B/%.o: %.c $B/flags
 	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) -c -o $@ $<
+
+# The files of the dashboard as arrays of bytes, for dashboard.h.
+$B/page.c: $(wildcard proxy/admin/page/*) Makefile
+	@mkdir -p $(@D)
+	$(call say,PAGE,$@)
+	$Q{ echo '#include "admin/dashboard.h"'; \
+	    for f in $(filter-out Makefile,$^); do \
+		echo "static const unsigned char $$(basename $$f | tr . _)[] = {"; \
+		od -An -v -tx1 $$f | sed 's/ \(..\)/0x\1,/g'; \
+		echo '};'; \
+	    done; \
+	    echo 'const struct dashboard_file dashboard_files[] = {'; \
+	    for f in $(notdir $(filter-out Makefile,$^)); do \
+		id=$$(echo $$f | tr . _); echo "{ \"/$$f\", $$id, sizeof($$id) },"; \
+	    done; \
+	    echo '{ NULL, NULL, 0 } };'; } >$@
+
+$B/page.o: $B/page.c $B/flags
 	$(call say,CC,$@)
 	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) -c -o $@ $<
 

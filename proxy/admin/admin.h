@@ -4,6 +4,7 @@
  *   metrics        /metrics /livez /readyz            for Prometheus and the kubelet; no details
  *   admin.address  the same, /readyz?verbose /status  a bearer token, or a loopback address
  *                  /events (events.h)
+ *                  / (dashboard.h)    without a token
  *   admin.socket   the same, and operators' calls     mode 0600; SO_PEERCRED says who calls
  *
  * /metrics is text format 0.0.4, or OpenMetrics 1.0 where `Accept` prefers it.  Only GET and HEAD,

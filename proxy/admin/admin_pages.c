@@ -1,6 +1,7 @@
 #include "admin/admin_internal.h"
 
 #include "admin/answer.h"
+#include "admin/dashboard.h"
 #include "admin/events.h"
 #include "admin/history.h"
 
@@ -173,6 +174,18 @@ answer_events(const struct admin_ask *ask)
 		a->opts.access(a->opts.arg, &access);
 }
 
+/* ---- the dashboard ---- */
+
+static void
+answer_dashboard(const struct admin_ask *ask)
+{
+	const char *path = evhttp_uri_get_path(evhttp_request_get_evhttp_uri(ask->req));
+
+	dashboard_answer(ask->req, dashboard_find(path));
+}
+
+static const struct admin_page dashboard = { NULL, true, true, answer_dashboard };
+
 static const struct admin_page pages[] = {
 	{ "/metrics", false, false, answer_metrics },
 	{ "/livez", false, false, answer_live },
@@ -189,5 +202,5 @@ admin_find_page(const struct admin_door *door, const char *path)
 	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
 		if (strcmp(path, pages[i].path) == 0 && (door->guarded || !pages[i].guarded))
 			return &pages[i];
-	return NULL;
+	return door->guarded && dashboard_find(path) != NULL ? &dashboard : NULL;
 }
