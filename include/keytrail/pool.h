@@ -7,18 +7,25 @@
 #ifndef KEYTRAIL_POOL_H
 #define KEYTRAIL_POOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
-#define POOL_KEPT 64 /* blocks at most; what is given back beyond them is freed */
+#define POOL_KEPT      64 /* blocks that no trim frees */
+#define POOL_UNBOUNDED (~0u)
 
 struct pool {
 	size_t size;
-	unsigned n;
-	void *kept[POOL_KEPT];
+	unsigned most, n;
+	unsigned idle; /* so many were kept at any time since the last trim */
+	void *kept;    /* the first; in each stands the next */
 };
 
-/* Empty, for blocks of this size. */
-void pool_init(struct pool *p, size_t size);
+/* Empty, for blocks of this size, no less than a pointer's.  What is given back while `most` are kept is
+ * freed; who sets no bound trims. */
+void pool_init(struct pool *p, size_t size, unsigned most);
+
+/* Free what nobody has needed since the last trim.  False: no more than POOL_KEPT are left. */
+bool pool_trim(struct pool *p);
 
 /* Free what is kept. */
 void pool_fini(struct pool *p);

@@ -614,7 +614,7 @@ abort_conns(struct worker *w)
 static int
 init(struct worker *w, struct err *err)
 {
-	pool_init(&w->exchanges, exchange_size);
+	pool_init(&w->exchanges, exchange_size, POOL_UNBOUNDED);
 	return (w->upstream = upstream_new(w, err)) != NULL ? 0 : -1;
 }
 

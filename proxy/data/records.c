@@ -197,9 +197,9 @@ void
 records_keep(void)
 {
 	for (unsigned i = 0; i < SMALL; i++)
-		pool_init(&pools[i], SMALLEST + i * STEP);
-	pool_init(&pools[RECORD], RECORD_MAX);
-	pool_init(&pools[LARGEST], LARGEST_MAX);
+		pool_init(&pools[i], SMALLEST + i * STEP, POOL_KEPT);
+	pool_init(&pools[RECORD], RECORD_MAX, POOL_KEPT);
+	pool_init(&pools[LARGEST], LARGEST_MAX, POOL_KEPT);
 	keeps = true;
 }
 

@@ -19,6 +19,7 @@
 #define TALLY_RETRY_MS	 100
 #define TALLY_SPACING_MS 1000
 #define IDENTITY_AGE_MS	 150000
+#define TRIM_MS		 60000
 
 STAILQ_HEAD(reap_list, worker_reap);
 
@@ -43,7 +44,7 @@ struct worker_thread {
 	unsigned before_steps; /* calls that are to be served before the next steps */
 	bool turning;
 	struct event drain_timer;
-	struct wtimer tally_timer, identity_timer;
+	struct wtimer tally_timer, identity_timer, trim_timer;
 	int64_t tallied;	/* when they were written */
 	struct mail drain_mail; /* part of this struct, so that a stop needs no memory */
 	int64_t drain_deadline;
@@ -402,6 +403,19 @@ worker_identify(
 		wtimer_set(&w->thread->identity_timer, IDENTITY_AGE_MS);
 }
 
+/* ---- pools ---- */
+
+/* As long as there are connections, and until what they left is gone. */
+static void
+on_trim_timer(void *arg)
+{
+	struct worker *w = arg;
+	bool more = pool_trim(&w->reads) | pool_trim(&w->heads) | pool_trim(&w->exchanges);
+
+	if (more || w->nconns > 0)
+		wtimer_set(&w->thread->trim_timer, TRIM_MS);
+}
+
 /* ---- draining ---- */
 
 void
@@ -451,7 +465,11 @@ deliver_accept(struct mail *m)
 {
 	struct worker_mail *wm = (struct worker_mail *)m;
 
-	wm->worker->hooks->accept(wm->worker, wm->fd, &wm->peer);
+	struct worker *w = wm->worker;
+
+	w->hooks->accept(w, wm->fd, &wm->peer);
+	if (w->thread->trim_timer.deadline == 0)
+		wtimer_set(&w->thread->trim_timer, TRIM_MS);
 	free(wm);
 }
 
@@ -625,6 +643,7 @@ worker_new(const struct worker_opts *o, struct err *err)
 	wtimers_init(&w->timers, w->base);
 	wtimer_init(&t->tally_timer, &w->timers, on_tally_timer, w);
 	wtimer_init(&t->identity_timer, &w->timers, on_identity_timer, w);
+	wtimer_init(&t->trim_timer, &w->timers, on_trim_timer, w);
 	w->index = o->index;
 	w->hooks = o->hooks;
 	w->log = o->log;
@@ -638,8 +657,8 @@ worker_new(const struct worker_opts *o, struct err *err)
 	w->degrade = o->degrade;
 	w->peers = o->peers;
 	w->shapes = o->shapes;
-	pool_init(&w->reads, STREAM_READ);
-	pool_init(&w->heads, HEAD_SIZE);
+	pool_init(&w->reads, STREAM_READ, POOL_UNBOUNDED);
+	pool_init(&w->heads, HEAD_SIZE, POOL_UNBOUNDED);
 	TAILQ_INIT(&w->conns);
 	TAILQ_INIT(&w->durable_waiters);
 	TAILQ_INIT(&w->room_waiters);

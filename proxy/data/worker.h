@@ -93,6 +93,7 @@ struct worker {
 	bool draining;
 	struct worker_waiters durable_waiters, room_waiters;
 	struct tally losses, refusals;
+	/* trimmed once a minute */
 	struct pool reads;     /* memory of bufs that are read into: STREAM_READ bytes each */
 	struct pool heads;     /* of those that are written from, as long as little waits */
 	struct pool exchanges; /* exchange's */

@@ -161,7 +161,7 @@ a_pool_lends_wiped_memory_again(void **state)
 	char *mem;
 
 	(void)state;
-	pool_init(&pool, sizeof(block));
+	pool_init(&pool, sizeof(block), POOL_KEPT);
 	assert_int_equal(buf_append(&b, "0123456789", 10), 0);
 	assert_int_equal(b.cap, sizeof(block));
 	mem = b.mem;
@@ -177,7 +177,7 @@ a_pool_lends_wiped_memory_again(void **state)
 	buf_fini(&b);
 	assert_ptr_equal(b.pool, &pool);
 	if (pool.n > 0) {
-		assert_ptr_equal(pool.kept[0], mem);
+		assert_ptr_equal(pool.kept, mem);
 		assert_true(is_wiped(mem, sizeof(block)));
 		assert_int_equal(buf_append(&b, "a", 1), 0);
 		assert_ptr_equal(b.mem, mem);
@@ -195,7 +195,7 @@ a_buf_outgrows_its_pool(void **state)
 
 	(void)state;
 	memset(bytes, 'b', sizeof(bytes));
-	pool_init(&pool, 64);
+	pool_init(&pool, 64, POOL_KEPT);
 	assert_int_equal(buf_append(&b, bytes, 64), 0);
 	assert_int_equal(buf_append(&b, bytes, sizeof(bytes)), 0);
 	assert_int_equal(buf_size(&b), 264);
@@ -210,14 +210,47 @@ a_buf_outgrows_its_pool(void **state)
 }
 
 static void
+give(struct pool *pool, unsigned n)
+{
+	while (n-- > 0)
+		pool_give(pool, malloc(pool->size));
+}
+
+static void
+a_trim_frees_what_was_not_needed_since_the_last_one(void **state)
+{
+	struct pool pool;
+	void *blocks[2 * POOL_KEPT];
+
+	(void)state;
+	pool_init(&pool, 64, POOL_UNBOUNDED);
+	give(&pool, 1);
+	if (pool.n == 0) /* under a sanitizer */
+		return;
+	give(&pool, 4 * POOL_KEPT - 1);
+	assert_true(pool_trim(&pool));
+	assert_int_equal(pool.n, 4 * POOL_KEPT);
+	for (unsigned i = 0; i < 2 * POOL_KEPT; i++)
+		blocks[i] = pool_take(&pool);
+	for (unsigned i = 0; i < 2 * POOL_KEPT; i++)
+		pool_give(&pool, blocks[i]);
+	assert_true(pool_trim(&pool));
+	assert_int_equal(pool.n, 2 * POOL_KEPT);
+	assert_false(pool_trim(&pool));
+	assert_int_equal(pool.n, POOL_KEPT);
+	pool_fini(&pool);
+	assert_int_equal(pool.n, 0);
+}
+
+static void
 what_is_swapped_keeps_its_pool(void **state)
 {
 	struct pool pools[2];
 	struct buf a = { .pool = &pools[0] }, b = { .pool = &pools[1] };
 
 	(void)state;
-	pool_init(&pools[0], 64);
-	pool_init(&pools[1], 128);
+	pool_init(&pools[0], 64, POOL_KEPT);
+	pool_init(&pools[1], 128, POOL_KEPT);
 	assert_int_equal(buf_append(&a, "first", 5), 0);
 	assert_int_equal(buf_append(&b, "the second", 10), 0);
 	buf_consume(&b, 4);
@@ -238,6 +271,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_pool_lends_wiped_memory_again),
 		cmocka_unit_test(a_buf_outgrows_its_pool),
+		cmocka_unit_test(a_trim_frees_what_was_not_needed_since_the_last_one),
 		cmocka_unit_test(what_is_swapped_keeps_its_pool),
 		cmocka_unit_test(what_is_appended_is_consumed_in_order),
 		cmocka_unit_test(a_drained_buffer_does_not_grow),

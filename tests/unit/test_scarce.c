@@ -230,7 +230,7 @@ run_pool(struct err *err)
 	struct buf first = { .pool = &pool }, second = { .pool = &pool };
 	int rc;
 
-	pool_init(&pool, 1000);
+	pool_init(&pool, 1000, POOL_KEPT);
 	rc = buf_append(&first, SECRET, sizeof(SECRET)) == -1 || buf_reserve(&first, 5000) == -1 ||
 	     buf_append(&second, SECRET, sizeof(SECRET)) == -1;
 	buf_fini(&first);
