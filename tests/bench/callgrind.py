@@ -23,6 +23,7 @@ from markdown import table
 
 FEW, MANY = 4, 256  # connections
 COUNTED = 1000      # requests
+WINDOWS = 50        # of so many, at most, until no connection is made
 
 # The first that fits file, function or object says what an instruction is for.
 SHARES = (
@@ -88,20 +89,37 @@ def share_of(place):
     return next(name for name, pattern in SHARES if re.search(pattern, place))
 
 
-def count_instructions(subject, folder, connections, client):
-    """Of the worker a request: by "file:function [object]", and its own code's allocations."""
-    out = folder / f"{subject.name}.callgrind"
-    pid = str(subject.process.pid)
+def dump(subject, folder, number):
+    """The file of the thread that did most since the last dump: the worker's."""
+    subprocess.run(["callgrind_control", "-d", str(subject.process.pid)], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return max(folder.glob(f"{subject.name}.callgrind.{number}-*"),
+               key=lambda path: sum(costs(path).values()))
+
+
+def count_instructions(subject, place, connections):
+    """Of the worker a request, by "file:function [object]"."""
     few = 25 * connections if connections < 100 else 2 * connections
+    dumps = []
     for requests in (few, few, few + COUNTED):  # the first warms up
-        load(subject.port, requests, connections, client)
-        subprocess.run(["callgrind_control", "-d", pid], check=True, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
-    long = max(folder.glob(f"{out.name}.3-*"), key=lambda path: sum(costs(path).values()))
-    short = pathlib.Path(str(long).replace(".3-", ".2-"))
-    before = costs(short)
-    places = {place: (n - before[place]) / COUNTED for place, n in costs(long).items()}
-    return places, max(0, own_allocations(long) - own_allocations(short)) / COUNTED
+        load(subject.port, requests, connections, place.client)
+        dumps.append(dump(subject, place.folder, len(dumps) + 1))
+    before = costs(dumps[1])
+    return {at: (n - before[at]) / COUNTED for at, n in costs(dumps[2]).items()}
+
+
+def count_allocations(subject, place, connections):
+    """By the worker's own code a request, once a load goes on and makes no more connections."""
+    traffic = place.client.wrk(subject.port, connections)
+    for number in range(4, 4 + WINDOWS):
+        begin = place.received()
+        place.wait_for(COUNTED)
+        requests = place.received() - begin
+        counted = dump(subject, place.folder, number)
+        if not re.search("SSL_(new|do_handshake)", counted.read_text()):
+            break
+    traffic.stop()
+    return own_allocations(counted) / requests
 
 
 def count_calls(subject, folder, client):
@@ -143,12 +161,13 @@ def serving(place, name, wrapper):
 
 
 def count(place, connections):
-    """What count_instructions says of a keytrail of its own."""
+    """What count_instructions and count_allocations say of a keytrail of its own."""
     name = f"counted {connections}"
     valgrind = ["valgrind", "-q", "--tool=callgrind", "--separate-threads=yes",
                 f"--callgrind-out-file={place.folder}/{name}.callgrind"]
     with serving(place, name, valgrind) as subject:
-        return count_instructions(subject, place.folder, connections, place.client)
+        return (count_instructions(subject, place, connections),
+                count_allocations(subject, place, connections))
 
 
 def count_all(place, connections):
