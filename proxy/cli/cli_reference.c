@@ -151,7 +151,8 @@ refusal_reference(struct buf *out)
 	"| `KEYTRAIL_CONFIG` | The routes file of every command that takes one and was given "     \
 	"none. |\n"                                                                                \
 	"| `KEYTRAIL_ROUTES_DIR` | The folder of the shipped route sets, where it is another "     \
-	"than that of the installation. |\n"
+	"than that of the installation. |\n"                                                       \
+	"| `NO_COLOR` | Not empty: no colours on a terminal. |\n"
 #define ROUTES_TEXT                                                                                \
 	"One JSON file configures a sidecar; `include` pulls in route sets, which have `set`.\n"
 #define ROUTES_INTRO                                                                               \

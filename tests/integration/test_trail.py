@@ -268,24 +268,3 @@ def test_a_trail_that_cannot_be_written(keytrail, raw_backend, tmp_path):
     assert str(place) in sidecar.stderr()
     assert support.segments(place) == []
     sidecar.process = None
-
-
-@pytest.mark.parametrize("command", [b"\\u001b[2J", "\x9b2J".encode()], ids=["ESC [", "CSI"])
-def test_an_edited_trail_commands_no_terminal(keytrail, raw_backend, command):
-    sidecar = keytrail(raw_backend(ok()))
-    correlation = new_id()
-    sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": correlation})
-    sidecar.event(correlation)
-    sidecar.stop()
-    segment, = segments(sidecar.trail_dir)
-    lines = segment.read_bytes().splitlines(keepends=True)
-    for i, line in enumerate(lines):
-        if f'"correlationId":"{correlation}"'.encode() in line:
-            text = command + correlation.encode()[len(command):]
-            line = line.replace(correlation.encode(), text)
-            summed = line[:line.rindex(b',"sum"')]
-            lines[i] = summed + f',"sum":"{support.crc32c(summed):08x}"}}}}\n'.encode()
-    segment.write_bytes(b"".join(lines))
-    out = subprocess.run([KEYTRAIL, "tail", sidecar.trail_dir], capture_output=True, check=True)
-    assert correlation[-20:].encode() in out.stdout
-    assert b"\x1b" not in out.stdout and b"\x9b" not in out.stdout
