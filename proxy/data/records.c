@@ -26,12 +26,13 @@ static _Thread_local struct pool pools[POOLS];
 
 #define SLACK 16 /* what the C library may give on top */
 
-/* As many rooms for the largest as are followed at once; one at a time is the rule. */
+/* As many rooms for records as are followed at once; one at a time is the rule. */
 #define LENT 4
 
 struct lent {
 	char *room;
-	ssize_t filled; /* -1: nobody told */
+	size_t size;
+	ssize_t filled; /* with what may be secret; -1: nobody told */
 };
 
 static _Thread_local bool keeps;
@@ -70,6 +71,12 @@ pool_of(size_t usable)
 	return is_about(usable, LARGEST_MAX) ? &pools[LARGEST] : NULL;
 }
 
+static bool
+is_followed(const struct pool *pool)
+{
+	return pool == &pools[RECORD] || pool == &pools[LARGEST];
+}
+
 static struct lent *
 find(const char *room)
 {
@@ -80,15 +87,15 @@ find(const char *room)
 }
 
 static void *
-lend(void)
+lend(struct pool *pool)
 {
-	char *room = pool_take(&pools[LARGEST]);
+	char *room = pool_take(pool);
 	struct lent *l = find(room);
 
 	if (l == NULL)
 		l = find(NULL);
 	if (l != NULL)
-		*l = (struct lent){ room, -1 };
+		*l = (struct lent){ room, pool->size, -1 };
 	return room;
 }
 
@@ -102,7 +109,7 @@ take_back(char *room, size_t size)
 		return size;
 	if (l->filled >= 0)
 		size = (size_t)l->filled;
-	*l = (struct lent){ NULL, 0 };
+	*l = (struct lent){ NULL };
 	return size;
 }
 
@@ -116,8 +123,8 @@ allocate(size_t n, const char *file, int line)
 	(void)line;
 	if (n == 0)
 		return NULL;
-	if (pool == &pools[LARGEST])
-		p = lend();
+	if (is_followed(pool))
+		p = lend(pool);
 	else
 		p = pool != NULL ? pool_take(pool) : malloc(n);
 	failures += p == NULL;
@@ -136,7 +143,7 @@ wipe_and_free(void *p, const char *file, int line)
 		return;
 	n = malloc_usable_size(p);
 	pool = pool_of(n);
-	explicit_bzero(p, pool == &pools[LARGEST] ? take_back(p, n) : n);
+	explicit_bzero(p, is_followed(pool) ? take_back(p, n) : n);
 	if (pool != NULL)
 		pool_give(pool, p);
 	else
@@ -173,18 +180,32 @@ records_install(void)
 											       : -1;
 }
 
+/* Bytes in room were filled to its n-th. */
+static void
+follow(const char *p, size_t n, bool secret)
+{
+	for (unsigned i = 0; i < LENT; i++) {
+		struct lent *l = &lent[i];
+		ssize_t filled;
+
+		if (l->room == NULL || p < l->room || p + n > l->room + l->size)
+			continue;
+		filled = secret ? p + n - l->room : 0;
+		if (filled > l->filled)
+			l->filled = filled;
+	}
+}
+
 void
 records_filled(const void *p, size_t n)
 {
-	const char *end = (const char *)p + n;
+	follow(p, n, true);
+}
 
-	for (unsigned i = 0; i < LENT; i++) {
-		struct lent *l = &lent[i];
-
-		if (l->room != NULL && end >= l->room && end <= l->room + pools[LARGEST].size &&
-		    end - l->room > l->filled)
-			l->filled = end - l->room;
-	}
+void
+records_sent(const void *p, size_t n)
+{
+	follow(p, n, false);
 }
 
 unsigned

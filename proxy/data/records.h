@@ -18,6 +18,10 @@ int records_install(void);
  * tells of all, or of none: room of which nothing was told is wiped as a whole. */
 void records_filled(const void *p, size_t n);
 
+/* n bytes at p, which may be room for records, go to the network as they are: OpenSSL enciphers where
+ * they stand, so nothing that is secret is left in that room. */
+void records_sent(const void *p, size_t n);
+
 /* How often OpenSSL has found no memory on the calling thread.  Its own words for what it could not do
  * then may blame a peer, or a file. */
 unsigned records_failures(void);

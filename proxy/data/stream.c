@@ -102,6 +102,7 @@ bio_write(BIO *bio, const char *p, int len)
 {
 	ssize_t n = socket_write(BIO_get_data(bio), p, (size_t)len);
 
+	records_sent(p, (size_t)len);
 	BIO_clear_retry_flags(bio);
 	if (n == -1 && errno == EAGAIN)
 		BIO_set_retry_write(bio);

@@ -14,16 +14,22 @@
 
 #define ROOM 16709 /* what OpenSSL asks for */
 
-/* Room that was given back, as it is when it comes again; NULL where none is kept. */
+/* Room that was given back, as it is when it comes again; another where none is kept. */
 static char *
-again(char *room)
+again_of(char *room, size_t size)
 {
 	char *next;
 
 	OPENSSL_free(room);
-	next = OPENSSL_malloc(ROOM);
+	next = OPENSSL_malloc(size);
 	assert_non_null(next);
 	return next;
+}
+
+static char *
+again(char *room)
+{
+	return again_of(room, ROOM);
 }
 
 static bool
@@ -68,6 +74,46 @@ what_nobody_told_of_is_wiped_as_a_whole(void **state)
 	}
 }
 
+/* By its own size: what stands behind it is not its own. */
+static void
+what_was_filled_in_small_room_is_wiped(void **state)
+{
+	enum { SIZE = 2100 };
+	char *room = OPENSSL_malloc(SIZE), *next;
+
+	(void)state;
+	assert_non_null(room);
+	memset(room, 's', 100);
+	memset(room + 100, 'c', SIZE - 100);
+	records_filled(room, 100);
+	records_filled(room + 4000, 100);
+	if ((next = again_of(room, SIZE)) == room) {
+		assert_false(has(next, SIZE, 's'));
+		assert_true(has(next + 100, SIZE - 100, 'c'));
+	}
+	OPENSSL_free(next);
+}
+
+static void
+what_was_sent_is_no_secret(void **state)
+{
+	char *room = OPENSSL_malloc(ROOM), *next;
+
+	(void)state;
+	assert_non_null(room);
+	memset(room, 'c', ROOM);
+	records_sent(room + 5, ROOM - 5);
+	if ((next = again(room)) == room)
+		assert_true(has(next, ROOM, 'c'));
+	memset(next, 's', 100);
+	records_filled(next, 100);
+	records_sent(next, 5);
+	room = next;
+	if ((next = again(room)) == room)
+		assert_false(has(next, ROOM, 's'));
+	OPENSSL_free(next);
+}
+
 /* What was told of room before it was given back says nothing of its next use. */
 static void
 each_use_is_told_of_anew(void **state)
@@ -77,6 +123,11 @@ each_use_is_told_of_anew(void **state)
 	(void)state;
 	records_filled(room, 10);
 	room = again(room);
+	memset(room, 's', ROOM);
+	if ((next = again(room)) == room)
+		assert_false(has(next, ROOM, 's'));
+	records_sent(next, 10);
+	room = again(next);
 	memset(room, 's', ROOM);
 	if ((next = again(room)) == room)
 		assert_false(has(next, ROOM, 's'));
@@ -162,6 +213,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_filled_is_wiped),
 		cmocka_unit_test(what_nobody_told_of_is_wiped_as_a_whole),
+		cmocka_unit_test(what_was_filled_in_small_room_is_wiped),
+		cmocka_unit_test(what_was_sent_is_no_secret),
 		cmocka_unit_test(each_use_is_told_of_anew),
 		cmocka_unit_test(what_grows_leaves_nothing_behind),
 		cmocka_unit_test(what_is_kept_was_wiped),
