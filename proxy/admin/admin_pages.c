@@ -157,12 +157,14 @@ answer_routes(const struct admin_ask *ask)
 
 /* ---- /events ---- */
 
+/* Each query is recorded. */
 static void
-answer_events(const struct admin_ask *ask)
+query_trail(const struct admin_ask *ask, const char *page,
+    bool (*answer)(struct events *, struct evhttp_request *, char *shape, size_t n))
 {
 	struct admin *a = ask->door->admin;
 	char filter[128];
-	const struct admin_access access = { .page = "/events",
+	const struct admin_access access = { .page = page,
 		.token = ask->token,
 		.role = ask->role,
 		.address = ask->address,
@@ -170,8 +172,20 @@ answer_events(const struct admin_ask *ask)
 
 	if (evhttp_request_get_command(ask->req) == EVHTTP_REQ_HEAD)
 		answer_send(ask->req, 200, ANSWER_JSON, SLICE_EMPTY);
-	else if (events_answer(a->events, ask->req, filter, sizeof(filter)))
+	else if (answer(a->events, ask->req, filter, sizeof(filter)))
 		a->opts.access(a->opts.arg, &access);
+}
+
+static void
+answer_events(const struct admin_ask *ask)
+{
+	query_trail(ask, "/events", events_answer);
+}
+
+static void
+answer_stream(const struct admin_ask *ask)
+{
+	query_trail(ask, "/events/stream", events_stream);
 }
 
 /* ---- the dashboard ---- */
@@ -194,6 +208,7 @@ static const struct admin_page pages[] = {
 	{ "/history", true, false, answer_history },
 	{ "/routes", true, false, answer_routes },
 	{ "/events", true, false, answer_events },
+	{ "/events/stream", true, false, answer_stream },
 };
 
 const struct admin_page *

@@ -1,9 +1,6 @@
-#include "admin/events.h"
+#include "admin/events_internal.h"
 
 #include "admin/answer.h"
-#include "data/mailbox.h"
-#include "keytrail/buf.h"
-#include "keytrail/reader.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -14,7 +11,6 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/queue.h>
 
 /* One query.  The reader fills `out`, main sends it; each posts or waits for a mail of its own, so
  * that neither is queued any more when the last one is delivered. */
@@ -30,15 +26,6 @@ struct call {
 	pthread_mutex_t lock; /* of `out` */
 	struct buf out;
 	bool short_of_memory;
-};
-
-LIST_HEAD(calls, call);
-
-struct events {
-	struct reader *reader;
-	struct mailbox *mailbox;
-	struct log *log;
-	struct calls calls;
 };
 
 /* ---- on the reader's thread ---- */
@@ -67,8 +54,8 @@ on_done(struct reader_job *job, int rc, const struct err *err)
 
 /* ---- answers ---- */
 
-static void
-refuse(struct evhttp_request *req, int status, const char *why)
+void
+events_refuse(struct evhttp_request *req, int status, const char *why)
 {
 	char text[ERR_MSG_MAX + 1];
 
@@ -148,14 +135,14 @@ deliver_done(struct mail *m)
 	if (c->begun)
 		evhttp_send_reply_end(c->req);
 	else
-		refuse(c->req, 503, "the trail cannot be read");
+		events_refuse(c->req, 503, "the trail cannot be read");
 	call_free(c);
 }
 
 /* ---- requests ---- */
 
-static int
-parse_query(struct evhttp_request *req, struct query *q, struct err *err)
+int
+events_parse(struct evhttp_request *req, struct query *q, struct err *err)
 {
 	const char *text = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(req));
 	struct evkeyvalq pairs;
@@ -215,17 +202,17 @@ events_answer(struct events *e, struct evhttp_request *req, char *shape, size_t 
 	struct err err;
 
 	if (c == NULL) {
-		refuse(req, 503, "memory is short");
+		events_refuse(req, 503, "memory is short");
 		return false;
 	}
-	if (parse_query(req, &c->job.query, &err) == -1) {
-		refuse(req, 400, err.msg);
+	if (events_parse(req, &c->job.query, &err) == -1) {
+		events_refuse(req, 400, err.msg);
 		call_free(c);
 		return false;
 	}
 	query_shape(&c->job.query, shape, n);
 	if (!reader_submit(e->reader, &c->job)) {
-		refuse(req, 503, "too many queries run");
+		events_refuse(req, 503, "too many queries run");
 		call_free(c);
 		return false;
 	}
@@ -242,8 +229,10 @@ events_new(const struct events_opts *opts, struct events **out, struct err *err)
 		return err_set(err, "events: memory is short");
 	e->log = opts->log;
 	LIST_INIT(&e->calls);
+	LIST_INIT(&e->streams);
 	if ((e->mailbox = mailbox_new(opts->base, err)) == NULL ||
-	    reader_start(opts->trail_dirfd, opts->corrupt, opts->arg, &e->reader, err) == -1) {
+	    reader_start(opts->trail_dirfd, opts->corrupt, opts->arg, &e->reader, err) == -1 ||
+	    events_start_streams(e, opts, err) == -1) {
 		events_free(e);
 		return -1;
 	}
@@ -260,6 +249,7 @@ events_free(struct events *e)
 	if (e == NULL)
 		return;
 	reader_stop(e->reader);
+	follow_stop(e->follow);
 	for (c = LIST_FIRST(&e->calls); c != NULL; c = next) {
 		next = LIST_NEXT(c, link);
 		if (connection_of(c) != NULL)
@@ -268,6 +258,7 @@ events_free(struct events *e)
 			evhttp_request_free(c->req);
 		call_free(c);
 	}
+	events_free_streams(e);
 	mailbox_free(e->mailbox);
 	free(e);
 }

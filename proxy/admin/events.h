@@ -5,6 +5,11 @@
  * The answer is chunked JSON.  400 names the parameter that is wrong, 503 says that too many queries
  * run or that the trail cannot be read.  A client that goes away ends its query.
  *
+ * GET /events/stream is text/event-stream (HTML, section 9.2) of what becomes durable, from `cursor` on
+ * where there is one (follow.h): "row" with the number as its id, "gap" with the number to go on from
+ * for lines that are gone, or because the client reads too slowly (then the stream ends), and a comment
+ * every two seconds in which nothing else is sent.
+ *
  * Main thread, on its event_base.
  */
 #ifndef KEYTRAIL_EVENTS_H
@@ -34,8 +39,9 @@ int events_new(const struct events_opts *opts, struct events **out, struct err *
 /* Ends all queries.  Before the connections they came on are freed.  NULL is allowed. */
 void events_free(struct events *e);
 
-/* Answer an admitted request, now or later.  `shape` gets the names of the parameters, of at most n
+/* Answer an admitted request, now or later, or as long as the client wants.  `shape` gets the names of the parameters, of at most n
  * bytes.  False: it is answered with an error already, and nothing was read. */
 bool events_answer(struct events *e, struct evhttp_request *req, char *shape, size_t n);
+bool events_stream(struct events *e, struct evhttp_request *req, char *shape, size_t n);
 
 #endif

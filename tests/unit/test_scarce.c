@@ -8,6 +8,7 @@
 #include "keytrail/config.h"
 #include "keytrail/crc32c.h"
 #include "keytrail/event.h"
+#include "keytrail/follow.h"
 #include "keytrail/join.h"
 #include "keytrail/journal.h"
 #include "keytrail/leaves.h"
@@ -714,6 +715,19 @@ run_reader_thread(struct err *err)
 }
 
 static int
+run_follow_thread(struct err *err)
+{
+	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct follow *w;
+	int rc = follow_start(dirfd, NULL, NULL, &w, err);
+
+	if (rc == 0)
+		follow_stop(w);
+	close(dirfd);
+	return rc;
+}
+
+static int
 run_leaves(struct err *err)
 {
 	struct leaves *l = leaves_new(100);
@@ -1035,6 +1049,7 @@ static const struct scarce_case cases[] = {
 	{ .label = "walk", .run = run_walk, .before = fill_trail },
 	{ .label = "query", .run = run_query, .before = fill_trail },
 	{ .label = "reader's thread", .run = run_reader_thread, .before = fill_trail },
+	{ .label = "follow's thread", .run = run_follow_thread, .before = fill_trail },
 	{ .label = "leaves", .run = run_leaves },
 	{ .label = "join", .run = run_join },
 	{ .label = "a new signing key", .run = run_signer_make },
