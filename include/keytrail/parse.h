@@ -46,8 +46,8 @@ struct http_limits {
 struct http_scan {
 	unsigned scanned;
 	unsigned token; /* where the token that is being scanned begins */
-	unsigned state;
-	unsigned fields;
+	unsigned short state;
+	unsigned short fields;
 };
 
 static inline void

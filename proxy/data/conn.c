@@ -17,18 +17,19 @@
 
 enum conn_state { CONN_HANDSHAKE, CONN_IDLE, CONN_BUSY, CONN_LINGER, CONN_DEAD };
 
+/* One a connection, idle or not: the order is what keeps it small. */
 struct conn {
 	TAILQ_ENTRY(conn) link;
-	enum conn_state state;
-	bool ended;    /* lingering: close_notify and FIN are sent */
-	bool last;     /* lingering: the client may not send more, and has not */
-	bool resuming; /* `later` waits already, to go on */
 	struct worker *worker;
 	struct lease *lease; /* of the handshake */
 	struct stream stream;
 	struct wtimer timer;
 	struct buf in;
 	struct http_scan scan;
+	enum conn_state state : 8;
+	bool ended : 1;	   /* lingering: close_notify and FIN are sent */
+	bool last : 1;	   /* lingering: the client may not send more, and has not */
+	bool resuming : 1; /* `later` waits already, to go on */
 	union {
 		int64_t arrival; /* of the head's first byte, wall clock ns; 0: none yet */
 		struct exchange *exchange; /* CONN_BUSY */
@@ -179,9 +180,9 @@ start_linger(struct conn *c)
 /* ---- exchanges ---- */
 
 static void
-on_later(void *arg)
+on_later(struct worker_reap *later)
 {
-	struct conn *c = arg;
+	struct conn *c = (struct conn *)((char *)later - offsetof(struct conn, later));
 
 	c->resuming = false;
 	if (c->state == CONN_DEAD)
@@ -473,9 +474,9 @@ time_over(struct conn *c)
 }
 
 static void
-on_turn(void *arg)
+on_turn(struct worker_turn *turn)
 {
-	struct conn *c = arg;
+	struct conn *c = (struct conn *)((char *)turn - offsetof(struct conn, turn));
 
 	/* What came in time may have waited while others had their turn. */
 	if (c->timer.deadline == WTIMER_OVER && c->state == CONN_IDLE && !c->resuming &&
@@ -567,8 +568,8 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		goto refused;
 	}
 	c->lease = worker_lease_take(w);
-	c->later = (struct worker_reap){ .reap = on_later, .arg = c };
-	c->turn = (struct worker_turn){ .ready = on_turn, .arg = c };
+	c->later = (struct worker_reap){ .reap = on_later };
+	c->turn = (struct worker_turn){ .ready = on_turn };
 	wtimer_init(&c->timer, &w->timers, on_timeout, c);
 	wtimer_set(&c->timer, timeouts_of(c)->handshake);
 	TAILQ_INSERT_TAIL(&w->conns, c, link);

@@ -220,9 +220,9 @@ on_upstream(void *arg)
 
 /* Queued before the exchange's own end can be, and so called before it is freed. */
 static void
-on_go_on(void *arg)
+on_go_on(struct worker_reap *r)
 {
-	struct exchange *ex = arg;
+	struct exchange *ex = (struct exchange *)((char *)r - offsetof(struct exchange, go_on));
 
 	ex->goes_on = false;
 	on_upstream(ex);
@@ -234,7 +234,7 @@ exchange_go_on_later(struct exchange *ex)
 	if (ex->goes_on)
 		return;
 	ex->goes_on = true;
-	ex->go_on = (struct worker_reap){ .reap = on_go_on, .arg = ex };
+	ex->go_on = (struct worker_reap){ .reap = on_go_on };
 	worker_reap_later(ex->worker, &ex->go_on);
 }
 
@@ -336,9 +336,8 @@ on_relay(struct exchange *ex)
 /* ---- DONE ---- */
 
 static void
-free_exchange(void *arg)
+free_exchange(struct exchange *ex)
 {
-	struct exchange *ex = arg;
 	struct pool *pool = &ex->worker->exchanges;
 
 	buf_fini(&ex->to_up);
@@ -347,6 +346,12 @@ free_exchange(void *arg)
 	http_body_fini(&ex->answer_body);
 	explicit_bzero(ex, offsetof(struct exchange, request_body));
 	pool_give(pool, ex);
+}
+
+static void
+on_reap(struct worker_reap *r)
+{
+	free_exchange((struct exchange *)((char *)r - offsetof(struct exchange, reap)));
 }
 
 static void
@@ -394,7 +399,7 @@ on_done(struct exchange *ex)
 	wtimer_clear(ex->client.timer);
 	observe(ex);
 	worker_lease_drop(ex->lease);
-	ex->reap = (struct worker_reap){ .reap = free_exchange, .arg = ex };
+	ex->reap = (struct worker_reap){ .reap = on_reap };
 	worker_reap_later(w, &ex->reap);
 	ex->client.done(ex->client.arg, end);
 }

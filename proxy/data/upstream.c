@@ -131,9 +131,10 @@ serve_soon(struct upstream *u)
 /* ---- connections ---- */
 
 static void
-free_conn(void *arg)
+free_conn(struct worker_reap *r)
 {
-	struct upstream_conn *c = arg;
+	struct upstream_conn *c =
+	    (struct upstream_conn *)((char *)r - offsetof(struct upstream_conn, reap));
 
 	buf_fini(&c->in);
 	free(c);
@@ -171,7 +172,7 @@ close_conn(struct upstream_conn *c)
 	atomic_fetch_sub_explicit(u->worker->open_upstream, 1, memory_order_relaxed);
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, -1);
 	stream_close(&c->stream);
-	c->reap = (struct worker_reap){ .reap = free_conn, .arg = c };
+	c->reap = (struct worker_reap){ .reap = free_conn };
 	worker_reap_later(u->worker, &c->reap);
 	serve_soon(u);
 }

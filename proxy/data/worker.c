@@ -218,7 +218,7 @@ on_reap(evutil_socket_t fd, short what, void *arg)
 	t->reaping = true;
 	while ((r = STAILQ_FIRST(&now)) != NULL) {
 		STAILQ_REMOVE_HEAD(&now, link);
-		r->reap(r->arg);
+		r->reap(r);
 	}
 	t->reaping = false;
 	if (!STAILQ_EMPTY(&t->reaps))
@@ -257,7 +257,7 @@ give_turns(struct worker_turns *q, unsigned n)
 
 	while (n-- > 0 && (turn = TAILQ_FIRST(&q->list)) != NULL) {
 		worker_turn_cancel(turn);
-		turn->ready(turn->arg);
+		turn->ready(turn);
 	}
 }
 

@@ -58,8 +58,7 @@ struct worker_hooks {
 /* Somebody with work that can wait until it is his turn. */
 struct worker_turn {
 	TAILQ_ENTRY(worker_turn) link;
-	void (*ready)(void *arg);
-	void *arg;
+	void (*ready)(struct worker_turn *turn);
 	struct worker_turns *queue; /* NULL: does not wait */
 };
 
@@ -189,11 +188,10 @@ void worker_random(struct worker *w, unsigned char *out, size_t n);
 /* A connection has gone: when draining, the last one ends the loop. */
 void worker_connection_gone(struct worker *w);
 
-/* Call fn(arg) at the end of this loop turn: the way to free what may still be on the stack. */
+/* Call reap at the end of this loop turn: the way to free what may still be on the stack. */
 struct worker_reap {
 	STAILQ_ENTRY(worker_reap) link;
-	void (*reap)(void *arg);
-	void *arg;
+	void (*reap)(struct worker_reap *r);
 };
 void worker_reap_later(struct worker *w, struct worker_reap *r);
 

@@ -52,7 +52,7 @@ teardown(void **state)
 /* ---- turns ---- */
 
 struct asker {
-	struct worker_turn turn;
+	struct worker_turn turn; /* first */
 	enum worker_work kind;
 	struct worker *worker;
 	unsigned *order;
@@ -61,9 +61,9 @@ struct asker {
 };
 
 static void
-on_turn(void *arg)
+on_turn(struct worker_turn *turn)
 {
-	struct asker *a = arg;
+	struct asker *a = (struct asker *)turn;
 
 	a->place = ++*a->order;
 	if (a->again)
@@ -74,10 +74,9 @@ on_turn(void *arg)
 static void
 ask(struct bench *b, struct asker *a, enum worker_work kind, unsigned *order)
 {
-	*a = (struct asker){ .turn = { .ready = on_turn, .arg = a },
-		.kind = kind,
-		.worker = b->worker,
-		.order = order };
+	*a = (struct asker){
+		.turn = { .ready = on_turn }, .kind = kind, .worker = b->worker, .order = order
+	};
 	worker_turn_wait(b->worker, &a->turn, kind);
 }
 
@@ -246,16 +245,16 @@ who_waits_for_room_is_asked_once_a_time(void **state)
 /* ---- the end of a turn ---- */
 
 struct repeater {
-	struct worker_reap reap;
+	struct worker_reap reap; /* first */
 	struct worker *worker;
 	bool stop;
 	unsigned runs;
 };
 
 static void
-reap_again(void *arg)
+reap_again(struct worker_reap *reap)
 {
-	struct repeater *r = arg;
+	struct repeater *r = (struct repeater *)reap;
 
 	r->runs++;
 	if (!r->stop)
@@ -282,7 +281,7 @@ reaping_does_not_starve_the_descriptors(void **state)
 	assert_int_equal(pipe(fds), 0);
 	event_assign(&readable, b->worker->base, fds[0], EV_READ, stop_repeating, &r);
 	event_add(&readable, NULL);
-	r.reap = (struct worker_reap){ .reap = reap_again, .arg = &r };
+	r.reap = (struct worker_reap){ .reap = reap_again };
 	worker_reap_later(b->worker, &r.reap);
 	assert_int_equal(write(fds[1], "x", 1), 1);
 	while (!r.stop)
