@@ -161,8 +161,12 @@ struct config_admin {
 	size_t nhosts;
 };
 
+enum config_sandbox { CONFIG_SANDBOX_ON, CONFIG_SANDBOX_REQUIRE, CONFIG_SANDBOX_OFF };
+
 struct config {
 	char *path;	 /* of the file */
+	char **includes; /* the route sets' files */
+	size_t nincludes;
 	char digest[65]; /* SHA-256 of the whole resolved configuration, hex */
 	struct config_listen listen;
 	struct config_upstream upstream;
@@ -175,6 +179,8 @@ struct config {
 	struct config_timeouts timeouts;
 	unsigned workers;	  /* 0: the CPUs this process may use, at most CONFIG_WORKERS_MAX */
 	enum log_level log_level; /* "log": {"level": "info"} */
+	enum config_sandbox sandbox;
+	char *user; /* to become, or NULL */
 	struct config_network *trusted_networks;
 	size_t ntrusted_networks;
 	struct config_sink *sinks;

@@ -15,6 +15,14 @@
 #endif
 
 int
+harden_again(struct err *err)
+{
+	if (prctl(PR_SET_DUMPABLE, DUMPABLE) == -1)
+		return err_set_errno(err, "cannot turn core dumps off");
+	return 0;
+}
+
+int
 harden_process(struct err *err)
 {
 	const struct rlimit none = { 0, 0 };
@@ -22,8 +30,10 @@ harden_process(struct err *err)
 	if (records_install() == -1)
 		return err_set(err, "cannot make OpenSSL wipe what it frees, or memory is short");
 	/* The limit does not bind a core_pattern that is a pipe. */
-	if (setrlimit(RLIMIT_CORE, &none) == -1 || prctl(PR_SET_DUMPABLE, DUMPABLE) == -1)
+	if (setrlimit(RLIMIT_CORE, &none) == -1)
 		return err_set_errno(err, "cannot turn core dumps off");
+	if (harden_again(err) == -1)
+		return -1;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
 		return err_set_errno(err, "cannot give up new privileges");
 	return 0;

@@ -12,5 +12,7 @@
 
 /* Before the first secret is read, and before OpenSSL has allocated anything. */
 int harden_process(struct err *err);
+/* Once the process has become another user, which makes it as dumpable as the system says. */
+int harden_again(struct err *err);
 
 #endif

@@ -335,7 +335,7 @@ record_start(struct server *s)
 {
 	const struct trail_recovery *r = &s->recovery;
 	bool new_log = r->new_log || s->renewal.reason != NULL;
-	char key[CHECKPOINT_KEY_MAX] = "none";
+	char key[CHECKPOINT_KEY_MAX] = "none", sandbox[SANDBOX_TEXT_SIZE];
 	struct trail_retention before = s->retention;
 	bool less = trail_load_retention(s->trail, &before) &&
 		    (trail_keeps_shorter(&s->retention, &before) ||
@@ -351,6 +351,7 @@ record_start(struct server *s)
 		{ "previousMaxSize", EVENT_DETAIL_NUMBER, NULL, before.max_size },
 		{ "previousRetentionSeconds", EVENT_DETAIL_NUMBER, NULL, before.age_s },
 		{ "retentionSeconds", EVENT_DETAIL_NUMBER, NULL, s->retention.age_s },
+		{ "sandbox", EVENT_DETAIL_STRING, sandbox, 0 },
 		{ "signing", EVENT_DETAIL_STRING, key, 0 },
 		{ "version", EVENT_DETAIL_STRING, KEYTRAIL_VERSION, 0 },
 		{ "workers", EVENT_DETAIL_NUMBER, NULL, s->nworkers },
@@ -362,6 +363,7 @@ record_start(struct server *s)
 		.details = details,
 		.ndetails = sizeof(details) / sizeof(details[0]) };
 
+	sandbox_text(&s->sandbox, true, sandbox);
 	if (s->ledger != NULL)
 		ledger_key_text(s->ledger, key);
 	return server_record(s, &e);
@@ -446,11 +448,14 @@ end_start(struct server *s, unsigned wait_ms, struct err *err)
 static void
 announce(struct server *s)
 {
-	char text[LISTENER_TEXT_SIZE];
+	char text[LISTENER_TEXT_SIZE], off[SANDBOX_TEXT_SIZE];
 	struct err err;
 
 	listener_text(listener_fd(s->listener), text);
 	log_info(s->log, "listening", "listen %s", text);
+	sandbox_text(&s->sandbox, false, off);
+	if (off[0] != '\0')
+		log_warn(s->log, "sandbox", "not in force: %s", off);
 	if (descriptors_check(s->config, s->nworkers, &err) == -1)
 		log_warn(s->log, "descriptors", "%s", err.msg);
 	log_info(s->log, "started", "version %s, %u workers, trail %s", KEYTRAIL_VERSION,
@@ -541,6 +546,10 @@ server_build(struct server *s, struct err *err)
 {
 	enum server_result rc;
 
+	if (sandbox_become_user(s->config, err) == -1)
+		return SERVER_MISCONFIGURED;
+	if (sandbox_look(&s->sandbox, s->config, err) == -1)
+		return SERVER_FAILED;
 	s->nworkers = server_workers(s->config);
 	s->files.loaded = server_files_state(s->config);
 	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL ||

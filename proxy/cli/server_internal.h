@@ -9,6 +9,7 @@
 #define KEYTRAIL_PROXY_SERVER_INTERNAL_H
 
 #include "admin/admin.h"
+#include "cli/sandbox.h"
 #include "cli/server.h"
 #include "data/chronicle.h"
 #include "data/degrade.h"
@@ -70,6 +71,7 @@ struct server {
 	struct shapes *shapes;
 	struct listener *listener;
 	struct admin *admin;
+	struct sandbox sandbox;
 	struct degrade degrade;
 	double degraded_before; /* requests that were counted so before it began */
 	int64_t degraded_until; /* wall clock ns */

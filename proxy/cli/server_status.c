@@ -309,6 +309,15 @@ put_summary(struct server *s, double full_s, const struct publisher_sink_status 
 	return rc;
 }
 
+static int
+put_sandbox(struct server *s, struct buf *out)
+{
+	return buf_printf(out, "\"sandbox\":") == -1 ||
+		       sandbox_put(&s->sandbox, s->config, out) == -1
+		   ? -1
+		   : buf_append(out, ",", 1);
+}
+
 /* What is put without quoting is a fixed word, hex, or was checked by config. */
 static int
 status(void *arg, double full_s, struct buf *out)
@@ -321,7 +330,7 @@ status(void *arg, double full_s, struct buf *out)
 		n = METRICS_SINKS_MAX;
 	if (put_process(s, full_s, out) == -1 || put_signing(s, out) == -1 ||
 	    put_degrade(s, out) == -1 || put_holds(s, out) == -1 || put_sinks(st, n, out) == -1 ||
-	    put_certificates(s, out) == -1)
+	    put_certificates(s, out) == -1 || put_sandbox(s, out) == -1)
 		return -1;
 	return put_summary(s, full_s, st, n, out);
 }

@@ -137,9 +137,9 @@ static const struct {
 	    "replaced." },
 	{ "keytrail.start",
 	    "clean clock configDigest keepsLess maxSize newLog previousBoot previousMaxSize "
-	    "previousRetentionSeconds retentionSeconds signing version workers",
+	    "previousRetentionSeconds retentionSeconds sandbox signing version workers",
 	    "Whether the run before ended well, whether the log is new, whether less is kept than "
-	    "before." },
+	    "before, which parts of the sandbox are in force." },
 	{ "keytrail.stop", "", "The last event of a run." },
 	{ "keytrail.tamper", "file first last mended note reason rings segment",
 	    "Lines, files or rings are gone or not what they were; of a trail that goes on as a "

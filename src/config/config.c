@@ -97,7 +97,7 @@ check_tokens(const struct config_reader *r, const struct tree *admin, const stru
 	const struct tree *tokens = tree_get(admin, "tokens");
 	const struct tree *at = tokens != NULL ? tokens->first : NULL;
 
-	for (size_t i = 0; i < a->ntokens; i++, at = at->next) {
+	for (size_t i = 0; at != NULL; i++, at = at->next) {
 		bool twice = same_secret(&a->tokens[i].token, &a->token);
 
 		if (strcmp(a->tokens[i].name, "none") == 0)

@@ -69,6 +69,13 @@ static const struct member_word level_words[] = {
 	{ NULL, 0 },
 };
 
+static const struct member_word sandbox_words[] = {
+	{ "on", CONFIG_SANDBOX_ON },
+	{ "require", CONFIG_SANDBOX_REQUIRE },
+	{ "off", CONFIG_SANDBOX_OFF },
+	{ NULL, 0 },
+};
+
 static const struct member_word grammar_words[] = {
 	{ "uuid", SCRUB_UUID },
 	{ "id", SCRUB_CORRELATION },
@@ -782,6 +789,26 @@ static const struct member file_members[] = {
 	    .fallback = "0",
 	    .help = "Threads that serve requests; 0: the CPUs that the process may use, at most "
 		    "64." },
+	{ .name = "sandbox",
+	    .type = MEMBER_WORD,
+	    .flags = MEMBER_RESTART,
+	    IN(sandbox),
+	    .words = sandbox_words,
+	    .fallback = "\"on\"",
+	    .help = "What the process gives up once it runs; `/status` and the log say which parts "
+		    "are in force. \"require\": it does not start where one is not, \"on\": it "
+		    "does without those that the kernel lacks." },
+	{ .name = "user",
+	    .type = MEMBER_STRING,
+	    .flags = MEMBER_NULLABLE | MEMBER_RESTART,
+	    IN(user),
+	    .min = 1,
+	    .max = 64,
+	    .check = check_name,
+	    .fallback = "null",
+	    .help = "Whom to become when started as root, with the groups of that user and "
+		    "`audit.group`; null: nobody else. The trail has to be that user's, and what "
+		    "HUP reads readable to it." },
 	{ .name = "log", .type = MEMBER_OBJECT, .help = "keytrail's own log." },
 	{ .name = "log.level",
 	    .type = MEMBER_WORD,

@@ -41,6 +41,7 @@ static const char *const setting_names[] = {
 
 struct gathering {
 	struct config_reader r; /* into an arena that ends with the gathering */
+	struct arena *kept;	/* the configuration's */
 	const char *routes_dir;
 	struct config *cfg;
 	struct route_spec *specs;
@@ -269,6 +270,9 @@ read_include(struct gathering *g, const struct tree *at)
 	if (access(path, F_OK) == -1)
 		return tree_error(at, g->r.err, "no route set %s beside the file or in %s",
 		    quoted(at->text.p, q), g->routes_dir);
+	if ((g->cfg->includes[g->cfg->nincludes++] = arena_copy(g->kept, path, strlen(path))) ==
+	    NULL)
+		return no_memory(g, at);
 	if (config_read_file(path, g->r.arena, source, &why) == -1)
 		return tree_error(at, g->r.err, "%s", why.msg);
 	return read_set(g, source);
@@ -278,12 +282,17 @@ static int
 read_includes(struct gathering *g, const struct tree *include)
 {
 	const struct tree *at, *other;
+	size_t n = 0;
 
 	if (include == NULL)
 		return 0;
 	if (include->type != TREE_ARRAY)
 		return tree_error(include, g->r.err, "\"include\" is %s; wanted an array",
 		    tree_type_name(include->type));
+	for (at = include->first; at != NULL; at = at->next)
+		n++;
+	if ((g->cfg->includes = arena_alloc(g->kept, (n + 1) * sizeof(char *))) == NULL)
+		return no_memory(g, include);
 	for (at = include->first; at != NULL; at = at->next) {
 		for (other = include->first; other != at; other = other->next)
 			if (at->type == TREE_STRING && slice_equal(at->text, other->text))
@@ -349,6 +358,7 @@ config_read_routes(const struct config_reader *r, const struct tree *root, const
 	struct arena scratch = { NULL };
 	struct gathering g = {
 		.r = { &scratch, r->err },
+		.kept = r->arena,
 		.routes_dir = routes_dir,
 		.cfg = cfg,
 	};

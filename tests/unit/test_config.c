@@ -105,9 +105,10 @@ static const struct {
 	{ "{}", "f.json:1:1: the object here has no \"listen\"; it is required" },
 	{ "{\"listn\":{}}", "f.json:1:2: unknown member \"listn\" in the file; did you mean "
 			    "\"listen\"?" },
-	{ "{\"\":1}", "f.json:1:2: unknown member \"\" in the file; it has listen, upstream, "
-		      "metrics, admin, audit, service, limits, timeouts, workers, log, "
-		      "trusted_networks, sinks, default, correlation, include, routes" },
+	{ "{\"\":1}",
+	    "f.json:1:2: unknown member \"\" in the file; it has listen, upstream, "
+	    "metrics, admin, audit, service, limits, timeouts, workers, "
+	    "sandbox, user, log, trusted_networks, sinks, default, correlation, include, routes" },
 	{ AND("\"Workers\":1"), "f.json:2:1: unknown member \"Workers\" in the file; did you mean "
 				"\"workers\"?" },
 	{ AND("\"limits\":{\"headers\":1}"), "f.json:2:11: unknown member \"headers\" in limits; "

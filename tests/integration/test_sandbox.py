@@ -1,0 +1,133 @@
+"""What the running sidecar has given up: told of, in force, and required where that is asked for."""
+
+import json
+import os
+import pwd
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from oracle import KEY
+from support import ROUTES, SANITIZED, Keytrail, merge, segments
+from test_startup import BAD_CONFIGURATION, FAILED, start_in_vain
+
+USER, GROUP = "daemon", "adm"  # which Debian always has
+
+pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer needs what the sandbox takes")
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="root alone can become another user")
+
+
+@pytest.fixture
+def own_folder(pki):
+    """A folder that USER may pass, with its own copy of the PKI, and an empty one that is USER's."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for file in ("ca.pem", "server.pem", "server.key"):
+            shutil.copy(pki[file], folder)
+            (folder / file).chmod(0o644)
+        (folder / "its").mkdir()
+        shutil.chown(folder / "its", USER, USER)
+        yield folder
+
+
+def of_user(folder, **more):
+    return merge({"user": USER, "listen": {"tls": {"certificate": str(folder / "server.pem"),
+                                                   "key": str(folder / "server.key")}},
+                  "upstream": {"tls": {"ca": str(folder / "ca.pem")}},
+                  "include": [str(folder / "set.json")],
+                  "audit": {"trail": str(folder / "its" / "trail")}}, more)
+
+
+@pytest.fixture
+def start_as_user(own_folder, pki, kms):
+    """start_as_user(**config): a sidecar of USER's, stopped and its trail checked at the end."""
+    made = []
+    shutil.copy(ROUTES, own_folder / "set.json")
+
+    def start(**config):
+        made.append(Keytrail(own_folder / "keytrail", pki, kms, of_user(own_folder, **config)))
+        return made[-1].start()
+    yield start
+    for sidecar in made:
+        sidecar.finish()
+
+
+def parts(sidecar):
+    sandbox = json.loads(sidecar.fetch("admin", "/status"))["sandbox"]
+    return {p["name"]: p for p in sandbox["parts"]}
+
+
+def proc(sidecar, name):
+    """A file of /proc/<pid>, as {first word: the others}."""
+    lines = Path(f"/proc/{sidecar.process.pid}/{name}").read_text(encoding="ascii").splitlines()
+    return {line.partition(":")[0]: line.partition(":")[2].split() for line in lines}
+
+
+def test_what_is_in_force_is_told(keytrail):
+    sidecar = keytrail()
+    found = parts(sidecar)
+    assert proc(sidecar, "status")["NoNewPrivs"] == ["1"] and found["no_new_privs"]["on"]
+    limits = Path(f"/proc/{sidecar.process.pid}/limits").read_text(encoding="ascii")
+    assert "Max core file size        0                    0 " in limits and found["core"]["on"]
+    assert found["dumpable"]["on"]
+    assert found["user"]["on"] == (os.getuid() != 0)
+    started = sidecar.own("keytrail.start")[0]["details"]["sandbox"]
+    assert set(started.split()) == {name for name, p in found.items() if p["on"]}
+    off = [line["message"] for line in sidecar.log_lines() if line["event"] == "sandbox"]
+    assert len(off) == (1 if any(not p["on"] for p in found.values()) else 0)
+    for name, p in found.items():
+        assert p["on"] or f"{name} ({p['detail']})" in off[0]
+
+
+@as_root
+def test_it_becomes_its_own_user(start_as_user, own_folder):
+    sidecar = start_as_user(audit={"group": GROUP})
+    who = pwd.getpwnam(USER)
+    status = proc(sidecar, "status")
+    assert status["Uid"] == [str(who.pw_uid)] * 4 and status["Gid"] == [str(who.pw_gid)] * 4
+    assert status["CapEff"] == status["CapPrm"] == ["0000000000000000"]
+    assert parts(sidecar)["user"] == {"name": "user", "on": True, "detail": f"uid {who.pw_uid}"}
+    assert parts(sidecar)["dumpable"]["on"]
+    assert os.stat(f"/proc/{sidecar.process.pid}/environ").st_uid == 0, "it may be dumped"
+    correlation = "00000000-0000-4000-8000-000000000001"
+    assert sidecar.call("GET", f"/api/v2/keys/{KEY}", {"Correlation-Id": correlation}).status < 500
+    sidecar.event(correlation)
+    segment = segments(sidecar.trail_dir)[0]
+    assert (segment.owner(), segment.group()) == (USER, GROUP)
+    assert stat.S_IMODE(segment.stat().st_mode) == 0o640
+    assert sidecar.reload(limits={"fields": 99})["outcome"] == "success"
+
+
+@as_root
+def test_what_a_reload_reads_must_be_readable_to_that_user(own_folder, pki, kms):
+    shutil.copy(ROUTES, own_folder / "set.json")
+    (own_folder / "server.key").chmod(0o600)
+    code, line = start_in_vain(Keytrail(own_folder / "keytrail", pki, kms, of_user(own_folder)))
+    assert code == BAD_CONFIGURATION
+    assert line == f'"user" is "{USER}": {own_folder}/server.key: Permission denied'
+
+
+@as_root
+def test_a_user_that_is_not_there(tmp_path, pki, kms):
+    code, line = start_in_vain(Keytrail(tmp_path / "k", pki, kms, {"user": "nobody-at-all"}))
+    assert (code, line) == (BAD_CONFIGURATION, '"user": there is no user "nobody-at-all"')
+
+
+@as_root
+def test_what_is_required_and_not_in_force_prevents_a_start(tmp_path, pki, kms):
+    code, line = start_in_vain(Keytrail(tmp_path / "k", pki, kms, {"sandbox": "require"}))
+    assert code == FAILED
+    assert line == ('"sandbox" is "require", and these are not in force: user (it runs as root)')
+    assert not (tmp_path / "k" / "trail").exists()
+
+
+@as_root
+def test_what_is_required_and_in_force(start_as_user):
+    sidecar = start_as_user(sandbox="require")
+    assert all(p["on"] for p in parts(sidecar).values())
+    assert json.loads(sidecar.fetch("admin", "/status"))["sandbox"]["required"] is True
+    assert not [line for line in sidecar.log_lines() if line["event"] == "sandbox"]
