@@ -61,17 +61,19 @@ static uint32_t
 hash_of(struct slice s)
 {
 	const uint64_t fold = UINT64_C(0x2020202020202020), factor = UINT64_C(0x9e3779b97f4a7c15);
-	uint64_t h = s.n, w;
+	uint64_t h = s.n, last;
 
-	for (; s.n >= sizeof(w); s = slice_sub(s, sizeof(w), s.n)) {
-		memcpy(&w, s.p, sizeof(w));
-		h = (h ^ (w | fold)) * factor;
+	assert(s.n > 0);
+	for (size_t i = 0; i + sizeof(last) < s.n; i += sizeof(last)) {
+		h = (h ^ (lanes_word(s.p + i) | fold)) * factor;
 		h ^= h >> 32;
 	}
-	w = 0;
-	for (size_t i = 0; i < s.n; i++)
-		w = w << 8 | (unsigned char)s.p[i];
-	h = (h ^ (w | fold)) * factor;
+	if (s.n >= sizeof(last))
+		last = lanes_word(s.p + s.n - sizeof(last));
+	else
+		last = ((lanes_halves)lanes_load_short(s.p, s.n))[0];
+	/* What tells many apart comes last, and a product carries upwards only. */
+	h = (h ^ (__builtin_bswap64(last) | fold)) * factor;
 	return (uint32_t)(h >> 32);
 }
 
