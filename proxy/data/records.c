@@ -109,7 +109,7 @@ take_back(char *room, size_t size)
 		return size;
 	if (l->filled >= 0)
 		size = (size_t)l->filled;
-	*l = (struct lent){ NULL };
+	*l = (struct lent){ .room = NULL };
 	return size;
 }
 

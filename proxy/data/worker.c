@@ -410,9 +410,12 @@ static void
 on_trim_timer(void *arg)
 {
 	struct worker *w = arg;
-	bool more = pool_trim(&w->reads) | pool_trim(&w->heads) | pool_trim(&w->exchanges);
+	struct pool *pools[] = { &w->reads, &w->heads, &w->exchanges };
+	bool again = w->nconns > 0;
 
-	if (more || w->nconns > 0)
+	for (size_t i = 0; i < sizeof(pools) / sizeof(pools[0]); i++)
+		again |= pool_trim(pools[i]);
+	if (again)
 		wtimer_set(&w->thread->trim_timer, TRIM_MS);
 }
 
