@@ -22,6 +22,8 @@ struct reader_job {
 	struct query query;
 	/* On the reader's thread; must not block. */
 	void (*piece)(struct reader_job *job, struct slice bytes);
+	/* Not NULL: what is done with the trail instead of the query, soon. */
+	int (*run)(struct reader_job *job, int dirfd, struct err *err);
 	/* The last call for this job.  rc and err as of query_run; also called for a cancelled job. */
 	void (*done)(struct reader_job *job, int rc, const struct err *err);
 	atomic_bool cancelled;

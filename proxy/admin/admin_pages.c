@@ -188,6 +188,12 @@ answer_stream(const struct admin_ask *ask)
 	query_trail(ask, "/events/stream", events_stream);
 }
 
+static void
+answer_proof(const struct admin_ask *ask)
+{
+	query_trail(ask, "/proof", events_prove);
+}
+
 /* ---- the dashboard ---- */
 
 static void
@@ -209,6 +215,7 @@ static const struct admin_page pages[] = {
 	{ "/routes", true, false, answer_routes },
 	{ "/events", true, false, answer_events },
 	{ "/events/stream", true, false, answer_stream },
+	{ "/proof", true, false, answer_proof },
 };
 
 const struct admin_page *

@@ -104,15 +104,6 @@ connection_of(const struct call *c)
 }
 
 static void
-on_gone(struct evhttp_connection *conn, void *arg)
-{
-	struct call *c = arg;
-
-	(void)conn;
-	reader_cancel(&c->job);
-}
-
-static void
 deliver_more(struct mail *m)
 {
 	struct call *c = (struct call *)((char *)m - offsetof(struct call, more));
@@ -177,13 +168,20 @@ call_new(struct events *e, struct evhttp_request *req)
 	return c;
 }
 
+static void
+on_gone(struct evhttp_connection *conn, void *arg)
+{
+	(void)conn;
+	reader_cancel(arg);
+}
+
 /* evhttp does not read while an answer is due, and so would not notice that the client has gone.
  * Read without its callback, which ends the process when it is called now: what comes stays unread,
  * and little of it (visitors.h). */
-static void
-watch_client(struct call *c)
+void
+events_watch(struct evhttp_request *req, struct reader_job *job)
 {
-	struct evhttp_connection *conn = connection_of(c);
+	struct evhttp_connection *conn = evhttp_request_get_connection(req);
 	struct bufferevent *bev = evhttp_connection_get_bufferevent(conn);
 	bufferevent_data_cb on_write;
 	bufferevent_event_cb on_event;
@@ -192,7 +190,18 @@ watch_client(struct call *c)
 	bufferevent_getcb(bev, NULL, &on_write, &on_event, &arg);
 	bufferevent_setcb(bev, NULL, on_write, on_event, arg);
 	bufferevent_enable(bev, EV_READ);
-	evhttp_connection_set_closecb(conn, on_gone, c);
+	evhttp_connection_set_closecb(conn, on_gone, job);
+}
+
+void
+events_forget(struct evhttp_request *req)
+{
+	struct evhttp_connection *conn = evhttp_request_get_connection(req);
+
+	if (conn != NULL)
+		evhttp_connection_set_closecb(conn, NULL, NULL);
+	else
+		evhttp_request_free(req);
 }
 
 bool
@@ -216,7 +225,7 @@ events_answer(struct events *e, struct evhttp_request *req, char *shape, size_t 
 		call_free(c);
 		return false;
 	}
-	watch_client(c);
+	events_watch(req, &c->job);
 	return true;
 }
 
@@ -230,6 +239,7 @@ events_new(const struct events_opts *opts, struct events **out, struct err *err)
 	e->log = opts->log;
 	LIST_INIT(&e->calls);
 	LIST_INIT(&e->streams);
+	LIST_INIT(&e->proofs);
 	if ((e->mailbox = mailbox_new(opts->base, err)) == NULL ||
 	    reader_start(opts->trail_dirfd, opts->corrupt, opts->arg, &e->reader, err) == -1 ||
 	    events_start_streams(e, opts, err) == -1) {
@@ -240,24 +250,20 @@ events_new(const struct events_opts *opts, struct events **out, struct err *err)
 	return 0;
 }
 
-/* Requests that still have their connection are freed with it. */
 void
 events_free(struct events *e)
 {
-	struct call *c, *next;
+	struct call *c;
 
 	if (e == NULL)
 		return;
 	reader_stop(e->reader);
 	follow_stop(e->follow);
-	for (c = LIST_FIRST(&e->calls); c != NULL; c = next) {
-		next = LIST_NEXT(c, link);
-		if (connection_of(c) != NULL)
-			evhttp_connection_set_closecb(connection_of(c), NULL, NULL);
-		else
-			evhttp_request_free(c->req);
+	while ((c = LIST_FIRST(&e->calls)) != NULL) {
+		events_forget(c->req);
 		call_free(c);
 	}
+	events_free_proofs(e);
 	events_free_streams(e);
 	mailbox_free(e->mailbox);
 	free(e);

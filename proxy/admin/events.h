@@ -10,6 +10,9 @@
  * for lines that are gone, or because the client reads too slowly (then the stream ends), and a comment
  * every two seconds in which nothing else is sent.
  *
+ * GET /proof?seq=<number> is {"seq","line","proof"}: a line and what `keytrail proof` writes of it, else
+ * {"error","covered"}: 404 where there is no such line, 409 where it is not signed yet.
+ *
  * Main thread, on its event_base.
  */
 #ifndef KEYTRAIL_EVENTS_H
@@ -43,5 +46,6 @@ void events_free(struct events *e);
  * bytes.  False: it is answered with an error already, and nothing was read. */
 bool events_answer(struct events *e, struct evhttp_request *req, char *shape, size_t n);
 bool events_stream(struct events *e, struct evhttp_request *req, char *shape, size_t n);
+bool events_prove(struct events *e, struct evhttp_request *req, char *shape, size_t n);
 
 #endif

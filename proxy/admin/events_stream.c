@@ -282,10 +282,7 @@ events_free_streams(struct events *e)
 	if (event_initialized(&e->heartbeat))
 		event_del(&e->heartbeat);
 	while ((c = LIST_FIRST(&e->streams)) != NULL) {
-		if (connection_of(c) != NULL)
-			evhttp_connection_set_closecb(connection_of(c), NULL, NULL);
-		else
-			evhttp_request_free(c->req);
+		events_forget(c->req);
 		stream_free(c);
 	}
 }

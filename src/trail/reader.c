@@ -56,7 +56,7 @@ run_job(const struct reader *r, struct reader_job *job, struct err *err)
 		.corrupt = r->corrupt,
 		.corrupt_arg = r->arg };
 
-	return query_run(&run, err);
+	return job->run != NULL ? job->run(job, r->dirfd, err) : query_run(&run, err);
 }
 
 /* It stays in the queue while it runs, so that it counts. */

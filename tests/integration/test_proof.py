@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import threading
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -276,6 +277,52 @@ def test_a_proof_is_checked_without_the_trail(signed, tmp_path):
     assert run("proof", sidecar.trail_dir, 7, cwd=tmp_path).returncode == 1
     assert run("proof", sidecar.trail_dir, 7000, cwd=tmp_path).returncode == 1
     assert run("proof", sidecar.trail_dir, 0, cwd=tmp_path).returncode == USAGE
+
+
+def asked_for_proof(sidecar, query):
+    """Status and content of the page."""
+    try:
+        return 200, json.loads(sidecar.fetch("admin", f"/proof?{query}"))
+    except urllib.error.HTTPError as e:
+        text = e.read().decode()
+        return e.code, json.loads(text) if text.startswith("{") else text
+
+
+def test_a_proof_is_had_of_the_running_sidecar(keytrail, signer, tmp_path):
+    sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])},
+                                        "checkpoint_interval": "1h"}})
+    calls(sidecar, 20)
+    status, page = asked_for_proof(sidecar, "seq=7")
+    assert status == 409 and page["covered"] < 7 and "not signed yet" in page["error"]
+    sidecar.stop()
+    sidecar.start()
+    wait_for(lambda: sidecar.metric("keytrail_trail_signed_sequence") > 20, "the checkpoint")
+    status, page = asked_for_proof(sidecar, "seq=7")
+    line = segments(sidecar.trail_dir)[0].read_bytes().splitlines()[6]
+    assert (status, page["seq"], page["line"].encode()) == (200, 7, line)
+    (tmp_path / "line").write_bytes(line + b"\n")
+    (tmp_path / "proof").write_text(page["proof"])
+    good = run("verify", "--proof", tmp_path / "proof", "--line", tmp_path / "line",
+               "--key", signer[1])
+    assert good.returncode == 0 and "event 7" in good.stdout
+    covered = int(sidecar.metric("keytrail_trail_signed_sequence"))
+    late = covered + len(sidecar.wait_own("keytrail.access"))
+    status, page = asked_for_proof(sidecar, f"seq={late}")
+    assert (status, page["covered"]) == (409, covered)
+    assert asked_for_proof(keytrail(None), "seq=1") == (
+        409, {"error": "there is no checkpoint", "covered": 0})
+    assert asked_for_proof(sidecar, "seq=7000")[0] == 404
+    for query in "", "seq=", "seq=0", "seq=c4n4ry", "seq=1&seq=2", "c4n4ry=1":
+        status, text = asked_for_proof(sidecar, query)
+        assert status == 400 and "c4n4ry" not in text
+    assert {e["details"]["page"] + " " + e["details"]["filter"]
+            for e in sidecar.own("keytrail.access")} == {"/proof seq"}
+    whole = segments(sidecar.trail_dir)[0].read_bytes()
+    segments(sidecar.trail_dir)[0].write_bytes(
+        whole.replace(line, mend(line.replace(b"failure", b"success")).rstrip(b"\n")))
+    status, page = asked_for_proof(sidecar, "seq=7")
+    segments(sidecar.trail_dir)[0].write_bytes(whole)
+    assert status == 503 and "not the line that was signed" in page["error"]
 
 
 def note_of(secret, log, root):
