@@ -25,6 +25,7 @@
 #include "keytrail/err.h"
 #include "keytrail/slice.h"
 #include "keytrail/trail.h"
+#include "keytrail/trail_index.h"
 
 #define QUERY_ROWS_DEFAULT 100
 #define QUERY_ROWS_MAX	   1000
@@ -32,12 +33,12 @@
 #define QUERY_VALUE_MAX	   128		 /* bytes of a parameter's value */
 
 enum query_parameter {
-	QUERY_ACTION,
-	QUERY_CORRELATION,
-	QUERY_INITIATOR,
-	QUERY_OUTCOME,
-	QUERY_SEVERITY,
-	QUERY_STRINGS, /* those above are compared */
+	QUERY_ACTION = TRAIL_INDEX_ACTION,
+	QUERY_CORRELATION = TRAIL_INDEX_CORRELATION,
+	QUERY_INITIATOR = TRAIL_INDEX_INITIATOR,
+	QUERY_OUTCOME = TRAIL_INDEX_OUTCOME,
+	QUERY_SEVERITY = TRAIL_INDEX_SEVERITY,
+	QUERY_STRINGS = TRAIL_INDEX_FIELDS, /* those above are compared */
 	QUERY_CURSOR = QUERY_STRINGS,
 	QUERY_LIMIT,
 	QUERY_SINCE,
@@ -67,6 +68,8 @@ int query_set(struct query *q, const char *name, const char *value, struct err *
 /* The names that were given, with ", " between them; cut where they do not fit. */
 void query_shape(const struct query *q, char *out, size_t n);
 
+/* What of it an index knows; borrowed from it. */
+struct trail_index_query query_of_index(const struct query *q);
 /* Whether a line fits the strings and is not before `since`. */
 bool query_matches(const struct query *q, struct slice line, uint64_t seq);
 /* Whether `until` is reached: no line from here on is part of the answer. */
@@ -75,6 +78,7 @@ bool query_ends(const struct query *q, struct slice line, uint64_t seq);
 struct query_run {
 	int dirfd; /* of the trail */
 	const struct query *query;
+	struct trail_index *index;    /* of it; or NULL: all is read */
 	int64_t deadline_ns;	      /* monotonic */
 	int64_t (*now_ns)(void *arg); /* the monotonic clock */
 	bool (*cancelled)(void *arg); /* asked often */

@@ -3,7 +3,8 @@
  *
  * A query takes at most READER_QUERY_MS and READER_QUEUE of them wait or run, so that an answer is
  * whole within as many times that or not begun.  It opens the trail for each query and holds nothing
- * in between.
+ * in between.  When nothing is asked it makes indexes (trail_index.h), for a tenth of a processor's time at
+ * most, and queries use them.
  */
 #ifndef KEYTRAIL_READER_H
 #define KEYTRAIL_READER_H
@@ -29,9 +30,14 @@ struct reader_job {
 	atomic_bool cancelled;
 };
 
-/* Of the trail in this directory, which stays open.  `corrupt`: on the reader's thread; or NULL. */
-int reader_start(
-    int dirfd, trail_corrupt_fn corrupt, void *arg, struct reader **out, struct err *err);
+struct reader_opts {
+	int dirfd;		  /* of the trail; stays open */
+	trail_corrupt_fn corrupt; /* on the reader's thread; or NULL */
+	void *arg;		  /* of it */
+	uint64_t keep_free;	  /* bytes that indexes leave to the trail */
+};
+
+int reader_start(const struct reader_opts *opts, struct reader **out, struct err *err);
 
 /* False: the queue is full. */
 bool reader_submit(struct reader *r, struct reader_job *job);

@@ -148,6 +148,8 @@ struct trail_harm {
 size_t trail_find_harm(struct trail *t, struct trail_harm out[TRAIL_HARM_MAX]);
 /* Keep the room of struct trail_opts reserved beyond what is queued.  -1: there is none now. */
 int trail_reserve(struct trail *t, struct err *err);
+/* Free bytes of the file system that are for the trail alone: for a segment and what is reserved. */
+uint64_t trail_keep_free(const struct trail *t);
 /* The file system cannot reserve: room is what statvfs says. */
 bool trail_cannot_reserve(const struct trail *t);
 
@@ -285,6 +287,9 @@ void trail_reader_close(struct trail_reader *r);
  * yet, -1 on an error.  A gap (expired or corrupt lines) is stepped over: compare *seq.
  */
 int trail_reader_next(struct trail_reader *r, struct slice *line, uint64_t *seq, struct err *err);
+
+/* Pass over the lines up to this number: durable ones of segments without damage. */
+int trail_reader_skip(struct trail_reader *r, uint64_t seq, struct err *err);
 
 /* The trail member of that line, until the next call. */
 const struct trail_member *trail_reader_member(const struct trail_reader *r);

@@ -127,7 +127,7 @@ admin_start(const struct admin_opts *opts, struct admin **out, struct err *err)
 {
 	const struct config *config = opts->config(opts->arg);
 	struct events_opts eopts = { opts->base, opts->trail_dirfd, opts->log, opts->corrupt,
-		opts->arg };
+		opts->arg, opts->keep_free };
 	struct admin *a = calloc(1, sizeof(*a));
 
 	if (a == NULL)

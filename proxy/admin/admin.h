@@ -66,6 +66,7 @@ struct admin_opts {
 	struct metrics_shard *shard; /* the main thread's */
 	struct log *log;
 	int trail_dirfd;
+	uint64_t keep_free;			   /* as for reader_start */
 	const struct config *(*config)(void *arg); /* the one in force: tokens, hosts */
 	void (*refresh)(void *arg);		   /* set gauges, before a scrape */
 	/* Fill at most max checks; how many there are. */

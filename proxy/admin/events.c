@@ -232,6 +232,8 @@ events_answer(struct events *e, struct evhttp_request *req, char *shape, size_t 
 int
 events_new(const struct events_opts *opts, struct events **out, struct err *err)
 {
+	const struct reader_opts ropts = { opts->trail_dirfd, opts->corrupt, opts->arg,
+		opts->keep_free };
 	struct events *e = calloc(1, sizeof(*e));
 
 	if (e == NULL)
@@ -241,7 +243,7 @@ events_new(const struct events_opts *opts, struct events **out, struct err *err)
 	LIST_INIT(&e->streams);
 	LIST_INIT(&e->proofs);
 	if ((e->mailbox = mailbox_new(opts->base, err)) == NULL ||
-	    reader_start(opts->trail_dirfd, opts->corrupt, opts->arg, &e->reader, err) == -1 ||
+	    reader_start(&ropts, &e->reader, err) == -1 ||
 	    events_start_streams(e, opts, err) == -1) {
 		events_free(e);
 		return -1;

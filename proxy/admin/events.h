@@ -35,6 +35,7 @@ struct events_opts {
 	struct log *log;
 	trail_corrupt_fn corrupt; /* as for reader_start */
 	void *arg;
+	uint64_t keep_free;
 };
 
 /* Starts the reader. */

@@ -323,6 +323,7 @@ open_listeners(struct server *s, struct err *err)
 	aopts.shard = s->shard;
 	aopts.log = s->log;
 	aopts.trail_dirfd = trail_dirfd(s->trail);
+	aopts.keep_free = trail_keep_free(s->trail);
 	aopts.corrupt = on_corrupt;
 	aopts.arg = s;
 	if ((s->listener = listener_new(&lopts, err)) == NULL)

@@ -174,12 +174,17 @@ is_before(struct slice line, uint64_t seq, const struct query_place *place)
 	return slice_compare(at, slice_of(place->at)) < 0;
 }
 
-static struct slice
-compared_value(struct slice line, enum query_parameter i)
+struct trail_index_query
+query_of_index(const struct query *q)
 {
-	if (i == QUERY_INITIATOR)
-		return trail_line_value(trail_line_value(line, SLICE("initiator")), SLICE("id"));
-	return trail_line_value(line, slice_of(names[i]));
+	struct trail_index_query out = { .since = slice_of(q->since.at),
+		.until = slice_of(q->until.at),
+		.before = q->until.seq };
+
+	for (unsigned i = 0; i < QUERY_STRINGS; i++)
+		if (q->given & 1U << i)
+			out.want[i] = slice_of(q->want[i]);
+	return out;
 }
 
 bool
@@ -188,7 +193,7 @@ query_matches(const struct query *q, struct slice line, uint64_t seq)
 	for (unsigned i = 0; i < QUERY_STRINGS; i++)
 		if (q->given & 1U << i &&
 		    !slice_equal(
-			compared_value(line, (enum query_parameter)i), slice_of(q->want[i])))
+			trail_index_value(line, (enum trail_index_field)i), slice_of(q->want[i])))
 			return false;
 	return (q->given & 1U << QUERY_SINCE) == 0 || !is_before(line, seq, &q->since);
 }

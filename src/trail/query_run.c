@@ -6,7 +6,8 @@
 #include <inttypes.h>
 
 #define PIECE	65536
-#define LOOK_AT 64 /* lines between two looks at the clock */
+#define LOOK_AT 64  /* lines between two looks at the clock */
+#define NEAR	256 /* so many lines are read rather than looked for */
 
 /* Why reading has ended. */
 enum end { READING, AT_MARK, AT_UNTIL, PAGE_FULL, TIME_OVER, CANCELLED, FAILED };
@@ -93,6 +94,27 @@ next_line(struct page *p, struct slice *line, uint64_t *seq, struct err *err)
 	return rc == 0 ? AT_MARK : READING;
 }
 
+/* Over what the index knows not to fit, up to a line that may, or the last one that it knows: from there
+ * on everything is as if all had been read. */
+static enum end
+skip(struct page *p, struct err *err)
+{
+	uint64_t seq = p->next - 1;
+	enum end end = READING;
+	bool fits = false;
+
+	if (p->run->index == NULL || join_waiting(p->join) > 0)
+		return READING;
+	while (!fits && end == READING && trail_index_pass(p->run->index, &seq, &fits)) {
+		p->lines = 0; /* a segment takes longer than a line */
+		end = look_around(p);
+	}
+	if (seq < p->next + NEAR)
+		return end;
+	p->next = seq;
+	return trail_reader_skip(p->reader, seq, err) == -1 ? FAILED : end;
+}
+
 static bool
 is_full(const struct page *p)
 {
@@ -110,7 +132,8 @@ read_page(struct page *p, struct err *err)
 	enum end end;
 	int rc;
 
-	while ((end = next_line(p, &line, &seq, err)) == READING) {
+	while (
+	    (end = skip(p, err)) == READING && (end = next_line(p, &line, &seq, err)) == READING) {
 		bool ends = query_ends(q, line, seq);
 
 		p->next = ends ? seq : seq + 1;
@@ -178,6 +201,7 @@ static int
 open_page(struct page *p, struct err *err)
 {
 	const struct query *q = p->run->query;
+	const struct trail_index_query iq = query_of_index(q);
 
 	p->start = q->cursor;
 	if (q->since.seq > p->start)
@@ -192,6 +216,8 @@ open_page(struct page *p, struct err *err)
 		return -1;
 	trail_reader_step_over(p->reader, true);
 	trail_reader_on_corrupt(p->reader, p->run->corrupt, p->run->corrupt_arg);
+	if (p->run->index != NULL)
+		trail_index_ask(p->run->index, &iq);
 	return 0;
 }
 

@@ -1,4 +1,4 @@
-#include "keytrail/reader.h"
+#include "reader_internal.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -6,9 +6,8 @@
 #include <stdlib.h>
 
 struct reader {
-	int dirfd;
-	trail_corrupt_fn corrupt;
-	void *arg; /* of it */
+	struct reader_opts opts;
+	struct reader_index index; /* the thread's */
 	pthread_t thread;
 	pthread_mutex_t lock; /* of what follows; never held while anything is read */
 	pthread_cond_t changed;
@@ -46,28 +45,44 @@ write_piece(void *arg, struct slice piece)
 static int
 run_job(const struct reader *r, struct reader_job *job, struct err *err)
 {
-	struct query_run run = { .dirfd = r->dirfd,
+	struct query_run run = { .dirfd = r->opts.dirfd,
 		.query = &job->query,
+		.index = r->index.index,
 		.deadline_ns = clock_mono_ns() + READER_QUERY_MS * CLOCK_NS_PER_MS,
 		.now_ns = now_ns,
 		.cancelled = is_cancelled,
 		.write = write_piece,
 		.arg = job,
-		.corrupt = r->corrupt,
-		.corrupt_arg = r->arg };
+		.corrupt = r->opts.corrupt,
+		.corrupt_arg = r->opts.arg };
 
 	return job->run != NULL ? job->run(job, r->dirfd, err) : query_run(&run, err);
 }
 
-/* It stays in the queue while it runs, so that it counts. */
+/* With the lock.  False: the time has come. */
+static bool
+wait_until(struct reader *r, int64_t ns)
+{
+	struct timespec ts = { (time_t)(ns / CLOCK_NS_PER_S), (long)(ns % CLOCK_NS_PER_S) };
+
+	return pthread_cond_timedwait(&r->changed, &r->lock, &ts) != ETIMEDOUT;
+}
+
+/* It stays in the queue while it runs, so that it counts.  While there is none, indexes are made. */
 static struct reader_job *
 wait_for_job(struct reader *r)
 {
+	int64_t due = clock_mono_ns();
 	struct reader_job *job;
 
 	pthread_mutex_lock(&r->lock);
-	while (r->n == 0 && !r->stop)
-		pthread_cond_wait(&r->changed, &r->lock);
+	while (r->n == 0 && !r->stop) {
+		if (wait_until(r, due))
+			continue;
+		pthread_mutex_unlock(&r->lock);
+		due = reader_index_make(&r->index);
+		pthread_mutex_lock(&r->lock);
+	}
 	job = r->n > 0 ? r->jobs[0] : NULL;
 	pthread_mutex_unlock(&r->lock);
 	return job;
@@ -102,25 +117,43 @@ run(void *arg)
 static void
 reader_free(struct reader *r)
 {
+	trail_index_close(r->index.index);
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
 	free(r);
 }
 
-int
-reader_start(int dirfd, trail_corrupt_fn corrupt, void *arg, struct reader **out, struct err *err)
+static struct reader *
+reader_new(const struct reader_opts *opts)
 {
 	struct reader *r = calloc(1, sizeof(*r));
+	pthread_condattr_t attr;
+
+	if (r == NULL)
+		return NULL;
+	r->opts = *opts;
+	r->index.keep_free = opts->keep_free;
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&r->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	return r;
+}
+
+int
+reader_start(const struct reader_opts *opts, struct reader **out, struct err *err)
+{
+	struct reader *r = reader_new(opts);
 	sigset_t all, before;
 	int rc;
 
 	if (r == NULL)
 		return err_set(err, "reader: memory is short");
-	r->dirfd = dirfd;
-	r->corrupt = corrupt;
-	r->arg = arg;
-	pthread_mutex_init(&r->lock, NULL);
-	pthread_cond_init(&r->changed, NULL);
+	if (trail_index_open(opts->dirfd, &r->index.index, err) == -1) {
+		reader_free(r);
+		return -1;
+	}
 	sigfillset(&all);
 	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
 	pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -120,6 +120,12 @@ trail_reserve(struct trail *t, struct err *err)
 	return 0;
 }
 
+uint64_t
+trail_keep_free(const struct trail *t)
+{
+	return t->segment_size + t->room + t->room / 2;
+}
+
 bool
 trail_cannot_reserve(const struct trail *t)
 {

@@ -261,6 +261,11 @@ bool trail_is_alien(const struct trail *t);
 /* How many could be. */
 size_t trail_put_aside(struct trail *t, const struct trail_list *l);
 
+/* ---- trail_index ---- */
+
+/* That of a segment that is gone. */
+void trail_index_remove(int dirfd, uint64_t first);
+
 /* ---- trail_quarantine ---- */
 
 /* Append bytes [at, end) of a segment to <segment><suffix>. */

@@ -300,6 +300,24 @@ take_piece(struct trail_reader *r, const struct trail_piece *p, struct slice *li
 }
 
 int
+trail_reader_skip(struct trail_reader *r, uint64_t seq, struct err *err)
+{
+	if (seq <= r->want)
+		return 0;
+	r->want = seq;
+	r->bad = 0;
+	if (r->fd == -1)
+		return 0;
+	if (r->end != 0 && seq >= r->end) {
+		leave_segment(r);
+		return 0;
+	}
+	r->last = 0;
+	return trail_cursor_seek(
+	    &r->c, r->fd, r->first, r->c.limit, trail_member_is_below, &r->want, err);
+}
+
+int
 trail_reader_next(struct trail_reader *r, struct slice *line, uint64_t *seq, struct err *err)
 {
 	struct trail_piece p;

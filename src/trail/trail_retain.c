@@ -120,6 +120,7 @@ remove_segments(
 		fstatat(t->dirfd, name.s, &st, AT_SYMLINK_NOFOLLOW);
 		if (unlinkat(t->dirfd, name.s, 0) == -1)
 			return err_set_errno(err, "%s: remove %s", t->path, name.s);
+		trail_index_remove(t->dirfd, l->first[*went]);
 		++*went;
 		atomic_fetch_sub(&t->sealed_bytes, (uint64_t)st.st_size);
 		atomic_fetch_sub(&t->segments, 1);

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import socket
 import threading
 import urllib.error
@@ -74,6 +75,30 @@ def test_filters_choose_calls(guarded, raw_backend):
     assert event in ask(sidecar, since=at)["events"]
     assert event not in ask(sidecar, until=at)["events"]
     assert ask(sidecar, since=seq, until=seq + 1)["events"] == [event]
+
+
+def indexes(sidecar):
+    return {path.stem: path.stat() for path in sidecar.trail_dir.glob("index/*.idx")}
+
+
+def sealed(sidecar):
+    return {path.stem for path in segments(sidecar.trail_dir)[:-1]}
+
+
+def test_sealed_segments_are_indexed_and_found_again(guarded, raw_backend):
+    sidecar = guarded(raw_backend(ok()), {"audit": {"segment_size": 65536, "ring_size": 65536}})
+    correlation = new_id()
+    sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": correlation})
+    calls(sidecar, 400)
+    wait_for(lambda: len(indexes(sidecar)) >= 3, "indexes")
+    event = sidecar.event(correlation)
+    assert ask(sidecar, correlationId=correlation)["events"] == [event]
+    assert ask(sidecar, correlationId=new_id())["events"] == []
+    sidecar.stop()
+    shutil.rmtree(sidecar.trail_dir / "index")
+    sidecar.start()
+    wait_for(lambda: set(indexes(sidecar)) >= sealed(sidecar), "indexes of an earlier run")
+    assert ask(sidecar, correlationId=correlation)["events"] == [event]
 
 
 def test_a_pending_call_is_a_row_until_it_is_closed(guarded, raw_backend):

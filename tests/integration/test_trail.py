@@ -12,6 +12,7 @@ import http1
 import support
 from backend import ok
 from support import KEYTRAIL, PATIENCE, new_id, read_trail, segments, wait_for
+from test_proof import calls
 
 
 def echo(connection):
@@ -77,11 +78,12 @@ def test_two_processes_on_one_trail(keytrail, raw_backend):
 
 
 def test_modes_of_the_files(keytrail, raw_backend):
-    sidecar = keytrail(raw_backend(echo))
-    sidecar.call("GET", "/api/v2/keys")
+    sidecar = keytrail(raw_backend(echo), {"audit": {"segment_size": 65536}})
+    calls(sidecar, 150)
+    wait_for(lambda: list(sidecar.trail_dir.glob("index/*.idx")), "an index")
     assert sidecar.trail_dir.stat().st_mode & 0o777 == 0o750
-    for path in sidecar.trail_dir.iterdir():
-        want = 0o640 if path.suffix == ".jsonl" else 0o600
+    for path in sidecar.trail_dir.rglob("*"):
+        want = 0o640 if path.suffix == ".jsonl" else 0o700 if path.is_dir() else 0o600
         assert path.stat().st_mode & 0o777 == want, path
 
 

@@ -52,6 +52,7 @@ setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct trail_opts opts = { .create = true, .segment_size = 65536, .room = 65536 };
+	struct reader_opts ropts = { .corrupt = NULL };
 	struct trail_recovery rec;
 	struct trail *t;
 	struct err err;
@@ -71,7 +72,8 @@ setup(void **state)
 		sem_init(&h->ended, 0, 0);
 	}
 	assert_true((f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY)) != -1);
-	assert_int_equal(reader_start(f->dirfd, NULL, NULL, &f->reader, &err), 0);
+	ropts.dirfd = f->dirfd;
+	assert_int_equal(reader_start(&ropts, &f->reader, &err), 0);
 	*state = f;
 	return 0;
 }

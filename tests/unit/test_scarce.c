@@ -701,12 +701,42 @@ run_query(struct err *err)
 	return rc;
 }
 
+static void
+fill_trail_without_index(void)
+{
+	fill_trail();
+	tempdir_remove(path_of("index"));
+}
+
+static int
+run_index(struct err *err)
+{
+	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const struct trail_index_query q = { .want = { SLICE("\"nothing\"") } };
+	struct trail_index *ix;
+	uint64_t seq = 1;
+	bool fits;
+	int rc = trail_index_open(dirfd, &ix, err);
+
+	if (rc == 0) {
+		while ((rc = trail_index_make(ix, 0, err)) == 1)
+			continue;
+		trail_index_ask(ix, &q);
+		while (trail_index_pass(ix, &seq, &fits))
+			assert_false(fits);
+		trail_index_close(ix);
+	}
+	close(dirfd);
+	return rc;
+}
+
 static int
 run_reader_thread(struct err *err)
 {
 	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const struct reader_opts opts = { .dirfd = dirfd };
 	struct reader *r;
-	int rc = reader_start(dirfd, NULL, NULL, &r, err);
+	int rc = reader_start(&opts, &r, err);
 
 	if (rc == 0)
 		reader_stop(r);
@@ -1048,6 +1078,7 @@ static const struct scarce_case cases[] = {
 	{ .label = "reader", .run = run_reader, .before = fill_trail },
 	{ .label = "walk", .run = run_walk, .before = fill_trail },
 	{ .label = "query", .run = run_query, .before = fill_trail },
+	{ .label = "index", .run = run_index, .before = fill_trail_without_index },
 	{ .label = "reader's thread", .run = run_reader_thread, .before = fill_trail },
 	{ .label = "follow's thread", .run = run_follow_thread, .before = fill_trail },
 	{ .label = "leaves", .run = run_leaves },
