@@ -56,7 +56,7 @@ run_job(const struct reader *r, struct reader_job *job, struct err *err)
 		.corrupt = r->opts.corrupt,
 		.corrupt_arg = r->opts.arg };
 
-	return job->run != NULL ? job->run(job, r->dirfd, err) : query_run(&run, err);
+	return job->run != NULL ? job->run(job, r->opts.dirfd, err) : query_run(&run, err);
 }
 
 /* With the lock.  False: the time has come. */
