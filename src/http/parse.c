@@ -98,7 +98,7 @@ lex_method(struct lexer *l)
 {
 	while (l->p < l->end && chars_is(*l->p, CHARS_TOKEN))
 		l->p++;
-	if (l->p - l->token > METHOD_MAX)
+	if (token(l).n > METHOD_MAX)
 		return bad(l, REFUSAL_BAD_METHOD);
 	if (l->p == l->end)
 		return more();
