@@ -139,7 +139,8 @@ refusal_reference(struct buf *out)
 	"| HUP | Reads the file again and swaps it if it is good (else the old one stays and the " \
 	"log says why); what needs a restart is named. |\n"                                        \
 	"| USR1 | Reopens the files of sinks. |\n"                                                 \
-	"| TERM, INT | Stops accepting, finishes what is in flight (`timeouts.drain`), syncs, "    \
+	"| TERM, INT, QUIT | Stops accepting, finishes what is in flight (`timeouts.drain`), "     \
+	"syncs, "                                                                                  \
 	"gives sinks the same time again, and ends. |\n"                                           \
 	"\nReplaced files of TLS (certificates, keys, CAs, revocation lists, OCSP responses; the " \
 	"system's\n"                                                                               \

@@ -1,8 +1,8 @@
 /*
  * server: the running sidecar: every part built in order, run, and torn down in reverse.
  *
- * Main thread.  Signals: HUP validates and swaps the configuration, USR1 reopens files, TERM and
- * INT drain and stop.
+ * Main thread.  Signals: HUP validates and swaps the configuration, USR1 reopens files, TERM,
+ * INT and QUIT drain and stop.
  */
 #ifndef KEYTRAIL_PROXY_SERVER_H
 #define KEYTRAIL_PROXY_SERVER_H
