@@ -35,6 +35,8 @@ PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest pytho
                   jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light \
                   man-db mandoc bash bash-completion zsh fish \
                   iproute2 python3-pip $(PACKAGES_NODE))
+PACKAGES_IMAGE := $(sort $(PACKAGES_DEMO) python3-pytest python3-cryptography procps buildah podman runc \
+                  conmon mmdebstrap uidmap)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest nginx-light
 PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
@@ -143,7 +145,7 @@ LIBPROXY := $B/libproxy.a
 
 .PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-callgrind \
         bench-quick soak slow scarce llhttp9 testssl wire differential hostile docs install image clean \
-        help run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
+        help test-image run-test-image run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
         corpus run-corpus fuzz-coverage run-fuzz-coverage run-tsan run-valgrind run-scarce run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -561,6 +563,13 @@ install: programs ## into DESTDIR/PREFIX: the program, route sets, schema, pages
 	    install -D -m 644 $B/completion $(DESTDIR)$(PREFIX)/share/$${to#*/}; done
 
 IMAGE ?= keytrail:$(VERSION)
+
+test-image: ## build the image on a base of Debian's packages, run it in containers (as root), read its trail
+	$(call again,$(PACKAGES_IMAGE),run-test-image)
+
+run-test-image: programs
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -p no:cacheprovider \
+	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/image.xml) tests/image
 
 image: ## the container image, with docker, podman or buildah
 	@docker/build-image $(IMAGE)
