@@ -18,6 +18,7 @@ static const struct cli_command *const commands[] = {
 	&cli_reference,
 	&cli_completion,
 	&cli_tail,
+	&cli_top,
 	&cli_health,
 	&cli_degrade,
 	&cli_hold,

@@ -13,7 +13,7 @@
 
 #define ANSWER_MAX (1024 * 1024)
 
-enum { PATIENCE_S = 30, READINESS_S = 3 };
+#define PATIENCE_S 30
 
 struct peer {
 	struct sockaddr_storage address;
@@ -180,12 +180,12 @@ converse(int fd, const char *page, const struct buf *form, struct buf *answer, s
 }
 
 static int
-call(const struct peer *to, int patience_s, const char *page, const struct buf *form,
+call(const struct cli_socket *at, const struct peer *to, const char *page, const struct buf *form,
     struct buf *answer, struct err *err)
 {
 	int fd, rc;
 
-	if ((fd = connect_to(to, patience_s, err)) == -1)
+	if ((fd = connect_to(to, at->patience_s > 0 ? at->patience_s : PATIENCE_S, err)) == -1)
 		return -1;
 	if ((rc = converse(fd, page, form, answer, err)) == -1)
 		err_prefix(err, "%s", to->name);
@@ -201,7 +201,7 @@ cli_call(const struct cli_socket *at, const char *page, const struct buf *form, 
 
 	if (find_peer(at, false, &to, err) == -1)
 		return -1;
-	return call(&to, PATIENCE_S, page, form, answer, err);
+	return call(at, &to, page, form, answer, err);
 }
 
 int
@@ -211,5 +211,5 @@ cli_call_readiness(const struct cli_socket *at, struct buf *answer, struct err *
 
 	if (find_peer(at, true, &to, err) == -1)
 		return -1;
-	return call(&to, READINESS_S, "/readyz", NULL, answer, err);
+	return call(at, &to, "/readyz", NULL, answer, err);
 }

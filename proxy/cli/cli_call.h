@@ -10,7 +10,8 @@
 /* Which socket, from the arguments of a command: the `admin.socket` of a routes file, or --socket
  * PATH. */
 struct cli_socket {
-	const char *file, *path; /* one of them, or neither: NULL */
+	const char *file, *path; /* one of them, the other is NULL */
+	int patience_s;		 /* how long it may be silent; 0: half a minute */
 };
 
 /* Add a field to a form, escaped. */
@@ -21,8 +22,7 @@ int cli_form_add(struct buf *form, const char *name, const char *value);
 int cli_call(const struct cli_socket *at, const char *page, const struct buf *form,
     struct buf *answer, struct err *err);
 
-/* GET /readyz of its metrics listener, or over the socket where its port is not known; seconds
- * decide, not half a minute. */
+/* GET /readyz of its metrics listener, or over the socket where its port is not known. */
 int cli_call_readiness(const struct cli_socket *at, struct buf *answer, struct err *err);
 
 #endif

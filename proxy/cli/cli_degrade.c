@@ -11,7 +11,7 @@ enum { BEGIN = 1, END = 2 };
 static int
 degrade(const struct cli_args *a)
 {
-	const struct cli_socket at = { cli_value(a, "FILE"), cli_value(a, "--socket") };
+	const struct cli_socket at = { cli_value(a, "FILE"), cli_value(a, "--socket"), 0 };
 	bool end = cli_value(a, "--end") != NULL;
 	struct buf form = BUF_INIT, answer = BUF_INIT;
 	struct err err;

@@ -5,10 +5,12 @@
 
 #include <stdio.h>
 
+#define PATIENCE_S 3
+
 static int
 health(const struct cli_args *a)
 {
-	const struct cli_socket at = { cli_value(a, "FILE"), cli_value(a, "--socket") };
+	const struct cli_socket at = { cli_value(a, "FILE"), cli_value(a, "--socket"), PATIENCE_S };
 	struct buf answer = BUF_INIT;
 	struct err err;
 	int rc;

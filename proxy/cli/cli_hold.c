@@ -78,7 +78,7 @@ change(const struct cli_args *a, const struct cli_socket *at, struct err *err)
 static int
 hold(const struct cli_args *a)
 {
-	const struct cli_socket at = { cli_value(a, "FILE"), cli_value(a, "--socket") };
+	const struct cli_socket at = { cli_value(a, "FILE"), cli_value(a, "--socket"), 0 };
 	struct err err;
 	int rc = cli_value(a, "list") != NULL ? list(&at, &err) : change(a, &at, &err);
 
