@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 static const char *const names[] = {
+	[SANDBOX_LANDLOCK] = "landlock",
 	[SANDBOX_USER] = "user",
 	[SANDBOX_NO_NEW_PRIVS] = "no_new_privs",
 	[SANDBOX_DUMPABLE] = "dumpable",
@@ -66,8 +67,8 @@ sandbox_become_user(const struct config *c, struct err *err)
 
 /* ---- what is in force ---- */
 
-static void
-set(struct sandbox *s, enum sandbox_part_id part, bool on, const char *detail)
+void
+sandbox_set(struct sandbox *s, enum sandbox_part_id part, bool on, const char *detail)
 {
 	s->parts[part].on = on;
 	snprintf(s->parts[part].detail, sizeof(s->parts[part].detail), "%s", detail);
@@ -79,7 +80,7 @@ look_at_user(struct sandbox *s)
 	char detail[32];
 
 	snprintf(detail, sizeof(detail), "uid %lu", (unsigned long)geteuid());
-	set(s, SANDBOX_USER, geteuid() != 0, geteuid() != 0 ? detail : "it runs as root");
+	sandbox_set(s, SANDBOX_USER, geteuid() != 0, geteuid() != 0 ? detail : "it runs as root");
 }
 
 static void
@@ -88,7 +89,7 @@ look_at_core(struct sandbox *s)
 	struct rlimit limit;
 	bool on = getrlimit(RLIMIT_CORE, &limit) == 0 && limit.rlim_max == 0;
 
-	set(s, SANDBOX_CORE, on, on ? "RLIMIT_CORE 0" : "RLIMIT_CORE is not 0");
+	sandbox_set(s, SANDBOX_CORE, on, on ? "RLIMIT_CORE 0" : "RLIMIT_CORE is not 0");
 }
 
 int
@@ -98,10 +99,11 @@ sandbox_look(struct sandbox *s, const struct config *c, struct err *err)
 	bool unprivileged = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
 	char off[SANDBOX_TEXT_SIZE];
 
+	sandbox_look_at_landlock(s, c);
 	look_at_user(s);
 	look_at_core(s);
-	set(s, SANDBOX_DUMPABLE, undumpable, undumpable ? "" : "it is");
-	set(s, SANDBOX_NO_NEW_PRIVS, unprivileged, unprivileged ? "" : "it may gain some");
+	sandbox_set(s, SANDBOX_DUMPABLE, undumpable, undumpable ? "" : "it is");
+	sandbox_set(s, SANDBOX_NO_NEW_PRIVS, unprivileged, unprivileged ? "" : "it may gain some");
 	sandbox_text(s, false, off);
 	if (c->sandbox != CONFIG_SANDBOX_REQUIRE || off[0] == '\0')
 		return 0;

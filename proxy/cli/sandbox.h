@@ -13,6 +13,7 @@
 #include "keytrail/err.h"
 
 enum sandbox_part_id {
+	SANDBOX_LANDLOCK,
 	SANDBOX_USER,
 	SANDBOX_NO_NEW_PRIVS,
 	SANDBOX_DUMPABLE, /* on: it is not */
@@ -34,7 +35,14 @@ int sandbox_become_user(const struct config *c, struct err *err);
 /* What is in force.  -1: something is not, and the configuration requires it. */
 int sandbox_look(struct sandbox *s, const struct config *c, struct err *err);
 
-#define SANDBOX_TEXT_SIZE 512
+/* From now on no file but those that the configuration names, the trail's and the system's for names and
+ * certificates.  Once the trail is there, before a thread is made.  -1: it failed, and is required. */
+int sandbox_confine(struct sandbox *s, const struct config *c, struct err *err);
+
+/* -1: what HUP is to take names a file that was none of them. */
+int sandbox_check(const struct config *next, struct err *err);
+
+#define SANDBOX_TEXT_SIZE 1024
 /* The names of the parts that are in force, or those that are not with the reason; "" for none. */
 void sandbox_text(const struct sandbox *s, bool on, char out[SANDBOX_TEXT_SIZE]);
 

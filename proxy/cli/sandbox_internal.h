@@ -6,6 +6,11 @@
 
 #include "cli/sandbox.h"
 
+void sandbox_set(struct sandbox *s, enum sandbox_part_id part, bool on, const char *detail);
+
+/* Whether the kernel has it and it is wanted. */
+void sandbox_look_at_landlock(struct sandbox *s, const struct config *c);
+
 /* Each file that a start and HUP read; stops at the first -1. */
 int sandbox_each_file(const struct config *c,
     int (*visit)(void *arg, const char *path, struct err *err), void *arg, struct err *err);

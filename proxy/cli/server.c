@@ -232,7 +232,7 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 	}
 	/* Before they are read: what changes meanwhile is read again. */
 	files = server_files_state(next);
-	if (adopt(s, next, &err) == -1) {
+	if (sandbox_check(next, &err) == -1 || adopt(s, next, &err) == -1) {
 		log_error(s->log, "reload_failed", "%s; the running configuration stays", err.msg);
 		config_unref(next);
 		record_reload(s, who, false, "", "");

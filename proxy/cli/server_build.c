@@ -559,8 +559,8 @@ server_build(struct server *s, struct err *err)
 	if ((rc = read_checkpoint(s, err)) != SERVER_STOPPED)
 		return rc;
 	server_look_back(s);
-	if (open_trail(s, err) == -1 || open_journal(s, err) == -1 || make_workers(s, err) == -1 ||
-	    start(s, err) == -1)
+	if (open_trail(s, err) == -1 || sandbox_confine(&s->sandbox, s->config, err) == -1 ||
+	    open_journal(s, err) == -1 || make_workers(s, err) == -1 || start(s, err) == -1)
 		return SERVER_FAILED;
 	set_build_info(s->metrics);
 	metrics_set(s->shard, METRIC_START_TIME, 0, (double)s->started / CLOCK_NS_PER_S);

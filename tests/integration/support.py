@@ -256,6 +256,8 @@ class Keytrail:
         self.expected_exit = 0
         if raw is None:
             self.config = merge(self.defaults(backend), config or {})
+            if SANITIZED or "LD_PRELOAD" in self.environment:
+                self.config.setdefault("sandbox", "off")  # they open files of their own
             self.write_config()
         else:
             self.config = {}

@@ -1,5 +1,6 @@
 """What the running sidecar has given up: told of, in force, and required where that is asked for."""
 
+import ctypes
 import json
 import os
 import pwd
@@ -11,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from oracle import KEY
-from support import ROUTES, SANITIZED, Keytrail, merge, segments
+from support import KEYTRAIL, ROUTES, SANITIZED, Keytrail, merge, segments
 from test_startup import BAD_CONFIGURATION, FAILED, start_in_vain
 
+OLD_KERNEL = Path(__file__).parent / "old_kernel"
 USER, GROUP = "daemon", "adm"  # which Debian always has
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer needs what the sandbox takes")
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="root alone can become another user")
+
+needs_landlock = pytest.mark.skipif(ctypes.CDLL(None).syscall(444, 0, 0, 1) < 2,
+                                    reason="the kernel has no landlock")
 
 
 @pytest.fixture
@@ -131,3 +136,63 @@ def test_what_is_required_and_in_force(start_as_user):
     assert all(p["on"] for p in parts(sidecar).values())
     assert json.loads(sidecar.fetch("admin", "/status"))["sandbox"]["required"] is True
     assert not [line for line in sidecar.log_lines() if line["event"] == "sandbox"]
+
+
+# ---- files ----
+
+def test_hup_may_name_what_is_beside_what_was_named(keytrail, pki):
+    sidecar = keytrail()
+    shutil.copy(pki["server.pem"], sidecar.folder / "beside.pem")
+    tls = {"certificate": str(sidecar.folder / "beside.pem")}
+    assert sidecar.reload(listen={"tls": tls})["outcome"] == "success"
+
+
+@needs_landlock
+@pytest.mark.parametrize("what", ["certificate", "sink"])
+def test_hup_may_not_name_what_is_elsewhere(keytrail, pki, tmp_path, what):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(pki["server.pem"], elsewhere)
+    sidecar = keytrail()
+    over, named = {
+        "certificate": ({"listen": {"tls": {"certificate": str(elsewhere / "server.pem")}}},
+                        elsewhere / "server.pem"),
+        "sink": ({"sinks": [{"name": "s", "type": "file", "path": str(elsewhere / "s")}]},
+                 elsewhere),
+    }[what]
+    assert sidecar.reload(**over)["outcome"] == "failure"
+    said = [line["message"] for line in sidecar.log_lines() if line["event"] == "reload_failed"]
+    assert said == [f'{named} is not what the process may use since its start ("sandbox"): restart; '
+                    'the running configuration stays']
+    sidecar.stop()
+    assert sidecar.start().call("GET", "/livez").status < 500
+
+
+def test_a_kernel_without_landlock_is_told_of_once(keytrail):
+    sidecar = keytrail(start=False, environment={"KEYTRAIL": str(KEYTRAIL)})
+    sidecar.program = OLD_KERNEL
+    sidecar.start()
+    assert parts(sidecar)["landlock"] == {"name": "landlock", "on": False,
+                                          "detail": "the kernel has none"}
+    said = [line["message"] for line in sidecar.log_lines() if line["event"] == "sandbox"]
+    assert len(said) == 1 and "landlock (the kernel has none)" in said[0]
+    assert sidecar.call("GET", "/livez").status < 500
+
+
+@as_root
+def test_a_kernel_without_landlock_where_it_is_required(own_folder, pki, kms):
+    shutil.copy(ROUTES, own_folder / "set.json")
+    sidecar = Keytrail(own_folder / "keytrail", pki, kms, of_user(own_folder, sandbox="require"),
+                       environment={"KEYTRAIL": str(KEYTRAIL)})
+    sidecar.program = OLD_KERNEL
+    code, line = start_in_vain(sidecar)
+    assert code == FAILED
+    assert line == ('"sandbox" is "require", and these are not in force: '
+                    'landlock (the kernel has none)')
+    assert not (own_folder / "its" / "trail").exists()
+
+
+def test_switched_off(keytrail):
+    found = parts(keytrail(config={"sandbox": "off"}))
+    assert found["landlock"] == {"name": "landlock", "on": False, "detail": '"sandbox" is "off"'}
+    assert found["no_new_privs"]["on"]

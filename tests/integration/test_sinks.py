@@ -80,10 +80,11 @@ def test_a_kill_delivers_at_least_once(keytrail, raw_backend, tmp_path):
 
 @pytest.mark.parametrize("start, all_", [("earliest", True), ("now", False)])
 def test_where_a_new_sink_begins(keytrail, raw_backend, tmp_path, start, all_):
-    sidecar = keytrail(raw_backend(ok()))
+    early = file_sink(tmp_path / "early.jsonl", "early")
+    sidecar = keytrail(raw_backend(ok()), {"sinks": [early]})
     send(sidecar, 10)
     path = tmp_path / "late.jsonl"
-    event = sidecar.reload(sinks=[file_sink(path, "late", start=start)])
+    event = sidecar.reload(sinks=[early, file_sink(path, "late", start=start)])
     assert event["outcome"] == "success"
     send(sidecar, 5)
     last = sidecar.events()[-1]["trail"]["seq"]

@@ -1,0 +1,349 @@
+#include "cli/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <netinet/in.h>
+
+#include <cmocka.h>
+
+/* Folders of a sidecar, the current one among them, and its configuration. */
+struct place {
+	char folder[64];
+	struct config *config;
+};
+
+static const char routes[] =
+    "{\"listen\":{\"address\":\"127.0.0.1:7\","
+    "\"tls\":{\"certificate\":\"../tls/c\",\"key\":\"../tls/k\"}},"
+    "\"upstream\":{\"address\":\"127.0.0.1:9\",\"tls\":null},"
+    "\"sinks\":[{\"type\":\"file\",\"name\":\"s\",\"path\":\"../later/there/sink\"}],"
+    "\"admin\":{\"socket\":\"../run/s\"},\"audit\":{\"trail\":\"../trail\",\"sign\":null},"
+    "\"service\":{\"region\":\"us-south\"},\"default\":\"kms.x.y\","
+    "\"routes\":[{\"action\":\"kms.a.b\",\"method\":\"GET\",\"path\":\"/x\"}]}";
+
+static void
+make_file(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	assert_int_not_equal(fd, -1);
+	assert_int_equal(write(fd, "x", 1), 1);
+	close(fd);
+}
+
+static int
+set_up(void **state)
+{
+	static const char *const folders[] = { "trail", "trail/tile", "tls", "real", "run", "later",
+		"other" };
+	static const char *const files[] = { "tls/k", "real/c", "other/f" };
+	struct place *p = calloc(1, sizeof(*p));
+	struct err err;
+
+	snprintf(p->folder, sizeof(p->folder), "/tmp/keytrail-sandbox-XXXXXX");
+	assert_non_null(mkdtemp(p->folder));
+	assert_int_equal(chdir(p->folder), 0);
+	for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++)
+		assert_int_equal(mkdir(folders[i], 0700), 0);
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+		make_file(files[i]);
+	assert_int_equal(symlink("../real/c", "tls/c"), 0);
+	assert_int_equal(mkdir("conf", 0700), 0);
+	assert_int_equal(
+	    config_load_text("conf/routes.json", slice_of(routes), NULL, &p->config, &err), 0);
+	*state = p;
+	return 0;
+}
+
+static int
+tear_down(void **state)
+{
+	struct place *p = *state;
+	char command[128];
+
+	config_unref(p->config);
+	snprintf(command, sizeof(command), "rm -rf %s", p->folder);
+	assert_int_equal(system(command), 0);
+	free(p);
+	return 0;
+}
+
+/* ---- what may be tried: 0, or errno ---- */
+
+static int
+result(int rc)
+{
+	return rc == -1 ? errno : 0;
+}
+
+static int
+open_one(const char *path, int flags)
+{
+	int fd = open(path, flags, 0600), rc = result(fd);
+
+	if (fd != -1)
+		close(fd);
+	return rc;
+}
+
+static int
+reads(const char *path)
+{
+	return open_one(path, O_RDONLY);
+}
+
+static int
+writes(const char *path)
+{
+	return open_one(path, O_WRONLY);
+}
+
+static int
+creates(const char *path)
+{
+	return open_one(path, O_WRONLY | O_CREAT | O_EXCL);
+}
+
+static int
+truncates(const char *path)
+{
+	return result(truncate(path, 0));
+}
+
+static int
+lists(const char *path)
+{
+	return open_one(path, O_RDONLY | O_DIRECTORY);
+}
+
+static int
+removes(const char *path)
+{
+	return result(unlink(path));
+}
+
+/* From the trail's own folder. */
+static int
+moves_to(const char *path)
+{
+	int rc = creates("trail/moved");
+
+	if (rc == 0 && (rc = result(rename("trail/moved", path))) != 0)
+		unlink("trail/moved");
+	return rc;
+}
+
+static int
+makes_pipe(const char *path)
+{
+	return result(mkfifo(path, 0600));
+}
+
+static int
+binds_unix(const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), rc;
+
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
+	rc = result(bind(fd, (const struct sockaddr *)&sun, sizeof(sun)));
+	close(fd);
+	return rc;
+}
+
+static int
+executes(const char *path)
+{
+	char *const args[] = { NULL };
+
+	return result(execve(path, args, args));
+}
+
+static int
+binds_port(const char *port)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+		.sin_port = htons((uint16_t)atoi(port)),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM, 0), rc;
+
+	rc = result(bind(fd, (const struct sockaddr *)&sin, sizeof(sin)));
+	close(fd);
+	return rc;
+}
+
+static int
+signals_parent(const char *unused)
+{
+	(void)unused;
+	return result(kill(getppid(), 0));
+}
+
+static const struct {
+	int (*try)(const char *path);
+	const char *path;
+	int want, version; /* the first that knows of it */
+} attempts[] = {
+	{ reads, "other/f", EACCES, 0 },
+	{ reads, "/etc/shadow", EACCES, 0 },
+	{ reads, "/proc/self/environ", EACCES, 0 },
+	{ lists, "/", EACCES, 0 },
+	{ lists, "other", EACCES, 0 },
+	{ writes, "other/f", EACCES, 0 },
+	{ truncates, "other/f", EACCES, 3 },
+	{ removes, "other/f", EACCES, 0 },
+	{ creates, "other/new", EACCES, 0 },
+	{ moves_to, "other/new", EACCES, 0 },
+	{ binds_unix, "other/socket", EACCES, 0 },
+	{ executes, "/bin/true", EACCES, 0 },
+	{ binds_port, "8", EACCES, 4 },
+	{ signals_parent, "", EPERM, 6 },
+	/* certificates: to be read, not to be changed; wherever a link leads */
+	{ reads, "tls/k", 0, 0 },
+	{ reads, "tls/c", 0, 0 },
+	{ reads, "real/new", ENOENT, 0 },
+	{ writes, "tls/k", EACCES, 0 },
+	{ creates, "tls/new", EACCES, 0 },
+	{ removes, "tls/k", EACCES, 0 },
+	{ lists, "tls", EACCES, 0 },
+	/* the trail: files, also in other folders of it */
+	{ lists, "trail", 0, 0 },
+	{ creates, "trail/new", 0, 0 },
+	{ truncates, "trail/new", 0, 0 },
+	{ moves_to, "trail/tile/new", 0, 0 },
+	{ removes, "trail/tile/new", 0, 0 },
+	{ makes_pipe, "trail/pipe", EACCES, 0 },
+	{ binds_unix, "trail/socket", EACCES, 0 },
+	/* a sink whose folder is made later */
+	{ lists, "later", 0, 0 },
+	{ creates, "later/sink", 0, 0 },
+	/* the admin's socket */
+	{ binds_unix, "run/s", 0, 0 },
+	{ removes, "run/s", 0, 0 },
+	{ creates, "run/new", EACCES, 0 },
+	/* the system's */
+	{ reads, "/etc/passwd", 0, 0 },
+	{ writes, "/etc/passwd", EACCES, 0 },
+	{ reads, "/dev/null", 0, 0 },
+};
+
+/* In a process of its own, which ends with 0 if all was as it should be. */
+static void
+in_child(void (*run)(const struct place *), const struct place *p)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child == 0) {
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+		run(p);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
+static int
+version_of(const struct sandbox *s)
+{
+	int version = 0;
+
+	sscanf(s->parts[SANDBOX_LANDLOCK].detail, "the kernel's is version %d", &version);
+	return version;
+}
+
+static void
+try_all(const struct place *p)
+{
+	struct sandbox s;
+	struct err err;
+	int failed = 0, got;
+
+	if (sandbox_look(&s, p->config, &err) == -1 || sandbox_confine(&s, p->config, &err) == -1)
+		_exit(1);
+	for (size_t i = 0; i < sizeof(attempts) / sizeof(attempts[0]); i++) {
+		if (version_of(&s) < attempts[i].version)
+			continue;
+		errno = 0;
+		if ((got = attempts[i].try(attempts[i].path)) == attempts[i].want)
+			continue;
+		fprintf(stderr, "attempt %zu, %s: %s, wanted %s\n", i, attempts[i].path,
+		    strerror(got), strerror(attempts[i].want));
+		failed++;
+	}
+	if (failed > 0)
+		_exit(2);
+}
+
+static bool
+kernel_has_landlock(const struct place *p)
+{
+	struct sandbox s;
+	struct err err;
+
+	assert_int_equal(sandbox_look(&s, p->config, &err), 0);
+	return s.parts[SANDBOX_LANDLOCK].on;
+}
+
+static void
+nothing_but_what_is_named(void **state)
+{
+	if (!kernel_has_landlock(*state))
+		skip();
+	in_child(try_all, *state);
+}
+
+static void
+check_next(const struct place *p)
+{
+	struct sandbox s;
+	struct config next = *p->config;
+	char outside[] = "other/f";
+	struct config_sink sink = { .path = outside };
+	struct err err;
+
+	if (sandbox_look(&s, p->config, &err) == -1 || sandbox_confine(&s, p->config, &err) == -1)
+		_exit(1);
+	if (sandbox_check(&next, &err) == -1)
+		_exit(2);
+	next.upstream.ca = outside;
+	if (sandbox_check(&next, &err) == 0 || strstr(err.msg, outside) == NULL)
+		_exit(3);
+	next.upstream.ca = NULL;
+	next.sinks = &sink;
+	next.nsinks = 1;
+	if (sandbox_check(&next, &err) == 0)
+		_exit(4);
+}
+
+static void
+what_hup_names_has_to_be_within(void **state)
+{
+	if (!kernel_has_landlock(*state))
+		skip();
+	in_child(check_next, *state);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(nothing_but_what_is_named, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_hup_names_has_to_be_within, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
