@@ -143,7 +143,7 @@ FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
-.PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-callgrind \
+.PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-index bench-callgrind \
         bench-quick soak slow scarce llhttp9 testssl wire differential hostile docs install image clean \
         help test-image run-test-image run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
         corpus run-corpus fuzz-coverage run-fuzz-coverage run-tsan run-valgrind run-scarce run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
@@ -466,6 +466,12 @@ MICRO ?= render match load ledger verify journal catch-up
 bench-micro: ## the parts without the network: events, routes, trail, hash tree, a file sink (MICRO="...")
 	$(call again,$(PACKAGES_BUILD),$B/bench/micro)
 	@for part in $(MICRO); do $B/bench/micro $$part || exit; done
+
+MIB ?= 10240
+
+bench-index: ## a correlation ID among MIB (10240) of trail below $TMPDIR, with its indexes and without
+	$(call again,$(PACKAGES_BUILD),$B/bench/index)
+	@$B/bench/index $(MIB)
 
 bench-callgrind: ## instructions and system calls per request, by what they are for (TOP=n: functions)
 	$(call again,$(PACKAGES_BENCH),programs run-bench-programs)

@@ -330,6 +330,31 @@ segments_before_a_time_are_passed_over(void **state)
 	assert_int_equal(pass_all(f, &q), f->segments[2].first);
 }
 
+/* The clock was far ahead for one line: a query ends there. */
+static void
+a_segment_in_which_a_query_ends_is_read(void **state)
+{
+	struct fixture *f = *state;
+	struct trail_index_query q = { .before = 0 };
+	char at[CLOCK_EVENT_TIME_SIZE];
+	uint64_t ahead;
+
+	append_calls(f, 500);
+	append_at(f, "{\"action\":\"list\"", 100000);
+	ahead = trail_last_seq(f->t);
+	append_calls(f, 500);
+	make_indexes(f);
+	clock_event_time((SECOND + 50000) * CLOCK_NS_PER_S, at);
+	q.want[TRAIL_INDEX_ACTION] = SLICE("\"nothing\"");
+	q.until = slice_of(at);
+	assert_in_range(pass_all(f, &q), ahead - 200, ahead - 1);
+	q.until = SLICE_EMPTY;
+	q.before = 501;
+	assert_in_range(pass_all(f, &q), 300, 500);
+	q.before = 0;
+	assert_int_equal(pass_all(f, &q), f->segments[f->n - 1].first - 1);
+}
+
 /* ---- what is believed ---- */
 
 static void
@@ -844,6 +869,27 @@ a_page_whose_time_is_over_has_come_so_far(void **state)
 	free(all);
 }
 
+static void
+an_intent_is_closed_by_a_line_of_a_segment_that_would_be_passed_over(void **state)
+{
+	struct fixture *f = *state;
+	struct query q;
+	char *all;
+
+	append_calls(f, 300);
+	append_at(f,
+	    "{\"action\":\"delete\",\"id\":\"i\",\"kind\":\"intent\",\"outcome\":\"pending\"", 300);
+	append_calls(f, 500);
+	append_at(f, "{\"action\":\"delete\",\"id\":\"i\",\"outcome\":\"success\"", 800);
+	append_calls(f, 500);
+	make_indexes(f);
+	query_init(&q);
+	assert_int_equal(query_set(&q, "outcome", "pending", &f->err), 0);
+	all = answer_all(f, q, f->ix);
+	assert_null(strstr(all, "intent"));
+	free(all);
+}
+
 #define LARGE (1U << 20)
 
 /* Of a sealed segment two pieces of its index; halving's reads where one begins, where the call is, and where
@@ -894,6 +940,7 @@ main(void)
 		TEST(what_nobody_sent_is_passed_over_up_to_the_open_segment),
 		TEST(segments_without_the_value_are_passed_over),
 		TEST(segments_before_a_time_are_passed_over),
+		TEST(a_segment_in_which_a_query_ends_is_read),
 		TEST(an_index_of_what_the_segment_was_is_made_anew),
 		TEST(of_a_segment_with_damage_nothing_is_known),
 		TEST(each_byte_of_an_index_is_sealed),
@@ -903,6 +950,7 @@ main(void)
 		TEST(what_has_no_segment_is_removed),
 		TEST(where_room_is_short_there_is_none),
 		TEST(answers_are_the_same_with_and_without),
+		TEST(an_intent_is_closed_by_a_line_of_a_segment_that_would_be_passed_over),
 		TEST(a_page_whose_time_is_over_has_come_so_far),
 		TEST(a_call_is_found_without_reading_the_trail),
 	};
