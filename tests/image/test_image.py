@@ -51,6 +51,8 @@ def podman():
     """podman(arguments): what it prints; its storage is this session's."""
     if os.geteuid() != 0:
         pytest.fail("containers are run here as root alone")
+    if " - cgroup" not in Path("/proc/self/mountinfo").read_text():
+        pytest.fail("runc wants cgroups to be mounted under /sys/fs/cgroup")
     storage = SCRATCH / "storage"
     shutil.rmtree(storage, ignore_errors=True)
     storage.mkdir(parents=True)

@@ -35,6 +35,7 @@ SECRETS = {"keytrail-tls": {"tls.crt": "server.pem", "tls.key": "server.key"},
 @functools.cache
 def rendered(variant):
     """The objects of a variant."""
+    assert (VENDOR / "kustomize").exists(), "`make integration` brings it"
     done = subprocess.run([VENDOR / "kustomize", "build", FOLDER / variant], check=True, text=True,
                           stdout=subprocess.PIPE)
     return list(yaml.safe_load_all(done.stdout))
