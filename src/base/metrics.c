@@ -54,8 +54,8 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    "Requests that keytrail answered itself, by reason."),
 	[METRIC_UNMATCHED] =
 	    COUNTER("unmatched_requests", LABELS_NONE, "Requests that fit no route."),
-	[METRIC_ROUTE_REQUESTS] =
-	    COUNTER("route_requests", LABELS_ROUTE, "Requests by the route that they fit."),
+	[METRIC_ROUTE_REQUESTS] = COUNTER("route_requests", LABELS_ROUTE,
+	    "Requests by route; those that fit none by what names them."),
 	[METRIC_UNMATCHED_SHAPES] = GAUGE("unmatched_shapes", NULL, LABELS_NONE,
 	    "Distinct shapes of paths that fit no route, at most 256; /routes names them."),
 	[METRIC_CONNECTIONS] = COUNTER("connections", LABELS_NONE, "Client connections accepted."),

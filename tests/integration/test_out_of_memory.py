@@ -6,6 +6,7 @@ as take seconds.
 """
 
 import contextlib
+import http.client
 import json
 import math
 import os
@@ -21,6 +22,7 @@ import oracle
 from backend import ok
 from faults import said
 from support import BUILD, KEYTRAIL, PATIENCE, REPORT, SANITIZED, merge, new_id, wait_for
+from test_events_stream import Stream, lines
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer brings an allocator of its own")
 
@@ -238,6 +240,33 @@ def test_a_page(keytrail, raw_backend, memory, signer, page, times):
     failed = fail_each(Watch(sidecar, memory), fetch, some(total, SOME), times, tells=False)
     assert all(NAMES_MEMORY.search(why) for why in said(sidecar, "events_failed"))
     print(f"{page}: {total} allocations, {failed} pages failed")
+
+
+@ONE_OR_ALL
+def test_a_stream(keytrail, raw_backend, memory, times):
+    """It shows whole rows, or is refused, or ends."""
+    sidecar = keytrail(raw_backend(ok(), tls=False), merge(PLAIN, SMALL),
+                       environment=memory.environment)
+    with http1.Client(sidecar.port) as c:
+        assert c.request("GET", "/api/v2/keys").status == 200
+    wanted = lines(sidecar)
+
+    def watch():
+        rows = []
+        with contextlib.suppress(http.client.HTTPException, ConnectionError), \
+                Stream(sidecar, "cursor=1") as stream:
+            if stream.response.status == 200:
+                while len(rows) < len(wanted) and (event := stream.next()) is not None:
+                    rows.append(event["data"])
+            else:
+                assert stream.response.status == 503
+        assert rows == wanted[:len(rows)]
+        return rows == wanted
+
+    assert watch()
+    total = count(memory, watch)
+    failed = fail_each(Watch(sidecar, memory), watch, some(total, SOME), times, tells=False)
+    print(f"stream: {total} allocations, {failed} streams failed")
 
 
 # ---- lives ----
