@@ -121,8 +121,7 @@ judge(struct trail_index *ix, size_t i)
 	int fd;
 
 	trail_index_set_free(&v->lines);
-	*v = (struct index_verdict){ .i = i,
-		.first = ix->list.first[i],
+	*v = (struct index_verdict){ .first = ix->list.first[i],
 		.end = trail_list_end(&ix->list, i),
 		.kind = INDEX_UNKNOWN };
 	if (v->first >= ix->mark.segment)
@@ -142,7 +141,7 @@ static bool
 know(struct trail_index *ix, uint64_t seq)
 {
 	struct index_verdict *v = &ix->verdict;
-	size_t i = v->i;
+	size_t i;
 
 	if (seq < v->first || seq >= v->end) {
 		if ((i = trail_list_find(&ix->list, seq)) == ix->list.n)

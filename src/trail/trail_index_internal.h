@@ -50,7 +50,6 @@ struct index_set {
 
 /* What is known of one segment and one query. */
 struct index_verdict {
-	size_t i;		   /* in the list */
 	uint64_t first, last, end; /* the segment's numbers; where its successor begins */
 	enum { INDEX_UNKNOWN, INDEX_NONE, INDEX_LISTED, INDEX_ANY } kind;
 	struct index_set lines; /* INDEX_LISTED: these, by their place in the segment */

@@ -177,16 +177,15 @@ take_piece(void *arg, struct slice piece)
 static double
 megabytes_read(const char *which)
 {
-	FILE *io = fopen("/proc/self/io", "r");
-	char name[32];
-	uint64_t n, out = 0;
+	char text[1024], *at;
+	int fd = open("/proc/self/io", O_RDONLY);
+	ssize_t n = fd != -1 ? read(fd, text, sizeof(text) - 1) : 0;
 
-	while (io != NULL && fscanf(io, "%31[^:]: %" SCNu64 "\n", name, &n) == 2)
-		if (strcmp(name, which) == 0)
-			out = n;
-	if (io != NULL)
-		fclose(io);
-	return (double)out / 1e6;
+	if (fd != -1)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	at = strstr(text, which);
+	return at != NULL ? (double)strtoull(at + strlen(which), NULL, 10) / 1e6 : 0;
 }
 
 static bool
@@ -232,7 +231,7 @@ ask(struct bench *b, struct trail_index *index, uint64_t n)
 static void
 ask_all(struct bench *b, const char *name, bool cold)
 {
-	const char *which = cold ? "read_bytes" : "rchar";
+	const char *which = cold ? "\nread_bytes: " : "rchar: ";
 	double worst = 0, read = 0;
 	char label[32];
 
