@@ -24,7 +24,8 @@ JOBS    ?= $(shell nproc 2>/dev/null || echo 1)
 
 # ---- packages, by the name Debian 12 gives them -----------------------------------------------
 
-PACKAGES_BUILD := gcc libc6-dev make pkg-config libevent-dev libssl-dev libjansson-dev node-llhttp
+PACKAGES_BUILD := gcc libc6-dev make pkg-config libevent-dev libssl-dev libjansson-dev \
+                  libseccomp-dev node-llhttp
 PACKAGES_DEMO  := $(PACKAGES_BUILD) openssl ca-certificates curl python3
 PACKAGES_CHECK := $(PACKAGES_BUILD) clang clang-format clang-tidy cppcheck libclang-rt-14-dev \
                   libcmocka-dev python3
@@ -115,6 +116,13 @@ CFLAGS   ?=
 KT_CFLAGS = -std=c11 $(WARNINGS) $(OPT) $(MACHINE) $(HARDEN) -pthread -MMD -MP $(CFLAGS)
 LDLIBS    = $(LLHTTP_LIBS) $(call pc,--libs $(LIBS)) -pthread
 
+# SECCOMP=no builds without libseccomp; otherwise it is used where pkg-config knows it.
+SECCOMP ?= $(if $(call pc,--modversion libseccomp),yes,no)
+ifeq ($(SECCOMP),yes)
+LIBS     += libseccomp
+CPPFLAGS += -DKEYTRAIL_SECCOMP
+endif
+
 # ---- what is built -----------------------------------------------------------------------------
 
 LIB_SRC   := $(sort $(wildcard src/*/*.c))
@@ -179,6 +187,16 @@ $B/faults/%.o: %.c $B/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) -c -o $@ $<
+
+# The program as SECCOMP=no makes it.
+$B/keytrail-noseccomp: $B/noseccomp/proxy/cli/sandbox_seccomp.o $(PROXY_OBJ) $(LIB)
+	$(call say,LINK,$@)
+	$Q$(CC) $(OPT) $(LINK) -o $@ $< $(filter-out %/sandbox_seccomp.o,$(PROXY_OBJ)) $(LIB) $(LDLIBS)
+
+$B/noseccomp/%.o: %.c $B/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$Q$(CC) $(CPPFLAGS) -UKEYTRAIL_SECCOMP $(KT_CFLAGS) -c -o $@ $<
 
 # To be preloaded: a disk, a clock, an allocator that fail as a test wants it.
 $B/faults/%.so: tests/faults/%.c $B/flags
@@ -318,7 +336,7 @@ build/vendor/kustomize:
 	$(call say,GO,$(@F))
 	$QGOBIN=$(CURDIR)/$(@D) go install sigs.k8s.io/kustomize/kustomize/v4@v4.5.7
 
-integration: programs $(JUDGES) $(CRASH) $B/keytrail-faults $(PRELOADED) $B/unit/test_event $B/unit/test_metrics $(if $(SAN),,$B/bench/micro) ## integration tests against build/keytrail (SAN=address|thread)
+integration: programs $(JUDGES) $(CRASH) $B/keytrail-faults $B/keytrail-noseccomp $(PRELOADED) $B/unit/test_event $B/unit/test_metrics $(if $(SAN),,$B/bench/micro) ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) $(TESTS)
 

@@ -14,6 +14,7 @@
 
 static const char *const names[] = {
 	[SANDBOX_LANDLOCK] = "landlock",
+	[SANDBOX_SECCOMP] = "seccomp",
 	[SANDBOX_USER] = "user",
 	[SANDBOX_NO_NEW_PRIVS] = "no_new_privs",
 	[SANDBOX_DUMPABLE] = "dumpable",
@@ -100,6 +101,7 @@ sandbox_look(struct sandbox *s, const struct config *c, struct err *err)
 	char off[SANDBOX_TEXT_SIZE];
 
 	sandbox_look_at_landlock(s, c);
+	sandbox_look_at_seccomp(s, c);
 	look_at_user(s);
 	look_at_core(s);
 	sandbox_set(s, SANDBOX_DUMPABLE, undumpable, undumpable ? "" : "it is");
@@ -108,6 +110,13 @@ sandbox_look(struct sandbox *s, const struct config *c, struct err *err)
 	if (c->sandbox != CONFIG_SANDBOX_REQUIRE || off[0] == '\0')
 		return 0;
 	return err_set(err, "\"sandbox\" is \"require\", and these are not in force: %s", off);
+}
+
+void
+sandbox_fini(struct sandbox *s)
+{
+	sandbox_free_filters(s->filters);
+	s->filters = NULL;
 }
 
 void
@@ -124,8 +133,10 @@ sandbox_text(const struct sandbox *s, bool on, char out[SANDBOX_TEXT_SIZE])
 }
 
 int
-sandbox_put(const struct sandbox *s, const struct config *c, struct buf *out)
+sandbox_put(struct sandbox *s, const struct config *c, struct buf *out)
 {
+	if (sandbox_filters_failed(s->filters))
+		sandbox_set(s, SANDBOX_SECCOMP, false, "a thread could not take its filter");
 	if (buf_printf(out, "{\"required\":%s,\"parts\":[",
 		c->sandbox == CONFIG_SANDBOX_REQUIRE ? "true" : "false") == -1)
 		return -1;

@@ -14,6 +14,7 @@
 
 enum sandbox_part_id {
 	SANDBOX_LANDLOCK,
+	SANDBOX_SECCOMP,
 	SANDBOX_USER,
 	SANDBOX_NO_NEW_PRIVS,
 	SANDBOX_DUMPABLE, /* on: it is not */
@@ -21,12 +22,17 @@ enum sandbox_part_id {
 	SANDBOX_PARTS
 };
 
+struct sandbox_filters;
+
 struct sandbox {
 	struct {
 		bool on;
 		char detail[128]; /* why not, or more about it */
 	} parts[SANDBOX_PARTS];
+	struct sandbox_filters *filters; /* NULL: none */
 };
+
+void sandbox_fini(struct sandbox *s);
 
 /* Become the configuration's user, if it names one; what HUP reads again must be readable to it.
  * Before a thread is made, and before the trail and certificates are opened. */
@@ -39,6 +45,10 @@ int sandbox_look(struct sandbox *s, const struct config *c, struct err *err);
  * certificates.  Once the trail is there, before a thread is made.  -1: it failed, and is required. */
 int sandbox_confine(struct sandbox *s, const struct config *c, struct err *err);
 
+/* From now on the calling thread makes no system call but those of its kind: main, worker, journal,
+ * ledger, reader, follow, sink, or that and more behind ' ' or '-'.  Any thread (thread_install). */
+void sandbox_enter(void *sandbox, const char *name);
+
 /* -1: what HUP is to take names a file that was none of them. */
 int sandbox_check(const struct config *next, struct err *err);
 
@@ -47,6 +57,6 @@ int sandbox_check(const struct config *next, struct err *err);
 void sandbox_text(const struct sandbox *s, bool on, char out[SANDBOX_TEXT_SIZE]);
 
 /* {"required":...,"parts":[...]} */
-int sandbox_put(const struct sandbox *s, const struct config *c, struct buf *out);
+int sandbox_put(struct sandbox *s, const struct config *c, struct buf *out);
 
 #endif

@@ -179,9 +179,9 @@ allow_authorities(const struct rules *r, struct err *err)
 static int
 allow_system(const struct rules *r, struct err *err)
 {
-	static const char *const read[] = { "/dev/null", "/etc/gai.conf", "/etc/host.conf",
-		"/etc/hosts", "/etc/nsswitch.conf", "/etc/passwd", "/etc/resolv.conf",
-		"/proc/self/statm" };
+	static const char *const read[] = { "/dev/null", "/dev/urandom", "/etc/gai.conf",
+		"/etc/host.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/passwd",
+		"/etc/resolv.conf", "/proc/self/statm" };
 
 	for (size_t i = 0; i < sizeof(read) / sizeof(read[0]); i++)
 		if (allow(r, read[i], FS_READ_FILE, err) == -1)

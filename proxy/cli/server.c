@@ -461,6 +461,7 @@ tear_down(struct server *s)
 	}
 	if (s->signal_fd != -1)
 		close(s->signal_fd);
+	sandbox_fini(&s->sandbox);
 	peers_free(s->peers);
 	shapes_free(s->shapes);
 	metrics_free(s->metrics);

@@ -6,6 +6,7 @@
 #include "keytrail/clock.h"
 #include "keytrail/cpus.h"
 #include "keytrail/fault.h"
+#include "keytrail/thread.h"
 
 #include <event2/event.h>
 
@@ -551,6 +552,7 @@ server_build(struct server *s, struct err *err)
 		return SERVER_MISCONFIGURED;
 	if (sandbox_look(&s->sandbox, s->config, err) == -1)
 		return SERVER_FAILED;
+	thread_install(sandbox_enter, &s->sandbox);
 	s->nworkers = server_workers(s->config);
 	s->files.loaded = server_files_state(s->config);
 	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL ||
@@ -565,5 +567,6 @@ server_build(struct server *s, struct err *err)
 	set_build_info(s->metrics);
 	metrics_set(s->shard, METRIC_START_TIME, 0, (double)s->started / CLOCK_NS_PER_S);
 	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)s->started / CLOCK_NS_PER_S);
+	sandbox_enter(&s->sandbox, "main");
 	return SERVER_STOPPED;
 }

@@ -2,6 +2,7 @@
 
 #include "data/records.h"
 #include "keytrail/clock.h"
+#include "keytrail/thread.h"
 
 #include <event2/event.h>
 
@@ -596,7 +597,7 @@ thread_main(void *arg)
 	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	snprintf(name, sizeof(name), "worker-%u", w->index);
-	pthread_setname_np(pthread_self(), name);
+	thread_begin(name);
 	records_keep();
 	event_base_dispatch(w->base);
 	records_release();

@@ -131,7 +131,6 @@ static int
 start_thread(struct place *s, struct err *err)
 {
 	sigset_t all, before;
-	char name[16];
 
 	sigfillset(&all);
 	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
@@ -140,8 +139,6 @@ start_thread(struct place *s, struct err *err)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (errno != 0)
 		return err_set_errno(err, "sink %s: start a thread", s->name);
-	snprintf(name, sizeof(name), "sink %.10s", s->name);
-	pthread_setname_np(s->thread, name);
 	return 0;
 }
 

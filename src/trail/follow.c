@@ -1,4 +1,5 @@
 #include "keytrail/follow.h"
+#include "keytrail/thread.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -147,6 +148,7 @@ run(void *arg)
 	bool more = false;
 	unsigned n;
 
+	thread_begin("follow");
 	for (;;) {
 		pthread_mutex_lock(&w->lock);
 		rest(w, more);
@@ -210,7 +212,6 @@ follow_start(int dirfd, trail_corrupt_fn corrupt, void *arg, struct follow **out
 		errno = rc;
 		return err_set_errno(err, "start the follower");
 	}
-	pthread_setname_np(w->thread, "follow");
 	*out = w;
 	return 0;
 }

@@ -3,6 +3,7 @@
 #include "journal_internal.h"
 #include "keytrail/clock.h"
 #include "keytrail/fault.h"
+#include "keytrail/thread.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -503,6 +504,7 @@ run(void *arg)
 {
 	struct journal *j = arg;
 
+	thread_begin("journal");
 	if (j->state != RING_NO_ROOM)
 		journal_record_recovery(j);
 	while (!atomic_load(&j->stop)) {
@@ -592,7 +594,6 @@ journal_start(struct journal *j, struct err *err)
 		errno = rc;
 		return err_set_errno(err, "start the journal");
 	}
-	pthread_setname_np(j->thread, "journal");
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 #include "keytrail/base64.h"
 #include "keytrail/clock.h"
 #include "keytrail/file.h"
+#include "keytrail/thread.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -338,6 +339,7 @@ run(void *arg)
 {
 	struct ledger *l = arg;
 
+	thread_begin("ledger");
 	do
 		work(l, false);
 	while (!rest(l));
@@ -361,7 +363,6 @@ ledger_start(struct ledger *l, struct err *err)
 		errno = rc;
 		return err_set_errno(err, "start the ledger");
 	}
-	pthread_setname_np(l->thread, "ledger");
 	l->running = true;
 	return 0;
 }

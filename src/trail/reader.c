@@ -1,5 +1,7 @@
 #include "reader_internal.h"
 
+#include "keytrail/thread.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -103,6 +105,7 @@ run(void *arg)
 	struct reader_job *job;
 	struct err err = { "" };
 
+	thread_begin("reader");
 	while ((job = wait_for_job(r)) != NULL) {
 		int rc = run_job(r, job, &err);
 
@@ -164,7 +167,6 @@ reader_start(const struct reader_opts *opts, struct reader **out, struct err *er
 		errno = rc;
 		return err_set_errno(err, "start the reader");
 	}
-	pthread_setname_np(r->thread, "reader");
 	*out = r;
 	return 0;
 }

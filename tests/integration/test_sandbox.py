@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from oracle import KEY
-from support import KEYTRAIL, ROUTES, SANITIZED, Keytrail, merge, segments
+from support import BUILD, KEYTRAIL, ROUTES, SANITIZED, Keytrail, merge, segments, wait_for
 from test_startup import BAD_CONFIGURATION, FAILED, start_in_vain
 
+NO_SECCOMP = BUILD / "keytrail-noseccomp"
 OLD_KERNEL = Path(__file__).parent / "old_kernel"
 USER, GROUP = "daemon", "adm"  # which Debian always has
 
@@ -192,7 +193,57 @@ def test_a_kernel_without_landlock_where_it_is_required(own_folder, pki, kms):
     assert not (own_folder / "its" / "trail").exists()
 
 
+# ---- system calls ----
+
+def threads(sidecar):
+    """{name of a thread: what proc says of it}, when all have begun."""
+    tasks = Path(f"/proc/{sidecar.process.pid}/task")
+    found = [proc(sidecar, f"task/{t.name}/status") for t in tasks.iterdir()]
+    return {" ".join(status["Name"]): status for status in found}
+
+
+def test_each_thread_has_a_filter(keytrail, signer, tmp_path):
+    def sink(name):
+        return {"name": name, "type": "file", "path": str(tmp_path / name)}
+    sidecar = keytrail(config={"sinks": [sink("first")], "audit": {"sign": {"file": str(signer[0])}}})
+    detail = parts(sidecar)["seccomp"]["detail"]
+    if detail == "it was built without libseccomp":
+        pytest.skip(detail)
+    assert sidecar.reload(sinks=[sink("first"), sink("late")])["outcome"] == "success"
+    names = {"keytrail", "journal", "ledger", "reader", "follow", "sink first", "sink late",
+             "worker-0", "worker-1"}
+    found = wait_for(lambda: t if (t := threads(sidecar)).keys() == names else None, "the threads")
+    assert {n: s["Seccomp"] for n, s in found.items()} == dict.fromkeys(names, ["2"])
+    assert found["sink late"]["Seccomp_filters"] == ["2"], "its own, and what it has of main"
+    assert parts(sidecar)["seccomp"] == {"name": "seccomp", "on": True, "detail":
+                                         "main worker journal ledger reader follow sink"}
+
+
+def test_a_program_without_libseccomp(keytrail):
+    sidecar = keytrail(start=False)
+    sidecar.program = NO_SECCOMP
+    sidecar.start()
+    assert proc(sidecar, "status")["Seccomp"] == ["0"]
+    assert parts(sidecar)["seccomp"] == {"name": "seccomp", "on": False,
+                                         "detail": "it was built without libseccomp"}
+    assert sidecar.call("GET", "/livez").status < 500
+
+
+@as_root
+def test_a_program_without_libseccomp_where_it_is_required(own_folder, pki, kms):
+    shutil.copy(ROUTES, own_folder / "set.json")
+    sidecar = Keytrail(own_folder / "keytrail", pki, kms, of_user(own_folder, sandbox="require"))
+    sidecar.program = NO_SECCOMP
+    code, line = start_in_vain(sidecar)
+    assert code == FAILED
+    assert line == ('"sandbox" is "require", and these are not in force: '
+                    'seccomp (it was built without libseccomp)')
+
+
 def test_switched_off(keytrail):
-    found = parts(keytrail(config={"sandbox": "off"}))
+    sidecar = keytrail(config={"sandbox": "off"})
+    assert proc(sidecar, "status")["Seccomp"] == ["0"]
+    found = parts(sidecar)
+    assert not found["seccomp"]["on"]
     assert found["landlock"] == {"name": "landlock", "on": False, "detail": '"sandbox" is "off"'}
     assert found["no_new_privs"]["on"]

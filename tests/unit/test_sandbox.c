@@ -3,14 +3,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -268,7 +272,7 @@ version_of(const struct sandbox *s)
 static void
 try_all(const struct place *p)
 {
-	struct sandbox s;
+	struct sandbox s = { .filters = NULL };
 	struct err err;
 	int failed = 0, got;
 
@@ -291,7 +295,7 @@ try_all(const struct place *p)
 static bool
 kernel_has_landlock(const struct place *p)
 {
-	struct sandbox s;
+	struct sandbox s = { .filters = NULL };
 	struct err err;
 
 	assert_int_equal(sandbox_look(&s, p->config, &err), 0);
@@ -309,7 +313,7 @@ nothing_but_what_is_named(void **state)
 static void
 check_next(const struct place *p)
 {
-	struct sandbox s;
+	struct sandbox s = { .filters = NULL };
 	struct config next = *p->config;
 	char outside[] = "other/f";
 	struct config_sink sink = { .path = outside };
@@ -337,12 +341,298 @@ what_hup_names_has_to_be_within(void **state)
 	in_child(check_next, *state);
 }
 
+/* ---- system calls ---- */
+
+static int
+opens_socket(int family, int type)
+{
+	int fd = socket(family, type, 0), rc = result(fd);
+
+	if (fd != -1)
+		close(fd);
+	return rc;
+}
+
+static int
+of_inet(void)
+{
+	return opens_socket(AF_INET, SOCK_STREAM);
+}
+
+static int
+of_packet(void)
+{
+	return opens_socket(AF_PACKET, SOCK_RAW);
+}
+
+static int
+of_netlink(void)
+{
+	return opens_socket(AF_NETLINK, SOCK_RAW);
+}
+
+static int
+of_unix(void)
+{
+	return opens_socket(AF_UNIX, SOCK_STREAM);
+}
+
+static int
+listens(void)
+{
+	return result(listen(0, 1));
+}
+
+static int
+binds(void)
+{
+	return result(bind(0, NULL, 0));
+}
+
+static int
+traces(void)
+{
+	return result((int)syscall(SYS_ptrace, 0, 0, 0, 0));
+}
+
+static int
+reads_memory(void)
+{
+	return result((int)syscall(SYS_process_vm_readv, getpid(), NULL, 0, NULL, 0, 0));
+}
+
+static int
+signals_itself(void)
+{
+	return result(kill(getpid(), 0));
+}
+
+static int
+forks(void)
+{
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(0);
+	return result(child);
+}
+
+static int
+executes_true(void)
+{
+	return executes("/bin/true");
+}
+
+static int
+maps(int protection)
+{
+	void *p = mmap(NULL, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? errno : result(munmap(p, 4096));
+}
+
+static int
+maps_code(void)
+{
+	return maps(PROT_READ | PROT_EXEC);
+}
+
+static int
+maps_data(void)
+{
+	return maps(PROT_READ | PROT_WRITE);
+}
+
+static int
+makes_code(void)
+{
+	void *p = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return result(mprotect(p, 4096, PROT_READ | PROT_EXEC));
+}
+
+static int
+is_dumpable_again(void)
+{
+	return result(prctl(PR_SET_DUMPABLE, 1));
+}
+
+static int
+becomes_other(void)
+{
+	return result((int)syscall(SYS_setuid, getuid()));
+}
+
+static int
+mounts(void)
+{
+	return result((int)syscall(SYS_mount, "none", "/", "none", 0, NULL));
+}
+
+static int
+raises_limit(void)
+{
+	struct rlimit r;
+
+	getrlimit(RLIMIT_CORE, &r);
+	return result(setrlimit(RLIMIT_CORE, &r));
+}
+
+static int
+has_limit(void)
+{
+	struct rlimit r;
+
+	return result(getrlimit(RLIMIT_NOFILE, &r));
+}
+
+static int
+uses_ring(void)
+{
+	return result((int)syscall(SYS_io_uring_setup, 1, NULL));
+}
+
+static int
+syncs(void)
+{
+	return result(fdatasync(-1)) == EBADF ? 0 : EPERM;
+}
+
+static void *
+nothing(void *arg)
+{
+	return arg;
+}
+
+static int
+makes_thread(void)
+{
+	pthread_t t;
+	int rc = pthread_create(&t, NULL, nothing, NULL);
+
+	return rc != 0 ? rc : pthread_join(t, NULL);
+}
+
+static int
+calls_tomorrow(void)
+{
+	return result((int)syscall(470));
+}
+
+static int
+waits(void)
+{
+	return result(usleep(1));
+}
+
+#define EVERY_KIND "main worker journal ledger reader follow sink"
+
+static const struct {
+	const char *label;
+	int (*try)(void);
+	const char *kinds; /* where it is allowed */
+	int otherwise;
+} calls[] = {
+	{ "socket of IPv4", of_inet, "worker", EPERM },
+	{ "socket of packets", of_packet, "", EPERM },
+	{ "netlink", of_netlink, "", EPERM },
+	{ "Unix socket", of_unix, "", EPERM },
+	{ "listen", listens, "", EPERM },
+	{ "bind", binds, "", EPERM },
+	{ "ptrace", traces, "", EPERM },
+	{ "process_vm_readv", reads_memory, "", EPERM },
+	{ "kill", signals_itself, "", EPERM },
+	{ "fork", forks, "", EPERM },
+	{ "execve", executes_true, "", EPERM },
+	{ "code mapped", maps_code, "", EPERM },
+	{ "memory made code", makes_code, "", EPERM },
+	{ "memory", maps_data, EVERY_KIND, EPERM },
+	{ "dumpable", is_dumpable_again, "", EPERM },
+	{ "setuid", becomes_other, "", EPERM },
+	{ "mount", mounts, "", EPERM },
+	{ "setrlimit", raises_limit, "", EPERM },
+	{ "getrlimit", has_limit, EVERY_KIND, EPERM },
+	{ "io_uring", uses_ring, "", EPERM },
+	{ "fdatasync", syncs, "main journal ledger reader sink", EPERM },
+	{ "a thread", makes_thread, "main", EPERM },
+	{ "nanosleep", waits, EVERY_KIND, EPERM },
+	{ "a call that is not known yet", calls_tomorrow, "", ENOSYS },
+};
+
+static const char *kind_of_child;
+
+static void
+try_calls(const struct place *p)
+{
+	struct sandbox s = { .filters = NULL };
+	struct err err;
+	int failed = 0;
+
+	if (sandbox_look(&s, p->config, &err) == -1)
+		_exit(1);
+	sandbox_enter(&s, kind_of_child);
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		const char *found = strstr(calls[i].kinds, kind_of_child);
+		int got = calls[i].try(), want = found != NULL ? 0 : calls[i].otherwise;
+
+		if (got != want) {
+			fprintf(stderr, "%s: %s: %s, wanted %s\n", kind_of_child, calls[i].label,
+			    strerror(got), strerror(want));
+			failed++;
+		}
+	}
+	if (failed > 0)
+		_exit(2);
+}
+
+static void
+each_kind_has_its_calls(void **state)
+{
+	static const char *const kinds[] = { "main", "worker", "journal", "ledger", "reader",
+		"follow", "sink" };
+	struct sandbox s = { .filters = NULL };
+	const struct place *p = *state;
+	struct err err;
+
+	assert_int_equal(sandbox_look(&s, p->config, &err), 0);
+	sandbox_fini(&s);
+	if (!s.parts[SANDBOX_SECCOMP].on)
+		skip();
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		kind_of_child = kinds[i];
+		in_child(try_calls, p);
+	}
+}
+
+static void
+enter_as_unknown(const struct place *p)
+{
+	struct sandbox s = { .filters = NULL };
+	struct buf out = BUF_INIT;
+	struct err err;
+
+	if (sandbox_look(&s, p->config, &err) == -1)
+		_exit(1);
+	sandbox_enter(&s, "work");
+	if (sandbox_put(&s, p->config, &out) == -1 || s.parts[SANDBOX_SECCOMP].on)
+		_exit(2);
+}
+
+static void
+a_thread_without_a_filter_is_told_of(void **state)
+{
+	in_child(enter_as_unknown, *state);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(nothing_but_what_is_named, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_hup_names_has_to_be_within, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(each_kind_has_its_calls, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+		    a_thread_without_a_filter_is_told_of, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
