@@ -131,7 +131,9 @@ add_words(scmp_filter_ctx ctx, const char *words)
 static int
 add_abort(scmp_filter_ctx ctx)
 {
-	const struct scmp_arg_cmp self = SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid());
+	const struct scmp_arg_cmp self = {
+		.arg = 0, .op = SCMP_CMP_EQ, .datum_a = (scmp_datum_t)getpid()
+	};
 
 	return add(ctx, SCMP_ACT_ALLOW, "tgkill", strlen("tgkill"), &self);
 }
@@ -157,8 +159,10 @@ add_all(scmp_filter_ctx ctx, unsigned kind)
 		if (allowed[i].kinds & kind)
 			rc = add_words(ctx, allowed[i].calls);
 	for (size_t i = 0; i < COUNT(limited) && rc == 0; i++) {
-		const struct scmp_arg_cmp arg =
-		    SCMP_CMP(limited[i].arg, SCMP_CMP_MASKED_EQ, limited[i].mask, limited[i].value);
+		const struct scmp_arg_cmp arg = { .arg = limited[i].arg,
+			.op = SCMP_CMP_MASKED_EQ,
+			.datum_a = limited[i].mask,
+			.datum_b = limited[i].value };
 
 		if (limited[i].kinds & kind)
 			rc = add(

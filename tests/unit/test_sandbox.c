@@ -299,6 +299,7 @@ kernel_has_landlock(const struct place *p)
 	struct err err;
 
 	assert_int_equal(sandbox_look(&s, p->config, &err), 0);
+	sandbox_fini(&s);
 	return s.parts[SANDBOX_LANDLOCK].on;
 }
 
