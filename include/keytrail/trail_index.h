@@ -39,10 +39,11 @@ void trail_index_close(struct trail_index *ix); /* NULL is allowed */
 /* ---- making ---- */
 
 /*
- * Do a piece of what is to be done, of about a millisecond: remove the indexes of segments that are gone,
- * make those that are missing.  1: there is more; 0: not before another segment is sealed or a while has
- * passed; -1: nor then, perhaps.  None is made that leaves less than twice `keep_free` bytes on the file
- * system, and where less than that is left all are removed: events are more.
+ * Do a piece of what is to be done: remove the indexes of segments that are gone, make those that are
+ * missing.  A piece takes a millisecond, the last one of a segment of 64 MiB some tens of them.  1: there
+ * is more; 0: not before another segment is sealed or a while has passed; -1: nor then, perhaps.  None is
+ * made that leaves less than twice `keep_free` bytes on the file system, and where less than `keep_free` is
+ * left all are removed: events are more.
  */
 int trail_index_make(struct trail_index *ix, uint64_t keep_free, struct err *err);
 

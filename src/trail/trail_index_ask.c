@@ -105,7 +105,7 @@ judge_head(struct trail_index *ix, int fd, const struct index_head *h, uint64_t 
 
 	if (h->last < h->first || h->last >= end || !describes(ix, h) || ends_in(q, h))
 		return INDEX_UNKNOWN;
-	if (slice_compare(slice_of(h->latest), q->since) < 0)
+	if (q->since.n > 0 && slice_compare(slice_of(h->latest), q->since) < 0)
 		return INDEX_NONE;
 	kind = has_values(q) ? judge_values(ix, fd, h) : INDEX_ANY;
 	if (kind == INDEX_ANY && q->want[TRAIL_INDEX_CORRELATION].n > 0)
