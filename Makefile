@@ -35,9 +35,10 @@ PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest pytho
                   python3-prometheus-client python3-jsonschema python3-yaml python3-cryptography prometheus git \
                   jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light \
                   man-db mandoc bash bash-completion zsh fish \
-                  iproute2 python3-pip $(PACKAGES_NODE))
+                  iproute2 python3-pip chromium fonts-dejavu-core $(PACKAGES_NODE))
 PACKAGES_IMAGE := $(sort $(PACKAGES_DEMO) python3-pytest python3-cryptography procps buildah podman runc \
                   conmon mmdebstrap uidmap)
+PACKAGES_BROWSER := $(PACKAGES_DEMO) python3-cryptography chromium fonts-dejavu-core $(PACKAGES_NODE)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest nginx-light
 PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
@@ -152,9 +153,9 @@ LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
 
 .PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-index bench-callgrind \
-        bench-quick soak slow scarce llhttp9 testssl wire differential hostile docs install image clean \
+        bench-quick test-browser soak slow scarce llhttp9 testssl wire differential hostile docs install image clean \
         help test-image run-test-image run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
-        corpus run-corpus fuzz-coverage run-fuzz-coverage run-tsan run-valgrind run-scarce run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
+        corpus run-corpus fuzz-coverage run-fuzz-coverage run-tsan run-valgrind run-browser run-scarce run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -256,17 +257,19 @@ $B/%.o: %.c $B/flags
 	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) -c -o $@ $<
 
 # The files of the dashboard as arrays of bytes, for dashboard.h.
-$B/page.c: $(wildcard proxy/admin/page/*) Makefile
+PAGE := $(sort $(wildcard proxy/admin/page/*))
+
+$B/page.c: $(PAGE) proxy/admin/page Makefile
 	@mkdir -p $(@D)
 	$(call say,PAGE,$@)
 	$Q{ echo '#include "admin/dashboard.h"'; \
-	    for f in $(filter-out Makefile,$^); do \
+	    for f in $(PAGE); do \
 		echo "static const unsigned char $$(basename $$f | tr . _)[] = {"; \
 		od -An -v -tx1 $$f | sed 's/ \(..\)/0x\1,/g'; \
 		echo '};'; \
 	    done; \
 	    echo 'const struct dashboard_file dashboard_files[] = {'; \
-	    for f in $(notdir $(filter-out Makefile,$^)); do \
+	    for f in $(notdir $(PAGE)); do \
 		id=$$(echo $$f | tr . _); echo "{ \"/$$f\", $$id, sizeof($$id) },"; \
 	    done; \
 	    echo '{ NULL, NULL, 0 } };'; } >$@
@@ -301,9 +304,9 @@ $B/fuzz/fuzz_request $B/fuzz/fuzz_response: $B/tests/wire/strict.o
 
 CLANG_ADDRESS = $(MAKE) --no-print-directory CC=clang SAN=address
 
-test: ## install what is missing, build, check, then unit, fuzz (ten seconds each) and integration tests
+test: ## install what is missing, build, check, then unit, fuzz (ten seconds each), browser and integration tests
 	$(call again,$(PACKAGES_TEST),programs)
-	+@MAKE='$(MAKE)' $(PYTHON) tests/run check unit replay model integration
+	+@MAKE='$(MAKE)' $(PYTHON) tests/run check unit replay model browser integration
 
 check: ## format, include graph, static analysis, unit tests under ASan and UBSan with clang
 	$(call again,$(PACKAGES_CHECK),run-check)
@@ -339,6 +342,12 @@ build/vendor/kustomize:
 integration: programs $(JUDGES) $(CRASH) $B/keytrail-faults $B/keytrail-noseccomp $(PRELOADED) $B/unit/test_event $B/unit/test_metrics $(if $(SAN),,$B/bench/micro) ## integration tests against build/keytrail (SAN=address|thread)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -n 2 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) $(TESTS)
+
+test-browser: ## the dashboard in headless Chromium, judged by axe-core too; screenshots in build/browser/shots
+	$(call again,$(PACKAGES_BROWSER),run-browser)
+
+run-browser: programs $(PRELOADED)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/browser/run
 
 tsan: ## unit and integration tests under ThreadSanitizer
 	$(call again,$(PACKAGES_TEST),SAN=thread run-tsan)

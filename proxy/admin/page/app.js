@@ -54,7 +54,7 @@ function refused(error) {
   if (!(error instanceof Refusal)) return false;
   answered = Date.now();
   if (error.status === 401) {
-    if (by("token").open) return true;
+    if (by("token").open || error.outdated) return true;
     say(by("token-why"), hasToken() ? "The sidecar does not know this one." : "The administration of this sidecar asks for one: admin.token, or one of admin.tokens.");
     health("wait", "Locked", "A token is needed to see how the sidecar is.");
     leaveEvents();

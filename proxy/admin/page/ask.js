@@ -3,9 +3,10 @@
 const SILENCE_MS = 10000; // a stream says something every two seconds
 
 export class Refusal extends Error {
-  constructor(status, text) {
+  constructor(status, text, outdated) {
     super(text.trim() || `status ${status}`);
     this.status = status;
+    this.outdated = outdated; // the token has been changed since it was asked
   }
 }
 
@@ -20,10 +21,11 @@ export function setToken(value) {
 }
 
 async function ask(path, parameters, signal) {
+  const used = token;
   const query = new URLSearchParams(parameters).toString();
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
   const answer = await fetch(query ? `${path}?${query}` : path, { headers, signal, cache: "no-store" });
-  if (!answer.ok) throw new Refusal(answer.status, await answer.text());
+  if (!answer.ok) throw new Refusal(answer.status, await answer.text(), used !== token);
   return answer;
 }
 

@@ -45,9 +45,8 @@ function rove(tr, focus) {
 }
 
 function drop(removed) {
-  const roved = removed.some((r) => r.tr.tabIndex === 0);
+  if (removed.some((r) => r.tr === document.activeElement)) rove(rows.at(-1).tr, true);
   for (const r of removed) r.tr.remove();
-  if (roved) rove(rows.at(-1)?.tr, removed.some((r) => r.tr === document.activeElement));
 }
 
 function add(list, above) {
@@ -59,7 +58,7 @@ function add(list, above) {
     rows.push(...list);
     body.append(...list.map(render));
   }
-  if (!body.querySelector("tr[tabindex='0']")) rove(rows[0]?.tr);
+  if (!body.contains(document.activeElement)) rove(rows[0]?.tr);
 }
 
 function clear() {
@@ -140,7 +139,7 @@ async function search(filters, cursor, signal) {
   by("stop").hidden = false;
   try {
     for (let more = true; more && wanted > 0;) {
-      say(by("events-state"), `Searching: at line ${count(cursor || 1)}, ${count(rows.length)} found.`);
+      say(by("events-state"), `Searching: at line ${count(cursor)}, ${count(rows.length)} found.`);
       const page = await json("/events", { ...filters, cursor, limit: wanted }, signal);
       add(page.events.map((e) => rowOf(e, JSON.stringify(e))), false);
       wanted -= page.events.length;
@@ -204,7 +203,7 @@ export function showEvents() {
   by("more").hidden = by("stop").hidden = true;
   running.live = live;
   if (live) follow(filters, signal);
-  else search(filters, 0, signal);
+  else search(filters, 1, signal);
 }
 
 export function leaveEvents() {
