@@ -53,6 +53,8 @@ def podman():
         pytest.fail("containers are run here as root alone")
     if " - cgroup" not in Path("/proc/self/mountinfo").read_text():
         pytest.fail("runc wants cgroups to be mounted under /sys/fs/cgroup")
+    if not os.path.samefile("/", "/proc/1/root"):
+        pytest.fail("`podman exec` enters the machine instead of the container when it runs in a chroot")
     storage = SCRATCH / "storage"
     shutil.rmtree(storage, ignore_errors=True)
     storage.mkdir(parents=True)
