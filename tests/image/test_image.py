@@ -51,10 +51,9 @@ def podman():
     """podman(arguments): what it prints; its storage is this session's."""
     if os.geteuid() != 0:
         pytest.fail("containers are run here as root alone")
-    if " - cgroup" not in Path("/proc/self/mountinfo").read_text():
-        pytest.fail("runc wants cgroups to be mounted under /sys/fs/cgroup")
-    if not os.path.samefile("/", "/proc/1/root"):
-        pytest.fail("`podman exec` enters the machine instead of the container when it runs in a chroot")
+    mounts = Path("/proc/self/mountinfo").read_text()
+    if not re.search(r"^(\S+ ){4}/ ", mounts, re.M) or " - cgroup" not in mounts:
+        pytest.fail("containers want a root that is a mount, no chroot, and cgroups under /sys/fs/cgroup")
     storage = SCRATCH / "storage"
     shutil.rmtree(storage, ignore_errors=True)
     storage.mkdir(parents=True)
