@@ -1,7 +1,7 @@
 // One event, opened: its line as it stands in the trail, its place, its proof.
 
 import { Refusal, json } from "./ask.js";
-import { by, count, facts, say, visible } from "./dom.js";
+import { breakable, by, count, facts, say, visible } from "./dom.js";
 
 const dialog = by("event");
 let status; // of the sidecar, the last one
@@ -31,7 +31,7 @@ export const columns = (e) => ({
 export function openEvent(row) {
   const e = row.event, c = columns(e);
   shown = row;
-  say(by("event-title"), `${c.action} ${c.outcome}${c.code ? ` (${c.code})` : ""}`);
+  by("event-title").replaceChildren(breakable(`${c.action} ${c.outcome}${c.code ? ` (${c.code})` : ""}`));
   facts(by("event-facts"), [
     ["Message", e.message], ["Time", c.time], ["Initiator", c.initiator],
     ["From", e.initiator?.host?.address], ["Agent", e.initiator?.host?.agent],
