@@ -93,18 +93,38 @@ allow(const struct rules *r, const char *path, uint64_t allowed, struct err *err
 	return rc;
 }
 
-/* What lies in the root itself is read alone. */
+/* Whatever its name is. */
+static bool
+is_root(const char *folder)
+{
+	struct stat st, root;
+
+	return stat(folder, &st) == 0 && stat("/", &root) == 0 && st.st_dev == root.st_dev &&
+	       st.st_ino == root.st_ino;
+}
+
+/* `path` is what it is for.  Of the root a rule would leave everything. */
+static int
+allow_folder(
+    const struct rules *r, const char *folder, const char *path, uint64_t allowed, struct err *err)
+{
+	if (is_root(folder))
+		return err_set(err, "landlock: %s would leave it the whole of /", path);
+	return allow(r, folder, allowed, err);
+}
+
 static int
 allow_folder_of(const struct rules *r, const char *path, uint64_t allowed, struct err *err)
 {
 	char folder[PATH_MAX];
 
+	folder_of(path, folder);
+	if (allowed == FS_READ_FILE)
+		return allow(r, is_root(folder) ? path : folder, allowed, err);
 	/* One that is not there yet may be made where it will be. */
-	do
-		folder_of(path, folder);
-	while (access(folder, F_OK) == -1 && errno == ENOENT && (path = folder) != NULL);
-	return allow(
-	    r, strcmp(folder, "/") == 0 && allowed == FS_READ_FILE ? path : folder, allowed, err);
+	while (access(folder, F_OK) == -1 && errno == ENOENT)
+		folder_of(folder, folder);
+	return allow_folder(r, folder, path, allowed, err);
 }
 
 /* The folder of the name, and that of the file where the name is a link. */
@@ -129,7 +149,7 @@ allow_read(void *arg, const char *path, struct err *err)
 static int
 allow_written(const struct rules *r, const struct config *c, struct err *err)
 {
-	if (allow(r, c->audit.trail, WRITE, err) == -1)
+	if (allow_folder(r, c->audit.trail, c->audit.trail, WRITE, err) == -1)
 		return -1;
 	for (size_t i = 0; i < c->nsinks; i++)
 		if (c->sinks[i].path != NULL && allow_around(r, c->sinks[i].path, WRITE, err) == -1)
@@ -151,7 +171,7 @@ allow_each(const struct rules *r, const char *folders, struct err *err)
 	for (; *folders != '\0'; folders += n + (folders[n] == ':')) {
 		n = strcspn(folders, ":");
 		snprintf(folder, sizeof(folder), "%.*s", (int)n, folders);
-		if (allow(r, folder, FS_READ_FILE, err) == -1)
+		if (allow_folder(r, folder, folder, FS_READ_FILE, err) == -1)
 			return -1;
 	}
 	return 0;

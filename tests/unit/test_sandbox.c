@@ -313,6 +313,99 @@ nothing_but_what_is_named(void **state)
 	in_child(try_all, *state);
 }
 
+/* ---- the root ---- */
+
+#define NOWHERE "/keytrail-no-such-folder/file"
+
+/* Whether `c` leaves it what is named nowhere; `rc` is what confining is to give. */
+static void
+confine_and_read(const struct place *p, const struct config *c, int rc, bool on)
+{
+	struct sandbox s = { .filters = NULL };
+	char other[128];
+	struct err err;
+
+	snprintf(other, sizeof(other), "%s/other/f", p->folder);
+	s.parts[SANDBOX_LANDLOCK].on = true;
+	if (sandbox_confine(&s, c, &err) != rc || s.parts[SANDBOX_LANDLOCK].on != on)
+		_exit(1);
+	if (on ? reads(other) != EACCES
+	       : strstr(s.parts[SANDBOX_LANDLOCK].detail, "would leave it the whole of /") == NULL)
+		_exit(2);
+}
+
+static void
+read_in_no_folder(const struct place *p)
+{
+	struct config c = *p->config;
+	char ca[] = NOWHERE;
+
+	c.upstream.ca = ca;
+	confine_and_read(p, &c, 0, true);
+}
+
+static void
+read_beside_the_root(const struct place *p)
+{
+	struct config c = *p->config;
+	char ca[] = "bare-name";
+
+	c.upstream.ca = ca;
+	c.nsinks = 0; /* relative, as the socket is */
+	c.admin.socket = NULL;
+	if (chdir("/") == -1)
+		_exit(3);
+	confine_and_read(p, &c, 0, true);
+}
+
+static void
+write_in_no_folder(const struct place *p)
+{
+	struct config c = *p->config;
+	char path[] = NOWHERE;
+	struct config_sink sink = { .path = path };
+
+	c.sinks = &sink;
+	c.nsinks = 1;
+	confine_and_read(p, &c, 0, false);
+	c.sandbox = CONFIG_SANDBOX_REQUIRE;
+	confine_and_read(p, &c, -1, false);
+}
+
+static void
+socket_in_the_root(const struct place *p)
+{
+	struct config c = *p->config;
+	char path[] = "/../socket";
+
+	c.admin.socket = path;
+	confine_and_read(p, &c, 0, false);
+}
+
+static void
+trail_in_the_root(const struct place *p)
+{
+	struct config c = *p->config;
+	char path[] = "/.";
+
+	c.audit.trail = path;
+	confine_and_read(p, &c, 0, false);
+}
+
+static void
+the_root_is_never_left_whole(void **state)
+{
+	void (*const runs[])(const struct place *) = { read_in_no_folder, read_beside_the_root,
+		write_in_no_folder, socket_in_the_root, trail_in_the_root };
+
+	if (!kernel_has_landlock(*state))
+		skip();
+	for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++)
+		in_child(runs[i], *state);
+}
+
+/* ---- what HUP may name ---- */
+
 static void
 check_next(const struct place *p)
 {
@@ -632,6 +725,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(nothing_but_what_is_named, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_root_is_never_left_whole, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_hup_names_has_to_be_within, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(each_kind_has_its_calls, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
