@@ -132,7 +132,8 @@ look_up(const struct config_admin *config, const char *given, struct admin_ask *
 	}
 }
 
-/* What is wrong with the token; METRIC_ADMIN_REFUSALS: nothing. */
+/* What is wrong with the token; METRIC_ADMIN_REFUSALS: nothing.  A right one always passes, for others
+ * may share its address: a port that is forwarded has them all come from loopback. */
 static enum metric_admin_refusal
 check_token(struct admin_ask *ask, const struct config_admin *config, int64_t now)
 {
@@ -144,12 +145,12 @@ check_token(struct admin_ask *ask, const struct config_admin *config, int64_t no
 		return METRIC_ADMIN_REFUSALS;
 	if (given == NULL)
 		return METRIC_ADMIN_NO_TOKEN;
-	if (!attempts_allow(attempts, ask->address, now))
-		return METRIC_ADMIN_TOO_OFTEN;
 	if (!repeated && strncasecmp(given, "Bearer ", 7) == 0)
 		look_up(config, given + 7, ask);
 	if (strcmp(ask->token, "none") != 0)
 		return METRIC_ADMIN_REFUSALS;
+	if (!attempts_allow(attempts, ask->address, now))
+		return METRIC_ADMIN_TOO_OFTEN;
 	attempts_count(attempts, ask->address, now);
 	return METRIC_ADMIN_WRONG_TOKEN;
 }

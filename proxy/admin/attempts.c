@@ -1,15 +1,20 @@
 #include "admin/attempts.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <string.h>
 
 static void
 source_of(const char *address, unsigned char out[16])
 {
+	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
+	char bare[INET6_ADDRSTRLEN];
+
+	snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(address, "%"), address);
 	memset(out, 0, 16);
-	if (inet_pton(AF_INET, address, out) == 1)
-		return;
-	if (inet_pton(AF_INET6, address, out) == 1)
+	if (inet_pton(AF_INET, bare, out + sizeof(mapped)) == 1)
+		memcpy(out, mapped, sizeof(mapped));
+	else if (inet_pton(AF_INET6, bare, out) == 1 && memcmp(out, mapped, sizeof(mapped)) != 0)
 		memset(out + 8, 0, 8);
 }
 

@@ -45,6 +45,33 @@ a_source_is_an_address_or_a_network_of_64_bits(void **state)
 	assert_true(attempts_allow(&a, "2001:db8:0:1::1", NOW));
 }
 
+static const struct {
+	const char *one, *other;
+	bool same;
+} pairs[] = {
+	{ "::ffff:192.0.2.1", "::ffff:192.0.2.2", false },
+	{ "::ffff:192.0.2.1", "::1", false },
+	{ "::ffff:192.0.2.1", "192.0.2.1", true },
+	{ "127.0.0.1", "::1", false },
+	{ "fe80::1%eth0", "::1", false },
+	{ "fe80::1%eth0", "unknown", false },
+	{ "fe80::1%eth0", "fe80::1", true },
+	{ "fe80::1%eth0", "fe80::2%a-link-whose-name-is-longer-than-any-address-may-be", true },
+};
+
+static void
+as_a_listener_on_all_addresses_has_them(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+		struct attempts a = { 0 };
+
+		use_up(&a, pairs[i].one);
+		if (attempts_allow(&a, pairs[i].other, NOW) == pairs[i].same)
+			fail_msg("%s and %s", pairs[i].one, pairs[i].other);
+	}
+}
+
 /* Those who come once do not make room for one who came often. */
 static void
 many_sources_do_not_hide_one(void **state)
@@ -68,6 +95,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(some_at_once_and_one_more_each_time),
 		cmocka_unit_test(a_source_is_an_address_or_a_network_of_64_bits),
+		cmocka_unit_test(as_a_listener_on_all_addresses_has_them),
 		cmocka_unit_test(many_sources_do_not_hide_one),
 	};
 
