@@ -11,7 +11,7 @@
  * but for operators' calls, which are POST with a form (application/x-www-form-urlencoded, at most
  * 4 KiB).  On the admin listeners `Host` must be localhost, a loopback address, the bound address (any
  * IP address where it is bound to all) or one of `admin.hosts`, `Origin` and `Sec-Fetch-Site` must not
- * be another site's, and the token, where the configuration has any, must be one of them; they are
+ * be another site's (but for a link to the dashboard), and the token, where the configuration has any, must be one of them; they are
  * compared in constant time, and wrong ones are limited by source (attempts.h).  No answer holds a byte
  * of the request.  Heads are at most 8 KiB, there are no other bodies, and five seconds of silence
  * close a connection, and so does an age of five minutes; each listener has 64 (visitors.h).
@@ -56,7 +56,7 @@ struct admin_access {
 	const char *role;    /* "viewer" or "operator", as over the socket */
 	const char *address; /* of the client, or "unix" */
 	const char *filter;  /* names of the parameters, no values */
-	uint64_t refused; /* so many; then there are `address` and `reason` of the last one alone */
+	uint64_t refused; /* so many; then there are `address`, or "others", and `reason` alone */
 	const char *reason;
 };
 
@@ -80,7 +80,7 @@ struct admin_opts {
 	unsigned (*operate)(void *arg, const struct admin_call *call, struct buf *text);
 	/* A query met damage in the trail; on any thread. */
 	trail_corrupt_fn corrupt;
-	/* Record it (keytrail.access).  What was refused: at most once a minute. */
+	/* Record it (keytrail.access).  What was refused: at most nine times a minute. */
 	void (*access)(void *arg, const struct admin_access *access);
 	void *arg;
 };

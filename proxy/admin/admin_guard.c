@@ -111,6 +111,17 @@ same_site(struct evhttp_request *req, const char *host)
 	       (strncmp(origin, "http://", 7) == 0 && strcmp(origin + 7, host) == 0);
 }
 
+/* A link, a bookmark, what is typed: the page opens by itself, whoever asked for it reads none of it. */
+static bool
+is_navigation(struct evhttp_request *req)
+{
+	bool repeated;
+	const char *mode = find_one(req, "Sec-Fetch-Mode", &repeated);
+
+	return mode != NULL && !repeated && strcmp(mode, "navigate") == 0 &&
+	       evhttp_request_get_command(req) == EVHTTP_REQ_GET;
+}
+
 /* Compared by their hashes, each with all: how long it takes tells nothing of any. */
 static void
 look_up(const struct config_admin *config, const char *given, struct admin_ask *out)
@@ -156,7 +167,7 @@ check_token(struct admin_ask *ask, const struct config_admin *config, int64_t no
 }
 
 enum metric_admin_refusal
-admin_look_at(struct admin_ask *ask, bool open, int64_t now)
+admin_look_at(struct admin_ask *ask, int64_t now)
 {
 	const struct admin *a = ask->door->admin;
 	const struct config_admin *config = &a->opts.config(a->opts.arg)->admin;
@@ -165,9 +176,9 @@ admin_look_at(struct admin_ask *ask, bool open, int64_t now)
 
 	if (repeated || !host_allowed(ask->door->host, config, host))
 		return METRIC_ADMIN_HOST;
-	if (!same_site(ask->req, host))
+	if (!same_site(ask->req, host) && !(ask->open && is_navigation(ask->req)))
 		return METRIC_ADMIN_SITE;
-	if (open || ask->door->operates)
+	if (ask->open || ask->door->operates)
 		return METRIC_ADMIN_REFUSALS;
 	return check_token(ask, config, now);
 }

@@ -31,12 +31,18 @@ struct admin_door {
 	struct visitors visitors;
 };
 
-/* Those that are not recorded yet. */
+/* What was refused of one address for one reason. */
+struct admin_refusal {
+	char address[64];
+	enum metric_admin_refusal why;
+	uint64_t count; /* not recorded yet */
+};
+
 struct admin_refused {
-	uint64_t count;
-	enum metric_admin_refusal why; /* the last one, */
-	char address[64];	       /* and whose it was */
-	struct event timer;	       /* pending: one was recorded of late */
+	struct admin_refusal all[8]; /* who was recorded of late */
+	unsigned n;
+	struct admin_refusal others; /* who came when these were taken */
+	struct event timer;
 };
 
 struct admin {
@@ -58,6 +64,7 @@ struct admin_ask {
 	struct admin_door *door;
 	struct evhttp_request *req;
 	const char *token, *role, *address; /* who asks, as admin_access has it */
+	bool open;			    /* for a page that is for everybody */
 };
 
 struct admin_page {
@@ -70,7 +77,8 @@ struct admin_page {
 /* NULL: this listener has no such page. */
 const struct admin_page *admin_find_page(const struct admin_door *door, const char *path);
 
-/* Answer, count and record it: the first one by itself, then those of each minute together. */
+/* Answer, count and record it: of each address and reason the first one by itself, then those of each
+ * minute together; beyond so many of these, those of all others together. */
 void admin_init_refused(struct admin *a);
 void admin_refuse(const struct admin_ask *ask, enum metric_admin_refusal why);
 
@@ -82,9 +90,9 @@ int admin_socket_bind(const char *path, struct err *err);
 int admin_socket_peer(int fd, struct admin_peer *out);
 
 /* Why a page of the administration is not for this request, or METRIC_ADMIN_REFUSALS: Host is none of
- * this listener (a name that another site made to resolve to us is not), a page of another site asks,
- * or the token is wrong.  open: none is wanted.  The token's name and role are set. */
-enum metric_admin_refusal admin_look_at(struct admin_ask *ask, bool open, int64_t now);
+ * this listener (a name that another site made to resolve to us is not), a page of another site asks
+ * (but for one that links to an open page), or the token is wrong.  The token's name and role are set. */
+enum metric_admin_refusal admin_look_at(struct admin_ask *ask, int64_t now);
 
 /* What Accept (NULL: no header) prefers; RFC 9110 section 12.5.1. */
 enum metrics_format admin_negotiate(const char *accept);

@@ -61,12 +61,12 @@ operate(struct admin_door *door, struct evhttp_request *req, const char *path)
 static struct admin_ask
 ask_of(struct admin_door *door, struct evhttp_request *req)
 {
-	struct admin_ask ask = { door, req, "none", "viewer", "unknown" };
+	struct admin_ask ask = { door, req, "none", "viewer", "unknown", false };
 	char *address = NULL;
 	uint16_t port;
 
 	if (door->operates)
-		return (struct admin_ask){ door, req, "none", "operator", "unix" };
+		return (struct admin_ask){ door, req, "none", "operator", "unix", false };
 	evhttp_connection_get_peer(evhttp_request_get_connection(req), &address, &port);
 	if (address != NULL)
 		ask.address = address;
@@ -83,8 +83,9 @@ admin_on_request(struct evhttp_request *req, void *arg)
 	struct admin_ask ask = ask_of(door, req);
 	enum metric_admin_refusal why = METRIC_ADMIN_REFUSALS;
 
+	ask.open = page != NULL && page->open;
 	if (door->guarded)
-		why = admin_look_at(&ask, page != NULL && page->open, clock_mono_ns());
+		why = admin_look_at(&ask, clock_mono_ns());
 	if (why != METRIC_ADMIN_REFUSALS) {
 		admin_refuse(&ask, why);
 	} else if (method == EVHTTP_REQ_POST && door->operates && path != NULL) {

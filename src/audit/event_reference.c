@@ -95,8 +95,9 @@ static const struct {
 } own[] = {
 	{ "keytrail.access", "address call count filter page reason token " OPERATOR,
 	    "Each query of the trail (`filter`: names of its parameters only) and each operator's "
-	    "`call`, with who asked; how many requests of the admin listener were refused, at most "
-	    "one event a minute." },
+	    "`call`, with who asked; how many requests of the admin listener were refused, by "
+	    "address "
+	    "and reason, at most nine events a minute (beyond eight of these: `others`)." },
 	{ "keytrail.checkpoint", "events note",
 	    "A signed head: how many events, and its text in "
 	    "base64." },

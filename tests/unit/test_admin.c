@@ -17,10 +17,13 @@
 
 #include <cmocka.h>
 
-#define TOKEN  "0123456789abcdef-token"
-#define BEARER "Authorization: Bearer " TOKEN "\r\n"
-#define LOCAL  "Host: localhost\r\n"
-#define CANARY "c4n4ry"
+#define TOKEN	   "0123456789abcdef-token"
+#define BEARER	   "Authorization: Bearer " TOKEN "\r\n"
+#define LOCAL	   "Host: localhost\r\n"
+#define CANARY	   "c4n4ry"
+
+#define OTHER_SITE "Sec-Fetch-Site: cross-site\r\n"
+#define NAVIGATES  "Sec-Fetch-Mode: navigate\r\n"
 
 struct fixture {
 	char dir[TEMPDIR_SIZE];
@@ -198,15 +201,24 @@ start_or_fail(struct fixture *f)
 }
 
 static int
-connect_tcp(uint16_t port)
+connect_from(const char *address, uint16_t port)
 {
+	struct sockaddr_in own = { .sin_family = AF_INET };
 	struct sockaddr_in sin = { .sin_family = AF_INET,
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
 		.sin_port = htons(port) };
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
+	assert_int_equal(inet_pton(AF_INET, address, &own.sin_addr), 1);
+	assert_int_equal(bind(fd, (struct sockaddr *)&own, sizeof(own)), 0);
 	assert_int_equal(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
 	return fd;
+}
+
+static int
+connect_tcp(uint16_t port)
+{
+	return connect_from("127.0.0.1", port);
 }
 
 static int
@@ -436,6 +448,13 @@ static const struct {
 	    "" },
 	{ "a same-site fetch", "GET /status", LOCAL "Sec-Fetch-Site: same-site\r\n" BEARER, 403,
 	    "" },
+	{ "a link to the dashboard", "GET /", LOCAL OTHER_SITE NAVIGATES, 200, "<title>" },
+	{ "a link to what is not for everybody", "GET /status", LOCAL OTHER_SITE NAVIGATES BEARER,
+	    403, "" },
+	{ "a link by another name", "GET /", "Host: " CANARY ".example\r\n" OTHER_SITE NAVIGATES,
+	    403, "" },
+	{ "a picture of the dashboard", "GET /", LOCAL OTHER_SITE, 403, "" },
+	{ "a form that is sent to it", "POST /", LOCAL OTHER_SITE NAVIGATES, 403, "" },
 	{ "typed into a browser", "GET /status", LOCAL "Sec-Fetch-Site: none\r\n" BEARER, 200, "" },
 	{ "no token", "GET /status", LOCAL, 401, "WWW-Authenticate: Bearer" },
 	{ "a wrong token", "GET /status", LOCAL "Authorization: Bearer " CANARY "\r\n", 401, "" },
@@ -587,13 +606,65 @@ test_who_tries_too_often_is_put_off_but_not_the_right_token(void **state)
 	    metrics_value(f->metrics, METRIC_ADMIN_REFUSED, METRIC_ADMIN_WRONG_TOKEN), 10);
 	assert_int_equal(
 	    metrics_value(f->metrics, METRIC_ADMIN_REFUSED, METRIC_ADMIN_TOO_OFTEN), 1);
+	assert_int_equal(f->accesses.n, 2);
+	assert_string_equal(f->accesses.text, "1 refused 127.0.0.1 too_often");
+	admin_tell_refused(f->admin);
+	assert_int_equal(f->accesses.n, 3);
+	assert_string_equal(f->accesses.text, "9 refused 127.0.0.1 wrong_token");
+	admin_tell_refused(f->admin);
+	assert_int_equal(f->accesses.n, 3);
+}
+
+static void
+refuse(struct fixture *f, unsigned source, const char *headers, int status)
+{
+	char address[16], request[256];
+
+	snprintf(address, sizeof(address), "127.0.0.%u", source);
+	snprintf(request, sizeof(request), "GET /status HTTP/1.1\r\nConnection: close\r\n%s\r\n",
+	    headers);
+	assert_int_equal(
+	    talk(f, connect_from(address, f->config.admin.address.port), request), status);
+}
+
+static void
+test_what_is_refused_is_recorded_by_address(void **state)
+{
+	struct fixture *f = *state;
+	const char *wrong = LOCAL "Authorization: Bearer " CANARY "\r\n";
+
+	start_or_fail(f);
+	for (unsigned i = 0; i < 3; i++)
+		refuse(f, 2, wrong, 401);
+	assert_string_equal(f->accesses.text, "1 refused 127.0.0.2 wrong_token");
+	refuse(f, 3, "Host: " CANARY "\r\n", 403);
+	assert_string_equal(f->accesses.text, "1 refused 127.0.0.3 host");
+	admin_tell_refused(f->admin);
+	assert_string_equal(f->accesses.text, "2 refused 127.0.0.2 wrong_token");
+	assert_int_equal(f->accesses.n, 3);
+	for (unsigned source = 4; source < 21; source++)
+		refuse(f, source, wrong, 401);
+	refuse(f, 21, "Host: " CANARY "\r\n", 403);
+	assert_int_equal(f->accesses.n, 3 + 7);
+	assert_string_equal(f->accesses.text, "1 refused 127.0.0.10 wrong_token");
+	admin_tell_refused(f->admin);
+	assert_string_equal(f->accesses.text, "11 refused others wrong_token");
+	assert_int_equal(f->accesses.n, 3 + 7 + 1);
+}
+
+/* Nobody tries anything with it. */
+static void
+test_a_page_that_shows_one_of_ours_is_not_recorded(void **state)
+{
+	struct fixture *f = *state;
+
+	start_or_fail(f);
+	assert_int_equal(ask(f, f->config.admin.address.port, "GET /", LOCAL OTHER_SITE), 403);
+	assert_int_equal(f->accesses.n, 0);
+	assert_int_equal(metrics_value(f->metrics, METRIC_ADMIN_REFUSED, METRIC_ADMIN_SITE), 1);
+	assert_int_equal(
+	    ask(f, f->config.admin.address.port, "GET /status", LOCAL OTHER_SITE), 403);
 	assert_int_equal(f->accesses.n, 1);
-	assert_string_equal(f->accesses.text, "1 refused 127.0.0.1 wrong_token");
-	admin_tell_refused(f->admin);
-	assert_int_equal(f->accesses.n, 2);
-	assert_string_equal(f->accesses.text, "10 refused 127.0.0.1 too_often");
-	admin_tell_refused(f->admin);
-	assert_int_equal(f->accesses.n, 2);
 }
 
 static void
@@ -796,6 +867,8 @@ main(void)
 		TEST(test_without_a_token_none_is_asked_for),
 		TEST(test_each_query_is_recorded_with_the_name_of_its_token),
 		TEST(test_who_tries_too_often_is_put_off_but_not_the_right_token),
+		TEST(test_what_is_refused_is_recorded_by_address),
+		TEST(test_a_page_that_shows_one_of_ours_is_not_recorded),
 		TEST(test_further_names_are_listed),
 		TEST(test_the_token_in_force_counts),
 		TEST(test_a_listener_on_all_addresses_takes_any_address_as_host),
