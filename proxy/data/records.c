@@ -9,12 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What comes and goes by the hundred with each handshake: small blocks, of the sizes that the C library
- * has.  What comes with each record: room for one that is as small as stream.c lets it be, and for the
- * largest. */
-enum { SMALL = 12, RECORD = SMALL, LARGEST, POOLS };
+/* What comes and goes by the hundred with each handshake: small blocks.  Their sizes are so far apart that
+ * one which is larger by what the C library may give on top is still of its own.  What comes with each
+ * record: room for one that is as small as stream.c lets it be, and for the largest. */
+enum { SMALL = 7, RECORD = SMALL, LARGEST, POOLS };
 
-#define STEP	    16
+#define STEP	    32
 #define SMALLEST    24
 #define SMALL_MAX   (SMALLEST + (SMALL - 1) * STEP)
 #define RECORD_MIN  2049

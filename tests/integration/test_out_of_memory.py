@@ -204,7 +204,7 @@ def test_a_call(keytrail, raw_backend, memory, pki, tmp_path, name, times):
     for _ in range(3):
         assert calls()
     total = count(memory, calls)
-    failed = fail_each(Watch(sidecar, memory), calls, some(total, FEW if tls else SOME), times)
+    failed = fail_each(Watch(sidecar, memory), calls, some(total, SOME), times)
     print(f"{name}: {total} allocations, {failed} calls failed")
     assert failed
     calls.check()
