@@ -104,7 +104,8 @@ health_summary(const struct health_facts *f, struct buf *out)
 {
 	if (put_calls(f, out) == -1)
 		return -1;
-	if (f->lost > 0 && buf_printf(out, "; %" PRIu64 " events were lost", f->lost) == -1)
+	if (f->lost > 0 && buf_printf(out, "; %" PRIu64 " %s lost", f->lost,
+			       f->lost == 1 ? "event was" : "events were") == -1)
 		return -1;
 	if (is_said(f->unsigned_) && buf_printf(out, "; nothing is signed: %s", f->unsigned_) == -1)
 		return -1;

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #define STEP_NS	  (HISTORY_STEP_S * CLOCK_NS_PER_S)
-#define TREND_MIN 6 /* steps that a trend is made of at least */
+#define TREND_MIN 60 /* steps that a trend is made of at least: a burst is none */
 #define NO_SERIES UINT8_MAX
 _Static_assert(HISTORY_SERIES < NO_SERIES, "a series' number is a byte");
 

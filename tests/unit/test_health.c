@@ -110,7 +110,7 @@ static const struct {
 	    { true, .full_s = 1e9, .trail = "no room" }, { { 0 } } },
 	{ "Calls are served without waiting for their record until noon.",
 	    { true, .full_s = 1e9, .degraded = "noon" }, { { 0 } } },
-	{ "Calls are served without their record until noon: no room; 1 events were lost.",
+	{ "Calls are served without their record until noon: no room; 1 event was lost.",
 	    { true, .full_s = 1e9, .degraded = "noon", .trail = "no room", .lost = 1 }, { { 0 } } },
 	{ "No calls are accepted.", { false, .full_s = 1e9, .trail = "no room" }, { { 0 } } },
 };

@@ -184,12 +184,12 @@ static const struct {
 	unsigned steps;
 	double want;
 } trends[] = {
-	{ 1e9, -1e6, 7, (1e9 - 6e6) / 1e5 },
+	{ 1e9, -1e6, 61, (1e9 - 60e6) / 1e5 },
 	{ 1e9, -1e6, HISTORY_STEPS, (1e9 - 359e6) / 1e5 },
 	{ 1e9, -1e6, 2 * HISTORY_STEPS, (1e9 - 719e6) / 1e5 },
-	{ 1e9, -1e6, 6, (double)INFINITY }, /* too short to tell */
-	{ 1e9, 0, 7, (double)INFINITY },
-	{ 1e9, 5, 7, (double)INFINITY },
+	{ 1e9, -1e6, 60, (double)INFINITY }, /* too short to tell */
+	{ 1e9, 0, 61, (double)INFINITY },
+	{ 1e9, 5, 61, (double)INFINITY },
 };
 
 static void
