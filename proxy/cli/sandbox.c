@@ -100,6 +100,7 @@ sandbox_look(struct sandbox *s, const struct config *c, struct err *err)
 	bool unprivileged = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
 	char off[SANDBOX_TEXT_SIZE];
 
+	s->required = c->sandbox == CONFIG_SANDBOX_REQUIRE;
 	sandbox_look_at_landlock(s, c);
 	sandbox_look_at_seccomp(s, c);
 	look_at_user(s);
@@ -107,7 +108,7 @@ sandbox_look(struct sandbox *s, const struct config *c, struct err *err)
 	sandbox_set(s, SANDBOX_DUMPABLE, undumpable, undumpable ? "" : "it is");
 	sandbox_set(s, SANDBOX_NO_NEW_PRIVS, unprivileged, unprivileged ? "" : "it may gain some");
 	sandbox_text(s, false, off);
-	if (c->sandbox != CONFIG_SANDBOX_REQUIRE || off[0] == '\0')
+	if (!s->required || off[0] == '\0')
 		return 0;
 	return err_set(err, "\"sandbox\" is \"require\", and these are not in force: %s", off);
 }
@@ -119,11 +120,19 @@ sandbox_fini(struct sandbox *s)
 	s->filters = NULL;
 }
 
+static void
+look_at_threads(struct sandbox *s)
+{
+	if (sandbox_filters_failed(s->filters))
+		sandbox_set(s, SANDBOX_SECCOMP, false, "a thread could not take its filter");
+}
+
 void
-sandbox_text(const struct sandbox *s, bool on, char out[SANDBOX_TEXT_SIZE])
+sandbox_text(struct sandbox *s, bool on, char out[SANDBOX_TEXT_SIZE])
 {
 	size_t n = 0;
 
+	look_at_threads(s);
 	out[0] = '\0';
 	for (int i = 0; i < SANDBOX_PARTS && n < SANDBOX_TEXT_SIZE; i++)
 		if (s->parts[i].on == on)
@@ -135,8 +144,7 @@ sandbox_text(const struct sandbox *s, bool on, char out[SANDBOX_TEXT_SIZE])
 int
 sandbox_put(struct sandbox *s, const struct config *c, struct buf *out)
 {
-	if (sandbox_filters_failed(s->filters))
-		sandbox_set(s, SANDBOX_SECCOMP, false, "a thread could not take its filter");
+	look_at_threads(s);
 	if (buf_printf(out, "{\"required\":%s,\"parts\":[",
 		c->sandbox == CONFIG_SANDBOX_REQUIRE ? "true" : "false") == -1)
 		return -1;

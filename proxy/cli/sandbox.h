@@ -30,6 +30,7 @@ struct sandbox {
 		char detail[128]; /* why not, or more about it */
 	} parts[SANDBOX_PARTS];
 	struct sandbox_filters *filters; /* NULL: none */
+	bool required;
 };
 
 void sandbox_fini(struct sandbox *s);
@@ -46,15 +47,16 @@ int sandbox_look(struct sandbox *s, const struct config *c, struct err *err);
 int sandbox_confine(struct sandbox *s, const struct config *c, struct err *err);
 
 /* From now on the calling thread makes no system call but those of its kind: main, worker, journal,
- * ledger, reader, follow, sink, or that and more behind ' ' or '-'.  Any thread (thread_install). */
-void sandbox_enter(void *sandbox, const char *name);
+ * ledger, reader, follow, sink, or that and more behind ' ' or '-'.  Any thread (thread_install).
+ * -1: it cannot take its filter, and that is required. */
+int sandbox_enter(void *sandbox, const char *name, struct err *err);
 
 /* -1: what HUP is to take names a file that was none of them. */
 int sandbox_check(const struct config *next, struct err *err);
 
 #define SANDBOX_TEXT_SIZE 1024
 /* The names of the parts that are in force, or those that are not with the reason; "" for none. */
-void sandbox_text(const struct sandbox *s, bool on, char out[SANDBOX_TEXT_SIZE]);
+void sandbox_text(struct sandbox *s, bool on, char out[SANDBOX_TEXT_SIZE]);
 
 /* {"required":...,"parts":[...]} */
 int sandbox_put(struct sandbox *s, const struct config *c, struct buf *out);

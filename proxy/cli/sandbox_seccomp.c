@@ -246,19 +246,23 @@ sandbox_filters_failed(const struct sandbox_filters *f)
 	return f != NULL && atomic_load(&f->failed);
 }
 
-void
-sandbox_enter(void *sandbox, const char *name)
+int
+sandbox_enter(void *sandbox, const char *name, struct err *err)
 {
-	struct sandbox_filters *f = ((const struct sandbox *)sandbox)->filters;
+	const struct sandbox *s = sandbox;
+	struct sandbox_filters *f = s->filters;
 	size_t n = strcspn(name, " -"), i = 0;
 
 	if (f == NULL)
-		return;
+		return 0;
 	while (i < COUNT(kinds) && (strlen(kinds[i]) != n || memcmp(kinds[i], name, n) != 0))
 		i++;
-	if (i == COUNT(kinds) ||
-	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &f->programs[i], 0, 0) == -1)
-		atomic_store(&f->failed, true);
+	if (i < COUNT(kinds) &&
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &f->programs[i], 0, 0) == 0)
+		return 0;
+	atomic_store(&f->failed, true);
+	return s->required ? err_set(err, "thread \"%s\" could not take its seccomp filter", name)
+			   : 0;
 }
 
 #else
@@ -283,11 +287,13 @@ sandbox_filters_failed(const struct sandbox_filters *f)
 	return false;
 }
 
-void
-sandbox_enter(void *sandbox, const char *name)
+int
+sandbox_enter(void *sandbox, const char *name, struct err *err)
 {
 	(void)sandbox;
 	(void)name;
+	(void)err;
+	return 0;
 }
 
 #endif

@@ -520,6 +520,8 @@ start(struct server *s, struct err *err)
 	for (; s->nstarted < s->nworkers; s->nstarted++)
 		if (worker_start(s->workers[s->nstarted], err) == -1)
 			return -1;
+	if (sandbox_enter(&s->sandbox, "main", err) == -1)
+		return -1;
 	announce(s);
 	return 0;
 }
@@ -567,6 +569,5 @@ server_build(struct server *s, struct err *err)
 	set_build_info(s->metrics);
 	metrics_set(s->shard, METRIC_START_TIME, 0, (double)s->started / CLOCK_NS_PER_S);
 	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)s->started / CLOCK_NS_PER_S);
-	sandbox_enter(&s->sandbox, "main");
 	return SERVER_STOPPED;
 }

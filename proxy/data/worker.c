@@ -9,7 +9,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -590,14 +589,7 @@ static void *
 thread_main(void *arg)
 {
 	struct worker *w = arg;
-	sigset_t all;
-	char name[16];
 
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
-	pthread_sigmask(SIG_BLOCK, &all, NULL);
-	snprintf(name, sizeof(name), "worker-%u", w->index);
-	thread_begin(name);
 	records_keep();
 	event_base_dispatch(w->base);
 	records_release();
@@ -684,12 +676,11 @@ fail:
 int
 worker_start(struct worker *w, struct err *err)
 {
-	int rc = pthread_create(&w->thread->id, NULL, thread_main, w);
+	char name[16];
 
-	if (rc != 0) {
-		errno = rc;
-		return err_set_errno(err, "worker %u: cannot start a thread", w->index);
-	}
+	snprintf(name, sizeof(name), "worker-%u", w->index);
+	if (thread_start(&w->thread->id, name, thread_main, w, err) == -1)
+		return -1;
 	w->thread->running = true;
 	return 0;
 }

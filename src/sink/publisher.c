@@ -1,13 +1,13 @@
 #include "publisher_impl.h"
 
 #include "keytrail/clock.h"
+#include "keytrail/thread.h"
 
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,27 +126,12 @@ reset(struct place *s, const struct config *config, const char *type)
 	atomic_store(&s->up, true);
 }
 
-/* Signals are main's. */
-static int
-start_thread(struct place *s, struct err *err)
-{
-	sigset_t all, before;
-
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	errno = pthread_create(&s->thread, NULL, publisher_run, s);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (errno != 0)
-		return err_set_errno(err, "sink %s: start a thread", s->name);
-	return 0;
-}
-
 static int
 start_sink(struct publisher *p, const struct config *config, const struct config_sink *cfg,
     struct err *err)
 {
 	struct place *s = free_place(p, cfg->name);
+	char name[16];
 
 	if (s == NULL)
 		return err_set(err, "sink %s: there can be %d sinks", cfg->name, PLACES);
@@ -155,7 +140,8 @@ start_sink(struct publisher *p, const struct config *config, const struct config
 	if (begin(s, cfg, err) == -1)
 		return err_prefix(err, "sink %s: %s", cfg->name, p->dir);
 	reset(s, config, sink_ops_of(cfg->type)->type);
-	if (start_thread(s, err) == -1) {
+	snprintf(name, sizeof(name), "sink %.10s", s->name);
+	if (thread_start(&s->thread, name, publisher_run, s, err) == -1) {
 		cursor_close(&s->cursor);
 		config_unref(s->next);
 		atomic_store(&s->keep, NOTHING_TO_KEEP);

@@ -4,7 +4,6 @@
 
 #include "keytrail/clock.h"
 #include "keytrail/fault.h"
-#include "keytrail/thread.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -426,11 +425,8 @@ void *
 publisher_run(void *place)
 {
 	struct place *s = place;
-	char name[16];
 	struct err err;
 
-	snprintf(name, sizeof(name), "sink %.10s", s->name);
-	thread_begin(name);
 	take_orders(s);
 	while (!finished(s)) {
 		if (step(s, &err) == -1) {

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -148,7 +147,6 @@ run(void *arg)
 	bool more = false;
 	unsigned n;
 
-	thread_begin("follow");
 	for (;;) {
 		pthread_mutex_lock(&w->lock);
 		rest(w, more);
@@ -197,20 +195,12 @@ int
 follow_start(int dirfd, trail_corrupt_fn corrupt, void *arg, struct follow **out, struct err *err)
 {
 	struct follow *w = follow_new(dirfd, corrupt, arg);
-	sigset_t all, before;
-	int rc;
 
 	if (w == NULL)
 		return err_set(err, "follow: memory is short");
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&w->thread, NULL, run, w);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc != 0) {
+	if (thread_start(&w->thread, "follow", run, w, err) == -1) {
 		follow_free(w);
-		errno = rc;
-		return err_set_errno(err, "start the follower");
+		return -1;
 	}
 	*out = w;
 	return 0;

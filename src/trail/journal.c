@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -504,7 +503,6 @@ run(void *arg)
 {
 	struct journal *j = arg;
 
-	thread_begin("journal");
 	if (j->state != RING_NO_ROOM)
 		journal_record_recovery(j);
 	while (!atomic_load(&j->stop)) {
@@ -577,22 +575,13 @@ journal_add_ring(
 int
 journal_start(struct journal *j, struct err *err)
 {
-	sigset_t all, before;
-	int rc;
-
 	if (trail_cannot_reserve(j->opts.trail))
 		log_warn(j->opts.log, "trail_cannot_reserve",
 		    "the trail's file system cannot reserve room: free space is watched instead");
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
 	j->running = true;
-	rc = pthread_create(&j->thread, NULL, run, j);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc != 0) {
+	if (thread_start(&j->thread, "journal", run, j, err) == -1) {
 		j->running = false;
-		errno = rc;
-		return err_set_errno(err, "start the journal");
+		return -1;
 	}
 	return 0;
 }

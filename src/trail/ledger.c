@@ -8,7 +8,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 
 #define POLL_NS	 (200 * CLOCK_NS_PER_MS) /* LEAVES_MAX are 80,000 lines a second */
@@ -339,7 +338,6 @@ run(void *arg)
 {
 	struct ledger *l = arg;
 
-	thread_begin("ledger");
 	do
 		work(l, false);
 	while (!rest(l));
@@ -350,19 +348,9 @@ run(void *arg)
 int
 ledger_start(struct ledger *l, struct err *err)
 {
-	sigset_t all, before;
-	int rc;
-
 	l->signed_ns = clock_mono_ns();
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&l->thread, NULL, run, l);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc != 0) {
-		errno = rc;
-		return err_set_errno(err, "start the ledger");
-	}
+	if (thread_start(&l->thread, "ledger", run, l, err) == -1)
+		return -1;
 	l->running = true;
 	return 0;
 }

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 struct reader {
@@ -105,7 +104,6 @@ run(void *arg)
 	struct reader_job *job;
 	struct err err = { "" };
 
-	thread_begin("reader");
 	while ((job = wait_for_job(r)) != NULL) {
 		int rc = run_job(r, job, &err);
 
@@ -148,8 +146,6 @@ int
 reader_start(const struct reader_opts *opts, struct reader **out, struct err *err)
 {
 	struct reader *r = reader_new(opts);
-	sigset_t all, before;
-	int rc;
 
 	if (r == NULL)
 		return err_set(err, "reader: memory is short");
@@ -157,15 +153,9 @@ reader_start(const struct reader_opts *opts, struct reader **out, struct err *er
 		reader_free(r);
 		return -1;
 	}
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS); /* keytrail/mapguard.h */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&r->thread, NULL, run, r);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc != 0) {
+	if (thread_start(&r->thread, "reader", run, r, err) == -1) {
 		reader_free(r);
-		errno = rc;
-		return err_set_errno(err, "start the reader");
+		return -1;
 	}
 	*out = r;
 	return 0;

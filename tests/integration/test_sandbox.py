@@ -169,8 +169,12 @@ def test_hup_may_not_name_what_is_elsewhere(keytrail, pki, tmp_path, what):
     assert sidecar.start().call("GET", "/livez").status < 500
 
 
+def without(what):
+    return {"KEYTRAIL": str(KEYTRAIL), "WITHOUT": what}
+
+
 def test_a_kernel_without_landlock_is_told_of_once(keytrail):
-    sidecar = keytrail(start=False, environment={"KEYTRAIL": str(KEYTRAIL)})
+    sidecar = keytrail(start=False, environment=without("landlock"))
     sidecar.program = OLD_KERNEL
     sidecar.start()
     assert parts(sidecar)["landlock"] == {"name": "landlock", "on": False,
@@ -184,7 +188,7 @@ def test_a_kernel_without_landlock_is_told_of_once(keytrail):
 def test_a_kernel_without_landlock_where_it_is_required(own_folder, pki, kms):
     shutil.copy(ROUTES, own_folder / "set.json")
     sidecar = Keytrail(own_folder / "keytrail", pki, kms, of_user(own_folder, sandbox="require"),
-                       environment={"KEYTRAIL": str(KEYTRAIL)})
+                       environment=without("landlock"))
     sidecar.program = OLD_KERNEL
     code, line = start_in_vain(sidecar)
     assert code == FAILED
@@ -217,6 +221,31 @@ def test_each_thread_has_a_filter(keytrail, signer, tmp_path):
     assert found["sink late"]["Seccomp_filters"] == ["2"], "its own, and what it has of main"
     assert parts(sidecar)["seccomp"] == {"name": "seccomp", "on": True, "detail":
                                          "main worker journal ledger reader follow sink"}
+
+
+def test_a_thread_without_its_filter_is_told_of(keytrail):
+    sidecar = keytrail(start=False, environment=without("filter"))
+    sidecar.program = OLD_KERNEL
+    sidecar.start()
+    found = parts(sidecar)["seccomp"]
+    if found["detail"] == "it was built without libseccomp":
+        pytest.skip(found["detail"])
+    assert found == {"name": "seccomp", "on": False,
+                     "detail": "a thread could not take its filter"}
+    said = [line["message"] for line in sidecar.log_lines() if line["event"] == "sandbox"]
+    assert len(said) == 1 and "seccomp (a thread could not take its filter)" in said[0]
+    assert sidecar.call("GET", "/livez").status < 500
+
+
+@as_root
+def test_a_thread_without_its_filter_where_that_is_required(own_folder, pki, kms):
+    shutil.copy(ROUTES, own_folder / "set.json")
+    sidecar = Keytrail(own_folder / "keytrail", pki, kms, of_user(own_folder, sandbox="require"),
+                       environment=without("filter"))
+    sidecar.program = OLD_KERNEL
+    code, line = start_in_vain(sidecar)
+    assert code == FAILED
+    assert line == 'thread "reader" could not take its seccomp filter'
 
 
 def test_a_program_without_libseccomp(keytrail):

@@ -666,7 +666,8 @@ try_calls(const struct place *p)
 
 	if (sandbox_look(&s, p->config, &err) == -1)
 		_exit(1);
-	sandbox_enter(&s, kind_of_child);
+	if (sandbox_enter(&s, kind_of_child, &err) == -1)
+		_exit(1);
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
 		const char *found = strstr(calls[i].kinds, kind_of_child);
 		int got = calls[i].try(), want = found != NULL ? 0 : calls[i].otherwise;
@@ -709,7 +710,8 @@ enter_as_unknown(const struct place *p)
 
 	if (sandbox_look(&s, p->config, &err) == -1)
 		_exit(1);
-	sandbox_enter(&s, "work");
+	if (sandbox_enter(&s, "work", &err) == -1)
+		_exit(3);
 	if (sandbox_put(&s, p->config, &out) == -1 || s.parts[SANDBOX_SECCOMP].on)
 		_exit(2);
 }
@@ -718,6 +720,26 @@ static void
 a_thread_without_a_filter_is_told_of(void **state)
 {
 	in_child(enter_as_unknown, *state);
+}
+
+static void
+enter_as_unknown_where_required(const struct place *p)
+{
+	struct sandbox s = { .filters = NULL };
+	struct err err;
+
+	if (sandbox_look(&s, p->config, &err) == -1)
+		_exit(1);
+	s.required = true;
+	if (s.filters != NULL &&
+	    (sandbox_enter(&s, "work", &err) == 0 || strstr(err.msg, "\"work\"") == NULL))
+		_exit(2);
+}
+
+static void
+a_thread_without_a_filter_does_not_run_where_it_is_required(void **state)
+{
+	in_child(enter_as_unknown_where_required, *state);
 }
 
 int
@@ -730,6 +752,8 @@ main(void)
 		cmocka_unit_test_setup_teardown(each_kind_has_its_calls, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 		    a_thread_without_a_filter_is_told_of, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+		    a_thread_without_a_filter_does_not_run_where_it_is_required, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
