@@ -11,8 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define ANSWER_MAX (1024 * 1024)
-
+#define ANSWER_MAX (16 * 1024 * 1024) /* all actions and routes of /metrics, with long names */
 #define PATIENCE_S 30
 
 struct peer {

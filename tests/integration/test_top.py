@@ -112,6 +112,16 @@ def test_no_text_is_a_command_to_the_terminal(impostor):
     assert "\x1b" not in text and "\x9b" not in text
 
 
+def test_as_many_actions_as_there_may_be(impostor):
+    metrics = "".join(f'keytrail_requests_total{{action="kms.{"long" * 25}.{action}",outcome="{outcome}",code="{code}xx"}} 1\n'
+                      for action in range(512) for outcome in ("success", "failure", "unknown")
+                      for code in range(1, 6))
+    assert len(metrics) > 1 << 20
+    code, text, errors = once("--socket", impostor(b"{}", metrics.encode()))
+    assert (code, errors) == (0, "")
+    assert "all 7680," in text
+
+
 @pytest.mark.parametrize("status", [b"", b"no JSON", b"[]", b"7"])
 def test_what_is_no_sidecar(impostor, status):
     code, text, errors = once("--socket", impostor(status, b""))
