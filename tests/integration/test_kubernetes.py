@@ -342,9 +342,12 @@ def test_a_key_service_that_wants_a_certificate_takes_the_sidecar_only(pod):
     assert made.ask(f"https://localhost:8443{KEYS}") == 200
     wait_for(lambda: made.calls() == [("kms.secrets.list", 200)], "its event")
     direct = f"https://localhost:8444{KEYS}"
+    forwarded = f"https://127.0.0.1:8444{KEYS}"  # a forwarded port arrives on the pod's loopback
     pair = ("--cert", made.pki["other-client.pem"], "--key", made.pki["other-client.key"])
     for options in ((), pair):
         assert str(made.ask(direct, *options)).startswith("curl "), options
-    assert made.ask(direct, "--cert", made.pki["client.pem"], "--key", made.pki["client.key"]) == 200
+        assert str(made.ask(forwarded, *options, place=made.pod)).startswith("curl "), options
+    own = ("--cert", made.pki["client.pem"], "--key", made.pki["client.key"])
+    assert made.ask(direct, *own) == made.ask(forwarded, *own, place=made.pod) == 200
     assert made.ask("http://localhost:5696/") == REFUSED
     assert made.listeners() == {8443, 8444, 9480}
