@@ -130,7 +130,7 @@ struct unit {
 static const struct unit bytes[] = { { 1099511627776.0, "TiB" }, { 1073741824.0, "GiB" },
 	{ 1048576.0, "MiB" }, { 1024.0, "KiB" }, { 0, "B" } };
 static const struct unit seconds[] = { { 86400.0, "d" }, { 3600.0, "h" }, { 60.0, "min" },
-	{ 1.0, "s" }, { 0.001, "ms" }, { 0, "s" } };
+	{ 1.0, "s" }, { 0.001, "ms" }, { 0.000001, "us" }, { 0, "s" } };
 
 #define AMOUNT_SIZE 24
 
