@@ -64,6 +64,7 @@ static const struct {
 	    "copy_file_range fadvise64 fallocate fchmod fchmodat fchown fdatasync flock fsync "
 	    "ftruncate link linkat mkdir mkdirat msync pwrite64 pwritev pwritev2 rename renameat "
 	    "renameat2 rmdir sync_file_range unlink unlinkat" },
+	{ JOURNAL, "utimensat" }, /* after a jump of the clock */
 	{ LOOP,
 	    "accept accept4 epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd2 getpeername "
 	    "getsockname getsockopt recvfrom recvmsg sendmsg sendto setsockopt shutdown "

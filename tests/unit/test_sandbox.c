@@ -594,6 +594,12 @@ syncs(void)
 	return result(fdatasync(-1)) == EBADF ? 0 : EPERM;
 }
 
+static int
+dates(void)
+{
+	return result(utimensat(-1, "f", NULL, 0)) == EBADF ? 0 : EPERM;
+}
+
 static void *
 nothing(void *arg)
 {
@@ -650,6 +656,7 @@ static const struct {
 	{ "getrlimit", has_limit, EVERY_KIND, EPERM },
 	{ "io_uring", uses_ring, "", EPERM },
 	{ "fdatasync", syncs, "main journal ledger reader sink", EPERM },
+	{ "utimensat", dates, "journal", EPERM },
 	{ "a thread", makes_thread, "main", EPERM },
 	{ "nanosleep", waits, EVERY_KIND, EPERM },
 	{ "a call that is not known yet", calls_tomorrow, "", ENOSYS },
