@@ -255,13 +255,14 @@ events_new(const struct events_opts *opts, struct events **out, struct err *err)
 void
 events_free(struct events *e)
 {
-	struct call *c;
+	struct call *c, *next;
 
 	if (e == NULL)
 		return;
 	reader_stop(e->reader);
 	follow_stop(e->follow);
-	while ((c = LIST_FIRST(&e->calls)) != NULL) {
+	for (c = LIST_FIRST(&e->calls); c != NULL; c = next) {
+		next = LIST_NEXT(c, link);
 		events_forget(c->req);
 		call_free(c);
 	}

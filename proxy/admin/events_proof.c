@@ -142,9 +142,10 @@ events_prove(struct events *e, struct evhttp_request *req, char *shape, size_t n
 void
 events_free_proofs(struct events *e)
 {
-	struct proof_call *c;
+	struct proof_call *c, *next;
 
-	while ((c = LIST_FIRST(&e->proofs)) != NULL) {
+	for (c = LIST_FIRST(&e->proofs); c != NULL; c = next) {
+		next = LIST_NEXT(c, link);
 		events_forget(c->req);
 		proof_free(c);
 	}

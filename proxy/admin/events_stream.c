@@ -277,11 +277,12 @@ events_start_streams(struct events *e, const struct events_opts *opts, struct er
 void
 events_free_streams(struct events *e)
 {
-	struct stream_call *c;
+	struct stream_call *c, *next;
 
 	if (event_initialized(&e->heartbeat))
 		event_del(&e->heartbeat);
-	while ((c = LIST_FIRST(&e->streams)) != NULL) {
+	for (c = LIST_FIRST(&e->streams); c != NULL; c = next) {
+		next = LIST_NEXT(c, link);
 		events_forget(c->req);
 		stream_free(c);
 	}
