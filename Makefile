@@ -35,7 +35,7 @@ PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest pytho
                   python3-prometheus-client python3-jsonschema python3-yaml python3-cryptography prometheus git \
                   jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light \
                   man-db mandoc bash bash-completion zsh fish \
-                  iproute2 python3-pip chromium fonts-dejavu-core $(PACKAGES_NODE))
+                  iproute2 python3-pip $(PACKAGES_NODE))
 PACKAGES_IMAGE := $(sort $(PACKAGES_DEMO) python3-pytest python3-cryptography procps buildah podman runc \
                   conmon mmdebstrap uidmap)
 PACKAGES_BROWSER := $(PACKAGES_DEMO) python3-cryptography chromium fonts-dejavu-core $(PACKAGES_NODE)
@@ -304,9 +304,9 @@ $B/fuzz/fuzz_request $B/fuzz/fuzz_response: $B/tests/wire/strict.o
 
 CLANG_ADDRESS = $(MAKE) --no-print-directory CC=clang SAN=address
 
-test: ## install what is missing, build, check, then unit, fuzz (ten seconds each), browser and integration tests
+test: ## install what is missing, build, check, then unit, fuzz (ten seconds each) and integration tests
 	$(call again,$(PACKAGES_TEST),programs)
-	+@MAKE='$(MAKE)' $(PYTHON) tests/run check unit replay model browser integration
+	+@MAKE='$(MAKE)' $(PYTHON) tests/run check unit replay model integration
 
 check: ## format, include graph, static analysis, unit tests under ASan and UBSan with clang
 	$(call again,$(PACKAGES_CHECK),run-check)
