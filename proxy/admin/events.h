@@ -8,7 +8,8 @@
  * GET /events/stream is text/event-stream (HTML, section 9.2) of what becomes durable, from `cursor` on
  * where there is one (follow.h): "row" with the number as its id, "gap" with the number to go on from
  * for lines that are gone, or because the client reads too slowly (then the stream ends), and a comment
- * every two seconds in which nothing else is sent.
+ * every two seconds in which nothing else is sent.  503: there are FOLLOW_MAX, or all but two, which are
+ * kept for who comes over the Unix socket.
  *
  * GET /proof?seq=<number> is {"seq","line","proof"}: a line and what `keytrail proof` writes of it, else
  * {"error","covered"}: 404 where there is no such line, 409 where it is not signed yet.

@@ -10,10 +10,12 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #define ROOM	    (256 * 1024) /* that may wait to be sent; the last line may pass it */
 #define HEARTBEAT_S 2
-#define SEND_S	    30 /* without a byte that could be sent */
+#define SEND_S	    30		     /* without a byte that could be sent */
+#define TCP_MAX	    (FOLLOW_MAX - 2) /* viewers shall not keep who comes over the socket out */
 
 /* One stream.  Follow fills `out`, main sends it, a piece when the one before has gone. */
 struct stream_call {
@@ -21,7 +23,7 @@ struct stream_call {
 	LIST_ENTRY(stream_call) link;
 	struct events *events;
 	struct evhttp_request *req;
-	bool sending;
+	bool tcp, sending;
 	struct mail more, done;
 	int rc;
 	struct err err;
@@ -194,6 +196,29 @@ on_gone(struct evhttp_connection *conn, void *arg)
 	follow_cancel(c->events->follow, &c->follower);
 }
 
+static bool
+is_tcp(struct evhttp_request *req)
+{
+	struct evhttp_connection *conn = evhttp_request_get_connection(req);
+	struct sockaddr_storage own;
+	socklen_t n = sizeof(own);
+
+	return getsockname(bufferevent_getfd(evhttp_connection_get_bufferevent(conn)),
+		   (struct sockaddr *)&own, &n) == -1 ||
+	       own.ss_family != AF_UNIX;
+}
+
+static bool
+has_place(const struct events *e, const struct stream_call *of)
+{
+	const struct stream_call *c;
+	unsigned n = 0;
+
+	LIST_FOREACH(c, &e->streams, link)
+	n += c->tcp;
+	return !of->tcp || n <= TCP_MAX;
+}
+
 static struct stream_call *
 stream_new(struct events *e, struct evhttp_request *req)
 {
@@ -208,6 +233,7 @@ stream_new(struct events *e, struct evhttp_request *req)
 	c->done.deliver = deliver_done;
 	c->events = e;
 	c->req = req;
+	c->tcp = is_tcp(req);
 	pthread_mutex_init(&c->lock, NULL);
 	LIST_INSERT_HEAD(&e->streams, c, link);
 	return c;
@@ -254,7 +280,7 @@ events_stream(struct events *e, struct evhttp_request *req, char *shape, size_t 
 		return false;
 	}
 	query_shape(&c->follower.query, shape, n);
-	if (!follow_add(e->follow, &c->follower)) {
+	if (!has_place(e, c) || !follow_add(e->follow, &c->follower)) {
 		events_refuse(req, 503, "too many streams run");
 		stream_free(c);
 		return false;

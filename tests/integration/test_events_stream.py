@@ -169,8 +169,8 @@ def test_silence_is_filled_and_ends_nothing(keytrail):
             assert line == b": \n"
 
 
-def test_there_are_eight_at_a_time(keytrail):
-    sidecar = keytrail(None)
+def test_there_are_eight_at_a_time_two_of_them_over_the_socket(keytrail, tmp_path):
+    sidecar = keytrail(None, {"admin": {"address": "127.0.0.1:0", "token": None, "socket": str(tmp_path / "s")}})
 
     def refusal(query=""):
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -178,8 +178,13 @@ def test_there_are_eight_at_a_time(keytrail):
         return refused.value.code
 
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(Stream(sidecar).begin()) for _ in range(8)]
-        assert refusal() == 503
+        streams = [stack.enter_context(Stream(sidecar).begin()) for _ in range(6)]
+        with Stream(sidecar) as seventh:
+            assert seventh.response.status == 503
+        for _ in range(2):
+            stack.enter_context(Stream(sidecar, over=Socket(tmp_path / "s")).begin())
+        with Stream(sidecar, over=Socket(tmp_path / "s")) as ninth:
+            assert ninth.response.status == 503
         streams[0].__exit__()
 
         def again():
@@ -204,7 +209,7 @@ def test_a_stop_ends_them_and_clients_that_go_away_harm_nobody(keytrail, raw_bac
         def opened():
             stream = Stream(sidecar, "cursor=1")
             return stream.response.status == 200 and stack.enter_context(stream)
-        streams = [wait_for(opened, "a place") for _ in range(8)]
+        streams = [wait_for(opened, "a place") for _ in range(6)]
         sidecar.stop()
         for stream in streams:
             with contextlib.suppress(http.client.HTTPException, ConnectionError):
