@@ -200,7 +200,7 @@ static bool
 is_tcp(struct evhttp_request *req)
 {
 	struct evhttp_connection *conn = evhttp_request_get_connection(req);
-	struct sockaddr_storage own;
+	struct sockaddr_storage own = { .ss_family = AF_UNSPEC };
 	socklen_t n = sizeof(own);
 
 	return getsockname(bufferevent_getfd(evhttp_connection_get_bufferevent(conn)),
