@@ -43,7 +43,7 @@ SHARES = (
 )
 
 # Frames that were entered before the count began: their row is that of all they call.
-OUTER = re.compile(r":(clone|start_thread|thread_main|event_base_dispatch) ")
+OUTER = re.compile(r":(clone|start_thread|thread_main|event_base_dispatch) |base/thread\.c:begin ")
 
 ALLOCATOR = re.compile("(m|c|re|aligned_)alloc|posix_memalign|reallocarray|strn?dup")
 
@@ -153,10 +153,10 @@ class Counted:
 
 
 @contextlib.contextmanager
-def serving(place, name, wrapper):
+def serving(place, name, wrapper=(), **settings):
     with contextlib.ExitStack() as stack:
-        subject = place.keytrail(name)
-        subject.command = wrapper + subject.command
+        subject = place.keytrail(name, **settings)
+        subject.command = [*wrapper, *subject.command]
         yield subjects.start(subject, {place.cpu}, stack)
 
 
@@ -165,7 +165,7 @@ def count(place, connections):
     name = f"counted {connections}"
     valgrind = ["valgrind", "-q", "--tool=callgrind", "--separate-threads=yes",
                 f"--callgrind-out-file={place.folder}/{name}.callgrind"]
-    with serving(place, name, valgrind) as subject:
+    with serving(place, name, valgrind, sandbox="off") as subject:  # valgrind opens files of its own
         return (count_instructions(subject, place, connections),
                 count_allocations(subject, place, connections))
 
@@ -173,7 +173,7 @@ def count(place, connections):
 def count_all(place, connections):
     """Instructions and system calls of the first number of connections, allocations of each."""
     counted = {n: count(place, n) for n in connections}
-    with serving(place, "traced", []) as subject:
+    with serving(place, "traced") as subject:
         calls = count_calls(subject, place.folder, place.client)
     return Counted(counted[connections[0]][0], {n: own for n, (_, own) in counted.items()}, calls)
 

@@ -263,7 +263,7 @@ def route_set(folder, guarantee):
 
 
 def keytrail(folder, certs, target, build, name, guarantee="async", sinks=(), routes=0, workers=1,
-             tls=True, signed=True, room=20000):
+             tls=True, signed=True, room=20000, sandbox="on"):
     """Classification, identity and scrubbing on: always."""
     port, metrics, home = free_port(), free_port(), folder / re.sub(r"\W+", "-", name)
     home.mkdir()
@@ -282,6 +282,7 @@ def keytrail(folder, certs, target, build, name, guarantee="async", sinks=(), ro
         "limits": {"connections": room, "connections_per_address": 0},
         "timeouts": {"idle": "10m"},
         "workers": workers,
+        "sandbox": sandbox,
         "sinks": [{"name": f"{kind}{n}", "type": kind,
                    **({"path": str(home / f"out{n}.jsonl")} if kind == "file" else {})}
                   for n, kind in enumerate(sinks)],
