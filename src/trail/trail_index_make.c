@@ -230,9 +230,10 @@ seal(struct trail_index *ix)
 		size_t end = i + 1 < INDEX_BUCKETS
 				 ? trail_index_find(&m->calls, (uint64_t)(i + 1) << 56)
 				 : m->calls.n;
+		struct slice calls =
+		    begin < end ? bytes_of(m->calls.v + begin, end - begin) : SLICE_EMPTY;
 
-		h->buckets[i] = (struct index_bucket){ end,
-			trail_index_hash(ix, bytes_of(m->calls.v + begin, end - begin)) };
+		h->buckets[i] = (struct index_bucket){ end, trail_index_hash(ix, calls) };
 		begin = end;
 	}
 	h->seal = trail_index_seal_head(ix, h);
