@@ -9,6 +9,7 @@
 #include "keytrail/query.h"
 #include "keytrail/trail.h"
 #include "keytrail/trail_index.h"
+#include "unit/endless.h"
 #include "unit/tempdir.h"
 
 #include <dirent.h>
@@ -148,20 +149,6 @@ make_indexes(struct bench *b)
 
 /* ---- queries ---- */
 
-static int64_t
-no_time(void *arg)
-{
-	(void)arg;
-	return 0;
-}
-
-static bool
-go_on(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
 static int
 take_piece(void *arg, struct slice piece)
 {
@@ -210,8 +197,8 @@ ask(struct bench *b, struct trail_index *index, uint64_t n)
 		.query = &q,
 		.index = index,
 		.deadline_ns = 1,
-		.now_ns = no_time,
-		.cancelled = go_on,
+		.now_ns = endless_now_ns,
+		.cancelled = endless_cancelled,
 		.write = take_piece,
 		.arg = b };
 	char id[CLOCK_UUID_SIZE];

@@ -6,6 +6,7 @@
 
 #include "keytrail/file.h"
 #include "keytrail/query.h"
+#include "unit/endless.h"
 #include "unit/tempdir.h"
 
 #include <assert.h>
@@ -123,20 +124,6 @@ put_seals_right(char *file, size_t size)
 	memcpy(file, &h, sizeof(h));
 }
 
-static int64_t
-no_time(void *arg)
-{
-	(void)arg;
-	return 0;
-}
-
-static bool
-go_on(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
 static int
 drop_piece(void *arg, struct slice piece)
 {
@@ -153,8 +140,8 @@ run_query(const char *name, const char *value)
 		.query = &q,
 		.index = ix,
 		.deadline_ns = 1,
-		.now_ns = no_time,
-		.cancelled = go_on,
+		.now_ns = endless_now_ns,
+		.cancelled = endless_cancelled,
 		.write = drop_piece };
 	struct trail_index_query iq;
 	uint64_t seq = 1, last = 1;

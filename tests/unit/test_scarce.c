@@ -28,6 +28,7 @@
 #include "keytrail/trail.h"
 #include "keytrail/utf8.h"
 #include "keytrail/verify.h"
+#include "endless.h"
 #include "tempdir.h"
 
 #include <fcntl.h>
@@ -658,20 +659,6 @@ run_walk(struct err *err)
 	return rc;
 }
 
-static int64_t
-no_time(void *arg)
-{
-	(void)arg;
-	return 0;
-}
-
-static bool
-go_on(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
 static int
 count_piece(void *arg, struct slice piece)
 {
@@ -687,8 +674,8 @@ run_query(struct err *err)
 	struct query_run run = { .dirfd = open(dir, O_RDONLY | O_DIRECTORY),
 		.query = &query,
 		.deadline_ns = 1,
-		.now_ns = no_time,
-		.cancelled = go_on,
+		.now_ns = endless_now_ns,
+		.cancelled = endless_cancelled,
 		.write = count_piece,
 		.arg = &n };
 	int rc;

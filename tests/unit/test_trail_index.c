@@ -2,6 +2,7 @@
 #include "keytrail/query.h"
 #include "keytrail/trail.h"
 #include "keytrail/trail_index.h"
+#include "endless.h"
 #include "tempdir.h"
 
 #include <dirent.h>
@@ -584,13 +585,6 @@ now_ns(void *arg)
 	return f->looks_left > 0 && --f->looks_left == 0;
 }
 
-static bool
-go_on(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
 static int
 take_piece(void *arg, struct slice piece)
 {
@@ -632,7 +626,7 @@ answer_all(struct fixture *f, struct query q, struct trail_index *ix)
 		.index = ix,
 		.deadline_ns = 1,
 		.now_ns = now_ns,
-		.cancelled = go_on,
+		.cancelled = endless_cancelled,
 		.write = take_piece,
 		.arg = f,
 		.corrupt = note_damage,
