@@ -185,7 +185,8 @@ answer_events(const struct admin_ask *ask)
 static void
 answer_stream(const struct admin_ask *ask)
 {
-	query_trail(ask, "/events/stream", events_stream);
+	query_trail(
+	    ask, "/events/stream", ask->door->operates ? events_stream_local : events_stream);
 }
 
 static void

@@ -1,21 +1,24 @@
 #include "admin/attempts.h"
 
+#include "data/peers.h"
+
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 
 static void
-source_of(const char *address, unsigned char out[16])
+source_of(const char *text, unsigned char out[16])
 {
 	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
+	unsigned char address[16] = { 0 };
 	char bare[INET6_ADDRSTRLEN];
 
-	snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(address, "%"), address);
-	memset(out, 0, 16);
-	if (inet_pton(AF_INET, bare, out + sizeof(mapped)) == 1)
-		memcpy(out, mapped, sizeof(mapped));
-	else if (inet_pton(AF_INET6, bare, out) == 1 && memcmp(out, mapped, sizeof(mapped)) != 0)
-		memset(out + 8, 0, 8);
+	snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(text, "%"), text);
+	if (inet_pton(AF_INET, bare, address + sizeof(mapped)) == 1)
+		memcpy(address, mapped, sizeof(mapped));
+	else
+		inet_pton(AF_INET6, bare, address);
+	peers_source(address, out);
 }
 
 /* Its place, or else that of whoever has the least to wait. */

@@ -1,8 +1,8 @@
 /*
  * attempts: how often a source may come with a wrong token.
  *
- * ATTEMPTS_MAX times at once, and once more each ATTEMPTS_EACH_NS.  A source is an IPv4 address, be
- * it mapped into IPv6, or the /64 of an IPv6 one, whatever its scope.  The ATTEMPTS_SOURCES that have the longest to wait are known.  Pure.
+ * ATTEMPTS_MAX times at once, and once more each ATTEMPTS_EACH_NS.  A source is what it is to peers,
+ * whatever the address's scope.  The ATTEMPTS_SOURCES that have the longest to wait are known.  Pure.
  */
 #ifndef KEYTRAIL_PROXY_ATTEMPTS_H
 #define KEYTRAIL_PROXY_ATTEMPTS_H

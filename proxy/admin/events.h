@@ -44,10 +44,12 @@ int events_new(const struct events_opts *opts, struct events **out, struct err *
 /* Ends all queries.  Before the connections they came on are freed.  NULL is allowed. */
 void events_free(struct events *e);
 
-/* Answer an admitted request, now or later, or as long as the client wants.  `shape` gets the names of the parameters, of at most n
- * bytes.  False: it is answered with an error already, and nothing was read. */
+/* Answer an admitted request, now or later, or as long as the client wants.  `shape` gets the names of
+ * the parameters, of at most n bytes.  False: it is answered with an error already, and nothing was
+ * read.  events_stream_local: over the Unix socket, for which places are kept. */
 bool events_answer(struct events *e, struct evhttp_request *req, char *shape, size_t n);
 bool events_stream(struct events *e, struct evhttp_request *req, char *shape, size_t n);
+bool events_stream_local(struct events *e, struct evhttp_request *req, char *shape, size_t n);
 bool events_prove(struct events *e, struct evhttp_request *req, char *shape, size_t n);
 
 #endif

@@ -10,7 +10,6 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 
 #define ROOM	    (256 * 1024) /* that may wait to be sent; the last line may pass it */
 #define HEARTBEAT_S 2
@@ -197,18 +196,6 @@ on_gone(struct evhttp_connection *conn, void *arg)
 }
 
 static bool
-is_tcp(struct evhttp_request *req)
-{
-	struct evhttp_connection *conn = evhttp_request_get_connection(req);
-	struct sockaddr_storage own = { .ss_family = AF_UNSPEC };
-	socklen_t n = sizeof(own);
-
-	return getsockname(bufferevent_getfd(evhttp_connection_get_bufferevent(conn)),
-		   (struct sockaddr *)&own, &n) == -1 ||
-	       own.ss_family != AF_UNIX;
-}
-
-static bool
 has_place(const struct events *e, const struct stream_call *of)
 {
 	const struct stream_call *c;
@@ -220,7 +207,7 @@ has_place(const struct events *e, const struct stream_call *of)
 }
 
 static struct stream_call *
-stream_new(struct events *e, struct evhttp_request *req)
+stream_new(struct events *e, struct evhttp_request *req, bool tcp)
 {
 	struct stream_call *c = calloc(1, sizeof(*c));
 
@@ -233,7 +220,7 @@ stream_new(struct events *e, struct evhttp_request *req)
 	c->done.deliver = deliver_done;
 	c->events = e;
 	c->req = req;
-	c->tcp = is_tcp(req);
+	c->tcp = tcp;
 	pthread_mutex_init(&c->lock, NULL);
 	LIST_INSERT_HEAD(&e->streams, c, link);
 	return c;
@@ -264,10 +251,10 @@ begin(struct stream_call *c)
 	send_chunk(c, SLICE(": \n\n"));
 }
 
-bool
-events_stream(struct events *e, struct evhttp_request *req, char *shape, size_t n)
+static bool
+stream(struct events *e, struct evhttp_request *req, bool tcp, char *shape, size_t n)
 {
-	struct stream_call *c = stream_new(e, req);
+	struct stream_call *c = stream_new(e, req, tcp);
 	struct err err;
 
 	if (c == NULL) {
@@ -287,6 +274,18 @@ events_stream(struct events *e, struct evhttp_request *req, char *shape, size_t 
 	}
 	begin(c);
 	return true;
+}
+
+bool
+events_stream(struct events *e, struct evhttp_request *req, char *shape, size_t n)
+{
+	return stream(e, req, true, shape, n);
+}
+
+bool
+events_stream_local(struct events *e, struct evhttp_request *req, char *shape, size_t n)
+{
+	return stream(e, req, false, shape, n);
 }
 
 int

@@ -35,9 +35,8 @@ struct peers {
 	struct peer_list buckets[PEERS_BUCKETS];
 };
 
-/* An IPv6 host has a whole /64 to come from.  True: it is IPv4. */
-static bool
-source_of(const unsigned char address[16], unsigned char out[16])
+bool
+peers_source(const unsigned char address[16], unsigned char out[16])
 {
 	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
 
@@ -53,7 +52,7 @@ peers_source_text(const unsigned char address[16], char out[PEERS_TEXT_SIZE])
 {
 	unsigned char source[16];
 
-	if (source_of(address, source)) {
+	if (peers_source(address, source)) {
 		inet_ntop(AF_INET, source + 12, out, PEERS_TEXT_SIZE);
 		return;
 	}
@@ -80,7 +79,7 @@ peers_bucket(const struct peers *p, const unsigned char address[16])
 {
 	unsigned char source[16];
 
-	source_of(address, source);
+	peers_source(address, source);
 	return bucket_of(p, source);
 }
 
@@ -163,7 +162,7 @@ peers_hold(struct peers *p, const unsigned char address[16], int64_t now)
 	struct peer_list *bucket;
 	struct peer *peer;
 
-	source_of(address, source);
+	peers_source(address, source);
 	pthread_mutex_lock(&p->lock);
 	bucket = &p->buckets[bucket_of(p, source)];
 	if ((peer = find(bucket, source)) == NULL)

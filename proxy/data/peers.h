@@ -39,7 +39,10 @@ void peer_disconnect(struct peer *peer);
 bool peer_may_request(struct peer *peer, unsigned rate, int64_t now);
 bool peer_may_record(struct peer *peer, unsigned rate, int64_t now);
 
-/* The source of an address as text: "192.0.2.1", "2001:db8::/64". */
+/* The source of an address: all of an IPv4 one (true), mapped into IPv6 as it is, or an IPv6 host's /64. */
+bool peers_source(const unsigned char address[16], unsigned char out[16]);
+
+/* The same as text: "192.0.2.1", "2001:db8::/64". */
 #define PEERS_TEXT_SIZE 50
 void peers_source_text(const unsigned char address[16], char out[PEERS_TEXT_SIZE]);
 
