@@ -26,19 +26,25 @@ JOBS    ?= $(shell nproc 2>/dev/null || echo 1)
 
 PACKAGES_BUILD := gcc libc6-dev make pkg-config libevent-dev libssl-dev libjansson-dev \
                   libseccomp-dev node-llhttp
+# Of the sinks that are modules; each is built where its library is.
+PACKAGES_MODULES := libcurl4-openssl-dev zlib1g-dev librdkafka-dev
 PACKAGES_DEMO  := $(PACKAGES_BUILD) openssl ca-certificates curl python3
-PACKAGES_CHECK := $(PACKAGES_BUILD) clang clang-format clang-tidy cppcheck libclang-rt-14-dev \
+PACKAGES_CHECK := $(PACKAGES_BUILD) $(PACKAGES_MODULES) clang clang-format clang-tidy cppcheck libclang-rt-14-dev \
                   libcmocka-dev python3
 # A nodejs that brings npm conflicts with the package of that name.
 PACKAGES_NODE  := $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest python3-pytest-xdist \
                   python3-prometheus-client python3-jsonschema python3-yaml python3-cryptography prometheus git \
-                  jq procps golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light \
+                  jq procps kcat golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light rsyslog rsyslog-openssl \
                   man-db mandoc bash bash-completion zsh fish \
                   iproute2 python3-pip $(PACKAGES_NODE))
-PACKAGES_IMAGE := $(sort $(PACKAGES_DEMO) python3-pytest python3-cryptography procps buildah podman runc \
+PACKAGES_IMAGE := $(sort $(PACKAGES_DEMO) $(PACKAGES_MODULES) python3-pytest python3-cryptography procps kcat buildah podman runc \
                   conmon mmdebstrap uidmap)
 PACKAGES_BROWSER := $(PACKAGES_DEMO) python3-cryptography chromium fonts-dejavu-core $(PACKAGES_NODE)
+PACKAGES_KAFKA := $(sort $(PACKAGES_DEMO) $(PACKAGES_MODULES) python3-pytest python3-prometheus-client \
+                  python3-jsonschema python3-cryptography kcat)
+PACKAGES_OPENSEARCH := $(sort $(PACKAGES_DEMO) $(PACKAGES_MODULES) python3-pytest python3-prometheus-client \
+                       python3-jsonschema python3-cryptography openjdk-17-jdk-headless maven)
 PACKAGES_MODEL := spin gcc libc6-dev make python3
 PACKAGES_SLOW  := $(PACKAGES_DEMO) slowhttptest nginx-light
 PACKAGES_TESTSSL := $(PACKAGES_DEMO) python3-cryptography testssl.sh
@@ -112,7 +118,7 @@ LLHTTP_OBJ    := $(patsubst $(LLHTTP_SRC)/%.c,$B/llhttp/%.o,$(if $(LLHTTP_SRC),$
 
 LIBS     := libevent_core libevent_extra libevent_pthreads openssl jansson
 CPPFLAGS := -D_GNU_SOURCE -DKEYTRAIL_VERSION='"$(VERSION)"' -DKEYTRAIL_ROUTES='"$(PREFIX)/share/keytrail/routes"' \
-            -Iinclude -Iproxy -Itests $(LLHTTP_CFLAGS) $(call pc,--cflags $(LIBS))
+            -DKEYTRAIL_MODULES='"$(PREFIX)/lib/keytrail"' -Iinclude -Iproxy -Itests $(LLHTTP_CFLAGS) $(call pc,--cflags $(LIBS))
 CFLAGS   ?=
 KT_CFLAGS = -std=c11 $(WARNINGS) $(OPT) $(MACHINE) $(HARDEN) -pthread -MMD -MP $(CFLAGS)
 LDLIBS    = $(LLHTTP_LIBS) $(call pc,--libs $(LIBS)) -pthread
@@ -124,12 +130,28 @@ LIBS     += libseccomp
 CPPFLAGS += -DKEYTRAIL_SECCOMP
 endif
 
+# HTTP=no, KAFKA=no build without that sink; otherwise it is a module where pkg-config knows its library.
+HTTP    ?= $(if $(call pc,--modversion libcurl),yes,no)
+KAFKA   ?= $(if $(call pc,--modversion rdkafka),yes,no)
+MODULES := $(if $(filter yes,$(HTTP)),http) $(if $(filter yes,$(KAFKA)),kafka)
+MODULE_LIBS_http  := libcurl zlib
+MODULE_LIBS_kafka := rdkafka
+
 # ---- what is built -----------------------------------------------------------------------------
 
-LIB_SRC   := $(sort $(wildcard src/*/*.c))
+# The sources of a module: src/sink/sink_<name>.c and what else begins so; and what of libkeytrail any
+# of them uses.
+module_src  = $(wildcard src/sink/sink_$(1).c src/sink/sink_$(1)_*.c)
+MODULES    := $(foreach m,$(MODULES),$(if $(call module_src,$m),$m))
+MODULE_SRC := $(foreach m,$(MODULES),$(call module_src,$m))
+KAFKA_MOCK := $(if $(filter kafka,$(MODULES)),$B/kafka-mock)
+MODULE_LIB_SRC := $(wildcard src/base/*.c src/sink/http_*.c) src/http/jsonscan.c src/audit/event_text.c src/trail/trail_line.c
+
+LIB_SRC   := $(sort $(filter-out $(foreach m,http kafka,$(call module_src,$m)),$(wildcard src/*/*.c)))
 PROXY_SRC := $(sort $(wildcard proxy/*.c proxy/*/*.c))
 KMS_SRC   := $(sort $(wildcard tests/kms/*.c))
-UNIT_SRC  := $(sort $(wildcard tests/unit/test_*.c))
+UNIT_SRC  := $(sort $(filter-out $(foreach m,$(filter-out $(MODULES),http kafka),tests/unit/test_sink_$m%),\
+             $(wildcard tests/unit/test_*.c)))
 ifeq ($(SAN),thread) # it wants its own malloc, and finds nothing in one thread
 UNIT_SRC  := $(filter-out tests/unit/test_scarce%,$(UNIT_SRC))
 endif
@@ -151,11 +173,12 @@ FUZZ      := $(FUZZ_SRC:tests/fuzz/%.c=$B/fuzz/%)
 
 LIB      := $B/libkeytrail.a
 LIBPROXY := $B/libproxy.a
+SINKS    := $(MODULES:%=$B/sink_%.so)
 
-.PHONY: all demo test check model format tsan valgrind fuzz bench bench-micro bench-index bench-callgrind \
-        bench-quick test-browser soak slow scarce llhttp9 testssl wire differential hostile docs install image clean \
-        help test-image run-test-image run-model run-model-quick programs unit integration replay run-demo run-check run-fuzz \
-        corpus run-corpus fuzz-coverage run-fuzz-coverage run-tsan run-valgrind run-browser run-scarce run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
+.PHONY: all modules demo test check model format tsan valgrind fuzz bench bench-micro bench-index bench-callgrind \
+        bench-quick test-browser test-kafka run-kafka soak slow sinks scarce llhttp9 testssl wire differential hostile docs install image clean \
+        help test-image run-test-image run-model run-model-quick programs unit integration integration-programs replay run-demo run-check run-fuzz \
+        corpus run-corpus fuzz-coverage run-fuzz-coverage run-tsan run-valgrind run-browser test-opensearch run-opensearch run-scarce run-crash run-bench-programs check-format check-tree check-lint tidy analyze cppcheck FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -165,17 +188,65 @@ help: ## list the targets
 all: ## build keytrail and the stand-in key service
 	$(call again,$(PACKAGES_BUILD),programs)
 
+modules: ## the same, with the sinks that are modules: http and kafka
+	$(call again,$(PACKAGES_BUILD) $(PACKAGES_MODULES),programs)
+
 demo: ## real traffic through keytrail, and the trail it leaves (SERVE=1: stay up)
 	$(call again,$(PACKAGES_DEMO),run-demo)
 
 run-demo: programs
 	@SERVE=$(SERVE) KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/demo/demo.py
 
-programs: $(if $(PROXY_SRC),$B/keytrail) $(if $(KMS_SRC),$B/kms) $(LIB)
+programs: $(if $(PROXY_SRC),$B/keytrail) $(if $(KMS_SRC),$B/kms) $(LIB) $(SINKS)
 
 $B/keytrail: $(PROXY_OBJ) $(LIB)
 	$(call say,LINK,$@)
 	$Q$(CC) $(OPT) $(MACHINE) $(HARDEN) $(LINK) $(WHOLE) -o $@ $(PROXY_OBJ) $(LIB) $(LDLIBS)
+
+# Modules are made of objects of their own: those of the program can be nowhere else.
+$B/pic/%.o: %.c $B/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$Q$(CC) $(CPPFLAGS) $(subst -fPIE,-fPIC,$(filter-out -flto -ffat-lto-objects,$(KT_CFLAGS))) -c -o $@ $<
+
+$B/pic/libkeytrail.a: $(MODULE_LIB_SRC:%.c=$B/pic/%.o)
+	$(call say,AR,$@)
+	$Qrm -f $@ && ar rcs $@ $^
+
+# $(call link_module,OBJECTS AND LIBRARIES)
+link_module = $(CC) $(OPT) $(filter-out -pie,$(LINK)) -shared $(if $(SAN),,-Wl,-z,defs) -Wl,-Bsymbolic \
+              -Wl,--version-script=src/sink/module.map -o $@ $(1) $(LDLIBS)
+
+# Its unit tests reach its parts.
+module_unit = $(patsubst tests/unit/%.c,$B/unit/%,$(wildcard tests/unit/test_sink_$(1)*.c))
+
+define module_rule
+$B/sink_$(1).so: $(patsubst %.c,$B/pic/%.o,$(call module_src,$(1))) $B/pic/libkeytrail.a src/sink/module.map
+	$$(call say,LINK,$$@)
+	$$Q$$(call link_module,$$(filter %.o %.a,$$^) $(call pc,--libs $(MODULE_LIBS_$(1))))
+$(call module_unit,$(1)): LDLIBS += $(call pc,--libs $(MODULE_LIBS_$(1)))
+$(call module_unit,$(1)): $(patsubst %.c,$B/pic/%.o,$(call module_src,$(1)))
+endef
+$(foreach m,$(MODULES),$(eval $(call module_rule,$m)))
+
+# For the tests: modules that work and that do not.
+TEST_MODULES := good abi version name text
+MODULE_abi     := -DMODULE_ABI=1
+MODULE_version := -DMODULE_VERSION='"0.0.1"'
+MODULE_name    := -DMODULE_NAME=keytrail_other
+
+$B/modules/text/sink_http.so:
+	@mkdir -p $(@D)
+	@echo 'no ELF' >$@
+
+$B/modules/%/sink_http.so: tests/modules/sink.c $B/pic/libkeytrail.a src/sink/module.map $B/flags
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$Q$(CC) $(CPPFLAGS) $(MODULE_$*) $(subst -fPIE,-fPIC,$(filter-out -flto -ffat-lto-objects,$(KT_CFLAGS))) \
+	    -c -o $(@:.so=.o) $<
+	$Q$(call link_module,$(@:.so=.o) $B/pic/libkeytrail.a)
+
+$B/unit/test_sink_types: $(TEST_MODULES:%=$B/modules/%/sink_http.so)
 
 # The program that dies where a test wants it (keytrail/fault.h).
 $B/keytrail-faults: $(FAULT_OBJ) $(PROXY_OBJ) $(LIB)
@@ -229,6 +300,10 @@ $B/bench/%: tests/bench/%.c $(LIBPROXY) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) $(WHOLE) -o $@ $< $(LIBPROXY) $(LIB) $(LDLIBS)
+
+$B/kafka-mock: tests/kafka/mock.c $B/flags
+	$(call say,LINK,$@)
+	$Q$(CC) $(CPPFLAGS) $(KT_CFLAGS) $(LINK) -o $@ $< $(call pc,--libs rdkafka)
 
 $B/storm: $(WIRE_OBJ)
 	$(call say,LINK,$@)
@@ -286,7 +361,7 @@ $B/llhttp/%.o: $(LLHTTP_SRC)/%.c $B/flags
 $B/unit/%: tests/unit/%.c $(LIBPROXY) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$Q$(CC) $(CPPFLAGS) -Itests/unit $(KT_CFLAGS) $(LINK) -o $@ $< \
+	$Q$(CC) $(CPPFLAGS) -Itests/unit $(KT_CFLAGS) $(LINK) -o $@ $< $(filter %.o,$^) \
 	    $(LIBPROXY) $(LIB) $(call pc,--libs cmocka) $(LDLIBS)
 
 $B/fuzz/%: tests/fuzz/%.c $(LIBPROXY) $(LIB)
@@ -297,7 +372,7 @@ $B/fuzz/%: tests/fuzz/%.c $(LIBPROXY) $(LIB)
 
 $B/fuzz/fuzz_request $B/fuzz/fuzz_response: $B/tests/wire/strict.o
 
--include $(LIB_OBJ:.o=.d) $(PROXY_OBJ:.o=.d) $(FAULT_OBJ:.o=.d) $(KMS_OBJ:.o=.d) $(LOAD_OBJ:.o=.d) \
+-include $(MODULE_SRC:%.c=$B/pic/%.d) $(MODULE_LIB_SRC:%.c=$B/pic/%.d) $(LIB_OBJ:.o=.d) $(PROXY_OBJ:.o=.d) $(FAULT_OBJ:.o=.d) $(KMS_OBJ:.o=.d) $(LOAD_OBJ:.o=.d) \
          $(WIRE_OBJ:.o=.d)          $(UNIT:=.d) $(FUZZ:=.d) $(BENCH:=.d)
 
 # ---- tests -------------------------------------------------------------------------------------
@@ -305,8 +380,8 @@ $B/fuzz/fuzz_request $B/fuzz/fuzz_response: $B/tests/wire/strict.o
 CLANG_ADDRESS = $(MAKE) --no-print-directory CC=clang SAN=address
 
 test: ## install what is missing, build, check, then unit, fuzz (ten seconds each) and integration tests
-	$(call again,$(PACKAGES_TEST),programs)
-	+@MAKE='$(MAKE)' $(PYTHON) tests/run check unit replay model integration
+	$(call again,$(PACKAGES_TEST),$(UNIT) integration-programs)
+	+@MAKE='$(MAKE)' $(PYTHON) tests/run
 
 check: ## format, include graph, static analysis, unit tests under ASan and UBSan with clang
 	$(call again,$(PACKAGES_CHECK),run-check)
@@ -319,13 +394,16 @@ PRELOADED := $(patsubst tests/faults/%.c,$B/faults/%.so,$(wildcard tests/faults/
 
 TESTS ?= tests/integration
 
-# What judges docker/kubernetes: schemas of the API (pip) and of the operator (npm), and who renders it (Go).
-JUDGES := build/vendor/kubernetes-validate build/vendor/prometheus-operator build/vendor/kustomize
+# What judges docker/kubernetes, schemas of the API (pip) and of the operator (npm), and who renders it (Go);
+# and what sinks send, the schema of OCSF (pip).
+SCHEMAS := kubernetes-validate==1.37.0 ocsf-json-schema==1.2.0
+JUDGED  := $(foreach s,$(SCHEMAS),build/vendor/$(firstword $(subst =, ,$s)))
+JUDGES  := $(JUDGED) build/vendor/prometheus-operator build/vendor/kustomize
 
-build/vendor/kubernetes-validate:
+$(JUDGED):
 	@rm -rf $@ $@.new && mkdir -p $@.new
 	$(call say,PIP,$(@F))
-	$Q$(PYTHON) -m pip -q download --no-deps -d $@.new $(@F)==1.37.0
+	$Q$(PYTHON) -m pip -q download --no-deps -d $@.new $(filter $(@F)==%,$(SCHEMAS))
 	@mv $@.new $@
 
 build/vendor/prometheus-operator:
@@ -339,9 +417,33 @@ build/vendor/kustomize:
 	$(call say,GO,$(@F))
 	$QGOBIN=$(CURDIR)/$(@D) go install sigs.k8s.io/kustomize/kustomize/v4@v4.5.7
 
-integration: programs $(JUDGES) $(CRASH) $B/keytrail-faults $B/keytrail-noseccomp $(PRELOADED) $B/unit/test_event $B/unit/test_metrics $(if $(SAN),,$B/bench/micro) ## integration tests against build/keytrail (SAN=address|thread)
-	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -n 2 -p no:cacheprovider \
+integration-programs: programs $(KAFKA_MOCK) $(TEST_MODULES:%=$B/modules/%/sink_http.so) $(JUDGES) $(CRASH) \
+                      $B/keytrail-faults $B/keytrail-noseccomp $(PRELOADED) $B/unit/test_event \
+                      $B/unit/test_metrics $B/bench/backlog $(if $(SAN),,$B/bench/micro)
+
+integration: integration-programs ## integration tests against build/keytrail (SAN=address|thread)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -n 3 -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/integration.xml) $(TESTS)
+
+test-kafka: ## the kafka sink and a fleet against Apache Kafka: leaders killed, brokers stopped, each event accounted for
+	$(call again,$(PACKAGES_KAFKA),run-kafka)
+
+run-kafka: programs
+	@KEYTRAIL_BUILD=$(CURDIR)/$B tests/kafka/run $(PYTHON) -m pytest -q -rs -s -p no:cacheprovider \
+	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/kafka.xml) tests/kafka
+
+build/vendor/opensearch: tests/opensearch/pom.xml tests/opensearch/Server.java
+	@rm -rf $@ $@.new && mkdir -p $@.new
+	$(call say,MAVEN,$(@F))
+	$Qmvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@.new >$@.log 2>&1 || { cat $@.log; exit 1; }
+	$Qjavac -d $@.new -cp '$@.new/*' tests/opensearch/Server.java
+	@mv $@.new $@ && touch $@
+
+test-opensearch: ## the http sink against OpenSearch itself, of its published Java artifacts
+	$(call again,$(PACKAGES_OPENSEARCH),run-opensearch)
+
+run-opensearch: programs build/vendor/opensearch
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/integration/test_opensearch.py
 
 test-browser: ## the dashboard in headless Chromium, judged by axe-core too; screenshots in build/browser/shots
 	$(call again,$(PACKAGES_BROWSER),run-browser)
@@ -436,6 +538,12 @@ run-model:
 run-model-quick:
 	@$(PYTHON) tests/model/run --quick
 
+BACKLOG ?= 1000000
+
+sinks: ## what each sink loses by each fault, with BACKLOG (1,000,000) events waiting; writes the README's table
+	$(call again,$(PACKAGES_TEST),integration-programs)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/sinks/sinks $(BACKLOG)
+
 DURATION ?= 600
 
 soak: ## DURATION (600) seconds of mixed traffic at full speed, one event an answer (SAN=...)
@@ -488,9 +596,9 @@ bench-quick: ## the same in under two minutes, for a look
 	$(call again,$(PACKAGES_BENCH),programs run-bench-programs)
 	@$(PYTHON) tests/bench/bench --build $B --quick
 
-MICRO ?= render match load ledger verify journal catch-up
+MICRO ?= render format match load ledger verify journal catch-up stdout syslog-tcp syslog-tls
 
-bench-micro: ## the parts without the network: events, routes, trail, hash tree, a file sink (MICRO="...")
+bench-micro: ## the parts without the network: events, routes, trail, hash tree, sinks (MICRO="...")
 	$(call again,$(PACKAGES_BUILD),$B/bench/micro)
 	@for part in $(MICRO); do $B/bench/micro $$part || exit; done
 
@@ -504,13 +612,13 @@ bench-callgrind: ## instructions and system calls per request, by what they are 
 	$(call again,$(PACKAGES_BENCH),programs run-bench-programs)
 	@$(PYTHON) tests/bench/callgrind.py --build $B --top $(or $(TOP),0)
 
-run-bench-programs: $(BENCH)
+run-bench-programs: $(BENCH) $(KAFKA_MOCK)
 
 # ---- checks ------------------------------------------------------------------------------------
 
 C_FILES = $(sort $(wildcard include/keytrail/*.h src/*/*.[ch] proxy/*.[ch] proxy/*/*.[ch] \
           tests/*/*.[ch]))
-CHECKED := $(LIB_SRC) $(PROXY_SRC) $(KMS_SRC) $(LOAD_SRC) $(WIRE_SRC) $(BENCH_SRC) $(wildcard tests/crash/*.c)
+CHECKED := $(LIB_SRC) $(MODULE_SRC) $(PROXY_SRC) $(KMS_SRC) $(LOAD_SRC) $(WIRE_SRC) $(BENCH_SRC) $(wildcard tests/crash/*.c)
 
 run-check: check-format check-tree check-lint tidy analyze cppcheck
 	+@$(CLANG_ADDRESS) unit
@@ -554,15 +662,17 @@ cppcheck:
 	$(call say,CPPCHECK,)
 	$Qcppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --cppcheck-build-dir=build/cppcheck \
 	    -j2 --enable=warning,performance,portability --suppressions-list=tests/lint/cppcheck.txt \
-	    -Iinclude -Iproxy -Itests -D_GNU_SOURCE -DKEYTRAIL_VERSION='""' -DKEYTRAIL_ROUTES='""' $(CHECKED)
+	    -Iinclude -Iproxy -Itests -D_GNU_SOURCE -DKEYTRAIL_VERSION='""' -DKEYTRAIL_ROUTES='""' -DKEYTRAIL_MODULES='""' \
+	    '-Djson_object_foreach(object,key,value)=while (json_next(object,&key,&value))' $(CHECKED)
 
-DOCS := docs/commands.md docs/routes-file.md docs/metrics.md
+DOCS := docs/commands.md docs/routes-file.md docs/metrics.md docs/formats.md
 
 docs: $(DOCS) README.md proxy/routes/routes.schema.json ## what is made from the program's tables: chapters of the manual, schema
 
 docs/commands.md:    CHAPTER = commands
 docs/routes-file.md: CHAPTER = routes
 docs/metrics.md:     CHAPTER = metrics
+docs/formats.md:     CHAPTER = formats
 $(DOCS): $B/keytrail FORCE
 	$(call say,DOCS,$@)
 	$Qmkdir -p $(@D) && $B/keytrail reference $(CHAPTER) >$@
@@ -587,6 +697,8 @@ install: programs ## into DESTDIR/PREFIX: the program, route sets, schema, pages
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/keytrail/routes
 	install -m 755 $B/keytrail $(DESTDIR)$(PREFIX)/bin/keytrail
 	install -m 644 $(wildcard proxy/routes/*.json) $(DESTDIR)$(PREFIX)/share/keytrail/routes/
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/keytrail/elasticsearch $(wildcard docker/elasticsearch/*)
+	set -e; for module in $(SINKS); do install -D -t $(DESTDIR)$(PREFIX)/lib/keytrail $$module; done
 	install -d $(sort $(dir $(PAGES:%=$(DESTDIR)$(PREFIX)/share/man/%)))
 	set -e; for page in $(PAGES); do \
 	    $B/keytrail reference --man $${page#*/} | gzip -9n >$B/page.gz; \
@@ -600,9 +712,8 @@ IMAGE ?= keytrail:$(VERSION)
 test-image: ## build the image on a base of Debian's packages, run it in containers (as root), read its trail
 	$(call again,$(PACKAGES_IMAGE),run-test-image)
 
-run-test-image: programs
-	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -p no:cacheprovider \
-	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/image.xml) tests/image
+run-test-image: programs $B/kafka-mock
+	@KEYTRAIL_BUILD=$(CURDIR)/$B tests/image/run $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/image
 
 image: ## the container image, with docker, podman or buildah
 	@docker/build-image $(IMAGE)

@@ -55,17 +55,21 @@ struct config_listen {
 	bool client_optional; /* "client_certificate": "optional" */
 };
 
+struct config_tls { /* towards a server */
+	bool on;
+	bool tls13;	   /* "min_version": "1.3" */
+	char *ca;	   /* path, or NULL: the system's store */
+	char *server_name; /* NULL: the host's that is connected to */
+	char *certificate; /* of the client, or NULL */
+	char *key;
+};
+
 struct config_upstream {
 	struct config_address *addresses;
 	size_t naddresses;
 	char *host;	/* Host header; default server_name (and port if not 443); never NULL */
 	bool pass_host; /* "host": "pass": `host` is for clients that send none */
-	bool tls;
-	char *ca; /* path, or NULL: the system's store */
-	char *server_name;
-	bool tls13;	   /* "min_version": "1.3" */
-	char *certificate; /* client certificate, or NULL */
-	char *key;
+	struct config_tls tls;
 	unsigned pool_idle;    /* idle connections kept a worker, default 64 */
 	unsigned pool_max;     /* connections a worker, default 1024 */
 	unsigned pool_timeout; /* ms that one may be idle, default 60000 */
@@ -130,17 +134,116 @@ struct config_service {
 	size_t ninstances;
 };
 
-enum config_sink_type { CONFIG_SINK_STDOUT, CONFIG_SINK_FILE };
+enum config_sink_type {
+	CONFIG_SINK_STDOUT,
+	CONFIG_SINK_FILE,
+	CONFIG_SINK_SYSLOG,
+	CONFIG_SINK_HTTP,
+	CONFIG_SINK_KAFKA,
+	CONFIG_SINK_TYPES /* how many */
+};
+
+/* What a receiver over HTTP is (http_preset.h). */
+enum config_http_preset {
+	CONFIG_HTTP_NDJSON,
+	CONFIG_HTTP_JSON,
+	CONFIG_HTTP_ELASTICSEARCH,
+	CONFIG_HTTP_OPENSEARCH,
+	CONFIG_HTTP_IBM_CLOUD_LOGS,
+	CONFIG_HTTP_SPLUNK_HEC,
+	CONFIG_HTTP_LOKI,
+	CONFIG_HTTP_OTLP,
+	CONFIG_HTTP_CLOUDEVENTS,
+	CONFIG_HTTP_PRESETS /* how many */
+};
+
+enum config_syslog_transport { CONFIG_SYSLOG_TLS, CONFIG_SYSLOG_TCP, CONFIG_SYSLOG_UDP };
+struct config_header {
+	char *name;
+	struct config_secret value;
+};
+
+/* Secrets are read again from their files when they are needed. */
+struct config_http {
+	char *url;
+	enum config_http_preset preset;
+	bool gzip;   /* "compression": "gzip" */
+	char *index; /* elasticsearch, opensearch: that or a data stream */
+	char *proxy; /* its URL, or NULL */
+	struct config_secret bearer;
+	struct {
+		char *user; /* or NULL */
+		struct config_secret password;
+	} basic;
+	struct config_header *headers;
+	size_t nheaders;
+	struct config_secret api_key; /* ibm-cloud-logs */
+	char *iam_url;
+};
+
+/* What keeps events of Kafka in one partition, and so in order. */
+enum config_kafka_key { CONFIG_KAFKA_INSTANCE, CONFIG_KAFKA_LOG, CONFIG_KAFKA_NONE };
+
+enum config_kafka_codec {
+	CONFIG_KAFKA_PLAIN,
+	CONFIG_KAFKA_GZIP,
+	CONFIG_KAFKA_LZ4,
+	CONFIG_KAFKA_ZSTD
+};
+
+enum config_sasl_mechanism { CONFIG_SASL_PLAIN, CONFIG_SASL_SCRAM_256, CONFIG_SASL_SCRAM_512 };
+
+struct config_kafka {
+	struct config_address *brokers;
+	size_t nbrokers;
+	char *topic;
+	enum config_kafka_key key;
+	enum config_kafka_codec codec; /* "compression" */
+	struct {
+		bool on;
+		enum config_sasl_mechanism mechanism;
+		char *user;
+		struct config_secret password;
+	} sasl;
+};
+
+enum config_format {
+	CONFIG_FORMAT_ACTIVITY_TRACKER,
+	CONFIG_FORMAT_OCSF,
+	CONFIG_FORMAT_ECS,
+	CONFIG_FORMAT_CLOUDEVENTS,
+	CONFIG_FORMAT_CEF,
+	CONFIG_FORMATS /* how many */
+};
+
+struct config_patterns { /* as pattern.h has them; none: whatever it is */
+	char **all;
+	size_t n;
+};
+
+struct config_filter {
+	struct config_patterns actions, severities, outcomes, accounts, regions, instances;
+};
 
 struct config_sink {
 	char *name; /* letters, digits, '-', '_': a metric's label and a file name */
 	enum config_sink_type type;
+	enum config_format format;
+	struct config_filter filter;
 	char *path;	      /* file */
 	uint64_t rotate_size; /* bytes, 0: never */
 	uint64_t rotate_age;  /* seconds, 0: never */
 	unsigned keep;	      /* rotated files kept, default 10 */
 	bool earliest;	      /* "start": "earliest" (default), else "now" */
 	bool intents;	      /* pending lines too */
+	bool required;	      /* unready while it is down */
+	/* syslog: */
+	struct config_address address;
+	enum config_syslog_transport transport;
+	uint64_t max_datagram; /* bytes, default 8 KiB */
+	struct config_tls tls; /* of those that use the network */
+	struct config_http http;
+	struct config_kafka kafka;
 };
 
 struct config_admin_token {
@@ -215,6 +318,14 @@ void config_changes(const struct config *running, const struct config *next, cha
 
 /* The same hosts and ports, in the same order? */
 bool config_same_addresses(const struct config_upstream *a, const struct config_upstream *b);
+
+/* Are these one place in one format, whatever else is said of them? */
+bool config_same_place(const struct config_sink *a, const struct config_sink *b);
+
+/* Does it use the network?  And the first one that does, or NULL. */
+bool config_sink_is_remote(const struct config_sink *s);
+const char *config_sink_type_name(enum config_sink_type type); /* "file" */
+const struct config_sink *config_remote_sink(const struct config *c);
 
 /* Do requests go to the same addresses, under the same Host? */
 bool config_same_service(const struct config_upstream *a, const struct config_upstream *b);

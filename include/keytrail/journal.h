@@ -78,12 +78,42 @@ void journal_kick_async(struct journal *j);
 int journal_stop(struct journal *j, struct err *err);
 void journal_free(struct journal *j);
 
+/* ---- from one process to the next ---- */
+
+/* Drain the rings once more, sync, and end the thread; then call notify as another process's journal,
+ * to which the rings are given, moves on.  After -1 the thread goes on as before, if it can (what it
+ * cannot: journal_stop). */
+int journal_give(struct journal *j, struct err *err);
+
+/* After journal_give and journal_stop: nobody has gone on with the rings, or he has ended; the trail was
+ * opened anew, and has said from where on they count (trail_skip_recorded).  The metrics stay.
+ * journal_start follows. */
+void journal_resume(struct journal *j, const struct journal_opts *opts);
+
+/* Before journal_start, behind the own: a ring that another process fills (ring_adopt).  It is the
+ * journal's. */
+int journal_adopt_ring(struct journal *j, struct ring *r, struct err *err);
+/* How many there still are (any thread). */
+unsigned journal_adopted(const struct journal *j);
+/* That process has ended: what it left is recorded, calls that were in flight too, and the files are
+ * removed (any thread). */
+void journal_orphan(struct journal *j);
+
 /* Why the trail cannot be written now, or "" (any thread; for readiness). */
 void journal_health(const struct journal *j, char *out, size_t n);
 
 /* A reader met damage at these numbers: it is copied aside and recorded (keytrail.corrupt), once for the
  * same numbers and those among them.  Any thread. */
 void journal_report_corrupt(struct journal *j, uint64_t first, uint64_t last);
+
+/* A sink said that it can never take this event: record keytrail.reject.  What a sink rejects before that
+ * is recorded is one event.  Returns the number of the report.  Any thread. */
+uint64_t journal_report_reject(
+    struct journal *j, const char *sink, uint64_t seq, const char *reason);
+
+/* What was reported up to this number is in durable events; false for ever where the journal has stopped
+ * before.  Any thread, lock-free. */
+bool journal_reject_is_durable(const struct journal *j, uint64_t report);
 
 /* A checkpoint of so many events was signed: record keytrail.checkpoint with its note, as base64.
  * Any thread. */

@@ -1,11 +1,12 @@
 /*
  * ledger: the hash tree over the trail, its tiles and its signed checkpoint.
  *
- * One thread takes the hash of each durable line (without its newline; entry `seq` - 1 - base of the
- * tree) from where it was appended (leaves.h), or else reads the line as a sink does; it keeps
- * <dir>/tile/ and signs <dir>/checkpoint: the first one at once, then after `events` lines (at most once a second) or `interval_s`, and when it stops.  Lines about
- * checkpoints alone are no reason for another.  Nobody waits for it; what fails is tried again.
- * A number that has no line is the hash of an empty entry.  Origin of the log: `<key name>/<log id>`.
+ * One thread takes the hash of each durable line (without its newline; entry `seq` - 1 - base of
+ * the tree) from where it was appended (leaves.h), or else reads the line as a sink does; it keeps
+ * <dir>/tile/ and signs <dir>/checkpoint: the first one at once, then after `events` lines (at most
+ * once a second) or `interval_s`, and when it stops.  Lines about checkpoints alone are no reason
+ * for another.  Nobody waits for it; what fails is tried again.  A number that has no line is the
+ * hash of an empty entry.  Origin of the log: `<key name>/<log id>`.
  *
  * What was signed is never taken back: where the trail is not what its last checkpoint says, the log
  * cannot go on (struct ledger_findings), and a new one begins.  A checkpoint of another key is
@@ -69,6 +70,8 @@ struct ledger_findings {
 	uint64_t checked;	 /* lines compared with what was signed */
 };
 
+/* Before that: the process that signed it gives it on, and vouches for the lines, which are not compared. */
+void ledger_trust(struct ledger *l);
 /* Load the tree that was signed, or make it again from the lines.  After -1 nothing is signed until
  * the next start; unfit: only ledger_begin may follow. */
 int ledger_open(struct ledger *l, const struct trail *t, const struct trail_recovery *rec,

@@ -58,6 +58,7 @@ enum metric_id {
 	METRIC_EVENTS_LOST,	   /* by reason: index = enum metric_loss */
 	METRIC_TRAIL_BYTES,	   /* gauge */
 	METRIC_TRAIL_SEGMENTS,	   /* gauge */
+	METRIC_ADOPTED_RINGS,	   /* gauge: of the process that was taken over from */
 	METRIC_TRAIL_FREE_BYTES,   /* gauge: room on the trail's file system */
 	METRIC_TRAIL_SEQUENCE,	   /* gauge: highest durable number */
 	METRIC_TRAIL_SIGNING,	   /* gauge: 1 while it can be signed */
@@ -66,19 +67,23 @@ enum metric_id {
 	METRIC_DEGRADED,	   /* gauge 0/1: break-glass */
 	METRIC_DEGRADED_REMAINING, /* gauge: seconds */
 	METRIC_DEGRADED_REQUESTS,
-	METRIC_FSYNC_SECONDS,	   /* histogram */
-	METRIC_COMMIT_EVENTS,	   /* histogram: events a group commit */
-	METRIC_TRAIL_FAILURES,	   /* by operation: index = enum metric_trail_op */
-	METRIC_SINK_DELIVERED,	   /* by sink */
-	METRIC_SINK_REJECTED,	   /* by sink */
-	METRIC_SINK_FILTERED,	   /* by sink */
-	METRIC_SINK_MISSING,	   /* by sink */
-	METRIC_SINK_RETRIES,	   /* by sink */
-	METRIC_SINK_DUE,	   /* gauge by sink */
-	METRIC_SINK_LAG_EVENTS,	   /* gauge by sink */
-	METRIC_SINK_LAG_SECONDS,   /* gauge by sink: age of the oldest undelivered event */
-	METRIC_SINK_UP,		   /* gauge by sink: last attempt was not a failure */
-	METRIC_RELOADS,		   /* by result: index 0 failure, 1 success */
+	METRIC_FSYNC_SECONDS,	      /* histogram */
+	METRIC_COMMIT_EVENTS,	      /* histogram: events a group commit */
+	METRIC_TRAIL_FAILURES,	      /* by operation: index = enum metric_trail_op */
+	METRIC_SINK_DELIVERED,	      /* by sink */
+	METRIC_SINK_REJECTED,	      /* by sink */
+	METRIC_SINK_FILTERED,	      /* by sink */
+	METRIC_SINK_MISSING,	      /* by sink */
+	METRIC_SINK_ATTEMPTS,	      /* by sink and result: metrics_attempt */
+	METRIC_SINK_BYTES,	      /* by sink */
+	METRIC_SINK_BATCH_EVENTS,     /* histogram by sink: events a delivery */
+	METRIC_SINK_DELIVERY_SECONDS, /* histogram by sink */
+	METRIC_SINK_FIGURE,	      /* gauge by sink and figure: metrics_figure */
+	METRIC_SINK_DUE,	      /* gauge by sink */
+	METRIC_SINK_LAG_EVENTS,	      /* gauge by sink */
+	METRIC_SINK_LAG_SECONDS,      /* gauge by sink: age of the oldest undelivered event */
+	METRIC_SINK_UP,		      /* gauge by sink: last attempt was not a failure */
+	METRIC_RELOADS,		      /* by result: index 0 failure, 1 success */
 	METRIC_RELOAD_TIME,	   /* gauge: time of the last successful load, seconds since 1970 */
 	METRIC_CERTIFICATE_EXPIRY, /* gauge by file: its certificate's end, seconds since 1970 */
 	METRIC_ADMIN_REFUSED,	   /* by reason: index = enum metric_admin_refusal */
@@ -106,6 +111,13 @@ enum metric_loss {
 };
 const char *metrics_loss_word(enum metric_loss reason);
 enum metric_trail_op { METRIC_TRAIL_WRITE, METRIC_TRAIL_SYNC, METRIC_TRAIL_OPEN };
+
+enum metric_attempt {
+	METRIC_ATTEMPT_OK,
+	METRIC_ATTEMPT_REJECT,
+	METRIC_ATTEMPT_RETRY,
+	METRIC_ATTEMPTS
+};
 
 /* Why a request of the admin listeners was refused.  X(enum suffix, label) */
 #define METRIC_ADMIN_REFUSAL_TABLE(X)                                                              \
@@ -167,6 +179,7 @@ enum upstream_failure {
 #define METRICS_ROUTES_MAX  1024 /* distinct routes in a process's life; then "other" */
 #define METRICS_SINKS_MAX   16	 /* distinct sink names; then "other" */
 #define METRICS_FILES_MAX   64	 /* distinct files of certificates and lists; then "other" */
+#define METRICS_FIGURES_MAX 32	 /* distinct names of what sinks tell of themselves; then "other" */
 
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *m);
@@ -180,6 +193,9 @@ unsigned metrics_action(struct metrics *m, const char *action);
 unsigned metrics_route(struct metrics *m, const char *route);
 /* For sink names. */
 unsigned metrics_sink(struct metrics *m, const char *sink);
+/* The index of a sink's attempts with that result, and of a figure of its own. */
+unsigned metrics_attempt(unsigned sink, enum metric_attempt result);
+unsigned metrics_figure(struct metrics *m, unsigned sink, const char *figure);
 /* And for files of the configuration. */
 unsigned metrics_file(struct metrics *m, const char *path);
 
@@ -198,6 +214,8 @@ void metrics_add(struct metrics_shard *s, enum metric_id id, unsigned index, int
  * certificate's expiry start so.  A counter that is kept elsewhere may be set too. */
 void metrics_set(struct metrics_shard *s, enum metric_id id, unsigned index, double value);
 void metrics_observe(struct metrics_shard *s, enum metric_id id, double value);
+/* Of a histogram with a label. */
+void metrics_observe_at(struct metrics_shard *s, enum metric_id id, unsigned index, double value);
 
 /* status 0: no status came. */
 void metrics_count_request(

@@ -12,11 +12,11 @@
  *
  * The answer: {"events":[...],"next":"<number>","more":<boolean>}.  The events are lines of the trail
  * byte for byte, one row a call (join.h): an intent is a row only where no closing event is durable.
- * A page ends at its limit, at QUERY_BYTES_MAX, when its time is over, or where the trail or `until`
- * does; only then is `more` false, and `next` is where later events will begin.  "damaged":<n> is a
- * member where pieces of the trail were stepped over that are no lines, or that the disk did not give.  Where the clock was
- * put back (keytrail.clock), times are not in order: `since` and `until` may then pass lines over,
- * numbers never do.
+ * A page ends at its limit, at QUERY_BYTES_MAX, when its time is over, or where the trail or
+ * `until` does; only then is `more` false, and `next` is where later events will begin.
+ * "damaged":<n> is a member where pieces of the trail were stepped over that are no lines, or that
+ * the disk did not give.  Where the clock was put back (keytrail.clock), times are not in order:
+ * `since` and `until` may then pass lines over, numbers never do.
  */
 #ifndef KEYTRAIL_QUERY_H
 #define KEYTRAIL_QUERY_H

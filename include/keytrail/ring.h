@@ -52,6 +52,18 @@ int ring_open(
     int dirfd, const char *name, const struct ring_opts *opts, struct ring **out, struct err *err);
 void ring_close(struct ring *r); /* NULL is allowed; the file stays */
 
+uint32_t ring_version(void); /* of the file's format */
+/* Be the consumer of the ring that another process fills, from where the one before has ended: of the
+ * file nothing changes.  One that was cut, or is of another version, is none.  How much was committed
+ * to it nobody here knows (ring_committed is 0). */
+int ring_adopt(int dirfd, const char *name, struct ring **out, struct err *err);
+/* Where another process has been the consumer of an own ring: from where it has ended. */
+void ring_follow(struct ring *r);
+/* The file gets another name, and may take that of one there.  Syncing the directory is the caller's. */
+int ring_rename(struct ring *r, int dirfd, const char *name, struct err *err);
+/* Remove the file and close the ring; after -1 it is still there. */
+int ring_remove(struct ring *r, int dirfd, struct err *err);
+
 /* ---- producer ---- */
 
 /* Set room aside for one line of at most `max` bytes, before a request is forwarded.  False when
@@ -75,7 +87,9 @@ enum ring_state ring_state(const struct ring *r); /* what the journal last said 
 
 #define RING_NO_SLOT UINT32_MAX
 
-unsigned ring_slots(const struct ring *r); /* how many there are */
+const char *ring_name(const struct ring *r); /* of its file */
+size_t ring_size(const struct ring *r);	     /* of the queue: bytes */
+unsigned ring_slots(const struct ring *r);   /* how many there are */
 /* A free slot, or RING_NO_SLOT. */
 unsigned ring_slot_take(struct ring *r);
 /* Where to write its line, at most slot_size bytes; before it is published. */
@@ -95,7 +109,7 @@ void ring_slot_close(struct ring *r, unsigned slot);
 bool ring_next(struct ring *r, uint64_t *pos, struct slice *line, unsigned *flags);
 /* Is anything published behind pos, be it no entry? */
 bool ring_has_more(struct ring *r, uint64_t pos);
-/* How many entries behind pos have the flag, as it seems: nothing is checked. */
+/* How many entries behind pos have the flag (0: all), as it seems: nothing is checked. */
 uint64_t ring_count(struct ring *r, uint64_t pos, unsigned flag);
 /* Entries committed since the ring was opened: from then on, as many are there to be found. */
 uint64_t ring_committed(const struct ring *r);

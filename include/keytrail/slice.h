@@ -66,6 +66,9 @@ slice_has_prefix(struct slice s, struct slice prefix)
 	return s.n >= prefix.n && memcmp(s.p, prefix.p, prefix.n) == 0;
 }
 
+/* Without "\n" or "\r\n" at its end. */
+struct slice slice_without_eol(struct slice s);
+
 /* Without leading and trailing SP and HTAB (OWS of RFC 9110 section 5.6.3). */
 struct slice slice_trim(struct slice s);
 

@@ -13,6 +13,7 @@
 
 #include "keytrail/err.h"
 #include "keytrail/leaves.h"
+#include "keytrail/ring.h"
 #include "keytrail/slice.h"
 
 #include <sys/types.h>
@@ -52,7 +53,10 @@ struct trail_opts {
 	uint64_t signed_size;
 	/* The highest number of this log that is known to have been given on, or NULL. */
 	uint64_t (*used)(int dirfd, const char *log);
-	const char *group;	   /* of the segments, or NULL */
+	const char *group; /* of the segments, or NULL */
+	/* The lock of a process that has given the trail up and fills its rings still: a descriptor of
+	 * the directory, of which a copy is made.  Its rings are left alone.  NULL: nobody has. */
+	const int *lock;
 	const struct trail_io *io; /* NULL: the disk */
 };
 
@@ -86,6 +90,26 @@ int trail_open(
 #define TRAIL_RING_NAME_SIZE 24
 void trail_ring_name(unsigned i, unsigned n, char out[TRAIL_RING_NAME_SIZE]);
 int trail_expect_rings(struct trail *t, unsigned n, struct err *err);
+
+/* ---- from one process to the next ---- */
+
+uint32_t trail_state_version(void); /* of the state page's format */
+/* Rings are given up under these names, main's first: every version recovers them. */
+#define TRAIL_GIVEN_RINGS 1000
+void trail_given_ring_name(unsigned i, char out[TRAIL_RING_NAME_SIZE]);
+/* Everything is durable and recorded, and its rings go by those names: trail_open of another process
+ * may go on.  From here on t is to be closed, not clean; who shares the lock keeps it.  `whole`: all is
+ * signed, where anything is. */
+int trail_give(struct trail *t, bool whole, struct err *err);
+/* The process that gave these rings has ended, and what it committed is durable: of its calls in
+ * flight `each` gets those without a record, as events.  -1: `each` said so, or cannot read. */
+typedef int (*trail_left_fn)(void *arg, struct slice line, struct err *err);
+int trail_find_left(struct trail *t, unsigned n, trail_left_fn each, void *arg, struct err *err);
+/* Nobody has gone on for good with a ring that was given: be its consumer again, from behind what whoever
+ * tried has recorded of it. */
+int trail_skip_recorded(struct trail *t, struct ring *ring, struct err *err);
+/* Room is kept reserved for so many bytes of rings less. */
+void trail_need_less(struct trail *t, uint64_t room);
 /* The events that tell of it are durable.  -1: the next start may tell of it again; may be tried
  * again. */
 int trail_recovery_recorded(struct trail *t, struct err *err);
@@ -327,6 +351,9 @@ int trail_parse_line(struct slice line, struct trail_member *out);
 struct slice trail_line_value(struct slice line, struct slice key);
 /* The same of a string, between the quotes and not unescaped. */
 struct slice trail_line_string(struct slice line, struct slice key);
+/* The offset of the first top-level member whose name does not sort before `key`, or, where all do, of
+ * what ends the line. */
+size_t trail_line_place(struct slice line, struct slice key);
 
 /* Numbers that a line with this start (one of those here) tells of: `first` and `last` of its details. */
 #define TRAIL_EXPIRE_START     SLICE("{\"action\":\"keytrail.expire\",")

@@ -42,8 +42,8 @@ enum http_refusal uri_check_query(struct slice query);
 /*
  * Would somebody read `name` as `literal` (of unreserved characters) though it is not it byte for
  * byte: percent-decoded any number of times, ASCII case folded, without white space ('+' too)
- * around it, without the "[...]" of an array, with a '_' for what PHP takes for one?  Also true for a name of over 256 bytes that holds
- * any of this.
+ * around it, without the "[...]" of an array, with a '_' for what PHP takes for one?  Also true for
+ * a name of over 256 bytes that holds any of this.
  */
 bool uri_is_disguised(struct slice name, struct slice literal);
 

@@ -16,6 +16,8 @@
 #include "keytrail/checkpoint.h"
 #include "keytrail/err.h"
 
+#include <stdarg.h>
+
 enum verify_verdict { VERIFY_UNKNOWN, VERIFY_YES, VERIFY_NO };
 
 enum verify_kind { VERIFY_ALTERED, VERIFY_INCOMPLETE, VERIFY_CANNOT_TELL, VERIFY_NOTE };
@@ -56,6 +58,10 @@ struct verify_opts {
 
 /* -1: the trail could not be read. */
 int verify_trail(const struct verify_opts *opts, struct verify_report *out, struct err *err);
+
+/* Add a finding; it has its part in the verdicts. */
+void verify_report_add(struct verify_report *r, enum verify_kind kind, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
 
 /* The note in a line as struct verify_opts says, decoded: 1, 0 when there is none. */
 int verify_find_note(struct slice line, char out[CHECKPOINT_NOTE_MAX], size_t *n);

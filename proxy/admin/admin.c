@@ -7,6 +7,8 @@
 
 #include <event2/event.h>
 #include <event2/http.h>
+#include <event2/listener.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -57,9 +59,15 @@ fail:
 }
 
 static int
+given(const struct admin *a, int listener)
+{
+	return a->opts.given != NULL ? a->opts.given[listener] : -1;
+}
+
+static int
 open_metrics(struct admin *a, const struct config *config, struct err *err)
 {
-	int fd = listener_bind(&config->metrics, "metrics.address", err);
+	int fd = listener_open(&config->metrics, "metrics.address", given(a, ADMIN_METRICS), err);
 
 	if (fd == -1)
 		return -1;
@@ -74,7 +82,8 @@ open_admin(struct admin *a, const struct config_admin *config, struct err *err)
 
 	if (config->address.host == NULL)
 		return 0;
-	if ((fd = listener_bind(&config->address, "admin.address", err)) == -1)
+	fd = listener_open(&config->address, "admin.address", given(a, ADMIN_ADDRESS), err);
+	if (fd == -1)
 		return -1;
 	announce(a, "admin", fd);
 	a->admin.guarded = true;
@@ -84,11 +93,13 @@ open_admin(struct admin *a, const struct config_admin *config, struct err *err)
 static int
 open_socket(struct admin *a, const struct config_admin *config, struct err *err)
 {
-	int fd;
+	int fd = given(a, ADMIN_SOCKET);
 
 	if (config->socket == NULL)
 		return 0;
-	if ((fd = admin_socket_bind(config->socket, err)) == -1)
+	if (fd != -1 && (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) == -1)
+		return err_set_errno(err, "admin.socket: %s", config->socket);
+	if (fd == -1 && (fd = admin_socket_bind(config->socket, err)) == -1)
 		return -1;
 	if ((a->socket_path = strdup(config->socket)) == NULL) {
 		close(fd);
@@ -151,6 +162,7 @@ static void
 close_door(struct admin_door *door)
 {
 	if (door->http != NULL) {
+		visitors_stop(&door->visitors);
 		evhttp_free(door->http);
 		visitors_fini(&door->visitors);
 	}
@@ -173,4 +185,29 @@ admin_free(struct admin *a)
 		unlink(a->socket_path);
 	free(a->socket_path);
 	free(a);
+}
+
+int
+admin_give(struct admin *a, int fds[ADMIN_LISTENERS], struct err *err)
+{
+	const struct admin_door *const doors[] = { [ADMIN_METRICS] = &a->metrics,
+		[ADMIN_ADDRESS] = &a->admin,
+		[ADMIN_SOCKET] = &a->socket };
+
+	for (size_t i = 0; i < ADMIN_LISTENERS; i++) {
+		fds[i] = -1;
+		if (doors[i]->http == NULL ||
+		    (fds[i] = fcntl(evconnlistener_get_fd(doors[i]->visitors.listener),
+			 F_DUPFD_CLOEXEC, 0)) != -1)
+			continue;
+		err_set_errno(err, "admin: give a listener");
+		while (i-- > 0)
+			if (fds[i] != -1)
+				close(fds[i]);
+		return -1;
+	}
+	free(a->socket_path);
+	a->socket_path = NULL;
+	admin_free(a);
+	return 0;
 }

@@ -11,9 +11,9 @@
  * but for operators' calls, which are POST with a form (application/x-www-form-urlencoded, at most
  * 4 KiB).  On the admin listeners `Host` must be localhost, a loopback address, the bound address (any
  * IP address where it is bound to all) or one of `admin.hosts`, `Origin` and `Sec-Fetch-Site` must not
- * be another site's (but for a link to the dashboard), and the token, where the configuration has any, must be one of them; they are
- * compared in constant time, and wrong ones are limited by source (attempts.h).  No answer holds a byte
- * of the request.  Heads are at most 8 KiB, there are no other bodies, and five seconds of silence
+ * be another site's (but for a link to the dashboard), and the token, where the configuration has any,
+ * must be one of them; they are compared in constant time, and wrong ones are limited by source
+ * (attempts.h).  No answer holds a byte of the request.  Heads are at most 8 KiB, there are no other bodies, and five seconds of silence
  * close a connection, and so does an age of five minutes; each listener has 64 (visitors.h).
  *
  * Main thread, on its event_base (evhttp).
@@ -60,8 +60,11 @@ struct admin_access {
 	const char *reason;
 };
 
+enum { ADMIN_METRICS, ADMIN_ADDRESS, ADMIN_SOCKET, ADMIN_LISTENERS };
+
 struct admin_opts {
 	struct event_base *base;
+	const int *given; /* NULL, or listening descriptors of which copies are used; -1: bind */
 	struct metrics *metrics;
 	struct metrics_shard *shard; /* the main thread's */
 	struct log *log;
@@ -88,6 +91,9 @@ struct admin_opts {
 /* Listen as the configuration says (every listener, some or none).  Errors name the address. */
 int admin_start(const struct admin_opts *opts, struct admin **out, struct err *err);
 void admin_free(struct admin *a); /* NULL is allowed */
+/* The same, but the listeners stay: copies of their descriptors are in fds (-1: there is none), and the
+ * socket has its file.  -1: nothing has changed. */
+int admin_give(struct admin *a, int fds[ADMIN_LISTENERS], struct err *err);
 
 /* Record those that were refused since it was done last.  NULL is allowed. */
 void admin_tell_refused(struct admin *a);

@@ -2,7 +2,7 @@
  * health: is this sidecar ready, and if not, why?  Is every call recorded, and what is amiss?
  *
  * Main fills the checks when it is asked; nothing is remembered.  A sink that is down is no reason
- * to be not ready: its events wait in the trail.  Pure.
+ * to be not ready, unless it is required: its events wait in the trail.  Pure.
  */
 #ifndef KEYTRAIL_HEALTH_H
 #define KEYTRAIL_HEALTH_H

@@ -172,15 +172,22 @@ visitors_init(struct visitors *v, struct event_base *base, struct log *log, unsi
 }
 
 void
+visitors_stop(struct visitors *v)
+{
+	if (v->listener == NULL)
+		return;
+	event_del(&v->knock);
+	event_del(&v->pause);
+	v->listener = NULL;
+}
+
+void
 visitors_fini(struct visitors *v)
 {
+	visitors_stop(v);
 	while (v->n > 0)
 		bufferevent_decref(v->all[--v->n].connection);
 	event_del(&v->timer);
-	if (v->listener != NULL) {
-		event_del(&v->knock);
-		event_del(&v->pause);
-	}
 	if (v->spare != -1)
 		close(v->spare);
 }

@@ -40,7 +40,10 @@ struct visitors {
 void visitors_init(struct visitors *v, struct event_base *base, struct log *log, unsigned life_ms);
 /* Those of this listener, which evhttp has; -1: memory is short. */
 int visitors_watch(struct visitors *v, struct evconnlistener *listener);
-/* After evhttp_free. */
+/* Look at the listener no more.  Before evhttp_free, which closes it: where somebody else has it too, the
+ * kernel would go on to tell of it. */
+void visitors_stop(struct visitors *v);
+/* After that. */
 void visitors_fini(struct visitors *v);
 
 /* For evhttp_set_bevcb; arg: the visitors. */

@@ -22,6 +22,8 @@ static const struct cli_command *const commands[] = {
 	&cli_health,
 	&cli_degrade,
 	&cli_hold,
+	&cli_sinks,
+	&cli_replay,
 	&cli_keygen,
 	&cli_rotate_key,
 	&cli_verify,

@@ -71,8 +71,8 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_run, cli_check, cli_explain, cli_routes, cli_reference,
-    cli_completion, cli_tail, cli_top, cli_health, cli_degrade, cli_hold, cli_keygen,
-    cli_rotate_key, cli_verify, cli_proof, cli_version;
+    cli_completion, cli_tail, cli_top, cli_health, cli_degrade, cli_hold, cli_sinks, cli_replay,
+    cli_keygen, cli_rotate_key, cli_verify, cli_proof, cli_version;
 
 /* The i-th of them, or NULL. */
 const struct cli_command *cli_command_at(size_t i);

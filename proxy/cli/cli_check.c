@@ -3,7 +3,9 @@
 #include "cli/server.h"
 #include "data/descriptors.h"
 #include "data/tls.h"
+#include "keytrail/clock.h"
 #include "keytrail/config.h"
+#include "keytrail/sink.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,22 +19,24 @@
 #include <time.h>
 #include <unistd.h>
 
+#define PROBE_NS (10 * CLOCK_NS_PER_S)
+
 /* One check of the environment: prints what it finds.  -1 and an error where that is not good. */
 typedef int (*environment_fn)(const struct config *cfg, struct err *err);
 
 /* ---- certificates ---- */
 
 static int
-check_validity(const struct tls_validity *v, struct err *err)
+check_validity(const struct tlsfile_validity *v, struct err *err)
 {
-	char text[TLS_TIME_SIZE];
+	char text[TLSFILE_TIME_SIZE];
 	int64_t now = time(NULL);
 
 	if (now < v->from) {
-		tls_time_text(v->from, text);
+		tlsfile_time_text(v->from, text);
 		return err_set(err, "%s: not valid before %s", v->path, text);
 	}
-	tls_time_text(v->until, text);
+	tlsfile_time_text(v->until, text);
 	if (now > v->until)
 		return err_set(err, "%s: was valid until %s", v->path, text);
 	printf("  %s: valid until %s\n", v->path, text);
@@ -40,7 +44,7 @@ check_validity(const struct tls_validity *v, struct err *err)
 }
 
 static int
-check_validities(const struct tls_validity *v, size_t n, struct err *err)
+check_validities(const struct tlsfile_validity *v, size_t n, struct err *err)
 {
 	for (size_t i = 0; i < n; i++)
 		if (check_validity(&v[i], err) == -1)
@@ -51,7 +55,7 @@ check_validities(const struct tls_validity *v, size_t n, struct err *err)
 static int
 check_listen_tls(const struct config *cfg, struct err *err)
 {
-	const struct tls_validity *v;
+	const struct tlsfile_validity *v;
 	struct tls_server *s;
 	int rc = -1;
 	size_t n;
@@ -67,18 +71,37 @@ check_listen_tls(const struct config *cfg, struct err *err)
 }
 
 static int
-check_upstream_tls(const struct config *cfg, struct err *err)
+check_client_tls(const char *member, const struct config_tls *tls, struct err *err)
 {
-	struct tls_validity v[TLS_CLIENT_VALIDITIES_MAX];
+	struct tlsfile_validity v[TLSFILE_CLIENT_MAX];
 	SSL_CTX *ctx;
 	int rc = -1;
 
-	if (!cfg->upstream.tls)
+	if (!tls->on)
 		return 0;
-	if ((ctx = tls_client_new(&cfg->upstream, err)) != NULL)
-		rc = check_validities(v, tls_client_validity(ctx, &cfg->upstream, v), err);
+	if ((ctx = tlsfile_client(tls, err)) != NULL)
+		rc = check_validities(v, tlsfile_validity_of_client(ctx, tls, v), err);
 	SSL_CTX_free(ctx);
-	return rc == 0 ? 0 : err_prefix(err, "upstream.tls");
+	return rc == 0 ? 0 : err_prefix(err, "%s", member);
+}
+
+static int
+check_upstream_tls(const struct config *cfg, struct err *err)
+{
+	return check_client_tls("upstream.tls", &cfg->upstream.tls, err);
+}
+
+static int
+check_sink_tls(const struct config *cfg, struct err *err)
+{
+	char member[96];
+
+	for (size_t i = 0; i < cfg->nsinks; i++) {
+		snprintf(member, sizeof(member), "sinks: \"%s\"", cfg->sinks[i].name);
+		if (check_client_tls(member, &cfg->sinks[i].tls, err) == -1)
+			return -1;
+	}
+	return 0;
 }
 
 /* ---- addresses ---- */
@@ -262,6 +285,40 @@ check_sink_files(const struct config *cfg, struct err *err)
 	return 0;
 }
 
+/* All of them, so that one run shows whatever is wrong. */
+static int
+check_sinks(const struct config *cfg, struct err *err)
+{
+	struct sink_types types;
+	struct buf found = BUF_INIT;
+	int rc = 0;
+
+	sink_types_init(&types);
+	if (sink_types_load(&types, cfg, err) == -1)
+		return -1;
+	for (size_t i = 0; i < cfg->nsinks; i++) {
+		const struct config_sink *s = &cfg->sinks[i];
+		const struct sink_ops *ops = types.ops[s->type];
+		struct err why;
+
+		if (ops->probe == NULL)
+			continue;
+		buf_consume(&found, buf_size(&found));
+		if (ops->probe(s, clock_mono_ns() + PROBE_NS, &found, &why) == 0) {
+			printf("  sink %s: %.*s\n", s->name, SLICE_ARG(buf_slice(&found)));
+			continue;
+		}
+		/* The last one is the caller's to tell. */
+		if (rc == -1)
+			cli_fail(CLI_FAILED, err);
+		err_prefix(&why, "sinks: \"%s\"", s->name);
+		*err = why;
+		rc = -1;
+	}
+	buf_fini(&found);
+	return rc;
+}
+
 /* No failure: it serves as many as there may be. */
 static int
 check_descriptors(const struct config *cfg, struct err *err)
@@ -277,6 +334,7 @@ static const struct {
 } environment_checks[] = {
 	{ check_listen_tls, CLI_CONFIG },
 	{ check_upstream_tls, CLI_CONFIG },
+	{ check_sink_tls, CLI_CONFIG },
 	{ check_listen_address, CLI_FAILED },
 	{ check_metrics_address, CLI_FAILED },
 	{ check_admin_address, CLI_FAILED },
@@ -284,6 +342,7 @@ static const struct {
 	{ check_trail, CLI_FAILED },
 	{ check_group, CLI_CONFIG },
 	{ check_sink_files, CLI_FAILED },
+	{ check_sinks, CLI_FAILED },
 	{ check_descriptors, CLI_FAILED },
 };
 

@@ -4,6 +4,7 @@
 
 #include "keytrail/config.h"
 #include "keytrail/event.h"
+#include "keytrail/format.h"
 #include "keytrail/metrics.h"
 #include "keytrail/nearest.h"
 #include "keytrail/refusal.h"
@@ -153,6 +154,7 @@ refusal_reference(struct buf *out)
 	"none. |\n"                                                                                \
 	"| `KEYTRAIL_ROUTES_DIR` | The folder of the shipped route sets, where it is another "     \
 	"than that of the installation. |\n"                                                       \
+	"| `KEYTRAIL_MODULES_DIR` | The folder of the modules of sinks, likewise. |\n"             \
 	"| `NO_COLOR` | Not empty: no colours on a terminal. |\n"
 #define ROUTES_TEXT                                                                                \
 	"One JSON file configures a sidecar; `include` pulls in route sets, which have `set`.\n"
@@ -169,6 +171,18 @@ refusal_reference(struct buf *out)
 	"words\n"                                                                                  \
 	"of fixed tables.\n"
 #define EVENTS_INTRO "One line of canonical JSON (RFC 8785) a call, at most 16 KiB.\n"
+#define FORMATS_INTRO                                                                              \
+	"What a sink sends of an event (`sinks[].format`), each as one line. Whatever the "        \
+	"format,\n"                                                                                \
+	"these are in it: log, boot, sequence; `hash`, the SHA-256 of a zero byte and the "        \
+	"trail's line (a\n"                                                                        \
+	"leaf of RFC 6962), for which `keytrail proof` has a proof; and `prev`, the number of "    \
+	"the "                                                                                     \
+	"event\n"                                                                                  \
+	"that this sink got before, 0 for none, so that a filter is not mistaken for a loss. "     \
+	"What "                                                                                    \
+	"is empty\n"                                                                               \
+	"is left out. The stub of a rejected event has its action, outcome and times besides.\n"
 #define REFUSALS_INTRO                                                                             \
 	"Every reason for which keytrail itself answers a request. The code stands in the "        \
 	"answer\n"                                                                                 \
@@ -228,6 +242,7 @@ static const struct document chapters[] = {
 	{ "routes", "Routes file", { { NULL, ROUTES_INTRO, config_reference } } },
 	{ "metrics", "Metrics", { { NULL, METRICS_INTRO, metrics_reference } } },
 	{ "events", "Events", { { NULL, EVENTS_INTRO, event_reference } } },
+	{ "formats", "Formats", { { NULL, FORMATS_INTRO, format_reference } } },
 	{ "refusals", "Refusals", { { NULL, REFUSALS_INTRO, refusal_reference } } },
 };
 
@@ -348,6 +363,7 @@ const struct cli_command cli_reference = {
 		{ "routes", NULL, NULL, "the members of the routes file", CLI_OR, CHAPTER },
 		{ "metrics", NULL, NULL, "what /metrics shows", CLI_OR, CHAPTER },
 		{ "events", NULL, NULL, "the members of a line of the trail", CLI_OR, CHAPTER },
+		{ "formats", NULL, NULL, "what sinks make of an event", CLI_OR, CHAPTER },
 		{ "refusals", NULL, NULL, "what keytrail itself answers", CLI_OR, CHAPTER },
 		{ "--man", NULL, "PAGE", "keytrail.1, keytrail-routes.5 or keytrail-events.5", 0,
 		    PAGE },

@@ -17,7 +17,7 @@ run(const struct cli_args *a)
 
 	if (config_load(cli_value(a, "FILE"), NULL, &config, &err) == -1)
 		return cli_fail(CLI_CONFIG, &err);
-	r = server_run(config, &err);
+	r = server_run(config, cli_value(a, "--takeover") != NULL, &err);
 	config_unref(config);
 	return r == SERVER_STOPPED ? CLI_OK : cli_fail(exit_codes[r], &err);
 }
@@ -25,6 +25,12 @@ run(const struct cli_args *a)
 const struct cli_command cli_run = {
 	.name = "run",
 	.help = "run the sidecar with this routes file, until TERM",
-	.rows = (const struct cli_row[]){ CLI_ROUTES_FILE(), { 0 } },
+	.rows = (const struct cli_row[]){ CLI_ROUTES_FILE(),
+	    { "--takeover",
+		.help =
+		    "take the listeners and the trail over from the sidecar that runs with this "
+		    "routes file's trail, without an end of service; where none runs, start",
+		.flags = CLI_MAY },
+	    { 0 } },
 	.run = run,
 };

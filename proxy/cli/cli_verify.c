@@ -1,6 +1,7 @@
 /* keytrail verify: is the trail what was signed, and is all of it there? */
 #include "cli/cli.h"
 #include "cli/cli_files.h"
+#include "keytrail/delivered.h"
 #include "keytrail/proof.h"
 #include "keytrail/trail.h"
 #include "keytrail/verify.h"
@@ -8,12 +9,13 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
-enum { TRAIL = 1, PROOF = 2 };
+enum { TRAIL = 1, PROOF = 2, DELIVERED = 4 };
 
 struct verifying {
-	const char *dir, *since, *anchors, *proof, *line;
+	const char *dir, *since, *anchors, *proof, *line, *delivered;
 	struct checkpoint_key keys[CLI_KEYS_MAX];
 	size_t nkeys;
 	bool json;
@@ -91,18 +93,16 @@ print_text(const struct verify_report *r)
 		printf("and %zu findings more\n", r->nfindings - kept(r));
 }
 
-static int
-print_json(const struct verify_report *r)
+static json_t *
+to_json(const struct verify_report *r)
 {
 	json_t *findings = json_array();
-	json_t *all;
-	int rc = 0;
 
 	for (size_t i = 0; i < kept(r); i++)
-		rc |= json_array_append_new(
+		json_array_append_new(
 		    findings, json_pack("{s:s,s:s}", "kind", kind_word(r->findings[i].kind), "text",
 				  r->findings[i].text));
-	all = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "unaltered",
+	return json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "unaltered",
 	    verdict_word(r->unaltered), "complete", verdict_word(r->complete), "origin",
 	    r->checkpoint.origin, "size", (json_int_t)r->checkpoint.size, "first",
 	    (json_int_t)r->first, "last", (json_int_t)r->last, "expired", (json_int_t)r->expired,
@@ -110,7 +110,13 @@ print_json(const struct verify_report *r)
 	    (json_int_t)r->rotations, "unsigned", (json_int_t)r->unsigned_lines, "anchors",
 	    (json_int_t)r->anchors, "findingsTotal", (json_int_t)r->nfindings, "findings",
 	    findings);
-	rc |= all != NULL ? json_dumpf(all, stdout, JSON_SORT_KEYS | JSON_COMPACT) : -1;
+}
+
+static int
+print_json(json_t *all)
+{
+	int rc = all != NULL ? json_dumpf(all, stdout, JSON_SORT_KEYS | JSON_COMPACT) : -1;
+
 	json_decref(all);
 	putchar('\n');
 	return rc;
@@ -139,10 +145,119 @@ verify_directory(struct verifying *v)
 		return cli_fail(CLI_FAILED, &err);
 	rc = 0;
 	if (v->json)
-		rc = print_json(&v->report);
+		rc = print_json(to_json(&v->report));
 	else
 		print_text(&v->report);
 	return cli_printed(rc == 0) == CLI_OK ? status_of(&v->report) : CLI_FAILED;
+}
+
+/* ---- what was delivered ---- */
+
+/* Of all logs; the worst of them decides. */
+struct telling {
+	json_t *logs; /* NULL: as text */
+	size_t n;
+	enum cli_status status;
+};
+
+static enum cli_status
+worse(enum cli_status a, enum cli_status b)
+{
+	static const enum cli_status order[] = { CLI_ALTERED, CLI_INCOMPLETE, CLI_FAILED };
+
+	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
+		if (a == order[i] || b == order[i])
+			return order[i];
+	return CLI_OK;
+}
+
+static json_t *
+log_to_json(const struct delivered_log *l)
+{
+	json_t *all = to_json(&l->report);
+
+	json_object_set_new(all, "log", json_string(l->id));
+	json_object_set_new(all, "events", json_integer((json_int_t)l->events));
+	json_object_set_new(all, "repeated", json_integer((json_int_t)l->repeated));
+	json_object_set_new(all, "stubs", json_integer((json_int_t)l->stubs));
+	json_object_set_new(all, "lastAt", json_string(l->last_at));
+	return all;
+}
+
+static int
+tell_log(void *arg, const struct delivered_log *l)
+{
+	struct telling *t = arg;
+
+	t->n++;
+	t->status = worse(t->status, status_of(&l->report));
+	if (t->logs != NULL)
+		return json_array_append_new(t->logs, log_to_json(l));
+	printf("log %s: %" PRIu64 " events, %" PRIu64 " to %" PRIu64 " (%s), %" PRIu64
+	       " repeated, %" PRIu64 " stubs\n",
+	    l->id, l->events, l->report.first, l->report.last, l->last_at, l->repeated, l->stubs);
+	print_text(&l->report);
+	return 0;
+}
+
+/* Each line; *foreign counts those that are no events. */
+static int
+take_lines(struct delivered *d, FILE *in, uint64_t *foreign, struct err *err)
+{
+	char *line = NULL;
+	size_t cap = 0;
+	ssize_t n;
+	int rc = 0;
+
+	while (rc != -1 && (n = getline(&line, &cap, in)) > 0) {
+		struct slice text = { line, (size_t)n - (line[n - 1] == '\n') };
+
+		rc = delivered_take(d, text, err);
+		*foreign += rc == 0;
+	}
+	if (rc != -1 && ferror(in))
+		rc = err_set_errno(err, "read what was delivered");
+	free(line);
+	return rc == -1 ? -1 : 0;
+}
+
+static int
+judge_delivered(const struct verifying *v, struct delivered *d, uint64_t foreign)
+{
+	struct telling t = { v->json ? json_array() : NULL, 0, CLI_OK };
+	int rc = delivered_judge(d, tell_log, &t);
+
+	if (foreign > 0 || t.n == 0)
+		t.status = worse(t.status, CLI_FAILED);
+	if (v->json)
+		rc |= print_json(
+		    json_pack("{s:I,s:o}", "foreign", (json_int_t)foreign, "logs", t.logs));
+	else if (foreign > 0)
+		printf("cannot tell: %" PRIu64 " lines are no events as sinks deliver them\n",
+		    foreign);
+	return cli_printed(rc == 0) == CLI_OK ? t.status : CLI_FAILED;
+}
+
+static int
+verify_delivered(const struct verifying *v)
+{
+	struct delivered *d = delivered_new(v->keys, v->nkeys);
+	uint64_t foreign = 0;
+	FILE *in = NULL;
+	struct err err;
+	int fd, rc = -1;
+
+	if (d == NULL)
+		err_set(&err, "memory is short");
+	else if ((fd = cli_open(v->delivered, &err)) != -1 && (in = fdopen(fd, "r")) == NULL)
+		err_set_errno(&err, "%s", v->delivered);
+	else if (in != NULL)
+		rc = take_lines(d, in, &foreign, &err);
+	rc = rc == -1 ? cli_fail(CLI_FAILED, &err) : (int)judge_delivered(v, d, foreign);
+	if (in != NULL)
+		fclose(in);
+	delivered_free(d);
+	return rc;
 }
 
 /* ---- a proof ---- */
@@ -223,6 +338,7 @@ verify(const struct cli_args *a)
 		.anchors = cli_value(a, "--anchors"),
 		.proof = cli_value(a, "--proof"),
 		.line = cli_value(a, "--line"),
+		.delivered = cli_value(a, "--delivered"),
 		.json = cli_value(a, "--json") != NULL,
 	};
 	struct err err;
@@ -230,7 +346,9 @@ verify(const struct cli_args *a)
 
 	if (read_keys(&v, a, &err) == -1)
 		return cli_fail(CLI_USAGE, &err);
-	rc = v.proof != NULL ? verify_proof(&v) : verify_directory(&v);
+	rc = v.delivered != NULL ? verify_delivered(&v)
+	     : v.proof != NULL	 ? verify_proof(&v)
+				 : verify_directory(&v);
 	buf_fini(&v.since_text);
 	buf_fini(&v.proof_text);
 	buf_fini(&v.line_text);
@@ -239,13 +357,18 @@ verify(const struct cli_args *a)
 
 const struct cli_command cli_verify = {
 	.name = "verify",
-	.help = "say whether a trail is what was signed and whether all of it is there; or whether "
-		"one line is the one that was signed",
+	.help =
+	    "say whether a trail is what was signed and whether all of it is there; whether one "
+	    "line is the one that was signed; or both of what sinks delivered",
 	.rows =
 	    (const struct cli_row[]){
 		{ "DIR", .help = "the trail's directory", .forms = TRAIL },
 		{ "--proof", NULL, "FILE", "the proof of one line", 0, PROOF },
 		{ "--line", NULL, "FILE", "the line; - is standard input", 0, PROOF },
+		{ "--delivered", NULL, "FILE",
+		    "events as a sink delivered them, a line each, of any logs and in any order; - "
+		    "is standard input",
+		    0, DELIVERED },
 		{ "--key", NULL, "VKEY|FILE", "a key that verifies, or a file of them", CLI_MANY,
 		    0 },
 		{ "--since", NULL, "CHECKPOINT",

@@ -1,6 +1,6 @@
 #include "cli/harden.h"
 
-#include "data/records.h"
+#include "keytrail/records.h"
 
 #include <sys/prctl.h>
 #include <sys/resource.h>

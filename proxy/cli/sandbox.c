@@ -101,6 +101,7 @@ sandbox_look(struct sandbox *s, const struct config *c, struct err *err)
 	char off[SANDBOX_TEXT_SIZE];
 
 	s->required = c->sandbox == CONFIG_SANDBOX_REQUIRE;
+	s->network = config_remote_sink(c) != NULL;
 	sandbox_look_at_landlock(s, c);
 	sandbox_look_at_seccomp(s, c);
 	look_at_user(s);

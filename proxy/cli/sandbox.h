@@ -31,6 +31,7 @@ struct sandbox {
 	} parts[SANDBOX_PARTS];
 	struct sandbox_filters *filters; /* NULL: none */
 	bool required;
+	bool network; /* some sink used it at the start */
 };
 
 void sandbox_fini(struct sandbox *s);
@@ -47,12 +48,13 @@ int sandbox_look(struct sandbox *s, const struct config *c, struct err *err);
 int sandbox_confine(struct sandbox *s, const struct config *c, struct err *err);
 
 /* From now on the calling thread makes no system call but those of its kind: main, worker, journal,
- * ledger, reader, follow, sink, or that and more behind ' ' or '-'.  Any thread (thread_install).
+ * ledger, reader, follow, sink, publish, or that and more behind ' ' or '-'.  Any thread
+ * (thread_install).
  * -1: it cannot take its filter, and that is required. */
 int sandbox_enter(void *sandbox, const char *name, struct err *err);
 
-/* -1: what HUP is to take names a file that was none of them. */
-int sandbox_check(const struct config *next, struct err *err);
+/* -1: what HUP is to take names a file that was none of them, or uses the network for sinks first. */
+int sandbox_check(const struct sandbox *s, const struct config *next, struct err *err);
 
 #define SANDBOX_TEXT_SIZE 1024
 /* The names of the parts that are in force, or those that are not with the reason; "" for none. */

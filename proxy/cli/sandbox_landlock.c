@@ -149,7 +149,7 @@ allow_read(void *arg, const char *path, struct err *err)
 static int
 allow_written(const struct rules *r, const struct config *c, struct err *err)
 {
-	if (allow_folder(r, c->audit.trail, c->audit.trail, WRITE, err) == -1)
+	if (allow_folder(r, c->audit.trail, c->audit.trail, WRITE | FS_MAKE_SOCK, err) == -1)
 		return -1;
 	for (size_t i = 0; i < c->nsinks; i++)
 		if (c->sinks[i].path != NULL && allow_around(r, c->sinks[i].path, WRITE, err) == -1)
@@ -209,6 +209,19 @@ allow_system(const struct rules *r, struct err *err)
 	return allow(r, "/proc/self/fd/1", FS_WRITE_FILE, err);
 }
 
+/* Sinks read it again when it is replaced, which it is where a service keeps it in a folder of its own;
+ * in /run itself it would be the secrets of all others, too. */
+static int
+allow_replaced_names(const struct rules *r, struct err *err)
+{
+	char real[PATH_MAX];
+
+	if (realpath("/etc/resolv.conf", real) == NULL || strncmp(real, "/run/", 5) != 0 ||
+	    strrchr(real, '/') == real + 4)
+		return 0;
+	return allow_folder_of(r, real, FS_READ_FILE, err);
+}
+
 /* Those that are not bound yet. */
 static int
 allow_ports(const struct rules *r, const struct config *c, struct err *err)
@@ -258,6 +271,7 @@ restrict_self(const struct config *c, long version, struct err *err)
 		return err_set_errno(err, "landlock");
 	if (sandbox_each_file(c, allow_read, &r, err) == 0 && allow_written(&r, c, err) == 0 &&
 	    allow_authorities(&r, err) == 0 && allow_system(&r, err) == 0 &&
+	    (config_remote_sink(c) == NULL || allow_replaced_names(&r, err) == 0) &&
 	    allow_ports(&r, c, err) == 0 &&
 	    (rc = (int)syscall(SYS_landlock_restrict_self, r.fd, 0)) == -1)
 		err_set_errno(err, "landlock: restrict the process");
@@ -314,10 +328,16 @@ check_read(void *arg, const char *path, struct err *err)
 }
 
 int
-sandbox_check(const struct config *next, struct err *err)
+sandbox_check(const struct sandbox *s, const struct config *next, struct err *err)
 {
+	const struct config_sink *remote = config_remote_sink(next);
 	char folder[PATH_MAX];
 
+	if (remote != NULL && !s->network && s->filters != NULL)
+		return err_set(err,
+		    "sink %s uses the network, which the process gave up at its start "
+		    "(\"sandbox\"): restart",
+		    remote->name);
 	for (size_t i = 0; i < next->nsinks; i++) {
 		if (next->sinks[i].path == NULL)
 			continue;

@@ -34,20 +34,22 @@
 #define READER	     (1 << 4)
 #define FOLLOW	     (1 << 5)
 #define SINK	     (1 << 6)
-#define EVERY	     0x7f
+#define PUBLISH	     (1 << 7) /* a sink that uses the network */
+#define EVERY	     0xff
 #define LOOP	     (MAIN | WORKER)
 #define FILES	     (MAIN | JOURNAL | LEDGER | READER | SINK) /* that it changes */
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static const char *const kinds[] = { "main", "worker", "journal", "ledger", "reader", "follow",
-	"sink" };
+	"sink", "publish" };
 
 struct sandbox_filters {
 	struct sock_fprog programs[COUNT(kinds)];
 	atomic_bool failed; /* a thread has none */
 };
 
-/* Whatever their arguments are.  Main starts sinks at HUP, which inherit what it may. */
+/* Whatever their arguments are.  Main starts sinks at HUP, which inherit what it may: where the
+ * network is used it may what these may.  So does the journal after a takeover that failed. */
 static const struct {
 	unsigned kinds;
 	const char *calls; /* one space between */
@@ -64,15 +66,17 @@ static const struct {
 	    "copy_file_range fadvise64 fallocate fchmod fchmodat fchown fdatasync flock fsync "
 	    "ftruncate link linkat mkdir mkdirat msync pwrite64 pwritev pwritev2 rename renameat "
 	    "renameat2 rmdir sync_file_range unlink unlinkat" },
-	{ JOURNAL, "utimensat" }, /* after a jump of the clock */
-	{ LOOP,
-	    "accept accept4 epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd2 getpeername "
-	    "getsockname getsockopt recvfrom recvmsg sendmsg sendto setsockopt shutdown "
-	    "timerfd_settime" },
-	{ WORKER, "connect recvmmsg sendmmsg" },
+	{ PUBLISH, "fdatasync fsync ftruncate pwrite64" }, /* its cursor, its quarantine */
+	{ MAIN | JOURNAL, "utimensat" },		   /* after a jump of the clock */
+	{ LOOP, "accept accept4 epoll_create1 epoll_ctl epoll_pwait epoll_wait timerfd_settime" },
+	{ LOOP | PUBLISH,
+	    "eventfd2 getpeername getsockname getsockopt recvfrom recvmsg sendmsg sendto "
+	    "setsockopt shutdown" },
+	{ WORKER | PUBLISH, "connect recvmmsg sendmmsg" },
 	{ WORKER | FOLLOW, "fallocate ftruncate" }, /* of what somebody has cut (mapguard.h) */
 	{ SINK, "sendto" },			    /* standard output may be a socket */
-	{ MAIN, "chmod clock_adjtime adjtimex getegid geteuid getgid getuid pipe2 signalfd4" },
+	{ MAIN, "chmod clock_adjtime adjtimex getegid geteuid getgid getuid signalfd4" },
+	{ MAIN | PUBLISH, "pipe2" },
 };
 
 /* Where argument `arg`, of which `mask` is looked at, is `value`. */
@@ -87,9 +91,13 @@ static const struct {
 	{ EVERY, "prlimit64", 2, UINT64_MAX, 0 }, /* to read it */
 	{ EVERY, "getrlimit", 0, 0, 0 }, { EVERY, "ioctl", 1, UINT32_MAX, TCGETS },
 	{ LOOP, "ioctl", 1, UINT32_MAX, FIONREAD }, { LOOP, "ioctl", 1, UINT32_MAX, FIONBIO },
-	{ WORKER, "socket", 0, UINT32_MAX, AF_INET }, { WORKER, "socket", 0, UINT32_MAX, AF_INET6 },
-	{ MAIN, "clone", 0, CLONE_THREAD, CLONE_THREAD },
-	{ MAIN, "prctl", 0, UINT32_MAX, PR_SET_SECCOMP }, /* a sink's own */
+	{ PUBLISH, "ioctl", 1, UINT32_MAX, FIONREAD }, { PUBLISH, "ioctl", 1, UINT32_MAX, FIONBIO },
+	{ PUBLISH, "ioctl", 1, UINT32_MAX, TIOCOUTQ },
+	{ WORKER | PUBLISH, "socket", 0, UINT32_MAX, AF_INET },
+	{ WORKER | PUBLISH, "socket", 0, UINT32_MAX, AF_INET6 },
+	{ PUBLISH, "socketpair", 0, UINT32_MAX, AF_UNIX },
+	{ MAIN | PUBLISH, "clone", 0, CLONE_THREAD, CLONE_THREAD }, /* of a library's own */
+	{ MAIN, "prctl", 0, UINT32_MAX, PR_SET_SECCOMP },	    /* a sink's own */
 };
 
 static const char *const unknown[] = { "clone3", "close_range", "epoll_pwait2", "futex_waitv",
@@ -152,12 +160,12 @@ add_unknown(scmp_filter_ctx ctx)
 }
 
 static int
-add_all(scmp_filter_ctx ctx, unsigned kind)
+add_all(scmp_filter_ctx ctx, unsigned of)
 {
 	int rc = add_unknown(ctx);
 
 	for (size_t i = 0; i < COUNT(allowed) && rc == 0; i++)
-		if (allowed[i].kinds & kind)
+		if (allowed[i].kinds & of)
 			rc = add_words(ctx, allowed[i].calls);
 	for (size_t i = 0; i < COUNT(limited) && rc == 0; i++) {
 		const struct scmp_arg_cmp arg = { .arg = limited[i].arg,
@@ -165,7 +173,7 @@ add_all(scmp_filter_ctx ctx, unsigned kind)
 			.datum_a = limited[i].mask,
 			.datum_b = limited[i].value };
 
-		if (limited[i].kinds & kind)
+		if (limited[i].kinds & of)
 			rc = add(
 			    ctx, SCMP_ACT_ALLOW, limited[i].call, strlen(limited[i].call), &arg);
 	}
@@ -192,28 +200,33 @@ static int export(scmp_filter_ctx ctx, struct sock_fprog *out)
 }
 
 static int
-make_program(unsigned kind, struct sock_fprog *out)
+make_program(unsigned of, struct sock_fprog *out)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int rc = -1;
 
 	if (ctx != NULL && seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2) == 0 &&
-	    add_all(ctx, kind) == 0)
+	    add_all(ctx, of) == 0)
 		rc = export(ctx, out);
 	seccomp_release(ctx);
 	return rc;
 }
 
 static struct sandbox_filters *
-make_filters(void)
+make_filters(bool network)
 {
 	struct sandbox_filters *f = calloc(1, sizeof(*f));
 
-	for (size_t i = 0; f != NULL && i < COUNT(kinds); i++)
-		if (make_program(1U << i, &f->programs[i]) == -1) {
+	for (size_t i = 0; f != NULL && i < COUNT(kinds); i++) {
+		unsigned kind = 1U << i;
+
+		if (kind == MAIN && network)
+			kind |= PUBLISH;
+		if (make_program(kind, &f->programs[i]) == -1) {
 			sandbox_free_filters(f);
 			return NULL;
 		}
+	}
 	return f;
 }
 
@@ -228,13 +241,13 @@ sandbox_free_filters(struct sandbox_filters *f)
 void
 sandbox_look_at_seccomp(struct sandbox *s, const struct config *c)
 {
-	const char *detail = "main worker journal ledger reader follow sink";
+	const char *detail = "main worker journal ledger reader follow sink publish";
 
 	if (c->sandbox == CONFIG_SANDBOX_OFF)
 		detail = "\"sandbox\" is \"off\"";
 	else if (prctl(PR_GET_SECCOMP) == -1)
 		detail = "the kernel has none";
-	else if ((s->filters = make_filters()) == NULL)
+	else if ((s->filters = make_filters(s->network)) == NULL)
 		detail = "no filter could be made, or memory is short";
 	sandbox_set(s, SANDBOX_SECCOMP, s->filters != NULL, detail);
 }

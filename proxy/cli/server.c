@@ -59,6 +59,8 @@ settle_holds(struct server *s)
 {
 	struct err err;
 
+	if (s->takeover.given) /* there are none to settle, and the trail is not ours */
+		return true;
 	if (s->hold_lost) {
 		s->hold_lost = false;
 		server_record_holds(s);
@@ -232,7 +234,7 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 	}
 	/* Before they are read: what changes meanwhile is read again. */
 	files = server_files_state(next);
-	if (sandbox_check(next, &err) == -1 || adopt(s, next, &err) == -1) {
+	if (sandbox_check(&s->sandbox, next, &err) == -1 || adopt(s, next, &err) == -1) {
 		log_error(s->log, "reload_failed", "%s; the running configuration stays", err.msg);
 		config_unref(next);
 		record_reload(s, who, false, "", "");
@@ -256,6 +258,14 @@ reload(struct server *s, const struct signalfd_siginfo *who)
 	record_reload(s, who, true, changes, restart);
 }
 
+/* What it is to be known to is the trail's, the sinks' and the admin listeners', which are given. */
+static void
+refuse_reload(struct server *s, const struct signalfd_siginfo *who)
+{
+	log_error(s->log, "reload_failed", "a successor takes over: signal that one");
+	record_reload(s, who, false, "", "");
+}
+
 /* ---- signals ---- */
 
 static void
@@ -268,9 +278,14 @@ on_signal(evutil_socket_t fd, short what, void *arg)
 	while (read(fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		switch (info.ssi_signo) {
 		case SIGHUP:
-			reload(s, &info);
+			if (s->takeover.given)
+				refuse_reload(s, &info);
+			else
+				reload(s, &info);
 			break;
 		case SIGUSR1:
+			if (s->takeover.given)
+				break;
 			publisher_reopen(s->publisher);
 			log_info(s->log, "reopened", "files of the sinks are reopened");
 			break;
@@ -317,7 +332,8 @@ on_heartbeat(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	server_record(s, &e);
+	if (!s->takeover.given)
+		server_record(s, &e);
 }
 
 /* Its words are no lines of the own log; what they are about comes back as an error. */
@@ -362,9 +378,12 @@ stop_workers(struct server *s)
 {
 	int64_t deadline = clock_mono_ns() + s->config->timeouts.drain * (int64_t)CLOCK_NS_PER_MS;
 
+	/* Another process accepts from the same socket: that is not to be shut. */
+	if (s->takeover.given || s->takeover.taken)
+		listener_give(s->listener);
 	/* Workers first: whoever sees the listener gone meets workers that know. */
 	for (unsigned i = 0; i < s->nstarted; i++)
-		worker_drain(s->workers[i], deadline);
+		worker_drain(s->workers[i], WORKER_STOPS, deadline);
 	listener_stop(s->listener);
 	for (unsigned i = 0; i < s->nstarted; i++)
 		worker_join(s->workers[i]);
@@ -405,6 +424,16 @@ stop(struct server *s)
 
 	log_info(s->log, "stopping", "finishing what is in flight");
 	stop_workers(s);
+	if (s->takeover.failed) {
+		if (s->publisher != NULL)
+			publisher_stop(s->publisher, clock_mono_ns());
+		return;
+	}
+	if (s->takeover.given) {
+		server_leave(s);
+		log_info(s->log, "stopped", "the successor goes on");
+		return;
+	}
 	server_end_degrade(s, "stopped");
 	admin_tell_refused(s->admin);
 	/* Durable, so that the checkpoint that the sinks still get covers it. */
@@ -433,7 +462,9 @@ abandon(struct server *s)
 static void
 tear_down(struct server *s)
 {
+	server_close_given(s);
 	admin_free(s->admin);
+	handover_free(s->takeover.handover);
 	listener_free(s->listener);
 	for (unsigned i = 0; i < s->nworkers; i++)
 		worker_free(s->workers[i]);
@@ -455,6 +486,10 @@ tear_down(struct server *s)
 			event_del(&s->files.timer);
 		if (event_initialized(&s->clock_timer))
 			event_del(&s->clock_timer);
+		if (event_initialized(&s->takeover.ended))
+			event_del(&s->takeover.ended);
+		if (event_initialized(&s->takeover.leave_timer))
+			event_del(&s->takeover.leave_timer);
 		event_del(&s->signal_event);
 		event_del(&s->heartbeat);
 		event_base_free(s->base);
@@ -494,7 +529,7 @@ prepare(struct server *s, struct err *err)
 }
 
 enum server_result
-server_run(struct config *config, struct err *err)
+server_run(struct config *config, bool takeover, struct err *err)
 {
 	struct server *s = calloc(1, sizeof(*s));
 	enum server_result rc;
@@ -507,6 +542,7 @@ server_run(struct config *config, struct err *err)
 	s->config = config_ref(config);
 	s->signal_fd = -1;
 	s->started = clock_wall_ns();
+	s->takeover.wanted = takeover;
 	if (prepare(s, err) == -1) {
 		rc = SERVER_FAILED;
 	} else if ((rc = server_build(s, err)) == SERVER_STOPPED) {

@@ -19,6 +19,7 @@ enum server_result {
 /* How many it has. */
 unsigned server_workers(const struct config *config);
 
-enum server_result server_run(struct config *config, struct err *err);
+/* takeover: from the process that runs on the same trail, if there is one. */
+enum server_result server_run(struct config *config, bool takeover, struct err *err);
 
 #endif

@@ -2,7 +2,6 @@
 
 #include "data/conn.h"
 #include "data/descriptors.h"
-#include "keytrail/base64.h"
 #include "keytrail/clock.h"
 #include "keytrail/cpus.h"
 #include "keytrail/fault.h"
@@ -10,6 +9,7 @@
 
 #include <event2/event.h>
 
+#include <fcntl.h>
 #include <limits.h>
 #include <llhttp.h>
 #include <openssl/crypto.h>
@@ -17,9 +17,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define START_WAIT_MS 10000
-#define SELF_RING     (1024 * 1024) /* bytes of main's ring */
-#define SLOTS_SPARE   64
+#define SELF_RING   (1024 * 1024) /* bytes of main's ring */
+#define SLOTS_SPARE 64
 
 /* One for each connection that a worker takes: twice its share of all that there may be, and some. */
 static unsigned
@@ -54,6 +53,22 @@ on_corrupt(void *arg, uint64_t first, uint64_t last)
 
 	if (s->journal != NULL) /* else the trail is being opened */
 		journal_report_corrupt(s->journal, first, last);
+}
+
+static uint64_t
+on_rejected(void *arg, const char *sink, uint64_t seq, const char *reason)
+{
+	struct server *s = arg;
+
+	return journal_report_reject(s->journal, sink, seq, reason);
+}
+
+static bool
+is_recorded(void *arg, uint64_t report)
+{
+	const struct server *s = arg;
+
+	return journal_reject_is_durable(s->journal, report);
 }
 
 static int
@@ -118,6 +133,9 @@ begin_log(struct server *s, struct err *err)
 {
 	const struct config_audit *a = &s->config->audit;
 
+	if (s->takeover.lock != NULL)
+		return err_set(
+		    err, "%s: %s: only a start begins a new log", a->trail, s->findings.unfit);
 	if (!a->create)
 		return err_set(err, "%s: %s, and \"create\" is false: no new log is begun",
 		    a->trail, s->findings.unfit);
@@ -146,47 +164,37 @@ open_ledger(struct server *s, struct err *err)
 		return -1;
 	if (s->ledger == NULL || (untold != NULL && ledger_signed_size(s->ledger) == 0))
 		return 0;
+	/* After a successor that was killed nobody vouches. */
+	if (s->takeover.lock != NULL && s->recovery.clean)
+		ledger_trust(s->ledger);
 	if (ledger_open(s->ledger, s->trail, &s->recovery, &s->findings, &why) == -1)
 		log_error(s->log, "not_signed", "%s", why.msg);
 	return s->findings.unfit[0] != '\0' ? begin_log(s, err) : 0;
 }
 
-/* Those of a run that had more workers; recovery has emptied them. */
+/* Those of a run that had more workers, and of one that was taken over from; recovery has emptied
+ * them. */
 static void
 remove_other_rings(const struct server *s)
 {
-	char name[32];
+	char name[TRAIL_RING_NAME_SIZE];
 
 	for (unsigned i = s->nworkers; i < CONFIG_WORKERS_MAX; i++) {
-		snprintf(name, sizeof(name), "ring.%u", i);
+		trail_ring_name(i, CONFIG_WORKERS_MAX + 1, name);
+		unlinkat(trail_dirfd(s->trail), name, 0);
+	}
+	for (unsigned i = 0; !s->takeover.taken && i <= CONFIG_WORKERS_MAX; i++) {
+		trail_given_ring_name(i, name);
 		unlinkat(trail_dirfd(s->trail), name, 0);
 	}
 }
 
 static int
-open_trail(struct server *s, struct err *err)
+open_rings(struct server *s, struct err *err)
 {
 	const struct config_audit *a = &s->config->audit;
-	struct trail_opts opts = { .dir = a->trail,
-		.create = a->create,
-		.hashed = s->ledger != NULL,
-		.segment_size = a->segment_size,
-		.room = a->ring_size * s->nworkers + SELF_RING,
-		.signed_log = s->ledger != NULL ? ledger_signed_log(s->ledger) : NULL,
-		.signed_size = s->ledger != NULL ? ledger_signed_size(s->ledger) : 0,
-		.used = publisher_used,
-		.group = a->group };
 	char name[TRAIL_RING_NAME_SIZE];
 
-	if (trail_open(&opts, &s->trail, &s->recovery, err) == -1)
-		return -1;
-	if (open_ledger(s, err) == -1)
-		return -1;
-	s->retention = (struct trail_retention){ a->retention, a->max_size };
-	if (trail_holds(s->trail)->damage.msg[0] != '\0')
-		log_error(s->log, "holds_damaged", "%s", trail_holds(s->trail)->damage.msg);
-	snapshot_set_log(s->snapshot, trail_log_id(s->trail));
-	remove_other_rings(s);
 	for (unsigned i = 0; i <= s->nworkers; i++) {
 		bool mine = i == s->nworkers;
 		struct ring_opts room = { .size = mine ? SELF_RING : a->ring_size,
@@ -200,6 +208,29 @@ open_trail(struct server *s, struct err *err)
 			return err_prefix(err, "%s", a->trail);
 	}
 	return trail_expect_rings(s->trail, s->nworkers + 1, err);
+}
+
+static int
+open_trail(struct server *s, struct err *err)
+{
+	const struct config_audit *a = &s->config->audit;
+	struct trail_opts opts = { .dir = a->trail,
+		.create = a->create,
+		.hashed = s->ledger != NULL,
+		.segment_size = a->segment_size,
+		.room = a->ring_size * s->nworkers + SELF_RING + s->takeover.room,
+		.lock = s->takeover.lock,
+		.signed_log = s->ledger != NULL ? ledger_signed_log(s->ledger) : NULL,
+		.signed_size = s->ledger != NULL ? ledger_signed_size(s->ledger) : 0,
+		.used = publisher_used,
+		.group = a->group };
+
+	if (trail_open(&opts, &s->trail, &s->recovery, err) == -1 || open_ledger(s, err) == -1)
+		return -1;
+	s->retention = (struct trail_retention){ a->retention, a->max_size };
+	if (trail_holds(s->trail)->damage.msg[0] != '\0')
+		log_error(s->log, "holds_damaged", "%s", trail_holds(s->trail)->damage.msg);
+	return 0;
 }
 
 static uint64_t
@@ -246,19 +277,34 @@ on_durable(void *arg, uint64_t seq)
 }
 
 static int
+make_journal(struct server *s, struct journal_opts *opts, struct err *err)
+{
+	if ((opts->metrics = metrics_shard_new(s->metrics)) == NULL)
+		return err_set(err, "memory is short");
+	if ((s->journal = journal_new(opts, err)) == NULL ||
+	    journal_add_ring(s->journal, s->rings[s->nworkers], NULL, NULL, err) == -1)
+		return -1;
+	chronicle_init(
+	    &s->chronicle, s->snapshot->observer, s->rings[s->nworkers], s->journal, s->shard);
+	return 0;
+}
+
+static int
 open_journal(struct server *s, struct err *err)
 {
 	const struct config_audit *a = &s->config->audit;
 	struct publisher_opts popts = { .config = s->config,
+		.types = &s->sink_types,
 		.dirfd = trail_dirfd(s->trail),
 		.metrics = s->metrics,
 		.shard = s->shard,
 		.log = s->log,
 		.corrupt = on_corrupt,
-		.corrupt_arg = s };
+		.rejected = on_rejected,
+		.recorded = is_recorded,
+		.arg = s };
 	struct journal_opts jopts = { .trail = s->trail,
 		.log = s->log,
-		.metrics = metrics_shard_new(s->metrics),
 		.flush_interval_ms = a->flush_interval,
 		.spacing_min_us = a->spacing_min_us,
 		.spacing_max_us = a->spacing_max_us,
@@ -275,15 +321,12 @@ open_journal(struct server *s, struct err *err)
 		.recovery = &s->recovery,
 		.renewal = s->renewal.reason != NULL ? &s->renewal : NULL };
 
-	if (jopts.metrics == NULL)
-		return err_set(err, "memory is short");
-	if ((s->journal = journal_new(&jopts, err)) == NULL ||
-	    publisher_start(&popts, &s->publisher, err) == -1 ||
-	    journal_add_ring(s->journal, s->rings[s->nworkers], NULL, NULL, err) == -1)
+	if (s->journal != NULL)
+		journal_resume(s->journal, &jopts);
+	else if (make_journal(s, &jopts, err) == -1)
 		return -1;
-	chronicle_init(
-	    &s->chronicle, s->snapshot->observer, s->rings[s->nworkers], s->journal, s->shard);
-	return 0;
+	/* Last: a sink may tell the journal of something at once. */
+	return publisher_start(&popts, &s->publisher, err);
 }
 
 static int
@@ -312,139 +355,32 @@ make_workers(struct server *s, struct err *err)
 }
 
 static int
-open_listeners(struct server *s, struct err *err)
+open_listener(struct server *s, struct err *err)
 {
-	struct listener_opts lopts = { .address = &s->config->listen.address,
+	struct listener_opts opts = { .address = &s->config->listen.address,
 		.workers = s->workers,
-		.nworkers = s->nworkers };
-	struct admin_opts aopts = server_admin;
+		.nworkers = s->nworkers,
+		.given = s->takeover.taken ? s->takeover.from.of[HANDOVER_LISTEN] : -1 };
 
-	aopts.base = s->base;
-	aopts.metrics = s->metrics;
-	aopts.shard = s->shard;
-	aopts.log = s->log;
-	aopts.trail_dirfd = trail_dirfd(s->trail);
-	aopts.keep_free = trail_keep_free(s->trail);
-	aopts.corrupt = on_corrupt;
-	aopts.arg = s;
-	if ((s->listener = listener_new(&lopts, err)) == NULL)
-		return -1;
-	return admin_start(&aopts, &s->admin, err);
+	return (s->listener = listener_new(&opts, err)) != NULL ? 0 : -1;
 }
 
-static uint64_t
-record_start(struct server *s)
-{
-	const struct trail_recovery *r = &s->recovery;
-	bool new_log = r->new_log || s->renewal.reason != NULL;
-	char key[CHECKPOINT_KEY_MAX] = "none", sandbox[SANDBOX_TEXT_SIZE];
-	struct trail_retention before = s->retention;
-	bool less = trail_load_retention(s->trail, &before) &&
-		    (trail_keeps_shorter(&s->retention, &before) ||
-			trail_keeps_smaller(&s->retention, &before));
-	struct event_detail details[] = {
-		{ "clean", EVENT_DETAIL_BOOL, NULL, r->clean || r->new_log },
-		{ "clock", EVENT_DETAIL_STRING, server_clock_state(), 0 },
-		{ "configDigest", EVENT_DETAIL_STRING, s->config->digest, 0 },
-		{ "keepsLess", EVENT_DETAIL_BOOL, NULL, less },
-		{ "maxSize", EVENT_DETAIL_NUMBER, NULL, s->retention.max_size },
-		{ "newLog", EVENT_DETAIL_BOOL, NULL, new_log },
-		{ "previousBoot", EVENT_DETAIL_STRING, r->previous_boot, 0 },
-		{ "previousMaxSize", EVENT_DETAIL_NUMBER, NULL, before.max_size },
-		{ "previousRetentionSeconds", EVENT_DETAIL_NUMBER, NULL, before.age_s },
-		{ "retentionSeconds", EVENT_DETAIL_NUMBER, NULL, s->retention.age_s },
-		{ "sandbox", EVENT_DETAIL_STRING, sandbox, 0 },
-		{ "signing", EVENT_DETAIL_STRING, key, 0 },
-		{ "version", EVENT_DETAIL_STRING, KEYTRAIL_VERSION, 0 },
-		{ "workers", EVENT_DETAIL_NUMBER, NULL, s->nworkers },
-	};
-	struct chronicle_entry e = { .action = "keytrail.start",
-		.severity = new_log || !r->clean || less ? SEVERITY_WARNING : SEVERITY_NORMAL,
-		.outcome = EVENT_SUCCESS,
-		.message = "keytrail: started",
-		.details = details,
-		.ndetails = sizeof(details) / sizeof(details[0]) };
-
-	sandbox_text(&s->sandbox, true, sandbox);
-	if (s->ledger != NULL)
-		ledger_key_text(s->ledger, key);
-	return server_record(s, &e);
-}
-
-static void
-record_tamper(struct server *s, const char *message, const struct event_detail *details, size_t n)
-{
-	struct chronicle_entry e = { .action = "keytrail.tamper",
-		.severity = SEVERITY_CRITICAL,
-		.outcome = EVENT_SUCCESS,
-		.message = message,
-		.details = details,
-		.ndetails = n };
-
-	server_record(s, &e);
-}
-
-/* What the signed tree tells of the trail that was found. */
-static void
-record_findings(struct server *s)
-{
-	const struct ledger_findings *f = &s->findings;
-	const struct event_detail range[] = {
-		{ "first", EVENT_DETAIL_NUMBER, NULL, f->first },
-		{ "last", EVENT_DETAIL_NUMBER, NULL, f->last },
-	};
-
-	if (f->last > 0)
-		record_tamper(s,
-		    "keytrail: lines of the trail are gone or not those that were signed", range,
-		    2);
-}
-
-static void
-record_rotation(struct server *s)
-{
-	struct slice statement = ledger_rotation(s->ledger);
-	char note[BASE64_SIZE(CHECKPOINT_NOTE_MAX) + 1];
-	const struct event_detail details[] = { { "note", EVENT_DETAIL_STRING, note, 0 } };
-	struct chronicle_entry e = { .action = "keytrail.key",
-		.severity = SEVERITY_WARNING,
-		.outcome = EVENT_SUCCESS,
-		.message = "keytrail: another key signs from now on",
-		.details = details,
-		.ndetails = 1 };
-
-	if (statement.n == 0 || statement.n > CHECKPOINT_NOTE_MAX)
-		return;
-	note[base64_encode(statement.p, statement.n, note)] = '\0';
-	server_record(s, &e);
-}
-
-/* The checkpoint that was found is recorded once more: that of ledger_stop has not been yet. */
-static void
-record_handover(struct server *s)
-{
-	if (s->ledger == NULL || s->renewal.reason != NULL || ledger_signed_size(s->ledger) == 0)
-		return;
-	journal_report_checkpoint(
-	    s->journal, ledger_signed_size(s->ledger), ledger_signed_note(s->ledger));
-	record_rotation(s);
-}
-
-/* Nothing is signed before all that was recorded is durable: what a new key signs first covers the
- * event by which it became the key. */
+/* given: as for admin_start. */
 static int
-end_start(struct server *s, unsigned wait_ms, struct err *err)
+open_admin(struct server *s, const int *given, struct err *err)
 {
-	if (!chronicle_flush(&s->chronicle) ||
-	    !chronicle_wait(&s->chronicle, s->chronicle.last, wait_ms))
-		return err_set(err, "%s: what follows keytrail.start is not durable yet",
-		    s->config->audit.trail);
-	if (!trail_holds_are_settled(s->trail) && trail_holds_settled(s->trail, err) == -1)
-		return -1;
-	if (s->ledger == NULL)
-		return 0;
-	FAULT_POINT("start.before_ledger");
-	return ledger_start(s->ledger, err);
+	struct admin_opts opts = server_admin;
+
+	opts.base = s->base;
+	opts.given = given;
+	opts.metrics = s->metrics;
+	opts.shard = s->shard;
+	opts.log = s->log;
+	opts.trail_dirfd = trail_dirfd(s->trail);
+	opts.keep_free = trail_keep_free(s->trail);
+	opts.corrupt = on_corrupt;
+	opts.arg = s;
+	return admin_start(&opts, &s->admin, err);
 }
 
 static void
@@ -464,63 +400,20 @@ announce(struct server *s)
 	    s->nworkers, s->config->audit.trail);
 }
 
-int
-server_follow_start(struct server *s, unsigned wait_ms, struct err *err)
-{
-	struct trail_retention saved;
-
-	if (!s->start_followed) {
-		if ((!trail_load_retention(s->trail, &saved) || saved.age_s != s->retention.age_s ||
-			saved.max_size != s->retention.max_size) &&
-		    trail_save_retention(s->trail, &s->retention, err) == -1)
-			return -1;
-		record_findings(s);
-		record_handover(s);
-		if (!trail_holds_are_settled(s->trail))
-			server_record_holds(s);
-		s->start_followed = true;
-	}
-	return end_start(s, wait_ms, err);
-}
-
-/* Where the trail cannot take it, all else goes on and it waits in main's ring (server.c). */
-static void
-await_start(struct server *s, uint64_t position)
-{
-	struct err err;
-	char why[128];
-
-	if (chronicle_wait(&s->chronicle, position, START_WAIT_MS)) {
-		if (server_follow_start(s, START_WAIT_MS, &err) == 0)
-			return;
-	} else {
-		journal_health(s->journal, why, sizeof(why));
-		err_set(&err, "%s: keytrail.start is not durable yet: %s", s->config->audit.trail,
-		    why[0] != '\0' ? why : "the disk is slow");
-	}
-	log_error(s->log, "start_waits", "%s", err.msg);
-	s->start_waits = true;
-	event_active(&s->chronicle_retry, 0, 0);
-}
-
 static int
 start(struct server *s, struct err *err)
 {
-	uint64_t position;
+	const int *given = s->takeover.taken ? &s->takeover.from.of[HANDOVER_METRICS] : NULL;
 
-	if (open_listeners(s, err) == -1)
+	if (open_listener(s, err) == -1 || open_admin(s, given, err) == -1 ||
+	    server_begin_trail(s, err) == -1 || server_watch_clock(s, err) == -1 ||
+	    server_watch_files(s, err) == -1)
 		return -1;
-	/* Before the journal: what it removes at once is removed under what this start says. */
-	position = record_start(s);
-	if (journal_start(s->journal, err) == -1)
-		return -1;
-	await_start(s, position);
-	if (server_watch_clock(s, err) == -1 || server_watch_files(s, err) == -1)
-		return -1;
+	server_await_successor(s);
 	for (; s->nstarted < s->nworkers; s->nstarted++)
 		if (worker_start(s->workers[s->nstarted], err) == -1)
 			return -1;
-	if (sandbox_enter(&s->sandbox, "main", err) == -1)
+	if (sandbox_enter(&s->sandbox, "main", err) == -1 || server_succeed(s, err) == -1)
 		return -1;
 	announce(s);
 	return 0;
@@ -552,6 +445,9 @@ server_build(struct server *s, struct err *err)
 
 	if (sandbox_become_user(s->config, err) == -1)
 		return SERVER_MISCONFIGURED;
+	sink_types_init(&s->sink_types);
+	if (sink_types_load(&s->sink_types, s->config, err) == -1)
+		return SERVER_MISCONFIGURED;
 	if (sandbox_look(&s->sandbox, s->config, err) == -1)
 		return SERVER_FAILED;
 	thread_install(sandbox_enter, &s->sandbox);
@@ -560,14 +456,99 @@ server_build(struct server *s, struct err *err)
 	if ((s->snapshot = snapshot_new(s->config, NULL, s->metrics, err)) == NULL ||
 	    read_key(s, err) == -1)
 		return SERVER_MISCONFIGURED;
+	if (s->takeover.wanted && server_take_over(s, err) == -1)
+		return SERVER_FAILED;
 	if ((rc = read_checkpoint(s, err)) != SERVER_STOPPED)
 		return rc;
 	server_look_back(s);
-	if (open_trail(s, err) == -1 || sandbox_confine(&s->sandbox, s->config, err) == -1 ||
-	    open_journal(s, err) == -1 || make_workers(s, err) == -1 || start(s, err) == -1)
+	if (open_trail(s, err) == -1)
+		return SERVER_FAILED;
+	snapshot_set_log(s->snapshot, trail_log_id(s->trail));
+	remove_other_rings(s);
+	if (open_rings(s, err) == -1 || sandbox_confine(&s->sandbox, s->config, err) == -1 ||
+	    open_journal(s, err) == -1 || make_workers(s, err) == -1 ||
+	    server_adopt_rings(s, err) == -1 || start(s, err) == -1)
 		return SERVER_FAILED;
 	set_build_info(s->metrics);
 	metrics_set(s->shard, METRIC_START_TIME, 0, (double)s->started / CLOCK_NS_PER_S);
 	metrics_set(s->shard, METRIC_RELOAD_TIME, 0, (double)s->started / CLOCK_NS_PER_S);
 	return SERVER_STOPPED;
+}
+
+/* What was made with the trail that was given; the rings and who writes into them stay. */
+static void
+close_trail(struct server *s)
+{
+	publisher_free(s->publisher);
+	s->publisher = NULL;
+	ledger_free(s->ledger);
+	s->ledger = NULL;
+	trail_close(s->trail, false);
+	s->trail = NULL;
+	s->findings = (struct ledger_findings){ .unfit = "" };
+	s->start_followed = false;
+}
+
+/* Recovery leaves those alone that are given. */
+static int
+rename_rings(struct server *s, bool given, struct err *err)
+{
+	char name[TRAIL_RING_NAME_SIZE];
+
+	for (unsigned i = 0; i <= s->nworkers; i++) {
+		if (given)
+			trail_given_ring_name(s->nworkers - i, name);
+		else
+			trail_ring_name(i, s->nworkers + 1, name);
+		if (ring_rename(s->rings[i], trail_dirfd(s->trail), name, err) == -1)
+			return err_prefix(err, "%s", s->config->audit.trail);
+	}
+	return 0;
+}
+
+int
+server_give_rings(struct server *s, struct err *err)
+{
+	return rename_rings(s, true, err);
+}
+
+/* What the successor left in rings of its own is recovered as after any kill. */
+static int
+reopen(struct server *s, struct err *err)
+{
+	if (read_key(s, err) == -1 || read_checkpoint(s, err) != SERVER_STOPPED)
+		return -1;
+	server_look_back(s);
+	if (open_trail(s, err) == -1 || rename_rings(s, false, err) == -1)
+		return -1;
+	remove_other_rings(s);
+	for (unsigned i = 0; i <= s->nworkers; i++)
+		if (trail_skip_recorded(s->trail, s->rings[i], err) == -1)
+			return -1;
+	if (trail_expect_rings(s->trail, s->nworkers + 1, err) == -1 ||
+	    open_journal(s, err) == -1 ||
+	    (!s->takeover.ready && open_admin(s, s->takeover.listeners, err) == -1))
+		return -1;
+	return server_begin_trail(s, err);
+}
+
+int
+server_resume(struct server *s, struct err *err)
+{
+	int lock = fcntl(trail_dirfd(s->trail), F_DUPFD_CLOEXEC, 0), rc = -1;
+
+	if (lock == -1)
+		return err_set_errno(err, "%s", s->config->audit.trail);
+	/* What is left in the rings stays there. */
+	(void)journal_stop(s->journal, err);
+	if (s->ledger != NULL)
+		ledger_stop(s->ledger);
+	s->takeover.lock = &lock;
+	if (server_give_rings(s, err) == 0) {
+		close_trail(s);
+		rc = reopen(s, err);
+	}
+	s->takeover.lock = NULL;
+	close(lock);
+	return rc;
 }

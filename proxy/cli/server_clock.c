@@ -43,6 +43,8 @@ on_clock_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	if (s->takeover.given)
+		return;
 	if ((jump = clock_watch(&s->clock_watch, wall, clock_boot_ns())) != 0)
 		record_jump(s, wall - jump, wall, "running");
 }

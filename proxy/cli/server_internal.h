@@ -1,14 +1,17 @@
 /*
  * server_internal: the parts of the running sidecar, shared by the files of that module.
  *
- * server.c is the life (signals, reload, stop), server_build.c the composition, server_status.c
- * what the admin listeners ask, server_routes.c one page of it, server_operate.c what operators have it do, server_clock.c
- * jumps of the clock, server_watch.c the files of TLS.  Main thread only.
+ * server.c is the life (signals, reload, stop), server_build.c the composition, server_start.c what
+ * is recorded of a start, server_takeover.c what goes from one process to the next, server_status.c
+ * what the admin listeners ask, server_routes.c one page of it, server_operate.c what operators
+ * have it do, server_clock.c jumps of the clock, server_watch.c the files of TLS.  Main thread
+ * only.
  */
 #ifndef KEYTRAIL_PROXY_SERVER_INTERNAL_H
 #define KEYTRAIL_PROXY_SERVER_INTERNAL_H
 
 #include "admin/admin.h"
+#include "cli/handover.h"
 #include "cli/sandbox.h"
 #include "cli/server.h"
 #include "data/chronicle.h"
@@ -23,11 +26,12 @@
 #include "keytrail/metrics.h"
 #include "keytrail/publisher.h"
 #include "keytrail/ring.h"
+#include "keytrail/sink.h"
 #include "keytrail/trail.h"
 
 #include <event2/event_struct.h>
 
-#define SERVER_VALIDITIES_MAX (TLS_VALIDITIES_MAX + TLS_CLIENT_VALIDITIES_MAX)
+#define SERVER_VALIDITIES_MAX (TLS_VALIDITIES_MAX + SNAPSHOT_VALIDITIES_MAX)
 
 /* What is known of the files of TLS. */
 struct server_files {
@@ -37,6 +41,25 @@ struct server_files {
 	int64_t tried;	       /* since when (monotonic ns), */
 	struct err why;
 	int64_t tell_again[SERVER_VALIDITIES_MAX]; /* no sooner than this one ends (monotonic ns) */
+};
+
+/* From the process before this one, and to the one after. */
+struct server_takeover {
+	bool wanted;
+	bool taken;				    /* this was given: */
+	struct handover_fds from;		    /* until it runs */
+	struct ring *rings[CONFIG_WORKERS_MAX + 1]; /* until the journal has them */
+	uint64_t room;				    /* of these, bytes */
+	const int *lock; /* while the trail is opened; NULL: it is to be had */
+	int before;	 /* the connection to that process */
+	struct event ended;
+
+	struct handover *handover;	/* for the next one; or NULL */
+	bool given;			/* it has the trail, */
+	bool ready;			/* and serves */
+	bool failed;			/* nobody has the trail */
+	int listeners[ADMIN_LISTENERS]; /* copies; until it serves */
+	struct event leave_timer;
 };
 
 struct server {
@@ -49,6 +72,7 @@ struct server {
 	struct event log_event, log_retry, signal_event, chronicle_retry, degrade_timer,
 	    clock_timer, heartbeat;
 	struct server_files files;
+	struct server_takeover takeover;
 	struct clock_watch clock_watch;
 	int64_t last_line_ns; /* when the last line before this start was numbered, or 0 */
 	int signal_fd;
@@ -61,6 +85,7 @@ struct server {
 	struct journal_renewal renewal; /* reason NULL: the log is the old one */
 	struct buf old_note;
 	struct ring *rings[CONFIG_WORKERS_MAX + 1]; /* the last one is main's */
+	struct sink_types sink_types;
 	struct publisher *publisher;
 	struct journal *journal;
 	struct chronicle chronicle;
@@ -86,6 +111,9 @@ struct server {
 /* Build every part in order and start the threads; on failure what was built is torn down by the
  * caller all the same.  SERVER_STOPPED means that it runs. */
 enum server_result server_build(struct server *s, struct err *err);
+
+/* Once all is built: begin to record, with keytrail.start. */
+int server_begin_trail(struct server *s, struct err *err);
 
 /* What is done when keytrail.start is durable.  -1: not all of it is done; to be tried again.  What it
  * records is waited for so long. */
@@ -124,10 +152,31 @@ uint64_t server_files_state(const struct config *c);
 int server_watch_files(struct server *s, struct err *err);
 void server_reload_files(struct server *s);
 
+/* ---- as successor; each does nothing where nobody was taken over from ---- */
+
+/* Before the trail is opened: have it given, or find that nobody has it. */
+int server_take_over(struct server *s, struct err *err);
+/* Behind the own rings. */
+int server_adopt_rings(struct server *s, struct err *err);
+/* It runs: say so.  From now on there may be a successor. */
+int server_succeed(struct server *s, struct err *err);
+void server_close_given(struct server *s);
+
+/* ---- as the one before ---- */
+
+/* Where that cannot be, the log says so. */
+void server_await_successor(struct server *s);
+/* The rings get other names. */
+int server_give_rings(struct server *s, struct err *err);
+/* After that: nobody has taken the trail; go on with it.  After -1 nothing can be recorded. */
+int server_resume(struct server *s, struct err *err);
+/* All that is to be recorded is in the rings. */
+void server_leave(struct server *s);
+
 /* Until when what is loaded is good; how many. */
-size_t server_validity(const struct server *s, struct tls_validity out[SERVER_VALIDITIES_MAX]);
+size_t server_validity(const struct server *s, struct tlsfile_validity out[SERVER_VALIDITIES_MAX]);
 /* In 30 days or the last third of its time: what is renewed often is renewed late. */
-bool server_ends_soon(const struct tls_validity *v);
+bool server_ends_soon(const struct tlsfile_validity *v);
 
 const char *server_clock_state(void); /* "synchronized", "unsynchronized" or "unknown" */
 

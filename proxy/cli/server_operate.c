@@ -17,6 +17,7 @@
 
 struct operation {
 	const char *path;
+	/* 0, -1; 1: and it has recorded so. */
 	int (*run)(
 	    struct server *s, const struct admin_call *call, struct buf *text, struct err *err);
 };
@@ -52,21 +53,33 @@ record_call(struct server *s, const struct admin_call *call, const struct chroni
 	server_record(s, &whole);
 }
 
-/* why NULL: it was carried out. */
 static void
-record_access(struct server *s, const struct admin_call *call, const char *path, const char *why)
+record_done(
+    struct server *s, const struct admin_call *call, const struct event_detail *details, size_t n)
+{
+	struct chronicle_entry e = { .action = "keytrail.access",
+		.severity = SEVERITY_NORMAL,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: an operator's call was carried out",
+		.details = details,
+		.ndetails = n };
+
+	record_call(s, call, &e);
+}
+
+static void
+record_refused(struct server *s, const struct admin_call *call, const char *path, const char *why)
 {
 	const struct event_detail details[] = {
 		{ "call", EVENT_DETAIL_STRING, path, 0 },
 		{ "reason", EVENT_DETAIL_STRING, why, 0 },
 	};
 	struct chronicle_entry e = { .action = "keytrail.access",
-		.severity = why == NULL ? SEVERITY_NORMAL : SEVERITY_WARNING,
-		.outcome = why == NULL ? EVENT_SUCCESS : EVENT_FAILURE,
-		.message = why == NULL ? "keytrail: an operator's call was carried out"
-				       : "keytrail: an operator's call was refused",
+		.severity = SEVERITY_WARNING,
+		.outcome = EVENT_FAILURE,
+		.message = "keytrail: an operator's call was refused",
 		.details = details,
-		.ndetails = why == NULL ? 1 : COUNT(details) };
+		.ndetails = COUNT(details) };
 
 	record_call(s, call, &e);
 }
@@ -349,6 +362,26 @@ reset_holds(struct server *s, const struct admin_call *call, struct buf *text, s
 	return buf_printf(text, "nothing is held\n");
 }
 
+/* ---- sinks ---- */
+
+static int
+replay_sink(struct server *s, const struct admin_call *call, struct buf *text, struct err *err)
+{
+	const char *sink = admin_call_get(call, "sink"), *from = admin_call_get(call, "from");
+	uint64_t first;
+
+	if (publisher_replay(s->publisher, sink != NULL ? sink : "", from != NULL ? from : "",
+		&first, err) == -1)
+		return -1;
+	record_done(s, call,
+	    (const struct event_detail[]){ { "call", EVENT_DETAIL_STRING, call->path, 0 },
+		{ "first", EVENT_DETAIL_NUMBER, NULL, first },
+		{ "sink", EVENT_DETAIL_STRING, sink, 0 } },
+	    3);
+	buf_printf(text, PUBLISHER_REPLAY_TEXT, sink, first);
+	return 1;
+}
+
 /* ---- the calls ---- */
 
 static const struct operation operations[] = {
@@ -357,6 +390,7 @@ static const struct operation operations[] = {
 	{ "/hold/add", add_hold },
 	{ "/hold/remove", remove_hold },
 	{ "/hold/reset", reset_holds },
+	{ "/sinks/replay", replay_sink },
 };
 
 unsigned
@@ -364,21 +398,24 @@ server_operate(void *arg, const struct admin_call *call, struct buf *text)
 {
 	struct server *s = arg;
 	struct err err;
+	int rc;
 
 	for (size_t i = 0; i < COUNT(operations); i++) {
 		const struct operation *o = &operations[i];
 
 		if (strcmp(call->path, o->path) != 0)
 			continue;
-		if (o->run(s, call, text, &err) == 0) {
-			record_access(s, call, o->path, NULL);
-			return 200;
+		if ((rc = o->run(s, call, text, &err)) == -1) {
+			record_refused(s, call, o->path, err.msg);
+			buf_printf(text, "%s\n", err.msg);
+			return 409;
 		}
-		record_access(s, call, o->path, err.msg);
-		buf_printf(text, "%s\n", err.msg);
-		return 409;
+		if (rc == 0)
+			record_done(s, call,
+			    &(struct event_detail){ "call", EVENT_DETAIL_STRING, o->path, 0 }, 1);
+		return 200;
 	}
-	record_access(s, call, "unknown", "no such call");
+	record_refused(s, call, "unknown", "no such call");
 	buf_printf(text, "no such call\n");
 	return 404;
 }

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 static const struct config *
 current_config(void *arg)
@@ -20,7 +21,7 @@ current_config(void *arg)
 static void
 set_expiries(struct server *s)
 {
-	struct tls_validity all[SERVER_VALIDITIES_MAX];
+	struct tlsfile_validity all[SERVER_VALIDITIES_MAX];
 	size_t n = server_validity(s, all);
 	double ends[METRICS_FILES_MAX + 1];
 
@@ -100,9 +101,9 @@ check_trail(struct server *s, struct health_check *out)
 static void
 describe_certificates(struct server *s, char *out, size_t n)
 {
-	struct tls_validity all[SERVER_VALIDITIES_MAX], *first = NULL;
+	struct tlsfile_validity all[SERVER_VALIDITIES_MAX], *first = NULL;
 	size_t nall = server_validity(s, all);
-	char until[TLS_TIME_SIZE];
+	char until[TLSFILE_TIME_SIZE];
 
 	out[0] = '\0';
 	for (size_t i = 0; i < nall; i++)
@@ -110,8 +111,27 @@ describe_certificates(struct server *s, char *out, size_t n)
 			first = &all[i];
 	if (first == NULL)
 		return;
-	tls_time_text(first->end, until);
+	tlsfile_time_text(first->end, until);
 	snprintf(out, n, "valid until %s: %s", until, first->path);
+}
+
+/* Who is down, and why; that makes it unready only where one of them is required. */
+static void
+check_sinks(struct server *s, struct health_check *out)
+{
+	struct publisher_sink_status st[METRICS_SINKS_MAX];
+	size_t all = publisher_status(s->publisher, st, METRICS_SINKS_MAX);
+
+	*out = (struct health_check){ .name = "sinks", .ok = true };
+	for (size_t i = 0; i < all && i < METRICS_SINKS_MAX; i++) {
+		size_t n = strlen(out->detail);
+
+		if (st[i].up)
+			continue;
+		out->ok = out->ok && !st[i].required;
+		snprintf(out->detail + n, sizeof(out->detail) - n, "%s%s%s: %s", n > 0 ? "; " : "",
+		    st[i].name, st[i].required ? " (required)" : "", st[i].last_error);
+	}
 }
 
 static size_t
@@ -135,6 +155,8 @@ checks(void *arg, struct health_check *out, size_t max)
 		describe_certificates(s, out[n].detail, sizeof(out[n].detail));
 		n++;
 	}
+	if (n < max)
+		check_sinks(s, &out[n++]);
 	if (n < max) {
 		out[n].name = "signing";
 		out[n].ok = true; /* the trail comes before its proof */
@@ -187,12 +209,19 @@ put_sink(const struct publisher_sink_status *st, struct buf *out)
 		st->type, st->up ? "true" : "false") == -1 ||
 	    answer_put_string(slice_of(st->last_error), out) == -1)
 		return -1;
+	if (buf_printf(out, ",\"required\":%s,\"figures\":{", st->required ? "true" : "false") ==
+	    -1)
+		return -1;
+	for (size_t i = 0; i < st->nfigures; i++)
+		if (buf_printf(out, "%s\"%s\":%.15g", i > 0 ? "," : "", st->figures[i].name,
+			st->figures[i].value) == -1)
+			return -1;
 	return buf_printf(out,
-	    ",\"delivered\":%" PRIu64 ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64
+	    "},\"delivered\":%" PRIu64 ",\"rejected\":%" PRIu64 ",\"filtered\":%" PRIu64
 	    ",\"missing\":%" PRIu64 ",\"retries\":%" PRIu64 ",\"waiting\":%" PRIu64
-	    ",\"oldestSeconds\":%.3f}",
+	    ",\"position\":%" PRIu64 ",\"oldestSeconds\":%.3f}",
 	    st->counts.delivered, st->counts.rejected, st->counts.filtered, st->counts.missing,
-	    st->counts.retries, st->waiting, st->oldest_seconds);
+	    st->counts.retries, st->waiting, st->position, st->oldest_seconds);
 }
 
 static int
@@ -225,7 +254,7 @@ put_signing(struct server *s, struct buf *out)
 static int
 put_certificates(struct server *s, struct buf *out)
 {
-	struct tls_validity all[SERVER_VALIDITIES_MAX];
+	struct tlsfile_validity all[SERVER_VALIDITIES_MAX];
 	size_t n = server_validity(s, all);
 	char end[24];
 

@@ -7,10 +7,10 @@
 #include "cli/server_internal.h"
 
 #include "keytrail/clock.h"
+#include "keytrail/file.h"
 
 #include <event2/event.h>
 
-#include <sys/stat.h>
 #include <time.h>
 
 #define LOOK_S	1
@@ -19,62 +19,37 @@
 
 /* ---- which content they have ---- */
 
-/* FNV-1a. */
-static void
-mix(uint64_t *state, uint64_t value)
-{
-	for (int i = 0; i < 64; i += 8)
-		*state = (*state ^ ((value >> i) & 0xff)) * UINT64_C(0x100000001b3);
-}
-
-static void
-mix_file(uint64_t *state, const char *path)
-{
-	struct stat st = { 0 };
-
-	if (path == NULL)
-		return;
-	(void)stat(path, &st); /* one that is missing is a state, too */
-	mix(state, st.st_dev);
-	mix(state, st.st_ino);
-	mix(state, (uint64_t)st.st_size);
-	mix(state, (uint64_t)st.st_mtim.tv_sec);
-	mix(state, (uint64_t)st.st_mtim.tv_nsec);
-	mix(state, (uint64_t)st.st_ctim.tv_sec);
-	mix(state, (uint64_t)st.st_ctim.tv_nsec);
-}
-
 static void
 mix_certificate(uint64_t *state, const struct config_certificate *c)
 {
-	mix_file(state, c->certificate);
-	mix_file(state, c->key);
-	mix_file(state, c->ocsp);
+	file_stamp(state, c->certificate);
+	file_stamp(state, c->key);
+	file_stamp(state, c->ocsp);
 }
 
 uint64_t
 server_files_state(const struct config *c)
 {
-	uint64_t state = UINT64_C(0xcbf29ce484222325);
+	uint64_t state = FILE_STAMP_INIT;
 
 	mix_certificate(&state, &c->listen.own);
 	for (size_t i = 0; i < c->listen.ncertificates; i++)
 		mix_certificate(&state, &c->listen.certificates[i]);
-	mix_file(&state, c->listen.client_ca);
-	mix_file(&state, c->listen.client_crl);
-	mix_file(&state, c->upstream.ca);
-	mix_file(&state, c->upstream.certificate);
-	mix_file(&state, c->upstream.key);
+	file_stamp(&state, c->listen.client_ca);
+	file_stamp(&state, c->listen.client_crl);
+	tlsfile_stamp(&state, &c->upstream.tls);
+	for (size_t i = 0; i < c->nsinks; i++)
+		tlsfile_stamp(&state, &c->sinks[i].tls);
 	return state;
 }
 
 /* ---- until when they are good ---- */
 
 size_t
-server_validity(const struct server *s, struct tls_validity out[SERVER_VALIDITIES_MAX])
+server_validity(const struct server *s, struct tlsfile_validity out[SERVER_VALIDITIES_MAX])
 {
 	const struct snapshot *snap = s->snapshot;
-	const struct tls_validity *of_server;
+	const struct tlsfile_validity *of_server;
 	size_t n = 0;
 
 	if (snap->server != NULL) {
@@ -86,7 +61,7 @@ server_validity(const struct server *s, struct tls_validity out[SERVER_VALIDITIE
 }
 
 bool
-server_ends_soon(const struct tls_validity *v)
+server_ends_soon(const struct tlsfile_validity *v)
 {
 	return v->near < time(NULL);
 }
@@ -94,15 +69,15 @@ server_ends_soon(const struct tls_validity *v)
 static void
 tell_ends(struct server *s)
 {
-	struct tls_validity all[SERVER_VALIDITIES_MAX];
+	struct tlsfile_validity all[SERVER_VALIDITIES_MAX];
 	size_t n = server_validity(s, all);
 	int64_t now = clock_mono_ns();
-	char until[TLS_TIME_SIZE];
+	char until[TLSFILE_TIME_SIZE];
 
 	for (size_t i = 0; i < n; i++)
 		if (now >= s->files.tell_again[i] && server_ends_soon(&all[i])) {
 			s->files.tell_again[i] = now + TELL_S * CLOCK_NS_PER_S;
-			tls_time_text(all[i].end, until);
+			tlsfile_time_text(all[i].end, until);
 			log_warn(s->log, "certificate_ends", "%s: valid until %s%s%s", all[i].path,
 			    until, all[i].whose[0] != '\0' ? ": " : "", all[i].whose);
 		}

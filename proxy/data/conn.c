@@ -39,8 +39,8 @@ struct conn {
 	struct peer *source;			  /* NULL: a trusted network's */
 	int64_t born;				  /* monotonic ns */
 	struct identity_certificate *certificate; /* owned; NULL without one, as most are */
-	struct worker_reap later;		  /* to be freed, or to go on */
-	struct worker_turn turn; /* of the handshake, a request, the end, what came too late */
+	struct reap later;			  /* to be freed, or to go on */
+	struct turn turn; /* of the handshake, a request, the end, what came too late */
 };
 
 static void read_head(struct conn *c);
@@ -93,7 +93,7 @@ close_conn(struct conn *c)
 		worker_starved(w, "a connection");
 	stream_close(&c->stream);
 	wtimer_fini(&c->timer);
-	worker_turn_cancel(&c->turn);
+	turns_cancel(&c->turn);
 	leave_source(w, c->source);
 	worker_lease_drop(c->lease);
 	TAILQ_REMOVE(&w->conns, c, link);
@@ -101,7 +101,7 @@ close_conn(struct conn *c)
 	atomic_fetch_sub_explicit(w->open_connections, 1, memory_order_relaxed);
 	metrics_add(w->metrics, METRIC_CONNECTIONS_OPEN, 0, -1);
 	if (!c->resuming)
-		worker_reap_later(w, &c->later);
+		turns_reap_later(&w->turns, &c->later);
 	worker_connection_gone(w);
 }
 
@@ -180,7 +180,7 @@ start_linger(struct conn *c)
 /* ---- exchanges ---- */
 
 static void
-on_later(struct worker_reap *later)
+on_later(struct reap *later)
 {
 	struct conn *c = (struct conn *)((char *)later - offsetof(struct conn, later));
 
@@ -211,7 +211,7 @@ on_exchange_done(void *arg, enum exchange_end end)
 	}
 	c->state = end == EXCHANGE_NEXT ? CONN_IDLE : CONN_LINGER;
 	c->resuming = true;
-	worker_reap_later(c->worker, &c->later);
+	turns_reap_later(&c->worker->turns, &c->later);
 }
 
 static void
@@ -295,7 +295,7 @@ read_head(struct conn *c)
 	enum http_result r = HTTP_MORE;
 	size_t used = 0;
 
-	if (w->draining && buf_size(&c->in) == 0) {
+	if (w->draining == WORKER_STOPS && buf_size(&c->in) == 0) {
 		close_conn(c);
 		return;
 	}
@@ -447,9 +447,9 @@ on_ready(void *arg)
 	struct conn *c = arg;
 
 	if (c->state == CONN_HANDSHAKE)
-		worker_turn_wait(c->worker, &c->turn, WORKER_STEP);
+		turns_wait(&c->worker->turns, &c->turn, TURN_STEP);
 	else if (c->state == CONN_IDLE)
-		worker_turn_wait(c->worker, &c->turn, WORKER_CALL);
+		turns_wait(&c->worker->turns, &c->turn, TURN_CALL);
 	else
 		go_on(c);
 }
@@ -474,7 +474,7 @@ time_over(struct conn *c)
 }
 
 static void
-on_turn(struct worker_turn *turn)
+on_turn(struct turn *turn)
 {
 	struct conn *c = (struct conn *)((char *)turn - offsetof(struct conn, turn));
 
@@ -500,7 +500,7 @@ on_ending(void *arg)
 {
 	struct conn *c = arg;
 
-	worker_turn_wait(c->worker, &c->turn, WORKER_STEP);
+	turns_wait(&c->worker->turns, &c->turn, TURN_STEP);
 }
 
 static void
@@ -509,7 +509,7 @@ on_timeout(void *arg)
 	struct conn *c = arg;
 
 	c->timer.deadline = WTIMER_OVER;
-	worker_turn_wait(c->worker, &c->turn, WORKER_STEP);
+	turns_wait(&c->worker->turns, &c->turn, TURN_STEP);
 }
 
 /* Each connection has a slot for its call in flight.  False: one too many. */
@@ -546,7 +546,7 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		.arg = c };
 	struct err err;
 
-	if (c == NULL || w->draining) {
+	if (c == NULL || w->draining == WORKER_STOPS) {
 		if (c == NULL)
 			worker_starved(w, "a connection");
 		close(fd);
@@ -568,15 +568,15 @@ accept_conn(struct worker *w, int fd, const struct sockaddr_storage *peer)
 		goto refused;
 	}
 	c->lease = worker_lease_take(w);
-	c->later = (struct worker_reap){ .reap = on_later };
-	c->turn = (struct worker_turn){ .ready = on_turn };
+	c->later = (struct reap){ .reap = on_later };
+	c->turn = (struct turn){ .ready = on_turn };
 	wtimer_init(&c->timer, &w->timers, on_timeout, c);
 	wtimer_set(&c->timer, timeouts_of(c)->handshake);
 	TAILQ_INSERT_TAIL(&w->conns, c, link);
 	w->nconns++;
 	metrics_add(w->metrics, METRIC_CONNECTIONS, 0, 1);
 	metrics_add(w->metrics, METRIC_CONNECTIONS_OPEN, 0, 1);
-	worker_turn_wait(w, &c->turn, WORKER_STEP);
+	turns_wait(&w->turns, &c->turn, TURN_STEP);
 	return;
 refused:
 	free(c);
@@ -588,6 +588,8 @@ drain_conns(struct worker *w)
 {
 	struct conn *c, *next;
 
+	if (w->draining == WORKER_LEAVES)
+		return;
 	for (c = TAILQ_FIRST(&w->conns); c != NULL; c = next) {
 		next = TAILQ_NEXT(c, link);
 		if (!c->resuming && (c->state == CONN_HANDSHAKE ||

@@ -220,7 +220,7 @@ on_upstream(void *arg)
 
 /* Queued before the exchange's own end can be, and so called before it is freed. */
 static void
-on_go_on(struct worker_reap *r)
+on_go_on(struct reap *r)
 {
 	struct exchange *ex = (struct exchange *)((char *)r - offsetof(struct exchange, go_on));
 
@@ -234,8 +234,8 @@ exchange_go_on_later(struct exchange *ex)
 	if (ex->goes_on)
 		return;
 	ex->goes_on = true;
-	ex->go_on = (struct worker_reap){ .reap = on_go_on };
-	worker_reap_later(ex->worker, &ex->go_on);
+	ex->go_on = (struct reap){ .reap = on_go_on };
+	turns_reap_later(&ex->worker->turns, &ex->go_on);
 }
 
 static void
@@ -288,7 +288,7 @@ exchange_may_keep(const struct exchange *ex)
 {
 	int64_t now = ex->answered > 0 ? ex->answered : ex->started;
 
-	if (!ex->client_keeps || now >= ex->client.last_ns || ex->worker->draining)
+	if (!ex->client_keeps || now >= ex->client.last_ns || ex->worker->draining != WORKER_STAYS)
 		return false;
 	if (ex->refusal == REFUSAL_NONE)
 		return true;
@@ -349,7 +349,7 @@ free_exchange(struct exchange *ex)
 }
 
 static void
-on_reap(struct worker_reap *r)
+on_reap(struct reap *r)
 {
 	free_exchange((struct exchange *)((char *)r - offsetof(struct exchange, reap)));
 }
@@ -399,8 +399,8 @@ on_done(struct exchange *ex)
 	wtimer_clear(ex->client.timer);
 	observe(ex);
 	worker_lease_drop(ex->lease);
-	ex->reap = (struct worker_reap){ .reap = on_reap };
-	worker_reap_later(w, &ex->reap);
+	ex->reap = (struct reap){ .reap = on_reap };
+	turns_reap_later(&w->turns, &ex->reap);
 	ex->client.done(ex->client.arg, end);
 }
 

@@ -35,7 +35,7 @@ struct exchange {
 	char correlation[65];
 	char host[256]; /* whom the client called; "" when that is not said or longer */
 	struct worker_waiter waiter;
-	struct worker_reap reap, go_on;
+	struct reap reap, go_on;
 	bool goes_on;			 /* go_on is queued */
 	int64_t started, sent, answered; /* monotonic ns */
 

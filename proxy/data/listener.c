@@ -11,6 +11,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -25,6 +26,9 @@ struct listener {
 	struct worker **workers;
 	unsigned nworkers, turn;
 	struct worker *home; /* the first: whose thread this is */
+	struct mail giving;
+	sem_t given;
+	bool gives; /* main's: it has been asked to */
 	int statm;
 	int64_t trim_again; /* monotonic ns */
 };
@@ -167,8 +171,8 @@ bind_socket(const struct addrinfo *ai)
 	return -1;
 }
 
-int
-listener_bind(const struct config_address *a, const char *what, struct err *err)
+static int
+bind_first(const struct config_address *a, const char *what, struct err *err)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
 	struct addrinfo *list;
@@ -184,6 +188,28 @@ listener_bind(const struct config_address *a, const char *what, struct err *err)
 	return fd;
 }
 
+int
+listener_open(const struct config_address *a, const char *what, int given, struct err *err)
+{
+	int fd;
+
+	if (given == -1)
+		return bind_first(a, what, err);
+	if ((fd = fcntl(given, F_DUPFD_CLOEXEC, 0)) == -1)
+		err_set_errno(err, "%s %s:%u", what, a->host, a->port);
+	return fd;
+}
+
+static void
+deliver_give(struct mail *m)
+{
+	struct listener *l = (struct listener *)((char *)m - offsetof(struct listener, giving));
+
+	event_del(&l->readable);
+	event_del(&l->pause);
+	sem_post(&l->given);
+}
+
 struct listener *
 listener_new(const struct listener_opts *o, struct err *err)
 {
@@ -197,10 +223,12 @@ listener_new(const struct listener_opts *o, struct err *err)
 	l->workers = o->workers;
 	l->nworkers = o->nworkers;
 	l->home = o->workers[0];
-	if ((l->fd = listener_bind(o->address, "listen.address", err)) == -1) {
+	l->giving.deliver = deliver_give;
+	if ((l->fd = listener_open(o->address, "listen.address", o->given, err)) == -1) {
 		free(l);
 		return NULL;
 	}
+	sem_init(&l->given, 0, 0);
 	/* What it accepts inherits this. */
 	setsockopt(l->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	l->statm = open(STATM, O_RDONLY | O_CLOEXEC);
@@ -225,8 +253,19 @@ void
 listener_stop(struct listener *l)
 {
 	/* The descriptor is the worker's: it may be accepting from it at this moment. */
-	if (l != NULL)
+	if (l != NULL && !l->gives)
 		shutdown(l->fd, SHUT_RD);
+}
+
+void
+listener_give(struct listener *l)
+{
+	if (l->gives)
+		return;
+	l->gives = true;
+	worker_post(l->home, &l->giving);
+	while (sem_wait(&l->given) == -1)
+		continue;
 }
 
 void
@@ -241,6 +280,7 @@ listener_free(struct listener *l)
 		close(l->spare);
 	if (l->statm != -1)
 		close(l->statm);
+	sem_destroy(&l->given);
 	free(l);
 }
 

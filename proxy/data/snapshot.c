@@ -42,6 +42,25 @@ set_labels(struct snapshot *s, struct metrics *metrics)
 	return 0;
 }
 
+/* They make their own contexts; here it is seen that they can, and until when. */
+static int
+look_at_sinks(struct snapshot *s, struct err *err)
+{
+	for (size_t i = 0; i < s->config->nsinks; i++) {
+		const struct config_sink *sink = &s->config->sinks[i];
+		SSL_CTX *ctx;
+
+		if (!sink->tls.on)
+			continue;
+		if ((ctx = tlsfile_client(&sink->tls, err)) == NULL)
+			return err_prefix(err, "sink %s", sink->name);
+		s->nvalidity +=
+		    tlsfile_validity_of_client(ctx, &sink->tls, s->validity + s->nvalidity);
+		SSL_CTX_free(ctx);
+	}
+	return 0;
+}
+
 struct snapshot *
 snapshot_new(const struct config *config, const struct snapshot *previous, struct metrics *metrics,
     struct err *err)
@@ -68,10 +87,14 @@ snapshot_new(const struct config *config, const struct snapshot *previous, struc
 	if (config->listen.tls && (s->server = tls_server_new(&config->listen,
 				       previous != NULL ? previous->server : NULL, err)) == NULL)
 		goto fail;
-	if (config->upstream.tls && (s->client = tls_client_new(&config->upstream, err)) == NULL)
+	if (config->upstream.tls.on &&
+	    (s->client = tls_client_new(&config->upstream.tls, err)) == NULL)
 		goto fail;
 	if (s->client != NULL)
-		s->nvalidity = tls_client_validity(s->client, &config->upstream, s->validity);
+		s->nvalidity =
+		    tlsfile_validity_of_client(s->client, &config->upstream.tls, s->validity);
+	if (look_at_sinks(s, err) == -1)
+		goto fail;
 	return s;
 fail:
 	snapshot_unref(s);

@@ -16,13 +16,15 @@
 #include <openssl/ssl.h>
 #include <stdatomic.h>
 
+#define SNAPSHOT_VALIDITIES_MAX (TLSFILE_CLIENT_MAX * (1 + METRICS_SINKS_MAX))
+
 struct snapshot {
 	atomic_uint refs;
 	const struct config *config;
 	struct tls_server *server; /* NULL: plain TCP */
 	SSL_CTX *client;	   /* NULL: plain TCP */
-	size_t nvalidity;	   /* of the client's files */
-	struct tls_validity validity[TLS_CLIENT_VALIDITIES_MAX];
+	size_t nvalidity;	   /* of the client's files, and the sinks' */
+	struct tlsfile_validity validity[SNAPSHOT_VALIDITIES_MAX];
 	unsigned *action_metric; /* by a route's action_index: label of its metrics */
 	unsigned *route_metric;	 /* by a route's index */
 	struct slice correlation_header;

@@ -1,6 +1,7 @@
 #include "data/stream.h"
 
-#include "data/records.h"
+#include "keytrail/records.h"
+#include "keytrail/tlsfile.h"
 
 #include <event2/event.h>
 #include <openssl/err.h>
@@ -176,22 +177,6 @@ begin_call(struct stream *s)
 	s->failures = records_failures();
 }
 
-/* The name is sent as SNI and verified (RFC 6125); a numeric address is verified only, since SNI
- * may not hold one (RFC 6066 section 3). */
-static bool
-set_server_name(SSL *ssl, const char *name)
-{
-	unsigned char address[16];
-	/* OpenSSL copies the name, but its macro casts const away. */
-	char *sni = (char *)(uintptr_t)name;
-
-	SSL_set_hostflags(
-	    ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-	if (inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1)
-		return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1;
-	return SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, sni) == 1;
-}
-
 /* CVE-2024-4741: before these, OpenSSL freed a buffer that held a part of a record. */
 static bool
 frees_only_what_is_empty(void)
@@ -246,7 +231,7 @@ start_tls(struct stream *s, const struct stream_opts *o)
 		if (o->session->session != NULL)
 			SSL_set_session(s->ssl, o->session->session);
 	}
-	return set_server_name(s->ssl, o->server_name) ? 0 : -1;
+	return tlsfile_expect(s->ssl, o->server_name) ? 0 : -1;
 }
 
 int

@@ -1,4 +1,4 @@
-/* tls_internal: what the files of tls share: tls.c makes contexts and the client's, tls_server.c the
+/* tls_internal: what the files of tls share: tls.c makes the client's context, tls_server.c the
  * server's, tls_session.c says how long a session of either may be resumed, tls_names.c whom a
  * certificate is for, tls_ocsp.c reads a stapled response, tls_try.c tries what was made. */
 #ifndef KEYTRAIL_PROXY_TLS_INTERNAL_H
@@ -8,36 +8,9 @@
 
 #include <openssl/x509v3.h>
 
-/* -1; err tells OpenSSL's reason why the file cannot be used as what it should be. */
-int tls_fail(struct err *err, const char *what, const char *path);
-
-/* OpenSSL's message for a missing file is hard to read; errno's is not. */
-int tls_check_readable(const char *what, const char *path, struct err *err);
-
-/*
- * OpenSSL forgives itself an allocation that fails while it reads a file: a CA is then taken for
- * less than it is, for as long as it is held.  But it leaves an error in the queue, which was empty
- * before; as it does of a CA whose key it does not know.  So what failed, or was not read well, is
- * read once more: what fails twice is the file's fault.
- */
-bool tls_was_read_well(const X509_STORE *store);
-
 /* OpenSSL makes what it is made of at the first need and but once, and goes on without that for which
  * memory was short; then every handshake fails. */
 bool tls_shakes_hands(SSL_CTX *server);
-
-SSL_CTX *tls_context_new(const SSL_METHOD *method, int min_version, struct err *err);
-int tls_load_pair(SSL_CTX *ctx, const char *certificate, const char *key, struct err *err);
-
-/* Seconds since 1970; INT64_MAX for NULL. */
-int64_t tls_seconds_of(const ASN1_TIME *t);
-
-/* Of a file of which nothing was seen so far. */
-struct tls_validity tls_validity_any(const char *path);
-/* The validity is within these. */
-void tls_narrow(struct tls_validity *v, int64_t from, int64_t until, const X509_NAME *whose);
-/* Of the certificates in it. */
-struct tls_validity tls_authorities_validity(X509_STORE *store, const char *path);
 
 int64_t tls_monotonic_s(void);
 

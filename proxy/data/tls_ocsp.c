@@ -77,8 +77,8 @@ check_single(OCSP_SINGLERESP *single, struct tls_ocsp *out, const char *path, st
 		    err, "%s: the OCSP response does not say that the certificate is good", path);
 	if (until == NULL)
 		return err_set(err, "%s: the OCSP response has no end (nextUpdate)", path);
-	out->from = tls_seconds_of(from);
-	out->until = tls_seconds_of(until);
+	out->from = tlsfile_seconds_of(from);
+	out->until = tlsfile_seconds_of(until);
 	if (out->from > time(NULL) + SKEW_S)
 		return err_set(err, "%s: the OCSP response is of the future (thisUpdate)", path);
 	return 0;
@@ -113,16 +113,16 @@ tls_ocsp_read(const char *path, SSL_CTX *ctx, struct tls_ocsp *out, struct err *
 	BIO *bio;
 	int rc;
 
-	if (tls_check_readable("OCSP response", path, err) == -1)
+	if (tlsfile_check_readable("OCSP response", path, err) == -1)
 		return -1;
 	if ((bio = BIO_new_file(path, "rb")) != NULL)
 		response = d2i_OCSP_RESPONSE_bio(bio, NULL);
 	BIO_free(bio);
 	if (response == NULL)
-		return tls_fail(err, "an OCSP response in DER", path);
+		return tlsfile_fail(err, "an OCSP response in DER", path);
 	rc = read_single(response, ctx, &found, path, err);
 	if (rc == 0 && (found.len = i2d_OCSP_RESPONSE(response, &found.bytes)) <= 0)
-		rc = tls_fail(err, "an OCSP response in DER", path);
+		rc = tlsfile_fail(err, "an OCSP response in DER", path);
 	OCSP_RESPONSE_free(response);
 	if (rc == 0)
 		*out = found;

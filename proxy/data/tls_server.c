@@ -30,7 +30,7 @@ struct tls_server {
 	size_t n;
 	struct certificate certificates[CERTIFICATES]; /* the first is the default one */
 	size_t nvalidity;
-	struct tls_validity validity[TLS_VALIDITIES_MAX];
+	struct tlsfile_validity validity[TLS_VALIDITIES_MAX];
 };
 
 static const struct certificate *
@@ -235,7 +235,7 @@ set_sessions(
     struct tls_server *s, const struct tls_server *previous, bool optional, struct err *err)
 {
 	if (digest_trust(s, optional) == -1)
-		return tls_fail(err, "a context of sessions", "OpenSSL");
+		return tlsfile_fail(err, "a context of sessions", "OpenSSL");
 	if (previous != NULL && memcmp(previous->trust, s->trust, sizeof(s->trust)) == 0)
 		s->tickets = tickets_ref(previous->tickets);
 	else if ((s->tickets = tickets_new(tls_monotonic_s(), err)) == NULL)
@@ -243,14 +243,14 @@ set_sessions(
 	for (size_t i = 0; i < s->n; i++)
 		if (SSL_CTX_set_session_id_context(
 			s->certificates[i].ctx, s->trust, sizeof(s->trust)) != 1)
-			return tls_fail(err, "a context of sessions", "OpenSSL");
+			return tlsfile_fail(err, "a context of sessions", "OpenSSL");
 	return 0;
 }
 
 /* ---- client certificates ---- */
 
 static void
-add_validity(struct tls_server *s, struct tls_validity v)
+add_validity(struct tls_server *s, struct tlsfile_validity v)
 {
 	assert(s->nvalidity < TLS_VALIDITIES_MAX);
 	s->validity[s->nvalidity++] = v;
@@ -260,15 +260,15 @@ static void
 note_clients_validity(struct tls_server *s, const struct config_listen *cfg)
 {
 	STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(s->clients);
-	struct tls_validity crl = tls_validity_any(cfg->client_crl);
+	struct tlsfile_validity crl = tlsfile_validity_any(cfg->client_crl);
 
-	add_validity(s, tls_authorities_validity(s->clients, cfg->client_ca));
+	add_validity(s, tlsfile_validity_of_store(s->clients, cfg->client_ca));
 	for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
 		const X509_CRL *list = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
 
 		if (list != NULL)
-			tls_narrow(&crl, tls_seconds_of(X509_CRL_get0_lastUpdate(list)),
-			    tls_seconds_of(X509_CRL_get0_nextUpdate(list)),
+			tlsfile_narrow(&crl, tlsfile_seconds_of(X509_CRL_get0_lastUpdate(list)),
+			    tlsfile_seconds_of(X509_CRL_get0_nextUpdate(list)),
 			    X509_CRL_get_issuer(list));
 	}
 	if (crl.path != NULL)
@@ -291,11 +291,11 @@ load_crl(X509_STORE *store, const char *path, struct err *err)
 {
 	X509_LOOKUP *lookup;
 
-	if (tls_check_readable("revocation lists", path, err) == -1)
+	if (tlsfile_check_readable("revocation lists", path, err) == -1)
 		return -1;
 	if ((lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file())) == NULL ||
 	    X509_load_crl_file(lookup, path, X509_FILETYPE_PEM) <= 0)
-		return tls_fail(err, "revocation lists in PEM", path);
+		return tlsfile_fail(err, "revocation lists in PEM", path);
 	X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
 	X509_STORE_set_verify_cb(store, on_verify);
 	return 0;
@@ -304,11 +304,11 @@ load_crl(X509_STORE *store, const char *path, struct err *err)
 static int
 load_clients(struct tls_server *s, const struct config_listen *cfg, struct err *err)
 {
-	if (tls_check_readable("CA certificates", cfg->client_ca, err) == -1)
+	if (tlsfile_check_readable("CA certificates", cfg->client_ca, err) == -1)
 		return -1;
 	if ((s->clients = X509_STORE_new()) == NULL ||
 	    X509_STORE_load_file(s->clients, cfg->client_ca) != 1)
-		return tls_fail(err, "CA certificates in PEM", cfg->client_ca);
+		return tlsfile_fail(err, "CA certificates in PEM", cfg->client_ca);
 	if (cfg->client_crl != NULL && load_crl(s->clients, cfg->client_crl, err) == -1)
 		return -1;
 	note_clients_validity(s, cfg);
@@ -324,7 +324,7 @@ ask_for_certificates(
 	STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(cfg->client_ca);
 
 	if (names == NULL)
-		return tls_fail(err, "CA certificates in PEM", cfg->client_ca);
+		return tlsfile_fail(err, "CA certificates in PEM", cfg->client_ca);
 	SSL_CTX_set1_cert_store(ctx, s->clients);
 	SSL_CTX_set_client_CA_list(ctx, names);
 	SSL_CTX_set_verify(ctx,
@@ -349,26 +349,26 @@ static int
 load_certificate(struct tls_server *s, const struct config_certificate *files, struct err *err)
 {
 	struct certificate *c = &s->certificates[s->n++];
-	struct tls_validity ocsp = tls_validity_any(files->ocsp);
+	struct tlsfile_validity ocsp = tlsfile_validity_any(files->ocsp);
 
 	c->server = s;
-	if ((c->ctx = tls_context_new(TLS_server_method(), TLS1_2_VERSION, err)) == NULL ||
-	    tls_load_pair(c->ctx, files->certificate, files->key, err) == -1)
+	if ((c->ctx = tlsfile_context(TLS_server_method(), TLS1_2_VERSION, err)) == NULL ||
+	    tlsfile_load_pair(c->ctx, files->certificate, files->key, err) == -1)
 		return -1;
 	if (SSL_CTX_set_app_data(c->ctx, c) != 1)
-		return tls_fail(err, "a TLS context", "OpenSSL");
+		return tlsfile_fail(err, "a TLS context", "OpenSSL");
 	set_callbacks(c->ctx);
 	c->names =
 	    X509_get_ext_d2i(SSL_CTX_get0_certificate(c->ctx), NID_subject_alt_name, NULL, NULL);
 	if (s->n > 1 && !tls_has_dns_name(c->names))
 		return err_set(err, "%s: the certificate has no DNS name to be asked for by",
 		    files->certificate);
-	add_validity(s, tls_validity_of(c->ctx, files->certificate));
+	add_validity(s, tlsfile_validity_of(c->ctx, files->certificate));
 	if (files->ocsp == NULL)
 		return 0;
 	if (tls_ocsp_read(files->ocsp, c->ctx, &c->ocsp, err) == -1)
 		return -1;
-	tls_narrow(&ocsp, c->ocsp.from, c->ocsp.until, NULL);
+	tlsfile_narrow(&ocsp, c->ocsp.from, c->ocsp.until, NULL);
 	add_validity(s, ocsp);
 	return 0;
 }
@@ -407,7 +407,7 @@ tls_server_new(const struct config_listen *cfg, const struct tls_server *previou
 {
 	struct tls_server *s = server_new(cfg, previous, err);
 
-	if (s == NULL || !tls_was_read_well(SSL_CTX_get_cert_store(tls_server_context(s)))) {
+	if (s == NULL || !tlsfile_was_read_well(SSL_CTX_get_cert_store(tls_server_context(s)))) {
 		tls_server_free(s);
 		s = server_new(cfg, previous, err);
 	}
@@ -443,7 +443,7 @@ tls_server_context(const struct tls_server *s)
 	return s->certificates[0].ctx;
 }
 
-const struct tls_validity *
+const struct tlsfile_validity *
 tls_server_validity(const struct tls_server *s, size_t *n)
 {
 	*n = s->nvalidity;

@@ -32,7 +32,7 @@ lists_end(X509_STORE *store, const X509 *cert)
 
 		if (list != NULL &&
 		    X509_NAME_cmp(X509_CRL_get_issuer(list), X509_get_issuer_name(cert)) == 0 &&
-		    (u = tls_seconds_of(X509_CRL_get0_nextUpdate(list))) < until)
+		    (u = tlsfile_seconds_of(X509_CRL_get0_nextUpdate(list))) < until)
 			until = u;
 	}
 	return until;
@@ -53,7 +53,7 @@ chain_ends(SSL *ssl)
 	for (int i = 0; i < sk_X509_num(chain); i++) {
 		const X509 *cert = sk_X509_value(chain, i);
 
-		if ((u = tls_seconds_of(X509_get0_notAfter(cert))) < until)
+		if ((u = tlsfile_seconds_of(X509_get0_notAfter(cert))) < until)
 			until = u;
 		if ((u = lists_end(store, cert)) < until)
 			until = u;

@@ -131,7 +131,7 @@ serve_soon(struct upstream *u)
 /* ---- connections ---- */
 
 static void
-free_conn(struct worker_reap *r)
+free_conn(struct reap *r)
 {
 	struct upstream_conn *c =
 	    (struct upstream_conn *)((char *)r - offsetof(struct upstream_conn, reap));
@@ -172,8 +172,8 @@ close_conn(struct upstream_conn *c)
 	atomic_fetch_sub_explicit(u->worker->open_upstream, 1, memory_order_relaxed);
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, -1);
 	stream_close(&c->stream);
-	c->reap = (struct worker_reap){ .reap = free_conn };
-	worker_reap_later(u->worker, &c->reap);
+	c->reap = (struct reap){ .reap = free_conn };
+	turns_reap_later(&u->worker->turns, &c->reap);
 	serve_soon(u);
 }
 
@@ -452,7 +452,7 @@ open_stream(struct upstream *u, struct upstream_conn *c, int fd, bool connecting
 		.method = u->worker->stream_method,
 		.ctx = snap->client,
 		.client = true,
-		.server_name = snap->config->upstream.server_name,
+		.server_name = snap->config->upstream.tls.server_name,
 		.session = &u->session,
 		.connecting = connecting,
 		.ready = on_ready,
@@ -594,7 +594,7 @@ upstream_release(struct upstream_conn *c, bool reuse)
 
 	c->ready = NULL;
 	use_no_more(c);
-	if (!reuse || u->worker->draining || c->generation != u->generation ||
+	if (!reuse || u->worker->draining != WORKER_STAYS || c->generation != u->generation ||
 	    buf_size(&c->in) > 0 || c->stream.hung_up || u->nidle >= config_of(u)->pool_idle) {
 		close_conn(c);
 		return;

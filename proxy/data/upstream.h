@@ -33,7 +33,7 @@ struct upstream_conn {
 	void *arg;
 	/* upstream's own */
 	struct upstream *pool;
-	struct worker_reap reap;
+	struct reap reap;
 	TAILQ_ENTRY(upstream_conn) link;
 	unsigned generation;
 	bool idle;

@@ -1,6 +1,6 @@
 #include "data/worker.h"
 
-#include "data/records.h"
+#include "keytrail/records.h"
 #include "keytrail/clock.h"
 #include "keytrail/thread.h"
 
@@ -21,13 +21,6 @@
 #define IDENTITY_AGE_MS	 150000
 #define TRIM_MS		 60000
 
-STAILQ_HEAD(reap_list, worker_reap);
-
-struct worker_turns {
-	TAILQ_HEAD(worker_turn_list, worker_turn) list;
-	unsigned n;
-};
-
 /* The private part of a worker. */
 struct worker_thread {
 	struct mailbox *mailbox;
@@ -35,19 +28,13 @@ struct worker_thread {
 	struct worker *worker;
 	pthread_t id;
 	bool running;
-	struct event reap_event;
-	struct reap_list reaps;
-	bool reaping;
 	struct event release_event;
-	struct event turn_event;
-	struct worker_turns turns[WORKER_NWORK];
-	unsigned before_steps; /* calls that are to be served before the next steps */
-	bool turning;
 	struct event drain_timer;
 	struct wtimer tally_timer, identity_timer, trim_timer;
 	int64_t tallied;	/* when they were written */
 	struct mail drain_mail; /* part of this struct, so that a stop needs no memory */
-	int64_t drain_deadline;
+	atomic_int drain_how;
+	_Atomic int64_t drain_deadline;
 	unsigned char random[RANDOM_POOL];
 	size_t random_left;
 };
@@ -78,18 +65,6 @@ worker_lease_drop(struct lease *l)
 		return;
 	snapshot_unref(l->snapshot);
 	free(l);
-}
-
-/* ---- turns of the loop ---- */
-
-/* Once the loop has looked at the descriptors again. */
-static void
-in_next_turn(struct event *ev)
-{
-	const struct timeval at_once = { 0, 0 };
-
-	if (evtimer_add(ev, &at_once) == -1)
-		event_active(ev, EV_TIMEOUT, 0);
 }
 
 /* ---- waiting for the journal ---- */
@@ -150,7 +125,7 @@ on_release(evutil_socket_t fd, short what, void *arg)
 	while (n < WORKER_RELEASES && release_first(w))
 		n++;
 	if (n == WORKER_RELEASES)
-		in_next_turn(&w->thread->release_event);
+		turns_next(&w->thread->release_event);
 }
 
 static void
@@ -199,110 +174,6 @@ worker_random(struct worker *w, unsigned char *out, size_t n)
 	t->random_left -= n;
 	memcpy(out, t->random + t->random_left, n);
 	explicit_bzero(t->random + t->random_left, n);
-}
-
-/* ---- reaping ---- */
-
-/* What is added meanwhile waits until the loop has looked at the descriptors again: a client who
- * pipelines faster than we answer must not keep the others from being served. */
-static void
-on_reap(evutil_socket_t fd, short what, void *arg)
-{
-	struct worker_thread *t = ((struct worker *)arg)->thread;
-	struct reap_list now = STAILQ_HEAD_INITIALIZER(now);
-	struct worker_reap *r;
-
-	(void)fd;
-	(void)what;
-	STAILQ_CONCAT(&now, &t->reaps);
-	t->reaping = true;
-	while ((r = STAILQ_FIRST(&now)) != NULL) {
-		STAILQ_REMOVE_HEAD(&now, link);
-		r->reap(r);
-	}
-	t->reaping = false;
-	if (!STAILQ_EMPTY(&t->reaps))
-		in_next_turn(&t->reap_event);
-}
-
-static void
-reap_all(struct worker *w)
-{
-	while (!STAILQ_EMPTY(&w->thread->reaps))
-		on_reap(-1, 0, w);
-}
-
-void
-worker_reap_later(struct worker *w, struct worker_reap *r)
-{
-	struct worker_thread *t = w->thread;
-
-	if (STAILQ_EMPTY(&t->reaps) && !t->reaping)
-		event_active(&t->reap_event, EV_TIMEOUT, 0);
-	STAILQ_INSERT_TAIL(&t->reaps, r, link);
-}
-
-/* ---- turns ---- */
-
-static bool
-nobody_waits(const struct worker_thread *t)
-{
-	return t->turns[WORKER_STEP].n == 0 && t->turns[WORKER_CALL].n == 0;
-}
-
-static void
-give_turns(struct worker_turns *q, unsigned n)
-{
-	struct worker_turn *turn;
-
-	while (n-- > 0 && (turn = TAILQ_FIRST(&q->list)) != NULL) {
-		worker_turn_cancel(turn);
-		turn->ready(turn);
-	}
-}
-
-static void
-on_turn(evutil_socket_t fd, short what, void *arg)
-{
-	struct worker_thread *t = ((struct worker *)arg)->thread;
-	struct worker_turns *calls = &t->turns[WORKER_CALL];
-
-	(void)fd;
-	(void)what;
-	t->turning = true;
-	if (t->before_steps == 0) {
-		t->before_steps = calls->n;
-		give_turns(&t->turns[WORKER_STEP], WORKER_STEPS);
-	}
-	give_turns(calls, WORKER_CALLS);
-	t->before_steps -= t->before_steps < WORKER_CALLS ? t->before_steps : WORKER_CALLS;
-	t->turning = false;
-	if (!nobody_waits(t))
-		in_next_turn(&t->turn_event);
-}
-
-void
-worker_turn_wait(struct worker *w, struct worker_turn *turn, enum worker_work kind)
-{
-	struct worker_thread *t = w->thread;
-
-	if (turn->queue != NULL)
-		return;
-	if (!t->turning && nobody_waits(t))
-		event_active(&t->turn_event, EV_TIMEOUT, 0);
-	turn->queue = &t->turns[kind];
-	TAILQ_INSERT_TAIL(&turn->queue->list, turn, link);
-	turn->queue->n++;
-}
-
-void
-worker_turn_cancel(struct worker_turn *turn)
-{
-	if (turn->queue == NULL)
-		return;
-	TAILQ_REMOVE(&turn->queue->list, turn, link);
-	turn->queue->n--;
-	turn->queue = NULL;
 }
 
 /* ---- tallies ---- */
@@ -424,7 +295,7 @@ on_trim_timer(void *arg)
 void
 worker_connection_gone(struct worker *w)
 {
-	if (w->draining && w->nconns == 0)
+	if (w->draining != WORKER_STAYS && w->nconns == 0)
 		event_base_loopbreak(w->base); /* loopexit allocates; what is left is reaped */
 }
 
@@ -446,7 +317,7 @@ drain(struct worker *w)
 
 	if (left > 0)
 		tv = (struct timeval){ left / CLOCK_NS_PER_S, left % CLOCK_NS_PER_S / 1000 };
-	w->draining = true;
+	w->draining = (enum worker_draining)w->thread->drain_how;
 	w->hooks->drain(w);
 	if (evtimer_add(&w->thread->drain_timer, &tv) == -1)
 		w->hooks->abort(w);
@@ -509,10 +380,10 @@ mail_new(struct worker *w, void (*deliver)(struct mail *m))
 	return wm;
 }
 
-static void
-post(struct worker *w, struct worker_mail *wm)
+void
+worker_post(struct worker *w, struct mail *m)
 {
-	mailbox_post(w->thread->mailbox, &wm->mail);
+	mailbox_post(w->thread->mailbox, m);
 }
 
 int
@@ -527,7 +398,7 @@ worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer)
 	}
 	wm->fd = fd;
 	wm->peer = *peer;
-	post(w, wm);
+	worker_post(w, &wm->mail);
 	return 0;
 }
 
@@ -562,7 +433,7 @@ void
 worker_reload_commit(struct worker_reload *r)
 {
 	for (unsigned i = 0; i < r->n; i++)
-		post(r->mails[i]->worker, r->mails[i]);
+		worker_post(r->mails[i]->worker, &r->mails[i]->mail);
 	free(r);
 }
 
@@ -577,10 +448,11 @@ worker_reload_cancel(struct worker_reload *r)
 }
 
 void
-worker_drain(struct worker *w, int64_t deadline_ns)
+worker_drain(struct worker *w, enum worker_draining how, int64_t deadline_ns)
 {
+	w->thread->drain_how = how;
 	w->thread->drain_deadline = deadline_ns;
-	mailbox_post(w->thread->mailbox, &w->thread->drain_mail);
+	worker_post(w, &w->thread->drain_mail);
 }
 
 /* ---- life ---- */
@@ -629,12 +501,8 @@ worker_new(const struct worker_opts *o, struct err *err)
 	t->worker = w;
 	t->durable_mail.deliver = on_durable;
 	t->drain_mail.deliver = deliver_drain;
-	STAILQ_INIT(&t->reaps);
-	for (int i = 0; i < WORKER_NWORK; i++)
-		TAILQ_INIT(&t->turns[i].list);
-	event_assign(&t->reap_event, w->base, -1, 0, on_reap, w);
+	turns_init(&w->turns, w->base);
 	event_assign(&t->release_event, w->base, -1, 0, on_release, w);
-	event_assign(&t->turn_event, w->base, -1, 0, on_turn, w);
 	evtimer_assign(&t->drain_timer, w->base, on_drain_deadline, w);
 	wtimers_init(&w->timers, w->base);
 	wtimer_init(&t->tally_timer, &w->timers, on_tally_timer, w);
@@ -691,7 +559,7 @@ worker_join(struct worker *w)
 	if (w->thread->running)
 		pthread_join(w->thread->id, NULL);
 	w->thread->running = false;
-	reap_all(w);
+	turns_reap_all(&w->turns);
 	/* What finds no room now is found by recovery. */
 	flush_tallies(w);
 }
@@ -703,12 +571,11 @@ worker_free(struct worker *w)
 		return;
 	if (w->thread != NULL) {
 		w->hooks->fini(w);
-		reap_all(w);
+		turns_reap_all(&w->turns);
 		mailbox_free(w->thread->mailbox);
 		stream_method_free(w->stream_method);
-		event_del(&w->thread->reap_event);
+		turns_fini(&w->turns);
 		event_del(&w->thread->release_event);
-		event_del(&w->thread->turn_event);
 		event_del(&w->thread->drain_timer);
 		wtimers_fini(&w->timers);
 		explicit_bzero(w->thread->random, sizeof(w->thread->random));

@@ -14,6 +14,7 @@
 #include "data/snapshot.h"
 #include "data/stream.h"
 #include "data/tally.h"
+#include "data/turns.h"
 #include "data/wtimer.h"
 #include "keytrail/identity.h"
 #include "keytrail/journal.h"
@@ -51,19 +52,19 @@ struct worker_hooks {
 	void (*fini)(struct worker *w);
 	void (*reload)(struct worker *w); /* w->lease is another one now */
 	void (*accept)(struct worker *w, int fd, const struct sockaddr_storage *peer);
-	void (*drain)(struct worker *w); /* close what is idle, take nothing new */
+	void (*drain)(struct worker *w); /* w->draining is another one now */
 	void (*abort)(struct worker *w); /* end what is left, recording it */
-};
-
-/* Somebody with work that can wait until it is his turn. */
-struct worker_turn {
-	TAILQ_ENTRY(worker_turn) link;
-	void (*ready)(struct worker_turn *turn);
-	struct worker_turns *queue; /* NULL: does not wait */
 };
 
 struct conn;
 TAILQ_HEAD(conn_list, conn);
+
+/* From the first on each answer is the last one of its connection. */
+enum worker_draining {
+	WORKER_STAYS,
+	WORKER_LEAVES, /* a request may be on its way: what is idle has its time, what comes is taken */
+	WORKER_STOPS, /* what is idle goes at once, and so does what comes */
+};
 
 /* Slots of the ring that are not for calls. */
 #define WORKER_SLOTS (2 * TALLY_SLOTS)
@@ -85,11 +86,12 @@ struct worker {
 	struct peers *peers;
 	struct shapes *shapes;
 	struct wtimers timers;
+	struct turns turns;
 	/* what changes */
 	struct lease *lease; /* the current snapshot */
 	struct conn_list conns;
 	unsigned nconns;
-	bool draining;
+	enum worker_draining draining;
 	struct worker_waiters durable_waiters, room_waiters;
 	struct tally losses, refusals;
 	/* trimmed once a minute */
@@ -123,14 +125,17 @@ int worker_start(struct worker *w, struct err *err);
 /* Hand a connection over; the descriptor is the worker's from here on.  -1 when memory is short: it is
  * closed. */
 int worker_accept(struct worker *w, int fd, const struct sockaddr_storage *peer);
+/* Deliver it on the worker's thread. */
+void worker_post(struct worker *w, struct mail *m);
 /* The next snapshot for all workers, or for none: prepare may find memory short, commit and cancel
  * cannot fail, and each ends it. */
 struct worker_reload *worker_reload_prepare(
     struct worker *const *workers, unsigned n, struct snapshot *next, struct err *err);
 void worker_reload_commit(struct worker_reload *r);
 void worker_reload_cancel(struct worker_reload *r);
-/* Finish what is in flight, at most until deadline_ns (monotonic), then end the loop. */
-void worker_drain(struct worker *w, int64_t deadline_ns);
+/* Finish what is in flight, at most until deadline_ns (monotonic), then end the loop.  Who leaves may be
+ * told to stop. */
+void worker_drain(struct worker *w, enum worker_draining how, int64_t deadline_ns);
 void worker_join(struct worker *w);
 void worker_free(struct worker *w);
 
@@ -147,20 +152,6 @@ void worker_wait_durable(struct worker *w, struct worker_waiter *waiter, uint64_
 void worker_wait_room(struct worker *w, struct worker_waiter *waiter);
 /* Ready will not be called; nothing happens when it was already. */
 void worker_wait_cancel(struct worker_waiter *waiter);
-
-/* Ready is called once, in the order of asking, so many of each kind in a turn of the loop: however
- * many ask, what else is ready is served in between, and the next steps are taken only when all calls
- * that waited have been.  Not from within this call.  To wait again, or for another kind, makes no
- * difference. */
-enum worker_work {
-	WORKER_STEP, /* of a TLS handshake, say: expensive */
-	WORKER_CALL, /* the next one: answers go first, while what they need is in the cache */
-	WORKER_NWORK
-};
-#define WORKER_STEPS 4
-#define WORKER_CALLS 16
-void worker_turn_wait(struct worker *w, struct worker_turn *turn, enum worker_work kind);
-void worker_turn_cancel(struct worker_turn *turn);
 
 /* An event found no room: it is counted, and recorded as keytrail.loss when there is room again, at
  * most once a second.  `initiator`: scrubbed, or "".  `slot`: of the call, or RING_NO_SLOT; close it
@@ -187,12 +178,5 @@ void worker_random(struct worker *w, unsigned char *out, size_t n);
 
 /* A connection has gone: when draining, the last one ends the loop. */
 void worker_connection_gone(struct worker *w);
-
-/* Call reap at the end of this loop turn: the way to free what may still be on the stack. */
-struct worker_reap {
-	STAILQ_ENTRY(worker_reap) link;
-	void (*reap)(struct worker_reap *r);
-};
-void worker_reap_later(struct worker *w, struct worker_reap *r);
 
 #endif

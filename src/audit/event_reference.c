@@ -93,9 +93,10 @@ static const struct {
 static const struct {
 	const char *action, *details, *help;
 } own[] = {
-	{ "keytrail.access", "address call count filter page reason token " OPERATOR,
+	{ "keytrail.access", "address call count filter first page reason sink token " OPERATOR,
 	    "Each query of the trail (`filter`: names of its parameters only) and each operator's "
-	    "`call`, with who asked; how many requests of the admin listener were refused, by "
+	    "`call`, with who asked, of a replay `sink` and the `first` event; how many requests "
+	    "of the admin listener were refused, by "
 	    "address "
 	    "and reason, at most nine events a minute (beyond eight of these: `others`)." },
 	{ "keytrail.checkpoint", "events note",
@@ -128,20 +129,28 @@ static const struct {
 	    "action and initiators are gone with it." },
 	{ "keytrail.recover",
 	    "fromRings fromSlots intentsClosed previousBoot tornBytes tornFirst tornLast",
-	    "After an unclean stop: what was found and written, and what was torn." },
+	    "After an unclean stop: what was found and written, and what was torn. `fromSlots` "
+	    "alone: the run that was taken over from was killed with these calls in flight." },
 	{ "keytrail.refused", "count first last reasons sources sourcesCut",
 	    "Refusals beyond `limits.refusals`, and clients whose certificate is missing, bad or "
 	    "revoked, counted together by reason and source. Without `details`: one request that "
 	    "could not be parsed." },
+	{ "keytrail.reject", "count first last reason sink",
+	    "What a sink refused for good: how many events between these numbers, and why it "
+	    "refused the first. They are in its quarantine, it got stubs in their place. What it "
+	    "refuses of these events is not told of again." },
 	{ "keytrail.reload", "changes configDigest needsRestart signalPid signalUid",
 	    "What changed, what needs a restart, who signalled; nobody where files were "
 	    "replaced." },
 	{ "keytrail.start",
 	    "clean clock configDigest keepsLess maxSize newLog previousBoot previousMaxSize "
-	    "previousRetentionSeconds retentionSeconds sandbox signing version workers",
+	    "previousRetentionSeconds retentionSeconds sandbox signing takeover version workers",
 	    "Whether the run before ended well, whether the log is new, whether less is kept than "
-	    "before, which parts of the sandbox are in force." },
-	{ "keytrail.stop", "", "The last event of a run." },
+	    "before, which parts of the sandbox are in force; `takeover`: the run before has not "
+	    "ended yet." },
+	{ "keytrail.stop", "boot takeover",
+	    "The last event of a run. One that was taken over from is still served while its "
+	    "successor records: it names its own `boot`." },
 	{ "keytrail.tamper", "file first last mended note reason rings segment",
 	    "Lines, files or rings are gone or not what they were; of a trail that goes on as a "
 	    "new "

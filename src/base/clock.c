@@ -86,6 +86,10 @@ clock_event_time(int64_t wall_ns, char out[CLOCK_EVENT_TIME_SIZE])
 	digits(out + 20, 2, (unsigned)(wall_ns % CLOCK_NS_PER_S / 10000000));
 }
 
+/* As struct tm counts them: what is in nanoseconds since 1970 from 0 to INT64_MAX, but the last
+ * year, of which there is but a part. */
+enum { FIRST_YEAR = 1970 - 1900, LAST_YEAR = 2261 - 1900 };
+
 int
 clock_parse_event_time(struct slice text, int64_t *wall_ns)
 {
@@ -99,7 +103,8 @@ clock_parse_event_time(struct slice text, int64_t *wall_ns)
 	if (strptime(copy, "%Y-%m-%dT%H:%M:%S", &tm) != copy + 19 || copy[19] != '.' ||
 	    strcmp(copy + 22, "+0000") != 0)
 		return -1;
-	if (slice_to_u64(slice_sub(text, 20, 22), &hundredths) == -1)
+	if (slice_to_u64(slice_sub(text, 20, 22), &hundredths) == -1 || tm.tm_year < FIRST_YEAR ||
+	    tm.tm_year > LAST_YEAR)
 		return -1;
 	*wall_ns = timegm(&tm) * CLOCK_NS_PER_S + (int64_t)hundredths * (CLOCK_NS_PER_S / 100);
 	return 0;

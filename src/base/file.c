@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NAME_MAX_NEW 64
@@ -75,6 +76,48 @@ file_load(int dirfd, const char *name, size_t max, struct buf *out, struct err *
 	return 1;
 }
 
+int
+file_open_regular(const char *path, size_t max, struct stat *st, struct err *err)
+{
+	/* Not to hang on a FIFO that somebody put there. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd == -1)
+		return err_set_errno(err, "%s", path);
+	if (fstat(fd, st) == -1)
+		err_set_errno(err, "%s", path);
+	else if (!S_ISREG(st->st_mode))
+		err_set(err, "%s: not a regular file", path);
+	else if ((uintmax_t)st->st_size > max)
+		err_set(err, "%s: larger than %zu bytes", path, max);
+	else
+		return fd;
+	close(fd);
+	return -1;
+}
+
+int
+file_load_secret(const char *path, struct buf *out, struct err *err)
+{
+	struct stat st;
+	ssize_t n = -1;
+	int fd = file_open_regular(path, FILE_SECRET_MAX, &st, err);
+
+	if (fd == -1)
+		return -1;
+	if ((st.st_mode & (S_IROTH | S_IWOTH)) != 0)
+		err_set(err, "%s is open to everybody (mode %04o); wanted 0640 or stricter", path,
+		    (unsigned)st.st_mode & 07777);
+	else if (buf_reserve(out, FILE_SECRET_MAX) == -1 ||
+		 (n = file_read(fd, buf_tail(out), FILE_SECRET_MAX, 0)) == -1)
+		err_set_errno(err, "%s", path);
+	close(fd);
+	if (n == -1)
+		return -1;
+	buf_commit(out, (size_t)n);
+	return 0;
+}
+
 static int
 write_new(int dirfd, const char *new, mode_t mode, struct slice text)
 {
@@ -99,4 +142,29 @@ file_replace(int dirfd, const char *name, mode_t mode, struct slice text, struct
 	if (renameat(dirfd, new, dirfd, name) == -1 || fsync(dirfd) == -1)
 		return err_set_errno(err, "put %s in its place", name);
 	return 0;
+}
+
+/* FNV-1a. */
+static void
+mix(uint64_t *state, uint64_t value)
+{
+	for (int i = 0; i < 64; i += 8)
+		*state = (*state ^ ((value >> i) & 0xff)) * UINT64_C(0x100000001b3);
+}
+
+void
+file_stamp(uint64_t *stamp, const char *path)
+{
+	struct stat st = { 0 };
+
+	if (path == NULL)
+		return;
+	(void)stat(path, &st); /* one that is missing is a state, too */
+	mix(stamp, st.st_dev);
+	mix(stamp, st.st_ino);
+	mix(stamp, (uint64_t)st.st_size);
+	mix(stamp, (uint64_t)st.st_mtim.tv_sec);
+	mix(stamp, (uint64_t)st.st_mtim.tv_nsec);
+	mix(stamp, (uint64_t)st.st_ctim.tv_sec);
+	mix(stamp, (uint64_t)st.st_ctim.tv_nsec);
 }

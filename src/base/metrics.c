@@ -27,6 +27,10 @@ static const double commit_bounds[] = { 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1
 	{                                                                                          \
 		.name = n, .type = METRIC_COUNTER, .unit = u, .help = h                            \
 	}
+#define COUNTER_BY(n, u, l, h)                                                                     \
+	{                                                                                          \
+		.name = n, .type = METRIC_COUNTER, .unit = u, .labels = l, .help = h               \
+	}
 #define GAUGE(n, u, l, h)                                                                          \
 	{                                                                                          \
 		.name = n, .type = METRIC_GAUGE, .unit = u, .labels = l, .help = h                 \
@@ -38,6 +42,12 @@ static const double commit_bounds[] = { 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1
 #define HISTOGRAM(n, u, b, h)                                                                      \
 	{                                                                                          \
 		.name = n, .type = METRIC_HISTOGRAM, .unit = u, .bounds = b,                       \
+		.nbounds = NBOUNDS(b), .help = h                                                   \
+	}
+
+#define HISTOGRAM_BY(n, u, l, b, h)                                                                \
+	{                                                                                          \
+		.name = n, .type = METRIC_HISTOGRAM, .unit = u, .labels = l, .bounds = b,          \
 		.nbounds = NBOUNDS(b), .help = h                                                   \
 	}
 
@@ -106,6 +116,8 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	    GAUGE("trail_size_bytes", "bytes", LABELS_NONE, "Bytes of the trail's segments."),
 	[METRIC_TRAIL_SEGMENTS] =
 	    GAUGE("trail_segments", NULL, LABELS_NONE, "Segments of the trail."),
+	[METRIC_ADOPTED_RINGS] = GAUGE("adopted_rings", NULL, LABELS_NONE,
+	    "Rings of the process that was taken over from, until it has ended; else 0."),
 	[METRIC_TRAIL_FREE_BYTES] =
 	    GAUGE("trail_free_bytes", "bytes", LABELS_NONE, "Room on the trail's file system."),
 	[METRIC_TRAIL_SEQUENCE] = GAUGE("trail_durable_sequence", NULL, LABELS_NONE,
@@ -140,8 +152,18 @@ const struct metric_row metric_rows[METRIC_COUNT] = {
 	[METRIC_SINK_DUE] = GAUGE_UNSET("sink_events_due", NULL, LABELS_SINK,
 	    "Durable events since the sink's place at the start, whoever made them durable: always "
 	    "delivered + rejected + filtered + missing + `keytrail_sink_lag_events`."),
-	[METRIC_SINK_RETRIES] =
-	    COUNTER("sink_retries", LABELS_SINK, "Deliveries that failed and were put off."),
+	[METRIC_SINK_ATTEMPTS] = COUNTER("sink_deliveries", LABELS_ATTEMPT,
+	    "Attempts to deliver a batch: all of it was taken (`ok`), an event was refused for "
+	    "good "
+	    "(`reject`), the rest was put off (`retry`)."),
+	[METRIC_SINK_BYTES] = COUNTER_BY("sink_delivered_bytes", "bytes", LABELS_SINK,
+	    "Bytes of the events that a sink acknowledged, in its format."),
+	[METRIC_SINK_BATCH_EVENTS] = HISTOGRAM_BY(
+	    "sink_batch_events", NULL, LABELS_SINK, commit_bounds, "Events offered in an attempt."),
+	[METRIC_SINK_DELIVERY_SECONDS] = HISTOGRAM_BY("sink_delivery_duration_seconds", "seconds",
+	    LABELS_SINK, request_bounds, "Time of an attempt."),
+	[METRIC_SINK_FIGURE] = GAUGE_UNSET("sink_figure", NULL, LABELS_FIGURE,
+	    "What a sink tells of itself; the names are its type's."),
 	[METRIC_SINK_LAG_EVENTS] = GAUGE_UNSET(
 	    "sink_lag_events", NULL, LABELS_SINK, "Durable events that a sink has not yet taken."),
 	[METRIC_SINK_LAG_SECONDS] = GAUGE_UNSET("sink_lag_seconds", "seconds", LABELS_SINK,
@@ -233,14 +255,16 @@ metrics_outcome_word(enum metric_outcome outcome)
 
 const char *const metric_class_words[CLASSES] = { "none", "1xx", "2xx", "3xx", "4xx", "5xx" };
 
+static const char *const attempt_words[METRIC_ATTEMPTS] = { "ok", "reject", "retry" };
+
 #define WORDS(label, w, shown)                                                                     \
 	{                                                                                          \
-		label, w, sizeof(w) / sizeof((w)[0]), shown                                        \
+		.name = label, .words = w, .slots = sizeof(w) / sizeof((w)[0]), .always = shown    \
 	}
 
 const struct label_kind metric_label_kinds[LABELS_KINDS] = {
-	[LABELS_NONE] = { NULL, NULL, 1, true },
-	[LABELS_REQUEST] = { NULL, NULL, (METRICS_ACTIONS_MAX + 1) * OUTCOMES *CLASSES, false },
+	[LABELS_NONE] = { .slots = 1, .always = true },
+	[LABELS_REQUEST] = { .slots = (METRICS_ACTIONS_MAX + 1) * OUTCOMES * CLASSES },
 	[LABELS_REFUSAL] = WORDS("reason", refusal_words, false),
 	[LABELS_TLS_FAILURE] = WORDS("reason", tls_failure_words, true),
 	[LABELS_UPSTREAM_FAILURE] = WORDS("reason", upstream_failure_words, true),
@@ -249,18 +273,30 @@ const struct label_kind metric_label_kinds[LABELS_KINDS] = {
 	[LABELS_TRAIL_OP] = WORDS("operation", trail_op_words, true),
 	[LABELS_RESULT] = WORDS("result", result_words, true),
 	[LABELS_ADMIN_REFUSAL] = WORDS("reason", admin_refusal_words, true),
-	[LABELS_SINK] = { "sink", NULL, METRICS_SINKS_MAX + 1, true },
-	[LABELS_ROUTE] = { "route", NULL, METRICS_ROUTES_MAX + 1, false },
-	[LABELS_FILE] = { "file", NULL, METRICS_FILES_MAX + 1, true },
-	[LABELS_BUILD] = { NULL, NULL, 1, true },
+	[LABELS_SINK] = { .name = "sink", .slots = METRICS_SINKS_MAX + 1, .always = true },
+	[LABELS_ATTEMPT] = { .name = "sink",
+	    .slots = METRICS_SINKS_MAX + 1,
+	    .always = true,
+	    .also = "result",
+	    .also_words = attempt_words,
+	    .also_slots = METRIC_ATTEMPTS },
+	[LABELS_FIGURE] = { .name = "sink",
+	    .slots = METRICS_SINKS_MAX + 1,
+	    .always = true,
+	    .also = "figure",
+	    .also_slots = METRICS_FIGURES_MAX + 1 },
+	[LABELS_ROUTE] = { .name = "route", .slots = METRICS_ROUTES_MAX + 1 },
+	[LABELS_FILE] = { .name = "file", .slots = METRICS_FILES_MAX + 1, .always = true },
+	[LABELS_BUILD] = { .slots = 1, .always = true },
 };
 
 unsigned
 metrics_slots(const struct metric_row *row)
 {
-	if (row->type == METRIC_HISTOGRAM)
-		return row->nbounds + 2;
-	return metric_label_kinds[row->labels].slots;
+	const struct label_kind *kind = &metric_label_kinds[row->labels];
+	unsigned n = kind->slots * (kind->also_slots > 0 ? kind->also_slots : 1);
+
+	return row->type == METRIC_HISTOGRAM ? n * (row->nbounds + 2) : n;
 }
 
 /* ---- life ---- */
@@ -306,6 +342,8 @@ metrics_free(struct metrics *m)
 		free(m->sinks[i]);
 	for (unsigned i = 0; i < m->nfiles; i++)
 		free(m->files[i]);
+	for (unsigned i = 0; i < m->nfigures; i++)
+		free(m->figures[i]);
 	for (unsigned i = 0; i < 3; i++)
 		free(m->build[i]);
 	free(m);
@@ -388,6 +426,19 @@ metrics_sink(struct metrics *m, const char *sink)
 }
 
 unsigned
+metrics_attempt(unsigned sink, enum metric_attempt result)
+{
+	return sink * METRIC_ATTEMPTS + result;
+}
+
+unsigned
+metrics_figure(struct metrics *m, unsigned sink, const char *figure)
+{
+	return sink * (METRICS_FIGURES_MAX + 1) +
+	       register_name(m->figures, &m->nfigures, METRICS_FIGURES_MAX, figure);
+}
+
+unsigned
 metrics_file(struct metrics *m, const char *path)
 {
 	return register_name(m->files, &m->nfiles, METRICS_FILES_MAX, path);
@@ -461,8 +512,14 @@ metrics_set(struct metrics_shard *s, enum metric_id id, unsigned index, double v
 void
 metrics_observe(struct metrics_shard *s, enum metric_id id, double value)
 {
+	metrics_observe_at(s, id, 0, value);
+}
+
+void
+metrics_observe_at(struct metrics_shard *s, enum metric_id id, unsigned index, double value)
+{
 	const struct metric_row *row = &metric_rows[id];
-	_Atomic uint64_t *cells = cell_of(s, id, 0);
+	_Atomic uint64_t *cells = cell_of(s, id, index * (row->nbounds + 2));
 	_Atomic uint64_t *sum = cells + row->nbounds + 1;
 	unsigned i = 0;
 
@@ -528,7 +585,7 @@ metrics_value(const struct metrics *m, enum metric_id id, unsigned index)
 	if (id == METRIC_REQUESTS)
 		return sum_range(m, cell + index * OUTCOMES * CLASSES, OUTCOMES * CLASSES);
 	if (row->type == METRIC_HISTOGRAM)
-		return sum_range(m, cell, row->nbounds + 1);
+		return sum_range(m, cell + index * (row->nbounds + 2), row->nbounds + 1);
 	if (row->type == METRIC_GAUGE)
 		return or_zero(metrics_sum_double(m, cell + index));
 	return sum_range(m, cell + index, 1);

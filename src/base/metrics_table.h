@@ -27,6 +27,8 @@ enum metric_labels {
 	LABELS_RESULT,
 	LABELS_ADMIN_REFUSAL,
 	LABELS_SINK,
+	LABELS_ATTEMPT, /* sink, result */
+	LABELS_FIGURE,	/* sink, figure */
 	LABELS_FILE,
 	LABELS_ROUTE,
 	LABELS_BUILD,
@@ -53,6 +55,10 @@ struct label_kind {
 	const char *const *words; /* by index; NULL: names that were registered */
 	unsigned slots;
 	bool always; /* shown at 0 too */
+	/* A second label: the slots of one value of the first lie together. */
+	const char *also;
+	const char *const *also_words; /* NULL: names that were registered */
+	unsigned also_slots;
 };
 
 extern const struct metric_row metric_rows[METRIC_COUNT];
@@ -79,9 +85,12 @@ struct metrics {
 	unsigned nsinks;
 	char *files[METRICS_FILES_MAX + 1];
 	unsigned nfiles;
+	char *figures[METRICS_FIGURES_MAX + 1];
+	unsigned nfigures;
 	char *build[3]; /* version, tls, http_parser */
 };
 
+/* Of all labels' values; a histogram has nbounds + 2 for each. */
 unsigned metrics_slots(const struct metric_row *row);
 
 /* Sums of one cell over the shards. */

@@ -39,7 +39,7 @@ static bool
 is_real(const struct metric_row *row, unsigned index)
 {
 	return row->type == METRIC_GAUGE ||
-	       (row->type == METRIC_HISTOGRAM && index == row->nbounds + 1);
+	       (row->type == METRIC_HISTOGRAM && index % (row->nbounds + 2) == row->nbounds + 1);
 }
 
 /* Cells of actions that nobody registered are not worth a look; "other" is the last one. */
@@ -201,8 +201,25 @@ end_sample(struct page *page, const struct metric_row *row, union value v)
 	put(page, "\n");
 }
 
+/* The two labels, or the one, of a value of the first. */
 static void
-put_bound(struct page *page, double bound)
+put_labels(struct page *page, const struct metric_row *row, const char *value, unsigned i)
+{
+	const struct label_kind *kind = &metric_label_kinds[row->labels];
+	const struct metrics *m = page->m;
+
+	put_label(page, '{', kind->name, value);
+	if (kind->also == NULL)
+		return;
+	i %= kind->also_slots;
+	if (kind->also_words != NULL)
+		put_label(page, ',', kind->also, kind->also_words[i]);
+	else
+		put_label(page, ',', kind->also, i < m->nfigures ? m->figures[i] : "other");
+}
+
+static void
+put_bound(struct page *page, char before, double bound)
 {
 	char text[32];
 
@@ -210,38 +227,54 @@ put_bound(struct page *page, double bound)
 	/* OpenMetrics' canonical numbers have a point. */
 	if (openmetrics(page) && strpbrk(text, ".e") == NULL)
 		memcpy(text + strlen(text), ".0", 3);
-	put_label(page, '{', "le", text);
+	put_label(page, before, "le", text);
 }
 
 static void
-put_bucket(struct page *page, const struct metric_row *row, unsigned i, uint64_t below)
+put_bucket(
+    struct page *page, const struct metric_row *row, const char *label, unsigned i, uint64_t below)
 {
+	char before = label != NULL ? ',' : '{';
+
 	begin_sample(page, row, "_bucket");
+	if (label != NULL)
+		put_labels(page, row, label, 0);
 	if (i < row->nbounds)
-		put_bound(page, row->bounds[i]);
+		put_bound(page, before, row->bounds[i]);
 	else
-		put_label(page, '{', "le", "+Inf");
+		put_label(page, before, "le", "+Inf");
 	put(page, "} ");
 	put_integer(page, below);
 	put(page, "\n");
 }
 
 static void
-put_histogram(struct page *page, const struct metric_row *row, const union value *v)
+begin_total(struct page *page, const struct metric_row *row, const char *suffix, const char *label)
+{
+	begin_sample(page, row, suffix);
+	if (label != NULL) {
+		put_labels(page, row, label, 0);
+		put(page, "}");
+	}
+	put(page, " ");
+}
+
+/* label NULL: it has none. */
+static void
+put_histogram(
+    struct page *page, const struct metric_row *row, const char *label, const union value *v)
 {
 	uint64_t below = 0;
 	double sum = v[row->nbounds + 1].real;
 
 	for (unsigned i = 0; i <= row->nbounds; i++) {
 		below += v[i].integer;
-		put_bucket(page, row, i, below);
+		put_bucket(page, row, label, i, below);
 	}
-	begin_sample(page, row, "_sum");
-	put(page, " ");
+	begin_total(page, row, "_sum", label);
 	put_real(page, isnan(sum) ? 0 : sum);
 	put(page, "\n");
-	begin_sample(page, row, "_count");
-	put(page, " ");
+	begin_total(page, row, "_count", label);
 	put_integer(page, below);
 	put(page, "\n");
 }
@@ -302,7 +335,7 @@ static const char *
 label_value(const struct page *page, const struct metric_row *row, unsigned i, union value v)
 {
 	const struct label_kind *kind = &metric_label_kinds[row->labels];
-	bool zero = row->type == METRIC_COUNTER && v.integer == 0;
+	bool zero = row->type != METRIC_GAUGE && v.integer == 0;
 	char *const *names;
 	unsigned n;
 
@@ -319,15 +352,36 @@ label_value(const struct page *page, const struct metric_row *row, unsigned i, u
 static void
 put_labelled(struct page *page, const struct metric_row *row, const union value *v)
 {
+	unsigned also = metric_label_kinds[row->labels].also_slots;
+
 	for (unsigned i = 0; i < metrics_slots(row); i++) {
-		const char *value = label_value(page, row, i, v[i]);
+		const char *value = label_value(page, row, also > 0 ? i / also : i, v[i]);
 
 		if (value == NULL)
 			continue;
 		begin_sample(page, row, sample_suffix(row));
-		put_label(page, '{', metric_label_kinds[row->labels].name, value);
+		put_labels(page, row, value, i);
 		put(page, "}");
 		end_sample(page, row, v[i]);
+	}
+}
+
+static void
+put_histograms(struct page *page, const struct metric_row *row, const union value *v)
+{
+	if (row->labels == LABELS_NONE) {
+		put_histogram(page, row, NULL, v);
+		return;
+	}
+	for (unsigned i = 0; i < metric_label_kinds[row->labels].slots; i++) {
+		union value all = { .integer = 0 };
+		const char *label;
+
+		for (unsigned j = 0; j <= row->nbounds; j++)
+			all.integer += v[j].integer;
+		if ((label = label_value(page, row, i, all)) != NULL)
+			put_histogram(page, row, label, v);
+		v += row->nbounds + 2;
 	}
 }
 
@@ -355,7 +409,7 @@ put_metric(struct page *page, enum metric_id id)
 	else if (row->type == METRIC_INFO)
 		put_build(page, row);
 	else if (row->type == METRIC_HISTOGRAM)
-		put_histogram(page, row, v);
+		put_histograms(page, row, v);
 	else if (row->labels == LABELS_NONE)
 		put_plain(page, row, v);
 	else
@@ -403,6 +457,10 @@ put_row(struct page *page, const struct metric_row *row)
 	if (label != NULL) {
 		put(page, "`");
 		put(page, label);
+		if (metric_label_kinds[row->labels].also != NULL) {
+			put(page, "`, `");
+			put(page, metric_label_kinds[row->labels].also);
+		}
 		put(page, "`");
 	} else if (label_names(row) != NULL) {
 		put(page, label_names(row));

@@ -31,6 +31,14 @@ slice_equal_nocase(struct slice a, struct slice b)
 }
 
 struct slice
+slice_without_eol(struct slice s)
+{
+	s.n -= s.n > 0 && s.p[s.n - 1] == '\n';
+	s.n -= s.n > 0 && s.p[s.n - 1] == '\r';
+	return s;
+}
+
+struct slice
 slice_trim(struct slice s)
 {
 	while (s.n > 0 && (s.p[0] == ' ' || s.p[0] == '\t')) {

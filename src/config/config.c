@@ -1,5 +1,7 @@
 #include "config_table.h"
 
+#include "keytrail/pattern.h"
+
 #include <arpa/inet.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -42,6 +44,18 @@ with_port(struct arena *arena, const char *host, uint16_t port, uint16_t usual)
 	return s;
 }
 
+/* `tls` is in the object `at`; by default the certificate has to be for the host. */
+static int
+check_tls(const struct config_reader *r, const struct tree *at, struct config_tls *tls, char *host)
+{
+	if ((tls->certificate == NULL) != (tls->key == NULL))
+		return tree_error(find(at, "tls", "certificate"), r->err,
+		    "a client certificate needs both \"certificate\" and \"key\"");
+	if (tls->on && tls->server_name == NULL)
+		tls->server_name = host;
+	return 0;
+}
+
 static int
 check_upstream(const struct config_reader *r, const struct tree *root, struct config *cfg)
 {
@@ -56,15 +70,12 @@ check_upstream(const struct config_reader *r, const struct tree *root, struct co
 	if (u->naddresses == 0)
 		return tree_error(
 		    upstream, r->err, "\"upstream\" has no \"address\"; it is required");
-	if ((u->certificate == NULL) != (u->key == NULL))
-		return tree_error(find(upstream, "tls", "certificate"), r->err,
-		    "a client certificate needs both \"certificate\" and \"key\"");
-	if (u->tls && u->server_name == NULL)
-		u->server_name = u->addresses[0].host;
+	if (check_tls(r, upstream, &u->tls, u->addresses[0].host) == -1)
+		return -1;
 	u->pass_host = u->host != NULL && strcmp(u->host, "pass") == 0;
 	if (u->host == NULL || u->pass_host) {
-		u->host = with_port(r->arena, u->tls ? u->server_name : u->addresses[0].host,
-		    u->addresses[0].port, u->tls ? 443 : 80);
+		u->host = with_port(r->arena, u->tls.on ? u->tls.server_name : u->addresses[0].host,
+		    u->addresses[0].port, u->tls.on ? 443 : 80);
 		if (u->host == NULL)
 			return err_set(r->err, "memory is short");
 	}
@@ -184,23 +195,97 @@ check_limits(const struct config_reader *r, const struct tree *root, struct conf
 	return 0;
 }
 
-static int
-check_sink(const struct config_reader *r, const struct tree *at, const struct config_sink *s)
+static bool
+is_https(const char *url)
 {
-	static const char *const of_files[] = { "path", "rotate_size", "rotate_age", "keep" };
+	return strncmp(url, "https://", 8) == 0;
+}
 
-	if (s->type == CONFIG_SINK_FILE && s->path == NULL)
-		return tree_error(at, r->err, "a sink of type \"file\" has a \"path\"");
-	if (s->type == CONFIG_SINK_FILE)
-		return 0;
-	for (size_t i = 0; i < sizeof(of_files) / sizeof(of_files[0]); i++) {
-		const struct tree *m = tree_get(at, of_files[i]);
+static bool
+has_credentials(const struct config_http *h)
+{
+	return h->bearer.path != NULL || h->basic.user != NULL || h->nheaders > 0 ||
+	       h->api_key.path != NULL;
+}
 
-		if (m != NULL)
-			return tree_error(
-			    m, r->err, "\"%s\" is for sinks of type \"file\"", of_files[i]);
-	}
+/* Which way of saying who we are the receiver understands. */
+static int
+check_credentials(const struct config_reader *r, const struct tree *at, const struct config_http *h)
+{
+	bool ibm = h->preset == CONFIG_HTTP_IBM_CLOUD_LOGS;
+
+	if ((h->basic.user == NULL) != (h->basic.password.path == NULL))
+		return tree_error(tree_get(at, "basic"), r->err,
+		    "\"basic\" needs both \"user\" and \"password\"");
+	if (ibm != (h->api_key.path != NULL))
+		return tree_error(
+		    at, r->err, "\"api_key\" is for the preset \"ibm-cloud-logs\", which needs it");
+	if (h->preset == CONFIG_HTTP_SPLUNK_HEC && h->bearer.path == NULL)
+		return tree_error(at, r->err, "the preset \"splunk-hec\" needs a \"bearer\"");
+	if ((h->bearer.path != NULL) + (h->basic.user != NULL) + ibm > 1)
+		return tree_error(at, r->err,
+		    "a request has one Authorization: wanted one of \"bearer\", \"basic\" and "
+		    "\"api_key\"");
 	return 0;
+}
+
+/* What a receiver understands; `at` says whether there was a choice. */
+static int
+check_http_format(const struct config_reader *r, const struct tree *at, struct config_sink *s)
+{
+	enum config_http_preset preset = s->http.preset;
+	bool elastic = preset == CONFIG_HTTP_ELASTICSEARCH || preset == CONFIG_HTTP_OPENSEARCH;
+	const struct tree *format = tree_get(at, "format");
+
+	if (format == NULL && elastic)
+		s->format = CONFIG_FORMAT_ECS;
+	if (format == NULL && preset == CONFIG_HTTP_CLOUDEVENTS)
+		s->format = CONFIG_FORMAT_CLOUDEVENTS;
+	if (preset == CONFIG_HTTP_CLOUDEVENTS && s->format != CONFIG_FORMAT_CLOUDEVENTS)
+		return tree_error(format, r->err,
+		    "the preset \"cloudevents\" has the format \"cloudevents\" only");
+	if (preset != CONFIG_HTTP_NDJSON && s->format == CONFIG_FORMAT_CEF)
+		return tree_error(format, r->err,
+		    "the format \"cef\" is none of JSON, and for the preset \"ndjson\" only");
+	return 0;
+}
+
+static int
+check_http(const struct config_reader *r, const struct tree *at, struct config_sink *s)
+{
+	const struct config_http *h = &s->http;
+
+	if (has_credentials(h) && !is_https(h->url))
+		return tree_error(tree_get(at, "url"), r->err, "credentials need \"https\"");
+	if (!is_https(h->iam_url))
+		return tree_error(tree_get(at, "iam_url"), r->err, "\"iam_url\" needs \"https\"");
+	if (tree_get(at, "tls") != NULL && !is_https(h->url))
+		return tree_error(
+		    tree_get(at, "tls"), r->err, "\"tls\" needs \"https\" in \"url\"");
+	if (check_tls(r, at, &s->tls, NULL) == -1 || check_http_format(r, at, s) == -1)
+		return -1;
+	return check_credentials(r, at, h);
+}
+
+static int
+check_kafka(const struct config_reader *r, const struct tree *at, struct config_sink *s)
+{
+	if (s->kafka.sasl.on && !s->tls.on)
+		return tree_error(tree_get(at, "sasl"), r->err, "\"sasl\" needs \"tls\"");
+	return check_tls(r, at, &s->tls, NULL);
+}
+
+static int
+check_syslog(const struct config_reader *r, const struct tree *at, struct config_sink *s)
+{
+	if (s->address.port == 0)
+		return tree_error(tree_get(at, "address"), r->err,
+		    "\"address\" has port 0; wanted a port to connect to, 1 to 65535");
+	if (s->tls.on && s->transport != CONFIG_SYSLOG_TLS)
+		return tree_error(
+		    tree_get(at, "tls"), r->err, "\"tls\" is for \"transport\": \"tls\"");
+	s->tls.on = s->transport == CONFIG_SYSLOG_TLS;
+	return check_tls(r, at, &s->tls, s->address.host);
 }
 
 static int
@@ -210,9 +295,11 @@ check_sinks(const struct config_reader *r, const struct tree *root, struct confi
 	const struct tree *at = sinks != NULL ? sinks->first : NULL;
 
 	for (size_t i = 0; i < cfg->nsinks && at != NULL; i++, at = at->next) {
-		const struct config_sink *s = &cfg->sinks[i];
+		struct config_sink *s = &cfg->sinks[i];
 
-		if (check_sink(r, at, s) == -1)
+		if ((s->type == CONFIG_SINK_SYSLOG && check_syslog(r, at, s) == -1) ||
+		    (s->type == CONFIG_SINK_HTTP && check_http(r, at, s) == -1) ||
+		    (s->type == CONFIG_SINK_KAFKA && check_kafka(r, at, s) == -1))
 			return -1;
 		for (const struct config_sink *other = cfg->sinks; other != s; other++) {
 			if (strcmp(s->name, other->name) == 0)
@@ -241,6 +328,43 @@ check_listen(const struct config_reader *r, const struct tree *root, struct conf
 	return 0;
 }
 
+static bool
+matches_action(const struct config *cfg, const char *pattern)
+{
+	bool old = cfg->audit.vocabulary == EVENT_2019;
+
+	for (size_t i = 0; i < route_table_size(cfg->routes); i++) {
+		const struct route *r = route_table_get(cfg->routes, i);
+
+		if (pattern_matches(pattern, slice_of(old ? r->action_2019 : r->action)))
+			return true;
+	}
+	/* For a sink that shall have nothing but the sidecar's own life. */
+	return strcmp(pattern, "keytrail.*") == 0;
+}
+
+/* When the routes are known. */
+static int
+check_filters(const struct config_reader *r, const struct tree *root, struct config *cfg)
+{
+	const struct tree *sink = tree_get(root, "sinks");
+	const struct tree *at;
+
+	sink = sink != NULL ? sink->first : NULL;
+	for (size_t i = 0; sink != NULL; i++, sink = sink->next) {
+		const struct config_patterns *p = &cfg->sinks[i].filter.actions;
+
+		at = tree_get(tree_get(sink, "filter"), "actions");
+		at = at != NULL ? at->first : NULL;
+		for (size_t j = 0; at != NULL; j++, at = at->next)
+			if (!matches_action(cfg, p->all[j]))
+				return tree_error(at, r->err,
+				    "sink \"%s\": no route has an action like \"%s\"",
+				    cfg->sinks[i].name, at->text.p);
+	}
+	return 0;
+}
+
 static const cross_check_fn cross_checks[] = { check_listen, check_upstream, check_admin,
 	check_audit, check_limits, check_sinks };
 
@@ -254,7 +378,8 @@ read_root(struct holder *h, const struct tree *root, const char *routes_dir, str
 	for (size_t i = 0; i < sizeof(cross_checks) / sizeof(cross_checks[0]); i++)
 		if (cross_checks[i](&r, root, &h->pub) == -1)
 			return -1;
-	if (config_read_routes(&r, root, routes_dir, &h->pub) == -1)
+	if (config_read_routes(&r, root, routes_dir, &h->pub) == -1 ||
+	    check_filters(&r, root, &h->pub) == -1)
 		return -1;
 	return config_digest(&h->pub, h->pub.digest, err);
 }
@@ -312,6 +437,29 @@ config_load_text(const char *path, struct slice text, const char *routes_dir, st
 	const struct source source = { path, text };
 
 	return load(&source, routes_dir, out, err);
+}
+
+const char *
+config_sink_type_name(enum config_sink_type type)
+{
+	const struct config_sink s = { .type = type };
+
+	return member_kind(&config_sink_table, &s);
+}
+
+bool
+config_sink_is_remote(const struct config_sink *s)
+{
+	return s->type != CONFIG_SINK_STDOUT && s->type != CONFIG_SINK_FILE;
+}
+
+const struct config_sink *
+config_remote_sink(const struct config *c)
+{
+	for (size_t i = 0; i < c->nsinks; i++)
+		if (config_sink_is_remote(&c->sinks[i]))
+			return &c->sinks[i];
+	return NULL;
 }
 
 /* The count is the one thing about a configuration that changes. */

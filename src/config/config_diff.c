@@ -205,11 +205,11 @@ same(struct buf *a, struct buf *b)
 
 /* When memory is short two values count as different: then too much is reported, not too little. */
 static bool
-member_differs(const struct member *m, const struct config *a, const struct config *b)
+member_differs(const struct member *m, const void *a, const void *b)
 {
 	struct buf da = BUF_INIT, db = BUF_INIT;
-	bool differs = dump_member(m, (const char *)a, &da) == -1 ||
-		       dump_member(m, (const char *)b, &db) == -1 || !same(&da, &db);
+	bool differs =
+	    dump_member(m, a, &da) == -1 || dump_member(m, b, &db) == -1 || !same(&da, &db);
 
 	buf_fini(&da);
 	buf_fini(&db);
@@ -233,6 +233,18 @@ add_name(char *out, size_t n, const char *name, size_t len)
 	size_t at = strlen(out);
 
 	snprintf(out + at, n - at, "%s%.*s", at == 0 ? "" : ", ", (int)len, name);
+}
+
+bool
+config_same_place(const struct config_sink *a, const struct config_sink *b)
+{
+	for (size_t i = 0; i < config_sink_table.n; i++) {
+		const struct member *m = &config_sink_table.members[i];
+
+		if (!(m->flags & MEMBER_OUTSIDE) && member_differs(m, a, b))
+			return false;
+	}
+	return true;
 }
 
 bool

@@ -1,15 +1,12 @@
 #include "config_table.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include "keytrail/file.h"
+
 #include <openssl/evp.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_MAX   (1 << 20)
-#define SECRET_MAX 4096
+#define FILE_MAX (1 << 20)
 
 char *
 config_resolve(struct arena *arena, const char *from, const char *file)
@@ -26,66 +23,24 @@ config_resolve(struct arena *arena, const char *from, const char *file)
 	return path;
 }
 
-static ssize_t
-read_all(int fd, char *out, size_t cap)
-{
-	size_t n = 0;
-
-	while (n < cap) {
-		ssize_t got = read(fd, out + n, cap - n);
-
-		if (got == -1 && errno == EINTR)
-			continue;
-		if (got == -1)
-			return -1;
-		if (got == 0)
-			break;
-		n += (size_t)got;
-	}
-	return (ssize_t)n;
-}
-
-/* A regular file of at most max bytes, in the arena. */
-static int
-read_regular(const char *path, size_t max, struct arena *arena, char **out, size_t *n,
-    struct stat *st, struct err *err)
-{
-	/* Not to hang on a FIFO that somebody put there. */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	ssize_t got = -1;
-
-	if (fd == -1)
-		return err_set_errno(err, "%s", path);
-	if (fstat(fd, st) == -1)
-		err_set_errno(err, "%s", path);
-	else if (!S_ISREG(st->st_mode))
-		err_set(err, "%s: not a regular file", path);
-	else if ((uintmax_t)st->st_size > max)
-		err_set(err, "%s: larger than %zu bytes", path, max);
-	else if ((*out = arena_alloc(arena, (size_t)st->st_size + 1)) == NULL)
-		err_set(err, "%s: memory is short", path);
-	else if ((got = read_all(fd, *out, (size_t)st->st_size)) == -1)
-		err_set_errno(err, "%s", path);
-	close(fd);
-	if (got == -1)
-		return -1;
-	*n = (size_t)got;
-	return 0;
-}
-
 int
 config_read_file(const char *path, struct arena *arena, struct source *out, struct err *err)
 {
+	char *name = arena_copy(arena, path, strlen(path)), *text = NULL;
 	struct stat st;
-	char *text, *name;
-	size_t n;
+	ssize_t n = -1;
+	int fd = file_open_regular(path, FILE_MAX, &st, err);
 
-	if (read_regular(path, FILE_MAX, arena, &text, &n, &st, err) == -1)
+	if (fd == -1)
 		return -1;
-	if ((name = arena_copy(arena, path, strlen(path))) == NULL)
-		return err_set(err, "%s: memory is short", path);
-	out->name = name;
-	out->text = (struct slice){ text, n };
+	if (name == NULL || (text = arena_alloc(arena, (size_t)st.st_size + 1)) == NULL)
+		err_set(err, "%s: memory is short", path);
+	else if ((n = file_read(fd, text, (size_t)st.st_size, 0)) == -1)
+		err_set_errno(err, "%s", path);
+	close(fd);
+	if (n == -1)
+		return -1;
+	*out = (struct source){ .name = name, .text = { text, (size_t)n } };
 	return 0;
 }
 
@@ -100,16 +55,6 @@ secret_path(const struct tree *at)
 	    at->first->next != NULL)
 		return NULL;
 	return file->text.p;
-}
-
-static size_t
-without_newline(const char *p, size_t n)
-{
-	if (n > 0 && p[n - 1] == '\n')
-		n--;
-	if (n > 0 && p[n - 1] == '\r')
-		n--;
-	return n;
 }
 
 static int
@@ -158,15 +103,36 @@ decode_key(struct config_secret *s, size_t raw)
 	return 0;
 }
 
+static int
+take_secret(const struct config_reader *r, const struct tree *at, const char *name,
+    struct slice text, struct config_secret *out)
+{
+	char *bytes = arena_alloc(r->arena, text.n + 1);
+
+	if (bytes == NULL)
+		return tree_error(at, r->err, "memory is short");
+	slice_to_cstr(text, bytes, text.n + 1);
+	out->bytes = (unsigned char *)bytes;
+	out->n = slice_without_eol(text).n;
+	if (out->n == 0)
+		return tree_error(at, r->err, "\"%s\": %s is empty", name, out->path);
+	if (strcmp(name, "audit.hmac_key") == 0 && decode_key(out, text.n) == -1)
+		return tree_error(at, r->err,
+		    "\"%s\": %s holds no key; wanted 32 bytes, raw, as 64 "
+		    "hex digits or as base64",
+		    name, out->path);
+	bytes[out->n] = '\0';
+	return 0;
+}
+
 int
 config_read_secret(const struct config_reader *r, const struct tree *at, const char *name,
     struct config_secret *out)
 {
 	const char *file = secret_path(at);
+	struct buf text = BUF_INIT;
 	struct err why;
-	struct stat st;
-	char *bytes;
-	size_t n;
+	int rc;
 
 	if (file == NULL)
 		return tree_error(at, r->err,
@@ -175,22 +141,9 @@ config_read_secret(const struct config_reader *r, const struct tree *at, const c
 		    name, tree_type_name(at->type));
 	if ((out->path = config_resolve(r->arena, at->source->name, file)) == NULL)
 		return tree_error(at, r->err, "memory is short");
-	if (read_regular(out->path, SECRET_MAX, r->arena, &bytes, &n, &st, &why) == -1)
-		return tree_error(at, r->err, "\"%s\": %s", name, why.msg);
-	if ((st.st_mode & (S_IROTH | S_IWOTH)) != 0)
-		return tree_error(at, r->err,
-		    "\"%s\": %s is open to everybody (mode %04o); wanted "
-		    "0640 or stricter",
-		    name, out->path, (unsigned)st.st_mode & 07777);
-	out->bytes = (unsigned char *)bytes;
-	out->n = without_newline(bytes, n);
-	if (out->n == 0)
-		return tree_error(at, r->err, "\"%s\": %s is empty", name, out->path);
-	if (strcmp(name, "audit.hmac_key") == 0 && decode_key(out, n) == -1)
-		return tree_error(at, r->err,
-		    "\"%s\": %s holds no key; wanted 32 bytes, raw, as 64 "
-		    "hex digits or as base64",
-		    name, out->path);
-	bytes[out->n] = '\0';
-	return 0;
+	rc = file_load_secret(out->path, &text, &why) == -1
+		 ? tree_error(at, r->err, "\"%s\": %s", name, why.msg)
+		 : take_secret(r, at, name, buf_slice(&text), out);
+	buf_fini(&text);
+	return rc;
 }

@@ -23,6 +23,12 @@ put_string(struct buf *out, const char *s)
 	return buf_append(out, "\"", 1);
 }
 
+static int
+put_plain(struct buf *out, const char *s)
+{
+	return buf_append(out, s, strlen(s));
+}
+
 #define ENV_PATTERN "{ \"type\": \"string\", \"pattern\": \"\\\\$\\\\{\" }"
 
 static int
@@ -71,6 +77,7 @@ static const struct {
 	{ "route", "A route", &config_route_table },
 	{ "certificate", "A certificate", &config_certificate_table },
 	{ "sink", "A sink", &config_sink_table },
+	{ "header", "A header", &config_header_table },
 	{ "token", "A token", &config_token_table },
 };
 
@@ -143,11 +150,58 @@ put_type(const struct member *m, struct buf *out)
 static int put_object(const struct member_table *t, const char *prefix, unsigned flags,
     unsigned depth, struct buf *out);
 
+/* The next row of the same name, which is for objects of other kinds. */
+static const struct member *
+namesake(const struct member_table *t, const struct member *m)
+{
+	for (const struct member *next = m + 1; next < t->members + t->n; next++)
+		if (strcmp(next->name, m->name) == 0)
+			return next;
+	return NULL;
+}
+
+static bool
+is_namesake(const struct member_table *t, const struct member *m)
+{
+	for (const struct member *before = t->members; before < m; before++)
+		if (strcmp(before->name, m->name) == 0)
+			return true;
+	return false;
+}
+
+static int
+put_types(const struct member_table *t, const struct member *m, struct buf *out)
+{
+	if (namesake(t, m) == NULL)
+		return put_type(m, out);
+	if (buf_printf(out, "\"anyOf\": [") == -1)
+		return -1;
+	for (const struct member *next; m != NULL; m = next) {
+		next = namesake(t, m);
+		if (buf_printf(out, "{ ") == -1 || put_type(m, out) == -1 ||
+		    buf_printf(out, next != NULL ? " }, " : " }]") == -1)
+			return -1;
+	}
+	return 0;
+}
+
+/* With the kinds that have it. */
+static int
+put_help(const struct member_table *t, const struct member *m,
+    int (*put_text)(struct buf *, const char *), struct buf *out)
+{
+	char text[2048], kinds[128];
+
+	member_kinds(t, m, "", ", ", kinds, sizeof(kinds));
+	snprintf(text, sizeof(text), kinds[0] != '\0' ? "(%s) %s" : "%s%s", kinds, m->help);
+	return put_text(out, text);
+}
+
 static int
 put_member(const struct member_table *t, const struct member *m, unsigned depth, struct buf *out)
 {
 	if (buf_printf(out, "{\n") == -1 || put(out, depth + 1, "\"description\": ") == -1 ||
-	    put_string(out, m->help) == -1 || buf_printf(out, ",\n") == -1)
+	    put_help(t, m, put_string, out) == -1 || buf_printf(out, ",\n") == -1)
 		return -1;
 	if (m->fallback != NULL && (put(out, depth + 1, "\"default\": ") == -1 ||
 				       buf_printf(out, "%s,\n", m->fallback) == -1))
@@ -155,30 +209,104 @@ put_member(const struct member_table *t, const struct member *m, unsigned depth,
 	if (m->type == MEMBER_OBJECT) {
 		if (put_object(t, m->name, m->flags, depth + 1, out) == -1)
 			return -1;
-	} else if (put(out, depth + 1, "") == -1 || put_type(m, out) == -1) {
+	} else if (put(out, depth + 1, "") == -1 || put_types(t, m, out) == -1) {
 		return -1;
 	}
 	return buf_printf(out, "\n%*s}", (int)depth * 2, "");
 }
 
+/* Of every object, or of these kinds only. */
 static int
-put_required(const struct member_table *t, const char *prefix, unsigned depth, struct buf *out)
+put_required(const struct member_table *t, const char *prefix, unsigned kinds, struct buf *out)
 {
 	const char *separator = "";
 
-	if (put(out, depth, "\"required\": [") == -1)
+	if (buf_printf(out, "\"required\": [") == -1)
 		return -1;
 	for (size_t i = 0; i < t->n; i++) {
 		const struct member *m = &t->members[i];
 		const char *name = member_in(m, prefix);
 
-		if (name == NULL || (m->flags & MEMBER_REQUIRED) == 0)
+		if (name == NULL || (m->flags & MEMBER_REQUIRED) == 0 ||
+		    (kinds == 0 ? m->only != 0 : (m->only & kinds) == 0))
 			continue;
 		if (buf_printf(out, "%s\"%s\"", separator, name) == -1)
 			return -1;
 		separator = ", ";
 	}
 	return buf_printf(out, "]");
+}
+
+/* Does a row below say of which kinds it is? */
+static bool
+depends_on_kind(const struct member_table *t, const char *prefix)
+{
+	size_t n = strlen(prefix);
+
+	for (size_t i = 0; i < t->n; i++)
+		if (t->members[i].only != 0 &&
+		    (n == 0 || (strncmp(t->members[i].name, prefix, n) == 0 &&
+				   t->members[i].name[n] == '.')))
+			return true;
+	return false;
+}
+
+static bool
+is_of_kind(const struct member_table *t, const struct member *m, unsigned kind)
+{
+	for (; m != NULL; m = namesake(t, m))
+		if (m->only == 0 || (m->only & kind) != 0)
+			return true;
+	return false;
+}
+
+/* What objects of this kind must have and may not. */
+static int
+put_kind(const struct member_table *t, const char *prefix, unsigned kind, struct buf *out)
+{
+	const char *separator = "";
+
+	if (put_required(t, prefix, kind, out) == -1 ||
+	    buf_printf(out, ", \"properties\": {") == -1)
+		return -1;
+	for (size_t i = 0; i < t->n; i++) {
+		const struct member *m = &t->members[i];
+		const char *name = member_in(m, prefix);
+		bool has = is_of_kind(t, m, kind);
+
+		if (name == NULL || is_namesake(t, m) ||
+		    (has && (m->type != MEMBER_OBJECT || !depends_on_kind(t, m->name))))
+			continue;
+		if (buf_printf(out, has ? "%s\"%s\": { " : "%s\"%s\": false", separator, name) ==
+			-1 ||
+		    (has && (put_kind(t, m->name, kind, out) == -1 || buf_printf(out, " }") == -1)))
+			return -1;
+		separator = ", ";
+	}
+	return buf_printf(out, "}");
+}
+
+static int
+put_kinds(const struct member_table *t, unsigned depth, struct buf *out)
+{
+	const struct member *row;
+	const char *separator = "";
+
+	if (!depends_on_kind(t, ""))
+		return 0;
+	row = member_kind_row(t);
+	if (buf_printf(out, ",\n%*s\"allOf\": [", (int)depth * 2, "") == -1)
+		return -1;
+	for (const struct member_word *w = row->words; w->name != NULL; w++) {
+		if (buf_printf(out,
+			"%s\n%*s{ \"if\": { \"properties\": { \"%s\": { \"const\": \"%s\" } } }, "
+			"\"then\": { ",
+			separator, (int)depth * 2 + 2, "", row->name, w->name) == -1 ||
+		    put_kind(t, "", 1u << w->value, out) == -1 || buf_printf(out, " } }") == -1)
+			return -1;
+		separator = ",";
+	}
+	return buf_printf(out, "\n%*s]", (int)depth * 2, "");
 }
 
 /* The members of an object's schema, without its braces. */
@@ -192,13 +320,13 @@ put_object(const struct member_table *t, const char *prefix, unsigned flags, uns
 		flags & MEMBER_NULLABLE ? "\"type\": [\"object\", \"null\"],\n"
 					: "\"type\": \"object\",\n") == -1 ||
 	    put(out, depth, "\"additionalProperties\": false,\n") == -1 ||
-	    put_required(t, prefix, depth, out) == -1 || buf_printf(out, ",\n") == -1 ||
-	    put(out, depth, "\"properties\": {") == -1)
+	    put(out, depth, "") == -1 || put_required(t, prefix, 0, out) == -1 ||
+	    buf_printf(out, ",\n") == -1 || put(out, depth, "\"properties\": {") == -1)
 		return -1;
 	for (size_t i = 0; i < t->n; i++) {
 		const char *name = member_in(&t->members[i], prefix);
 
-		if (name == NULL)
+		if (name == NULL || is_namesake(t, &t->members[i]))
 			continue;
 		if (buf_printf(out, "%s%*s\"%s\": ", separator, (int)depth * 2 + 2, "", name) ==
 			-1 ||
@@ -206,7 +334,9 @@ put_object(const struct member_table *t, const char *prefix, unsigned flags, uns
 			return -1;
 		separator = ",\n";
 	}
-	return buf_printf(out, "\n%*s}", (int)depth * 2, "");
+	if (buf_printf(out, "\n%*s}", (int)depth * 2, "") == -1)
+		return -1;
+	return prefix[0] == '\0' ? put_kinds(t, depth, out) : 0;
 }
 
 int
@@ -289,7 +419,7 @@ changes_at(const struct member *m)
 }
 
 static int
-put_row(const struct member *m, bool live, struct buf *out)
+put_row(const struct member_table *t, const struct member *m, bool live, struct buf *out)
 {
 	if (buf_printf(out, "| `%s` | ", m->name) == -1 || put_type_text(m, out) == -1 ||
 	    (is_number(m) && buf_printf(out, ", %" PRIu64 " to %" PRIu64, m->min, m->max) == -1) ||
@@ -297,7 +427,9 @@ put_row(const struct member *m, bool live, struct buf *out)
 		return -1;
 	if (live && buf_printf(out, " | %s", changes_at(m)) == -1)
 		return -1;
-	return buf_printf(out, " | %s |\n", m->help);
+	if (buf_printf(out, " | ") == -1 || put_help(t, m, put_plain, out) == -1)
+		return -1;
+	return buf_printf(out, " |\n");
 }
 
 int
@@ -313,7 +445,8 @@ config_reference(struct buf *out)
 			live ? "---|" : "") == -1)
 			return -1;
 		for (size_t j = 0; j < definitions[i].table->n; j++)
-			if (put_row(&definitions[i].table->members[j], live, out) == -1)
+			if (put_row(definitions[i].table, &definitions[i].table->members[j], live,
+				out) == -1)
 				return -1;
 	}
 	return 0;

@@ -41,6 +41,9 @@ enum member_flag {
 	MEMBER_VERBATIM = 8, /* no ${ENV} */
 	MEMBER_LATER = 16,   /* read by config_routes.c, not by the table's parser */
 	MEMBER_SYSTEM = 32,  /* a path, or the word "system" for none */
+	MEMBER_KIND =
+	    64, /* the word that says of which kind the object is; above rows `only` for some */
+	MEMBER_OUTSIDE = 128, /* of a sink: what becomes of events before they come to it */
 };
 
 /* Checks of a string beyond its type: 0, or -1 and what was wanted. */
@@ -65,6 +68,7 @@ struct member {
 	member_check_fn check;
 	const struct member_table *element; /* LIST */
 	const char *choices; /* of a required one, said where it is missing, or NULL */
+	unsigned only;	     /* kinds of the object that have it, one bit each; 0: all */
 	const char *help;
 };
 
@@ -79,6 +83,7 @@ extern const struct member_table config_file_table;	   /* struct config */
 extern const struct member_table config_sink_table;	   /* struct config_sink */
 extern const struct member_table config_certificate_table; /* struct config_certificate */
 extern const struct member_table config_token_table;	   /* struct config_admin_token */
+extern const struct member_table config_header_table;	   /* struct config_header */
 extern const struct member_table config_set_table;	   /* struct config_set */
 extern const struct member_table config_route_table;	   /* struct config_route */
 
@@ -107,6 +112,17 @@ struct config_reader {
 
 /* The part of a dotted name after the object's, or NULL when the member is not directly in it. */
 const char *member_in(const struct member *m, const char *object);
+
+/* The row of MEMBER_KIND, where there is one, and the word that the object at base has there. */
+const struct member *member_kind_row(const struct member_table *table);
+const char *member_kind(const struct member_table *table, const void *base);
+
+/* Is this row for objects of the kind of that at base? */
+bool member_applies(const struct member_table *table, const struct member *m, const void *base);
+
+/* The kinds that have it, quoted and with something between them; "" where all do. */
+void member_kinds(const struct member_table *table, const struct member *m, const char *quote,
+    const char *between, char *out, size_t n);
 
 /* The object `prefix` of the table ("" for the whole) from a tree (NULL: absent; the defaults
  * stand) into base. */

@@ -128,9 +128,11 @@ expand(const struct config_reader *r, const struct tree *at)
 static int
 get_text(struct reading *v)
 {
+	v->text = NULL;
 	if (v->at->type != TREE_STRING)
-		return not_wanted(v, "a string");
-	v->text = v->m->flags & MEMBER_VERBATIM ? v->at->text.p : expand(v->r, v->at);
+		not_wanted(v, "a string");
+	else
+		v->text = v->m->flags & MEMBER_VERBATIM ? v->at->text.p : expand(v->r, v->at);
 	return v->text == NULL ? -1 : 0;
 }
 
@@ -511,10 +513,14 @@ read_fallback(struct reading *v, const struct member_table *table)
 }
 
 static int
-missing(const struct reading *v, const char *object, const struct tree *at)
+missing(const struct reading *v, const struct member_table *table, const char *object,
+    const struct tree *at)
 {
 	const char *name = object[0] != '\0' ? object : "the object";
 
+	if (v->m->only != 0)
+		return tree_error(at, v->r->err, "%s of type \"%s\" has a \"%s\"", table->title,
+		    member_kind(table, v->base), v->m->name);
 	return tree_error(at, v->r->err,
 	    object[0] != '\0' ? "\"%s\" has no \"%s\"; it is required%s%s"
 			      : "%s here has no \"%s\"; it is required%s%s",
@@ -529,7 +535,7 @@ read_member(struct reading *v, const struct member_table *table, const char *pre
 {
 	v->at = tree_get(object, member_in(v->m, prefix));
 	if (v->at == NULL && v->m->flags & MEMBER_REQUIRED)
-		return missing(v, prefix, at);
+		return missing(v, table, prefix, at);
 	if (v->at == NULL && v->m->fallback != NULL)
 		return read_fallback(v, table);
 	if (v->at == NULL && v->m->type == MEMBER_OBJECT) {
@@ -548,20 +554,6 @@ read_member(struct reading *v, const struct member_table *table, const char *pre
 }
 
 /* ---- an object ---- */
-
-const char *
-member_in(const struct member *m, const char *object)
-{
-	size_t n = strlen(object);
-	const char *rest = m->name;
-
-	if (n > 0) {
-		if (strncmp(rest, object, n) != 0 || rest[n] != '.')
-			return NULL;
-		rest += n + 1;
-	}
-	return strchr(rest, '.') == NULL ? rest : NULL;
-}
 
 /* The names directly in an object, for the search of the nearest. */
 struct names {
@@ -615,6 +607,25 @@ check_names(const struct config_reader *r, const struct names *names, const stru
 	return 0;
 }
 
+/* A row that is for objects of other kinds; another one may have its name. */
+static int
+check_absent(const struct reading *v, const struct member_table *table, const char *prefix,
+    const struct tree *object)
+{
+	const struct tree *at = tree_get(object, member_in(v->m, prefix));
+	char kinds[128];
+
+	if (at == NULL)
+		return 0;
+	for (size_t i = 0; i < table->n; i++)
+		if (strcmp(table->members[i].name, v->m->name) == 0 &&
+		    member_applies(table, &table->members[i], v->base))
+			return 0;
+	member_kinds(table, v->m, "\"", " or ", kinds, sizeof(kinds));
+	return tree_error(
+	    at, v->r->err, "\"%s\" is for %s of type %s", v->m->name, table->title, kinds);
+}
+
 int
 config_read_object(const struct config_reader *r, const struct member_table *table,
     const char *prefix, const struct tree *at, const struct tree *object, void *base)
@@ -631,7 +642,9 @@ config_read_object(const struct config_reader *r, const struct member_table *tab
 
 		if (member_in(v.m, prefix) == NULL || v.m->flags & MEMBER_LATER)
 			continue;
-		if (read_member(&v, table, prefix, at, object) == -1)
+		if (member_applies(table, v.m, base)
+			? read_member(&v, table, prefix, at, object) == -1
+			: check_absent(&v, table, prefix, object) == -1)
 			return -1;
 	}
 	return 0;

@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,8 +24,8 @@ publisher_find_config(const struct config *config, const char *name)
 	return NULL;
 }
 
-static struct place *
-find_place(struct publisher *p, const char *name)
+struct place *
+publisher_find_place(struct publisher *p, const char *name)
 {
 	for (unsigned i = 0; i < PLACES; i++)
 		if (p->places[i].used && strcmp(p->places[i].name, name) == 0)
@@ -92,38 +91,32 @@ begin(struct place *s, const struct config_sink *cfg, struct err *err)
 	return 0;
 }
 
-static uint64_t
-shown(const struct place *s, enum metric_id id)
-{
-	return (uint64_t)metrics_value(s->p->metrics, id, s->metric);
-}
-
-static struct publisher_counts
-shown_counts(const struct place *s)
-{
-	return (struct publisher_counts){ .delivered = shown(s, METRIC_SINK_DELIVERED),
-		.rejected = shown(s, METRIC_SINK_REJECTED),
-		.filtered = shown(s, METRIC_SINK_FILTERED),
-		.missing = shown(s, METRIC_SINK_MISSING),
-		.retries = shown(s, METRIC_SINK_RETRIES) };
-}
-
 static void
-reset(struct place *s, const struct config *config, const char *type)
+reset(struct place *s, const struct config *config, const struct config_sink *cfg)
 {
-	s->ended = s->reopen = s->stopping = false;
+	s->ended = s->reopen = s->stopping = s->replay = false;
 	s->next = config_ref(config);
-	s->type = type;
+	s->type = s->p->types->ops[cfg->type]->type;
+	s->required = cfg->required;
+	s->nfigures = 0;
 	s->last_error[0] = '\0';
-	s->dirty = s->flush_failed = false;
+	s->dirty = s->flush_failed = s->unflushed = false;
 	s->synced_ns = s->linger_ns = s->missing_ns = 0;
 	s->failures = 0;
+	s->report = 0;
 	s->random = (uint64_t)clock_wall_ns() ^ ((uint64_t)s->index << 32) ^ (uint64_t)getpid();
 	atomic_store(&s->keep, s->pos.seq + 1);
-	s->before = shown_counts(s);
+	publisher_note_before(s);
 	s->counts = (struct publisher_counts){ 0 };
 	publisher_begin_at(s, s->pos.seq);
 	atomic_store(&s->up, true);
+}
+
+/* Of its thread, which has to be another one where that is another. */
+static const char *
+kind_of(const struct config_sink *cfg)
+{
+	return config_sink_is_remote(cfg) ? "publish" : "sink";
 }
 
 static int
@@ -131,7 +124,7 @@ start_sink(struct publisher *p, const struct config *config, const struct config
     struct err *err)
 {
 	struct place *s = free_place(p, cfg->name);
-	char name[16];
+	char name[sizeof(s->name) + 16];
 
 	if (s == NULL)
 		return err_set(err, "sink %s: there can be %d sinks", cfg->name, PLACES);
@@ -139,8 +132,12 @@ start_sink(struct publisher *p, const struct config *config, const struct config
 	s->metric = metrics_sink(p->metrics, cfg->name);
 	if (begin(s, cfg, err) == -1)
 		return err_prefix(err, "sink %s: %s", cfg->name, p->dir);
-	reset(s, config, sink_ops_of(cfg->type)->type);
-	snprintf(name, sizeof(name), "sink %.10s", s->name);
+	if (s->shard == NULL && (s->shard = metrics_shard_new(p->metrics)) == NULL) {
+		cursor_close(&s->cursor);
+		return err_set(err, "sink %s: memory is short", cfg->name);
+	}
+	reset(s, config, cfg);
+	snprintf(name, sizeof(name), "%s %s", kind_of(cfg), s->name);
 	if (thread_start(&s->thread, name, publisher_run, s, err) == -1) {
 		cursor_close(&s->cursor);
 		config_unref(s->next);
@@ -148,6 +145,7 @@ start_sink(struct publisher *p, const struct config *config, const struct config
 		return -1;
 	}
 	s->used = true;
+	s->remote = config_sink_is_remote(cfg);
 	atomic_store(&s->running, true);
 	return 0;
 }
@@ -187,57 +185,6 @@ join(struct place *s, int64_t deadline_ns)
 	if (s->next != NULL)
 		config_unref(s->next);
 	s->next = NULL;
-}
-
-static void
-fill_status(struct place *s, struct publisher_sink_status *out)
-{
-	int64_t oldest = atomic_load(&s->oldest_ns), now = clock_wall_ns();
-	uint64_t durable = atomic_load(&s->p->durable);
-
-	*out = (struct publisher_sink_status){ .up = atomic_load(&s->up) };
-	pthread_mutex_lock(&s->lock);
-	/* A sink may be ahead of what the journal told. */
-	if (durable < s->counted)
-		durable = s->counted;
-	out->counts = s->counts;
-	out->due = durable - s->begin;
-	out->waiting = durable - s->counted;
-	out->type = s->type;
-	snprintf(out->last_error, sizeof(out->last_error), "%s", s->last_error);
-	pthread_mutex_unlock(&s->lock);
-	if (out->waiting > 0 && oldest > 0 && now > oldest)
-		out->oldest_seconds = (double)(now - oldest) / (double)CLOCK_NS_PER_S;
-	snprintf(out->name, sizeof(out->name), "%s", s->name);
-}
-
-/* In the metrics; of a sink that was removed, what it counted. */
-static void
-show(struct place *s)
-{
-	struct metrics_shard *shard = s->p->shard;
-	const struct publisher_counts *old = &s->before;
-	uint64_t done = old->delivered + old->rejected + old->filtered + old->missing;
-	struct publisher_sink_status now;
-
-	fill_status(s, &now);
-	metrics_set(shard, METRIC_SINK_DELIVERED, s->metric,
-	    (double)(old->delivered + now.counts.delivered));
-	metrics_set(
-	    shard, METRIC_SINK_REJECTED, s->metric, (double)(old->rejected + now.counts.rejected));
-	metrics_set(
-	    shard, METRIC_SINK_FILTERED, s->metric, (double)(old->filtered + now.counts.filtered));
-	metrics_set(
-	    shard, METRIC_SINK_MISSING, s->metric, (double)(old->missing + now.counts.missing));
-	metrics_set(
-	    shard, METRIC_SINK_RETRIES, s->metric, (double)(old->retries + now.counts.retries));
-	metrics_set(
-	    shard, METRIC_SINK_DUE, s->metric, s->used ? (double)(done + now.due) : (double)NAN);
-	metrics_set(
-	    shard, METRIC_SINK_LAG_EVENTS, s->metric, s->used ? (double)now.waiting : (double)NAN);
-	metrics_set(
-	    shard, METRIC_SINK_LAG_SECONDS, s->metric, s->used ? now.oldest_seconds : (double)NAN);
-	metrics_set(shard, METRIC_SINK_UP, s->metric, s->used ? now.up : (double)NAN);
 }
 
 /* ---- all of them ---- */
@@ -336,8 +283,11 @@ publisher_start(const struct publisher_opts *opts, struct publisher **out, struc
 	p->shard = opts->shard;
 	p->log = opts->log;
 	p->dirfd = opts->dirfd;
+	p->types = opts->types;
 	p->corrupt = opts->corrupt;
-	p->corrupt_arg = opts->corrupt_arg;
+	p->rejected = opts->rejected;
+	p->recorded = opts->recorded;
+	p->arg = opts->arg;
 	init_places(p);
 	if ((p->dir = strdup(opts->config->audit.trail)) == NULL) {
 		err_set(err, "sinks: memory is short");
@@ -401,15 +351,13 @@ publisher_reopen(struct publisher *p)
 
 /* ---- reload ---- */
 
+/* Of one that was told to stop. */
 static void
-remove_sink(struct place *s)
+remove_sink(struct place *s, int64_t deadline_ns)
 {
-	int64_t now = clock_mono_ns();
-
-	tell_to_stop(s, now, 0);
-	join(s, now);
+	join(s, deadline_ns);
 	s->used = false;
-	show(s);
+	publisher_show(s);
 	atomic_store(&s->keep, NOTHING_TO_KEEP);
 }
 
@@ -421,7 +369,8 @@ change_sink(struct place *s, const struct config *next, const struct config_sink
 	pthread_mutex_lock(&s->lock);
 	unseen = s->next;
 	s->next = config_ref(next);
-	s->type = sink_ops_of(cfg->type)->type;
+	s->type = s->p->types->ops[cfg->type]->type;
+	s->required = cfg->required;
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 	if (unseen != NULL)
@@ -435,61 +384,60 @@ start_added(struct publisher *p, const struct config *next, bool added[PLACES], 
 		const struct config_sink *cfg = &next->sinks[i];
 		const struct place *s;
 
-		if (find_place(p, cfg->name) != NULL)
+		if (publisher_find_place(p, cfg->name) != NULL)
 			continue;
 		if (start_sink(p, next, cfg, err) == -1)
 			return -1;
-		s = find_place(p, cfg->name);
+		s = publisher_find_place(p, cfg->name);
 		assert(s != NULL);
 		added[s->index] = true;
 	}
 	return 0;
 }
 
-/* What can fail comes first, and is undone. */
+static int
+check_kinds(struct publisher *p, const struct config *next, struct err *err)
+{
+	for (size_t i = 0; i < next->nsinks; i++) {
+		const struct config_sink *cfg = &next->sinks[i];
+		const struct place *s = publisher_find_place(p, cfg->name);
+
+		if (s != NULL && s->remote != config_sink_is_remote(cfg))
+			return err_set(err,
+			    "sink %s: its thread began %s the network: restart, or give it "
+			    "another name",
+			    cfg->name, s->remote ? "with" : "without");
+	}
+	return 0;
+}
+
+/* What can fail comes first, and is undone.  All that leave are told before one is waited for. */
 int
 publisher_reload(struct publisher *p, const struct config *next, struct err *err)
 {
-	bool added[PLACES] = { false };
-	bool failed = start_added(p, next, added, err) == -1;
+	bool added[PLACES] = { false }, leaves[PLACES] = { false }, failed;
+	int64_t now;
 
+	if (sink_types_check(p->types, next, err) == -1 || check_kinds(p, next, err) == -1)
+		return -1;
+	failed = start_added(p, next, added, err) == -1;
+	now = clock_mono_ns();
 	for (unsigned i = 0; i < PLACES; i++) {
 		struct place *s = &p->places[i];
 		const struct config_sink *cfg = publisher_find_config(next, s->name);
 
 		if (!s->used || (failed && !added[i]) || (!failed && added[i]))
 			continue;
-		if (failed || cfg == NULL)
-			remove_sink(s);
+		leaves[i] = failed || cfg == NULL;
+		if (leaves[i])
+			tell_to_stop(s, now, 0);
 		else
 			change_sink(s, next, cfg);
 	}
-	return failed ? -1 : 0;
-}
-
-/* ---- status ---- */
-
-size_t
-publisher_status(struct publisher *p, struct publisher_sink_status *out, size_t n)
-{
-	size_t found = 0;
-
-	for (unsigned i = 0; i < PLACES; i++) {
-		if (!p->places[i].used)
-			continue;
-		if (found < n)
-			fill_status(&p->places[i], &out[found]);
-		found++;
-	}
-	return found;
-}
-
-void
-publisher_set_gauges(struct publisher *p)
-{
 	for (unsigned i = 0; i < PLACES; i++)
-		if (p->places[i].used)
-			show(&p->places[i]);
+		if (leaves[i])
+			remove_sink(&p->places[i], now);
+	return failed ? -1 : 0;
 }
 
 /* ---- the end ---- */
@@ -509,7 +457,7 @@ publisher_stop(struct publisher *p, int64_t deadline_ns)
 		if (!atomic_load(&s->running))
 			continue;
 		join(s, deadline_ns);
-		fill_status(s, &st);
+		publisher_fill_status(s, &st);
 		undelivered += st.waiting;
 	}
 	p->stopped = true;

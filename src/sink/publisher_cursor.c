@@ -17,7 +17,9 @@ struct slot {
 	uint64_t generation;
 	uint64_t seq;
 	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
-	char unused[SLOT_SIZE - 3 * 8 - 2 * TRAIL_ID_SIZE - 6];
+	char pad[6];
+	uint64_t delivered;
+	char unused[SLOT_SIZE - 4 * 8 - 2 * TRAIL_ID_SIZE - 6 - 4];
 	uint32_t sum; /* of all before it */
 };
 _Static_assert(sizeof(struct slot) == SLOT_SIZE, "a slot is one sector");
@@ -42,6 +44,7 @@ take_slot(struct cursor *c, const struct slot *slot)
 {
 	c->generation = slot->generation;
 	c->at.seq = slot->seq;
+	c->at.delivered = slot->delivered;
 	memcpy(c->at.log, slot->log, TRAIL_ID_SIZE);
 	memcpy(c->at.boot, slot->boot, TRAIL_ID_SIZE);
 }
@@ -133,7 +136,9 @@ cursor_close(struct cursor *c)
 int
 cursor_write(struct cursor *c, const struct line_id *at)
 {
-	struct slot slot = { .generation = c->generation + 1, .seq = at->seq };
+	struct slot slot = {
+		.generation = c->generation + 1, .seq = at->seq, .delivered = at->delivered
+	};
 
 	memcpy(slot.magic, magic, sizeof(magic));
 	memcpy(slot.log, at->log, TRAIL_ID_SIZE);

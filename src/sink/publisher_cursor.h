@@ -2,7 +2,8 @@
  * publisher_cursor: how far a sink has come, in a file that needs no new room to be updated.
  *
  * Two slots of 512 bytes, each with a magic, a generation, the identity (log, boot, number) of the
- * last line that is done with, and a CRC-32C; numbers in host order.  A write goes to the slot with
+ * last line that is done with, the number of the last one that was delivered (0 where a former version
+ * wrote it: unknown), and a CRC-32C; numbers in host order.  A write goes to the slot with
  * the older generation, so a torn write leaves the other one.  One thread at a time.
  */
 #ifndef KEYTRAIL_PUBLISHER_CURSOR_H
@@ -16,6 +17,8 @@
 
 struct line_id {
 	uint64_t seq;
+	uint64_t
+	    delivered; /* of a sink's position: the last number delivered up to here; 0: none */
 	char log[TRAIL_ID_SIZE], boot[TRAIL_ID_SIZE];
 };
 

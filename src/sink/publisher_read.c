@@ -1,21 +1,14 @@
-/* What a sink's thread reads and keeps: the trail, the batch, the quarantine. */
+/* What a sink's thread reads: the trail, from its cursor on. */
 
 #include "publisher_impl.h"
 
-#include "keytrail/clock.h"
-#include "keytrail/file.h"
-
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define READ_TRIES 10
 
-static void
-copy_id(char out[TRAIL_ID_SIZE], struct slice id)
+void
+publisher_copy_id(char out[TRAIL_ID_SIZE], struct slice id)
 {
 	size_t n = id.n < TRAIL_ID_SIZE ? id.n : TRAIL_ID_SIZE - 1;
 
@@ -40,8 +33,9 @@ publisher_look(int dirfd, uint64_t seq, bool step_over, struct line_id *out, str
 	rc = trail_reader_next(r, &line, &out->seq, err);
 	if (rc == 1) {
 		member = trail_reader_member(r);
-		copy_id(out->log, member->log);
-		copy_id(out->boot, member->boot);
+		out->delivered = 0;
+		publisher_copy_id(out->log, member->log);
+		publisher_copy_id(out->boot, member->boot);
 	}
 	trail_reader_close(r);
 	return rc;
@@ -76,6 +70,7 @@ static void
 start_at(struct place *s, uint64_t seq)
 {
 	s->pos.seq = seq;
+	s->pos.delivered = 0;
 	s->dirty = true;
 	publisher_begin_at(s, seq);
 	atomic_store(&s->keep, seq + 1);
@@ -143,7 +138,7 @@ publisher_open_reader(struct place *s, struct err *err)
 	if (trail_reader_open_at(
 		s->p->dirfd, s->pos.seq == 0 ? 0 : s->pos.seq + 1, &s->reader, err) == -1)
 		return -1;
-	trail_reader_on_corrupt(s->reader, s->p->corrupt, s->p->corrupt_arg);
+	trail_reader_on_corrupt(s->reader, s->p->corrupt, s->p->arg);
 	return 0;
 }
 
@@ -152,84 +147,6 @@ publisher_close_reader(struct place *s)
 {
 	trail_reader_close(s->reader);
 	s->reader = NULL;
-}
-
-/* ---- the batch ---- */
-
-/* Few lines say so anywhere: only those are taken apart. */
-static bool
-is_intent(struct slice line)
-{
-	static const struct slice text = SLICE_INIT("\"kind\":\"intent\"");
-
-	return memmem(line.p, line.n, text.p, text.n) != NULL &&
-	       slice_equal(trail_line_string(line, SLICE("kind")), SLICE("intent"));
-}
-
-/* What had expired before the sink began at the first line there is, it does not miss. */
-static void
-note_gap(struct place *s, uint64_t seq)
-{
-	uint64_t last = s->batch.nread > 0 ? s->batch.last.seq : s->pos.seq;
-
-	if (last == 0 && s->counted == 0)
-		publisher_begin_at(s, seq - 1);
-	if (last == 0 || seq == last + 1)
-		return;
-	if (seq - 1 > s->counted)
-		s->batch.nmissing += seq - 1 - (last > s->counted ? last : s->counted);
-	log_error(s->p->log, "sink_gap",
-	    "sink %s: events %" PRIu64 " to %" PRIu64 " are no longer in the trail", s->name,
-	    last + 1, seq - 1);
-}
-
-static int
-keep_line(struct batch *b, struct slice line, uint64_t seq)
-{
-	b->offsets[b->n] = buf_size(&b->text);
-	if (buf_append_slice(&b->text, line) == -1)
-		return -1;
-	b->seqs[b->n] = seq;
-	b->lines[b->n++].n = line.n;
-	return 0;
-}
-
-static int
-add_line(struct place *s, struct slice line, uint64_t seq, struct err *err)
-{
-	const struct trail_member *member = trail_reader_member(s->reader);
-	struct batch *b = &s->batch;
-	int64_t at_ns;
-
-	note_gap(s, seq);
-	if (!s->cfg->intents && is_intent(line))
-		b->nfiltered += seq > s->counted;
-	else if (keep_line(b, line, seq) == -1)
-		return err_set(err, "memory is short");
-	if (b->nread++ == 0 && clock_parse_event_time(member->at, &at_ns) == 0)
-		atomic_store(&s->oldest_ns, at_ns);
-	b->last.seq = seq;
-	copy_id(b->last.log, member->log);
-	copy_id(b->last.boot, member->boot);
-	return 0;
-}
-
-void
-publisher_clear(struct place *s)
-{
-	struct batch *b = &s->batch;
-
-	buf_consume(&b->text, buf_size(&b->text));
-	b->n = b->first = 0;
-	b->nread = 0;
-	b->nfiltered = b->nmissing = b->nrejected = 0;
-	atomic_store(&s->oldest_ns, 0);
-}
-
-bool
-publisher_batch_full(const struct batch *b)
-{
-	return b->nread == BATCH_LINES || buf_size(&b->text) >= BATCH_BYTES;
 }
 
 int
@@ -245,9 +162,7 @@ publisher_fill(struct place *s, struct err *err)
 	s->seen = atomic_load(&s->p->durable);
 	while (got == 1 && !publisher_batch_full(b))
 		if ((got = trail_reader_next(s->reader, &line, &seq, err)) == 1)
-			got = add_line(s, line, seq, err) == -1 ? -1 : 1;
-	for (size_t i = 0; i < b->n; i++)
-		b->lines[i].p = b->text.mem + b->text.off + b->offsets[i];
+			got = publisher_add_line(s, line, seq, err) == -1 ? -1 : 1;
 	s->unread = got == -1 ? s->unread + 1 : 0;
 	if (got != -1)
 		return 0;
@@ -255,45 +170,4 @@ publisher_fill(struct place *s, struct err *err)
 	 * it is done with. */
 	publisher_close_reader(s);
 	return b->nread > 0 ? 0 : -1;
-}
-
-/* ---- the quarantine ---- */
-
-static int
-append_line(int fd, struct slice line)
-{
-	struct buf text = BUF_INIT;
-	struct stat st;
-	int rc = -1;
-
-	if (fstat(fd, &st) == -1 || buf_append_slice(&text, line) == -1 ||
-	    buf_append(&text, "\n", 1) == -1)
-		goto done;
-	if (file_write(fd, text.mem, buf_size(&text), FILE_HERE) == 0 && fsync(fd) == 0)
-		rc = 0;
-	else if (ftruncate(fd, st.st_size) == -1)
-		rc = -1; /* the line may stand there twice, or in part and then whole */
-done:
-	buf_fini(&text);
-	return rc;
-}
-
-int
-publisher_quarantine(struct place *s, struct slice line, struct err *err)
-{
-	char name[96];
-	int fd, rc;
-
-	snprintf(name, sizeof(name), "quarantine.%s.jsonl", s->name);
-	fd =
-	    openat(s->p->dirfd, name, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd == -1)
-		return err_set_errno(err, "%s: open", name);
-	rc = append_line(fd, line);
-	if (rc == 0)
-		rc = fsync(s->p->dirfd);
-	if (rc == -1)
-		err_set_errno(err, "%s: write", name);
-	close(fd);
-	return rc;
 }

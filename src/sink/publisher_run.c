@@ -5,6 +5,7 @@
 #include "keytrail/clock.h"
 #include "keytrail/fault.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #define BACKOFF_MAX_NS	(30 * CLOCK_NS_PER_S)
 #define BACKOFF_STOP_NS (50 * CLOCK_NS_PER_MS)
 #define MISSING_NS	CLOCK_NS_PER_S
+#define RECORD_NS	CLOCK_NS_PER_S
 #define NEVER		INT64_MAX
 
 static uint64_t
@@ -84,7 +86,7 @@ backoff_ns(struct place *s)
 static bool
 ordered_locked(const struct place *s)
 {
-	return s->reopen || s->next != NULL;
+	return s->reopen || s->replay || s->next != NULL;
 }
 
 static void
@@ -154,7 +156,28 @@ rewind_to_cursor(struct place *s)
 	publisher_close_reader(s);
 	publisher_clear(s);
 	s->pos = s->cursor.at;
-	s->dirty = false;
+	s->dirty = s->unflushed = false;
+}
+
+static bool
+rejects_are_recorded(const struct place *s)
+{
+	return s->report == 0 || s->p->recorded(s->p->arg, s->report);
+}
+
+/* Who is told to stop does not wait: the journal may have stopped before. */
+static bool
+wait_for_rejects(struct place *s)
+{
+	int64_t until_ns = clock_mono_ns() + RECORD_NS;
+
+	pthread_mutex_lock(&s->lock);
+	atomic_store(&s->sleeping, true);
+	while (!rejects_are_recorded(s) && !s->stopping && clock_mono_ns() < until_ns)
+		wait_locked(s, until_ns);
+	atomic_store(&s->sleeping, false);
+	pthread_mutex_unlock(&s->lock);
+	return rejects_are_recorded(s);
 }
 
 /* Make what is done with safe: -1 when the sink could not. */
@@ -162,12 +185,17 @@ static int
 commit(struct place *s)
 {
 	struct err err;
+	int rc = 0;
 
 	s->synced_ns = clock_mono_ns();
+	publisher_note_figures(s);
 	if (!s->dirty)
 		return 0;
-	if (s->state != NULL && s->ops->flush != NULL &&
-	    s->ops->flush(s->state, clock_mono_ns() + DELIVER_NS, &err) == -1) {
+	if (s->state != NULL && s->ops->flush != NULL)
+		rc = s->ops->flush(s->state, clock_mono_ns() + DELIVER_NS, &err);
+	if ((s->unflushed = rc == 1))
+		return 0;
+	if (rc == -1) {
 		s->flush_failed = true;
 		went_wrong(s, err.msg);
 		rewind_to_cursor(s);
@@ -178,6 +206,8 @@ commit(struct place *s)
 		went_well(s, "");
 	}
 	FAULT_POINT("sink.after_flush");
+	if (!wait_for_rejects(s))
+		return 0;
 	if (cursor_write(&s->cursor, &s->pos) == -1 || cursor_sync(&s->cursor) == -1) {
 		log_error(s->p->log, "cursor_failed", "sink %s: %s: %s", s->name, s->cursor_name,
 		    strerror(errno));
@@ -185,69 +215,72 @@ commit(struct place *s)
 	}
 	FAULT_POINT("sink.after_cursor");
 	s->dirty = false;
-	atomic_store(&s->keep, s->pos.seq + 1);
+	pthread_mutex_lock(&s->lock);
+	if (!s->replay)
+		atomic_store(&s->keep, s->pos.seq + 1);
+	pthread_mutex_unlock(&s->lock);
 	return 0;
 }
 
+/* The last time before the sink is closed; what is not known to be safe by then comes again. */
 static void
-advance(struct place *s, const struct line_id *to)
+commit_finally(struct place *s, int64_t until_ns)
 {
-	s->pos = *to;
+	do
+		commit(s);
+	while (s->unflushed && clock_mono_ns() < until_ns);
+	if (s->unflushed)
+		rewind_to_cursor(s);
+}
+
+/* pos has moved. */
+static void
+advance(struct place *s)
+{
 	s->dirty = true;
 	/* Cheap, and repeats nothing when the process is killed; a sink with a flush must not be
 	 * overtaken by its cursor. */
-	if (s->ops->flush == NULL)
-		(void)cursor_write(&s->cursor, to);
+	if (s->ops->flush == NULL && rejects_are_recorded(s))
+		(void)cursor_write(&s->cursor, &s->pos);
 }
 
 /* ---- delivering ---- */
 
-/* All at once, so that whoever looks sees each number in one place. */
-static void
-count_batch(struct place *s)
-{
-	const struct batch *b = &s->batch;
-	uint64_t n = 0;
-
-	/* Only this thread changes it. */
-	for (size_t i = b->first; i < b->n; i++)
-		n += b->seqs[i] > s->counted;
-	pthread_mutex_lock(&s->lock);
-	s->counts.delivered += n;
-	s->counts.filtered += b->nfiltered;
-	s->counts.rejected += b->nrejected;
-	s->counts.missing += b->nmissing;
-	if (b->last.seq > s->counted)
-		s->counted = b->last.seq;
-	pthread_mutex_unlock(&s->lock);
-}
-
-/* Lines that come again after a rewind are counted once. */
 static void
 finish_batch(struct place *s)
 {
-	struct batch *b = &s->batch;
-
-	count_batch(s);
-	s->linger_ns = publisher_batch_full(b) ? 0 : clock_mono_ns() + LINGER_NS;
-	advance(s, &b->last);
-	publisher_clear(s);
+	s->linger_ns = publisher_batch_full(&s->batch) ? 0 : clock_mono_ns() + LINGER_NS;
+	publisher_take_rest(s);
+	advance(s);
 }
 
-/* Past the first line of the batch: it is in a file of its own, and counted. */
-static int
-reject_first(struct place *s, const char *why, struct err *err)
+/* What was delivered is done with, whatever became of the rest. */
+static void
+take_delivered(struct place *s, size_t done)
 {
-	struct batch *b = &s->batch;
-	uint64_t seq = b->seqs[b->first];
+	if (done == 0)
+		return;
+	publisher_take_done(s, done);
+	advance(s);
+	/* It is slow, but not dead. */
+	s->failures = s->failures > 0;
+}
 
-	if (publisher_quarantine(s, b->lines[b->first], err) == -1)
-		return -1;
-	log_error(s->p->log, "sink_rejected", "sink %s: event %" PRIu64 " is in quarantine: %s",
-	    s->name, seq, why);
-	b->nrejected += seq > s->counted;
-	b->first++;
-	return 0;
+static enum sink_result
+attempt(struct place *s, size_t n, size_t *done, struct err *why)
+{
+	const struct batch *b = &s->batch;
+	int64_t now = clock_mono_ns();
+	enum sink_result result =
+	    s->ops->deliver(s->state, b->events + b->first, n, now + DELIVER_NS, done, why);
+
+	if (s->attempt_ns == 0)
+		s->attempt_ns = now;
+	if (result == SINK_OK)
+		*done = n;
+	assert(result == SINK_OK || *done < n);
+	publisher_note_attempt(s, result, n, *done);
+	return result;
 }
 
 /* -1: to be tried again later. */
@@ -255,75 +288,122 @@ static int
 deliver(struct place *s, struct err *err)
 {
 	struct batch *b = &s->batch;
+	size_t n = b->n - b->first, done = 0;
 	struct err why = { "" };
 	enum sink_result result;
 
-	if (b->first == b->n) {
+	if (n == 0) {
 		finish_batch(s);
 		return 0;
 	}
-	result = s->ops->deliver(
-	    s->state, b->lines + b->first, b->n - b->first, clock_mono_ns() + DELIVER_NS, &why);
-	if (result == SINK_REJECT)
-		return reject_first(s, why.msg, err);
-	if (result == SINK_RETRY) {
-		*err = why;
-		pthread_mutex_lock(&s->lock);
-		s->counts.retries++;
-		pthread_mutex_unlock(&s->lock);
+	if (publisher_render(s, err) == -1)
 		return -1;
+	result = attempt(s, n, &done, &why);
+	if (result == SINK_OK) {
+		FAULT_POINT("sink.after_deliver");
+		went_well(s, why.msg);
+		publisher_take_done(s, n);
+		finish_batch(s);
+		return 0;
 	}
-	FAULT_POINT("sink.after_deliver");
-	went_well(s, why.msg);
-	finish_batch(s);
-	return 0;
+	take_delivered(s, done);
+	if (result == SINK_BUSY)
+		return 0;
+	if (result == SINK_REJECT) {
+		set_error(s, why.msg);
+		return publisher_reject_first(s, why.msg, err);
+	}
+	*err = why;
+	pthread_mutex_lock(&s->lock);
+	s->counts.retries++;
+	pthread_mutex_unlock(&s->lock);
+	return -1;
 }
 
 /* ---- orders of main ---- */
 
-static bool
-same_place(const struct config_sink *a, const struct config_sink *b)
+static int
+open_sink(struct place *s, struct err *err)
 {
-	if (a->type != b->type || a->rotate_size != b->rotate_size ||
-	    a->rotate_age != b->rotate_age || a->keep != b->keep)
-		return false;
-	return a->path == NULL || b->path == NULL ? a->path == b->path
-						  : strcmp(a->path, b->path) == 0;
+	if (s->ops->open(s->cfg, &s->state, err) == -1)
+		return -1;
+	s->opened = config_ref(s->config);
+	if (s->ops->log_to != NULL)
+		s->ops->log_to(s->state, s->p->log);
+	return 0;
 }
 
 static void
 close_sink(struct place *s)
 {
-	if (s->state != NULL)
-		s->ops->close(s->state);
+	if (s->state == NULL)
+		return;
+	s->ops->close(s->state);
 	s->state = NULL;
+	config_unref(s->opened);
 }
 
-/* The new settings, for what is read from now on: the batch under way stays as it is, since the sink
- * may have taken a part of it.  A sink whose place did not change stays open. */
+/* Closed; what is not done with is read again. */
+static void
+leave_place(struct place *s)
+{
+	commit_finally(s, 0);
+	close_sink(s);
+	publisher_close_reader(s);
+	publisher_clear(s);
+	s->attempt_ns = 0;
+}
+
+/* Back, never ahead of what is safe by now.  The order stands until the place is left: what it keeps stays
+ * low so long. */
+static void
+replay(struct place *s)
+{
+	struct line_id from;
+
+	leave_place(s);
+	rewind_to_cursor(s);
+	pthread_mutex_lock(&s->lock);
+	from = s->replay_from;
+	s->replay = false;
+	pthread_mutex_unlock(&s->lock);
+	if (from.seq < s->pos.seq) {
+		s->pos = from;
+		s->verify = false;
+	}
+	s->dirty = true;
+	if (cursor_write(&s->cursor, &s->pos) == -1 || cursor_sync(&s->cursor) == -1)
+		log_error(s->p->log, "cursor_failed", "sink %s: %s: %s", s->name, s->cursor_name,
+		    strerror(errno));
+	log_warn(s->p->log, "sink_replay",
+	    "sink %s: events from %" PRIu64 " on are delivered again", s->name, s->pos.seq + 1);
+}
+
+/* The new settings, for what is read from now on.  A sink whose place did not change stays open, and
+ * the batch under way as it is, since the sink may have taken a part of it; else it is read again. */
 static void
 take_config(struct place *s, const struct config *next)
 {
 	const struct config_sink *cfg = publisher_find_config(next, s->name);
 
-	if (s->config != NULL && !same_place(s->cfg, cfg)) {
-		commit(s);
-		close_sink(s);
+	if (s->config != NULL && !config_same_place(s->cfg, cfg)) {
+		leave_place(s);
 		s->failures = 0;
 	}
 	config_unref(s->config);
 	s->config = next;
 	s->cfg = cfg;
-	s->ops = sink_ops_of(cfg->type);
+	s->ops = s->p->types->ops[cfg->type];
 }
 
 static void
 take_orders(struct place *s)
 {
 	const struct config *next;
-	bool reopen;
+	bool reopen, again;
 
 	pthread_mutex_lock(&s->lock);
+	again = s->replay;
 	next = s->next;
 	s->next = NULL;
 	reopen = s->reopen;
@@ -331,6 +411,8 @@ take_orders(struct place *s)
 	pthread_mutex_unlock(&s->lock);
 	if (next != NULL)
 		take_config(s, next);
+	if (again)
+		replay(s);
 	if (reopen && s->state != NULL && s->ops->reopen != NULL)
 		s->ops->reopen(s->state);
 }
@@ -341,7 +423,6 @@ take_orders(struct place *s)
 static void
 wait_for_missing(struct place *s)
 {
-	struct line_id to = s->pos;
 	int64_t now = clock_mono_ns();
 
 	if (s->missing_ns == 0)
@@ -360,8 +441,8 @@ wait_for_missing(struct place *s)
 		s->counted = s->seen;
 	}
 	pthread_mutex_unlock(&s->lock);
-	to.seq = s->seen;
-	advance(s, &to);
+	s->pos.seq = s->seen;
+	advance(s);
 }
 
 static int
@@ -374,7 +455,7 @@ step(struct place *s, struct err *err)
 			return -1;
 	}
 	/* After the reading, so that the age of what waits for a dead sink is known. */
-	if (s->state == NULL && s->ops->open(s->cfg, &s->state, err) == -1)
+	if (s->state == NULL && open_sink(s, err) == -1)
 		return -1;
 	if (s->batch.nread > 0) {
 		s->missing_ns = 0;
@@ -396,8 +477,8 @@ finished(struct place *s)
 
 	pthread_mutex_lock(&s->lock);
 	/* A position that has not been compared with the trail says nothing yet. */
-	over = s->stopping &&
-	       ((s->pos.seq >= s->stop_seq && !s->verify) || clock_mono_ns() >= s->stop_ns);
+	over = s->stopping && ((s->pos.seq >= s->stop_seq && !s->verify && !s->unflushed) ||
+				  clock_mono_ns() >= s->stop_ns);
 	pthread_mutex_unlock(&s->lock);
 	return over;
 }
@@ -405,11 +486,12 @@ finished(struct place *s)
 static void
 finish(struct place *s)
 {
-	commit(s);
+	commit_finally(s, s->stop_ns);
 	close_sink(s);
 	publisher_close_reader(s);
 	publisher_clear(s);
-	buf_fini(&s->batch.text);
+	buf_fini(&s->batch.lines);
+	buf_fini(&s->batch.texts);
 	cursor_close(&s->cursor);
 	config_unref(s->config);
 	s->config = NULL;
@@ -429,14 +511,14 @@ publisher_run(void *place)
 
 	take_orders(s);
 	while (!finished(s)) {
-		if (step(s, &err) == -1) {
+		if (!s->unflushed && step(s, &err) == -1) {
 			went_wrong(s, err.msg);
 			back_off(s);
 		} else if (s->linger_ns > clock_mono_ns()) {
 			/* Under load, a few batches rather than many. */
 			pause_until(s, s->linger_ns);
 		}
-		if (clock_mono_ns() - s->synced_ns >= SYNC_NS && commit(s) == -1)
+		if ((s->unflushed || clock_mono_ns() - s->synced_ns >= SYNC_NS) && commit(s) == -1)
 			back_off(s);
 		take_orders(s);
 	}

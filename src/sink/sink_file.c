@@ -31,7 +31,6 @@ struct file_sink {
 	int fd;		/* -1: to be opened */
 	struct stat st; /* of fd, when last looked at */
 	int64_t born_ns;
-	size_t done;   /* lines of the batch under way that are written */
 	bool reopen;   /* USR1 */
 	bool unsynced; /* written since the last sync */
 	bool lost;     /* a sync failed; the next flush says so */
@@ -399,16 +398,16 @@ make_ready(struct file_sink *s, struct err *err)
 	return 0;
 }
 
-/* How many of the lines fit into the file; at least one into an empty file. */
+/* How many of the events fit into the file; at least one into an empty file. */
 static size_t
-lines_that_fit(struct file_sink *s, const struct slice *lines, size_t n)
+events_that_fit(struct file_sink *s, const struct sink_event *events, size_t n)
 {
 	uint64_t size = (uint64_t)s->st.st_size;
 
 	if (s->rotate_size == 0)
 		return n;
 	for (size_t i = 0; i < n; i++) {
-		size += lines[i].n + 1;
+		size += events[i].text.n + 1;
 		if (size > s->rotate_size)
 			return i == 0 && s->st.st_size == 0 ? 1 : i;
 	}
@@ -416,13 +415,13 @@ lines_that_fit(struct file_sink *s, const struct slice *lines, size_t n)
 }
 
 static int
-write_lines(struct file_sink *s, const struct slice *lines, size_t n, struct err *err)
+write_events(struct file_sink *s, const struct sink_event *events, size_t n, struct err *err)
 {
 	struct slice text;
 
 	buf_consume(&s->text, buf_size(&s->text));
 	for (size_t i = 0; i < n; i++)
-		if (buf_append_slice(&s->text, lines[i]) == -1 ||
+		if (buf_append_slice(&s->text, events[i].text) == -1 ||
 		    buf_append(&s->text, "\n", 1) == -1)
 			return err_set(err, "%s: memory is short", s->path);
 	s->unsynced = true;
@@ -437,33 +436,33 @@ write_lines(struct file_sink *s, const struct slice *lines, size_t n, struct err
 		return -1;
 	}
 	for (size_t i = 0; i < n; i++)
-		s->st.st_size += (off_t)lines[i].n + 1;
+		s->st.st_size += (off_t)events[i].text.n + 1;
 	return 0;
 }
 
 static enum sink_result
-file_deliver(void *state, const struct slice *lines, size_t n, int64_t deadline_ns, struct err *err)
+file_deliver(void *state, const struct sink_event *events, size_t n, int64_t deadline_ns,
+    size_t *done, struct err *err)
 {
 	struct file_sink *s = state;
 
 	(void)deadline_ns;
 	if (make_ready(s, err) == -1)
 		return SINK_RETRY;
-	while (s->done < n) {
-		size_t fit = lines_that_fit(s, lines + s->done, n - s->done);
+	while (*done < n) {
+		size_t fit = events_that_fit(s, events + *done, n - *done);
 
 		if (fit == 0) {
 			if (rotate(s, err) == -1)
 				return SINK_RETRY;
-			fit = lines_that_fit(s, lines + s->done, n - s->done);
+			fit = events_that_fit(s, events + *done, n - *done);
 		}
 		if (fit == 0)
-			fit = n - s->done;
-		if (write_lines(s, lines + s->done, fit, err) == -1)
+			fit = n - *done;
+		if (write_events(s, events + *done, fit, err) == -1)
 			return SINK_RETRY;
-		s->done += fit;
+		*done += fit;
 	}
-	s->done = 0;
 	return SINK_OK;
 }
 
@@ -490,13 +489,13 @@ file_flush(void *state, int64_t deadline_ns, struct err *err)
 	if (!s->lost)
 		return 0;
 	s->lost = false;
-	s->done = 0;
 	return err_set(
 	    err, "%s: sync failed; what was written since the last one comes again", s->path);
 }
 
 const struct sink_ops sink_file_ops = {
 	.type = "file",
+	.verbatim = true,
 	.open = file_open,
 	.close = file_close,
 	.deliver = file_deliver,

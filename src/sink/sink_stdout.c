@@ -10,7 +10,8 @@
 
 struct stdout_sink {
 	struct outfd out;
-	struct buf rest; /* of the batch that is under way */
+	struct buf rest; /* of the events under way */
+	size_t part;	 /* bytes of the first one that went out */
 };
 
 int
@@ -43,16 +44,24 @@ stdout_close(void *state)
 }
 
 static int
-load_batch(struct stdout_sink *s, const struct slice *lines, size_t n)
+load_events(struct stdout_sink *s, const struct sink_event *events, size_t n)
 {
-	for (size_t i = 0; i < n; i++) {
-		if (buf_append_slice(&s->rest, lines[i]) == -1 ||
-		    buf_append(&s->rest, "\n", 1) == -1) {
-			buf_fini(&s->rest);
+	buf_consume(&s->rest, buf_size(&s->rest));
+	for (size_t i = 0; i < n; i++)
+		if (buf_append_slice(&s->rest, events[i].text) == -1 ||
+		    buf_append(&s->rest, "\n", 1) == -1)
 			return -1;
-		}
-	}
+	buf_consume(&s->rest, s->part);
 	return 0;
+}
+
+/* n more bytes went out: which events are whole now. */
+static void
+note_written(struct stdout_sink *s, const struct sink_event *events, size_t n, size_t *done)
+{
+	buf_consume(&s->rest, n);
+	for (s->part += n; s->part > 0 && s->part > events[*done].text.n; ++*done)
+		s->part -= events[*done].text.n + 1;
 }
 
 /* 0 when the descriptor can be written, -1 when the deadline is over. */
@@ -69,12 +78,12 @@ wait_writable(struct stdout_sink *s, int64_t deadline_ns, struct err *err)
 }
 
 static enum sink_result
-stdout_deliver(
-    void *state, const struct slice *lines, size_t n, int64_t deadline_ns, struct err *err)
+stdout_deliver(void *state, const struct sink_event *events, size_t n, int64_t deadline_ns,
+    size_t *done, struct err *err)
 {
 	struct stdout_sink *s = state;
 
-	if (buf_size(&s->rest) == 0 && load_batch(s, lines, n) == -1) {
+	if (load_events(s, events, n) == -1) {
 		err_set(err, "standard output: memory is short");
 		return SINK_RETRY;
 	}
@@ -89,13 +98,14 @@ stdout_deliver(
 		}
 		if (w == 0 && wait_writable(s, deadline_ns, err) == -1)
 			return SINK_RETRY;
-		buf_consume(&s->rest, (size_t)w);
+		note_written(s, events, (size_t)w, done);
 	}
 	return SINK_OK;
 }
 
 const struct sink_ops sink_stdout_ops = {
 	.type = "stdout",
+	.verbatim = true,
 	.open = stdout_open,
 	.close = stdout_close,
 	.deliver = stdout_deliver,

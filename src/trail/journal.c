@@ -32,8 +32,8 @@ thread_cpu_ns(void)
 	return (int64_t)ts.tv_sec * CLOCK_NS_PER_S + ts.tv_nsec;
 }
 
-static void
-tell(const struct member *m)
+void
+journal_tell(const struct member *m)
 {
 	if (m->notify != NULL)
 		m->notify(m->arg);
@@ -61,7 +61,7 @@ hand_down(struct journal *j)
 			continue;
 		ring_set_state(m->ring, j->state);
 		if (j->running)
-			tell(m);
+			journal_tell(m);
 	}
 }
 
@@ -137,7 +137,7 @@ release(struct journal *j)
 		bool starved = ring_was_starved(m->ring);
 
 		if (m->waits || starved)
-			tell(m);
+			journal_tell(m);
 		m->waits = false;
 		m->taken_durable = m->taken;
 	}
@@ -211,6 +211,7 @@ journal_commit(struct journal *j)
 	j->pending = j->recorded = j->waiting = 0;
 	j->failures = 0;
 	buf_consume(&j->own, buf_size(&j->own));
+	atomic_store(&j->reports_durable, j->reports_recorded);
 	if (j->untold) {
 		j->untold = false;
 		settle(j);
@@ -275,6 +276,8 @@ drain_ring(struct journal *j, struct member *m)
 			return -1;
 		m->pos = pos;
 		m->taken++;
+		if (m->adopted)
+			metrics_add(j->opts.metrics, METRIC_EVENTS_ACCEPTED, 0, 1);
 		if (flags & RING_DURABLE) {
 			m->waits = true;
 			j->waiting++;
@@ -295,8 +298,8 @@ rings_hold_more(const struct journal *j)
 	return false;
 }
 
-static int
-drain(struct journal *j)
+int
+journal_drain(struct journal *j)
 {
 	if (j->unrecorded && rings_hold_more(j))
 		journal_record_recovery(j);
@@ -325,7 +328,7 @@ repair(struct journal *j)
 	if (journal_append_own(j) == -1)
 		return -1;
 	journal_record_tampering(j);
-	if (drain(j) == -1 || journal_commit(j) == -1)
+	if (journal_drain(j) == -1 || journal_commit(j) == -1)
 		return -1;
 	j->failures = 0;
 	return 0;
@@ -403,8 +406,8 @@ work(struct journal *j)
 			return;
 	} else {
 		journal_record_reports(j);
-		if (j->failures == 0 && drain(j) == 0 && j->pending > 0 && now >= sync_due_ns(j) &&
-		    journal_commit(j) == 0)
+		if (j->failures == 0 && journal_drain(j) == 0 && j->pending > 0 &&
+		    now >= sync_due_ns(j) && journal_commit(j) == 0)
 			journal_record_cuts(j); /* what it met: nobody may wake us for it */
 	}
 	if (j->failures == 0 && (j->state != RING_NO_ROOM || now >= j->room_ns))
@@ -414,6 +417,8 @@ work(struct journal *j)
 	if (atomic_exchange(&j->retention_changed, false) || now >= j->retention_ns ||
 	    (!j->expiry_failed && journal_may_remove(j)))
 		apply_retention(j, now);
+	if (j->failures == 0 && atomic_load(&j->orphaned))
+		journal_end_adoption(j);
 	if (j->failures > 0)
 		return;
 	journal_record_cuts(j); /* met by now, if it stood in the way */
@@ -455,10 +460,13 @@ static void
 sleep_until_kicked(struct journal *j, enum sleep how, int64_t when)
 {
 	int64_t left = when - clock_mono_ns();
-	struct timespec ts = { .tv_sec = left / CLOCK_NS_PER_S, .tv_nsec = left % CLOCK_NS_PER_S };
+	struct timespec ts;
 
 	if (left <= 0)
 		return;
+	if (j->nadopted > 0)
+		left = earlier(left, JOURNAL_LOOK_NS);
+	ts = (struct timespec){ left / CLOCK_NS_PER_S, left % CLOCK_NS_PER_S };
 	atomic_store(&j->awaited, how == GATHERING ? (int64_t)(j->expected - j->waiting) : BATCH);
 	atomic_store(&j->sleeping, how);
 	if (!called(j))
@@ -483,16 +491,17 @@ rest(struct journal *j)
 		sleep_until_kicked(j, ASLEEP, when);
 }
 
-/* At the end nothing is spaced; a trail that fails is tried once more. */
+/* At the end nothing is spaced; a trail that fails is tried once more.  What comes meanwhile is the next
+ * process's, where there is one. */
 static int
 finish(struct journal *j)
 {
 	for (int tries = 0; tries < 3; tries++) {
 		if (j->failures > 0
 			? repair(j) == -1
-			: (drain(j) == -1 || (j->pending > 0 && journal_commit(j) == -1)))
+			: (journal_drain(j) == -1 || (j->pending > 0 && journal_commit(j) == -1)))
 			continue;
-		if (!rings_hold_more(j))
+		if (j->give || !rings_hold_more(j))
 			return 0;
 	}
 	return -1;
@@ -503,7 +512,7 @@ run(void *arg)
 {
 	struct journal *j = arg;
 
-	if (j->state != RING_NO_ROOM)
+	if (j->unrecorded && j->state != RING_NO_ROOM)
 		journal_record_recovery(j);
 	while (!atomic_load(&j->stop)) {
 		work(j);
@@ -519,16 +528,12 @@ run(void *arg)
 
 /* ---- the callers' side ---- */
 
-struct journal *
-journal_new(const struct journal_opts *opts, struct err *err)
+/* Of a trail that was just opened. */
+static void
+begin(struct journal *j, const struct journal_opts *opts)
 {
-	struct journal *j;
+	struct err err;
 
-	assert(opts->trail != NULL && opts->spacing_min_us <= opts->spacing_max_us);
-	if ((j = calloc(1, sizeof(*j))) == NULL) {
-		err_set_errno(err, "journal");
-		return NULL;
-	}
 	j->opts = *opts;
 	j->unrecorded = true;
 	if (opts->recovery != NULL)
@@ -540,26 +545,33 @@ journal_new(const struct journal_opts *opts, struct err *err)
 		j->trusted_ns = clock_boot_ns() + JOURNAL_TRUST_NS;
 	if (opts->last_line_ns > clock_wall_ns()) /* it was put back meanwhile */
 		j->clock = (struct clock_watch){ opts->last_line_ns, clock_boot_ns() };
-	atomic_init(&j->retention_s, opts->retention_s);
-	atomic_init(&j->max_size, opts->max_size);
+	atomic_store(&j->retention_s, opts->retention_s);
+	atomic_store(&j->max_size, opts->max_size);
+	if (trail_reserve(j->opts.trail, &err) == -1)
+		set_state(j, RING_NO_ROOM, err.msg);
+}
+
+struct journal *
+journal_new(const struct journal_opts *opts, struct err *err)
+{
+	struct journal *j;
+
+	assert(opts->trail != NULL && opts->spacing_min_us <= opts->spacing_max_us);
+	if ((j = calloc(1, sizeof(*j))) == NULL) {
+		err_set_errno(err, "journal");
+		return NULL;
+	}
 	pthread_mutex_init(&j->lock, NULL);
-	if (trail_reserve(j->opts.trail, err) == -1)
-		set_state(j, RING_NO_ROOM, err->msg);
+	begin(j, opts);
 	return j;
 }
 
-int
-journal_add_ring(
-    struct journal *j, struct ring *r, journal_notify_fn notify, void *arg, struct err *err)
+static void
+join(struct journal *j, struct ring *r, journal_notify_fn notify, void *arg, struct member *m)
 {
-	struct member *more;
 	uint64_t segment, offset;
 
-	assert(!j->running);
-	if ((more = realloc(j->members, (j->nmembers + 1) * sizeof(*more))) == NULL)
-		return err_set_errno(err, "journal");
-	j->members = more;
-	j->members[j->nmembers++] = (struct member){ .ring = r,
+	*m = (struct member){ .ring = r,
 		.notify = notify,
 		.arg = arg,
 		.pos = ring_tail(r),
@@ -569,7 +581,57 @@ journal_add_ring(
 	/* Recovery need not look for this ring's lines before here. */
 	trail_durable_mark(j->opts.trail, &segment, &offset);
 	ring_release(r, ring_tail(r), segment, offset);
+}
+
+int
+journal_add_ring(
+    struct journal *j, struct ring *r, journal_notify_fn notify, void *arg, struct err *err)
+{
+	struct member *more;
+
+	assert(!j->running);
+	if ((more = realloc(j->members, (j->nmembers + 1) * sizeof(*more))) == NULL)
+		return err_set_errno(err, "journal");
+	j->members = more;
+	join(j, r, notify, arg, &j->members[j->nmembers++]);
 	return 0;
+}
+
+/* Another journal has made these durable; they were made here. */
+static void
+count_others(struct journal *j, const struct member *m)
+{
+	uint64_t made = ring_committed(m->ring), left = ring_count(m->ring, ring_tail(m->ring), 0);
+	int64_t others = (int64_t)(made - left - m->taken_durable - m->vanished);
+
+	if (others <= 0)
+		return;
+	metrics_add(j->opts.metrics, METRIC_EVENTS_RECORDED, 0, others);
+	metrics_add(j->opts.metrics, METRIC_EVENTS_DURABLE, 0, others);
+}
+
+/* What was in j->own are lines of the trail that was closed. */
+void
+journal_resume(struct journal *j, const struct journal_opts *opts)
+{
+	struct journal_opts next = *opts;
+
+	assert(!j->running && !j->relaying && j->nadopted == 0);
+	next.metrics = j->opts.metrics;
+	buf_consume(&j->own, buf_size(&j->own));
+	set_state(j, RING_OK, "");
+	j->untold = j->unsettled = j->expiry_failed = false;
+	j->failures = 0;
+	j->pending = j->recorded = j->waiting = j->expected = 0;
+	j->segment = j->expiry = j->expiry_last = 0;
+	begin(j, &next);
+	for (size_t i = 0; i < j->nmembers; i++) {
+		struct member *m = &j->members[i];
+
+		count_others(j, m);
+		join(j, m->ring, m->notify, m->arg, m);
+		journal_tell(m);
+	}
 }
 
 int
@@ -619,15 +681,14 @@ journal_kick_async(struct journal *j)
 }
 
 int
-journal_stop(struct journal *j, struct err *err)
+journal_end_thread(struct journal *j, struct err *err)
 {
 	char why[sizeof(j->health)];
 
-	if (!j->running)
-		return 0;
 	atomic_store(&j->stop, true);
 	journal_wake(j);
 	pthread_join(j->thread, NULL);
+	atomic_store(&j->stop, false);
 	j->running = false;
 	if (j->result == 0)
 		return 0;
@@ -635,14 +696,25 @@ journal_stop(struct journal *j, struct err *err)
 	return err_set(err, "events are left in the rings: %s", why);
 }
 
+int
+journal_stop(struct journal *j, struct err *err)
+{
+	journal_end_relay(j);
+	return j->running ? journal_end_thread(j, err) : 0;
+}
+
 void
 journal_free(struct journal *j)
 {
 	if (j == NULL)
 		return;
-	assert(!j->running);
+	assert(!j->running && !j->relaying);
+	for (size_t i = 0; i < j->nmembers; i++)
+		if (j->members[i].adopted)
+			ring_close(j->members[i].ring);
 	buf_fini(&j->own);
 	free(j->notes);
+	free(j->rejects);
 	free(j->members);
 	pthread_mutex_destroy(&j->lock);
 	free(j);

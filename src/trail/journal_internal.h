@@ -1,7 +1,7 @@
 /*
  * journal_internal: the journal's state, shared by the thread (journal.c), the events that it
- * records itself (journal_own.c), what expires (journal_expire.c) and what readers report
- * (journal_reports.c).
+ * records itself (journal_own.c), what expires (journal_expire.c), what readers report
+ * (journal_reports.c) and what goes from one process to the next (journal_adopt.c).
  */
 #ifndef KEYTRAIL_JOURNAL_INTERNAL_H
 #define KEYTRAIL_JOURNAL_INTERNAL_H
@@ -24,6 +24,10 @@ struct member {
 	uint64_t taken, taken_durable; /* entries; those before ring_tail */
 	uint64_t vanished;	       /* entries that were not there when their turn came */
 	bool waits;		       /* a durable entry is not synced yet */
+	bool adopted;		       /* another process fills it; the ring is the journal's */
+	/* The relay's own: what it told of last. */
+	uint64_t seen;
+	enum ring_state seen_state;
 };
 
 #define TOLD_MAX 64
@@ -35,16 +39,18 @@ enum sleep { AWAKE, GATHERING, DOZING, ASLEEP };
 struct journal {
 	struct journal_opts opts;
 	struct trail_recovery recovery;
-	struct member *members;
+	struct member *members; /* the adopted ones come last */
 	size_t nmembers;
-	pthread_t thread;
-	bool running;
+	_Atomic unsigned nadopted;
+	pthread_t thread, relay;
+	bool running, relaying;
 	int result; /* of the thread, once it has ended */
 
 	/* any thread */
 	_Atomic uint32_t sleeping; /* enum sleep; a futex */
 	_Atomic int64_t awaited; /* entries that are still to come; while GATHERING, durable ones */
-	_Atomic bool stop, retention_changed, reported;
+	_Atomic bool stop, retention_changed, reported, orphaned, relay_stop;
+	bool give; /* set before stop */
 	_Atomic uint64_t retention_s, max_size;
 	pthread_mutex_t lock; /* of what follows */
 	char health[ERR_MSG_MAX];
@@ -53,15 +59,24 @@ struct journal {
 		char text[EVENT_DETAIL_MAX];
 	} * notes; /* of checkpoints that are to be recorded */
 	size_t nnotes;
+	struct journal_reject {
+		char sink[64];
+		char reason[160]; /* of the first */
+		uint64_t first, last, count;
+	} * rejects; /* that are to be recorded, one a sink */
+	size_t nrejects;
+	uint64_t reports;			  /* of rejects: how many there were */
+	_Atomic uint64_t reports_durable;	  /* how many of them are in durable events */
 	struct trail_range known[TRAIL_TOLD_MAX]; /* before this run had begun to read */
 	size_t nknown;
 	struct trail_range told[TOLD_MAX]; /* by readers, the latest; each of them is told once */
 	size_t ntold, nrecorded;	   /* of all: how many there were, are in events */
 
 	/* the thread's own */
-	bool unrecorded; /* what opening the trail found is not recorded yet, */
-	bool untold;	 /* or what was found of the trail since is not durable; */
-	bool unsettled;	 /* it is, and the page does not say so */
+	uint64_t reports_recorded; /* as reports_durable, durable or not */
+	bool unrecorded;	   /* what opening the trail found is not recorded yet, */
+	bool untold;		   /* or what was found of the trail since is not durable; */
+	bool unsettled;		   /* it is, and the page does not say so */
 	enum ring_state state;
 	unsigned failures;	    /* since the last good commit */
 	uint64_t pending, recorded; /* numbered and not durable; of these, counted */
@@ -88,6 +103,9 @@ int journal_append(struct journal *j, struct slice line);
 int journal_append_own(struct journal *j); /* once more, after a failure */
 void journal_record_range(struct journal *j, const char *action, enum severity severity,
     const char *message, uint64_t first, uint64_t last);
+/* So many calls were in flight when the process was killed whose rings these are. */
+void journal_record_left(struct journal *j, uint64_t calls);
+void journal_record_reject(struct journal *j, const struct journal_reject *r);
 void journal_record_checkpoint(struct journal *j, uint64_t size, const char *note);
 void journal_record_recovery(struct journal *j);
 void journal_record_reports(struct journal *j);
@@ -109,6 +127,19 @@ bool journal_may_remove(const struct journal *j);
 /* Record that what was said to go stays, and make that durable.  -1: not done, try again. */
 int journal_retract(struct journal *j);
 int journal_commit(struct journal *j);
+
+/* ---- rings of another process (journal_adopt.c) ---- */
+
+/* Record what is left in them, once it has ended, and remove them. */
+void journal_end_adoption(struct journal *j);
+void journal_end_relay(struct journal *j);
+int journal_end_thread(struct journal *j, struct err *err);
+#define JOURNAL_LOOK_NS CLOCK_NS_PER_MS
+
+/* Append what the rings hold.  -1: it failed, and that is noted. */
+int journal_drain(struct journal *j);
+/* Its producer, where there is one. */
+void journal_tell(const struct member *m);
 
 /* Any thread. */
 void journal_wake(struct journal *j);

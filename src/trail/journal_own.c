@@ -186,6 +186,22 @@ journal_record_recovery(struct journal *j)
 		    r->missing_last);
 }
 
+void
+journal_record_left(struct journal *j, uint64_t calls)
+{
+	const struct event_detail details[] = { NUMBER("fromSlots", calls) };
+	struct event_self ev = {
+		.action = "keytrail.recover",
+		.severity = SEVERITY_WARNING,
+		.outcome = EVENT_SUCCESS,
+		.message = "keytrail: the process that was taken over from was killed",
+		.details = details,
+		.ndetails = COUNT(details),
+	};
+
+	record(j, &ev);
+}
+
 /* In the words of the losses that producers count. */
 static void
 name_loser(struct slice line, char action[LOSER_SIZE], char initiator[LOSER_SIZE])
@@ -368,6 +384,24 @@ journal_record_checkpoint(struct journal *j, uint64_t size, const char *note)
 		.severity = SEVERITY_NORMAL,
 		.outcome = EVENT_SUCCESS,
 		.message = "keytrail: a checkpoint of the trail was signed",
+		.details = details,
+		.ndetails = COUNT(details),
+	};
+
+	record(j, &ev);
+}
+
+void
+journal_record_reject(struct journal *j, const struct journal_reject *r)
+{
+	const struct event_detail details[] = { NUMBER("count", r->count),
+		NUMBER("first", r->first), NUMBER("last", r->last), STRING("reason", r->reason),
+		STRING("sink", r->sink) };
+	struct event_self ev = {
+		.action = "keytrail.reject",
+		.severity = SEVERITY_WARNING,
+		.outcome = EVENT_FAILURE,
+		.message = "keytrail: a sink refused events for good; they are in its quarantine",
 		.details = details,
 		.ndetails = COUNT(details),
 	};

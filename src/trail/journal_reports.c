@@ -71,6 +71,53 @@ journal_report_checkpoint(struct journal *j, uint64_t size, struct slice note)
 	journal_wake(j);
 }
 
+/* The one of this sink that waits to be recorded, or a new one; NULL: memory is short. */
+static struct journal_reject *
+reject_of(struct journal *j, const char *sink)
+{
+	struct journal_reject *more;
+
+	for (size_t i = 0; i < j->nrejects; i++)
+		if (strcmp(j->rejects[i].sink, sink) == 0)
+			return &j->rejects[i];
+	if ((more = realloc(j->rejects, (j->nrejects + 1) * sizeof(*more))) == NULL)
+		return NULL;
+	j->rejects = more;
+	more += j->nrejects++;
+	*more = (struct journal_reject){ .count = 0 };
+	snprintf(more->sink, sizeof(more->sink), "%s", sink);
+	return more;
+}
+
+uint64_t
+journal_report_reject(struct journal *j, const char *sink, uint64_t seq, const char *reason)
+{
+	struct journal_reject *r;
+	uint64_t report;
+
+	pthread_mutex_lock(&j->lock);
+	report = ++j->reports;
+	if ((r = reject_of(j, sink)) != NULL) {
+		if (r->count++ == 0) {
+			r->first = seq;
+			snprintf(r->reason, sizeof(r->reason), "%s", reason);
+		}
+		r->last = seq;
+	}
+	pthread_mutex_unlock(&j->lock);
+	if (r == NULL)
+		log_error(j->opts.log, "reject_not_recorded", "memory is short");
+	atomic_store(&j->reported, true);
+	journal_wake(j);
+	return report;
+}
+
+bool
+journal_reject_is_durable(const struct journal *j, uint64_t report)
+{
+	return atomic_load(&j->reports_durable) >= report;
+}
+
 /* ---- the journal's thread ---- */
 
 /* By the reports of other damage, or since the trail was searched for it. */
@@ -103,8 +150,9 @@ void
 journal_record_reports(struct journal *j)
 {
 	struct journal_note *notes;
+	struct journal_reject *rejects;
 	struct trail_range told[TOLD_MAX];
-	size_t n, ntold = 0;
+	size_t n, nrejects, ntold = 0;
 
 	if (j->unrecorded || !atomic_exchange(&j->reported, false))
 		return;
@@ -115,10 +163,18 @@ journal_record_reports(struct journal *j)
 	notes = j->notes;
 	j->notes = NULL;
 	j->nnotes = 0;
+	nrejects = j->nrejects;
+	rejects = j->rejects;
+	j->rejects = NULL;
+	j->nrejects = 0;
+	j->reports_recorded = j->reports;
 	pthread_mutex_unlock(&j->lock);
 	for (size_t i = 0; i < ntold; i++)
 		record_damage(j, &told[i]);
 	for (size_t i = 0; i < n; i++)
 		journal_record_checkpoint(j, notes[i].size, notes[i].text);
+	for (size_t i = 0; i < nrejects; i++)
+		journal_record_reject(j, &rejects[i]);
 	free(notes);
+	free(rejects);
 }

@@ -32,6 +32,7 @@ struct ledger {
 	unsigned taken;
 	uint64_t unsearched; /* up to here a line may tell of a checkpoint that is gone; or 0 */
 	bool clean;	     /* the run before ended well */
+	bool trusts;	     /* the lines are not compared: who signed them gave them on */
 	bool loaded;
 	bool urgent;	 /* there is a line that somebody waits to see signed */
 	uint64_t others; /* lines since the last checkpoint that are not about one */

@@ -20,6 +20,12 @@ ring_page(void)
 	return (size_t)sysconf(_SC_PAGESIZE);
 }
 
+uint32_t
+ring_version(void)
+{
+	return RING_VERSION;
+}
+
 uint64_t
 ring_file_size(const struct ring_opts *o)
 {
@@ -173,33 +179,54 @@ guard(struct ring *r, const struct ring_opts *opts)
 		r->guards[1] = mapguard_add(r->slots.states, r->slots.mapped, r->fd, size);
 }
 
+static int
+set_name(struct ring *r, const char *name, struct err *err)
+{
+	if (strlen(name) >= sizeof(r->name))
+		return err_set(err, "%s: too long a name for a ring", name);
+	strcpy(r->name, name);
+	return 0;
+}
+
+/* Its file is open; not mapped yet. */
+static struct ring *
+ring_new(int dirfd, const char *name, int flags, struct err *err)
+{
+	struct ring *r = aligned_alloc(RING_LINE, sizeof(*r));
+
+	if (r == NULL) {
+		err_set_errno(err, "%s", name);
+		return NULL;
+	}
+	*r = (struct ring){ .fd = -1, .guards = { MAPGUARD_NONE, MAPGUARD_NONE } };
+	if (set_name(r, name, err) == -1)
+		goto fail;
+	if ((r->fd = openat(dirfd, name, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1) {
+		err_set_errno(err, "open %s", name);
+		goto fail;
+	}
+	return r;
+fail:
+	ring_close(r);
+	return NULL;
+}
+
 int
 ring_open(
     int dirfd, const char *name, const struct ring_opts *opts, struct ring **out, struct err *err)
 {
 	struct ring *r;
 
-	if (check_opts(opts, name, err) == -1)
+	if (check_opts(opts, name, err) == -1 || (r = ring_new(dirfd, name, O_CREAT, err)) == NULL)
 		return -1;
-	if (strlen(name) >= sizeof(r->name))
-		return err_set(err, "%s: too long a name for a ring", name);
-	if ((r = aligned_alloc(RING_LINE, sizeof(*r))) == NULL)
-		return err_set_errno(err, "%s", name);
-	*r = (struct ring){
-		.size = opts->size, .fd = -1, .guards = { MAPGUARD_NONE, MAPGUARD_NONE }
-	};
-	strcpy(r->name, name);
-	if ((r->fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)) == -1) {
-		err_set_errno(err, "open %s", name);
-		goto fail;
-	}
+	r->size = opts->size;
 	if (fsync(dirfd) == -1) {
 		err_set_errno(err, "sync the name of %s", name);
 		goto fail;
 	}
 	if (prepare_file(r->fd, opts, &r->epoch, name, err) == -1 ||
 	    map_twice(r, r->fd, name, err) == -1 ||
-	    ring_slots_init(r, r->fd, opts, name, err) == -1)
+	    ring_slots_map(r, r->fd, opts, name, err) == -1 || ring_slots_init(r, name, err) == -1)
 		goto fail;
 	guard(r, opts);
 	*out = r;
@@ -207,6 +234,79 @@ ring_open(
 fail:
 	ring_close(r);
 	return -1;
+}
+
+void
+ring_follow(struct ring *r)
+{
+	r->released = atomic_load(&r->h->tail);
+	r->head_seen = atomic_load(&r->h->head);
+}
+
+/* Is it one that a process fills, and is all of it there? */
+static int
+check_adopted(const struct ring *r, const struct ring_header *h, struct err *err)
+{
+	bool cut;
+
+	if (!ring_header_valid(h) || h->tail % 8 != 0 || h->head - h->tail > h->size)
+		return err_set(err, "%s is not a ring that this version can read", r->name);
+	if (ring_look_for_cut(r->fd, h, &cut, r->name, err) == -1)
+		return -1;
+	return cut ? err_set(err, "%s: somebody has cut it", r->name) : 0;
+}
+
+int
+ring_adopt(int dirfd, const char *name, struct ring **out, struct err *err)
+{
+	struct ring *r = ring_new(dirfd, name, 0, err);
+	struct ring_header h;
+	struct ring_opts opts;
+
+	if (r == NULL)
+		return -1;
+	if (ring_read_header(r->fd, &h, name, err) == -1 || check_adopted(r, &h, err) == -1)
+		goto fail;
+	opts = (struct ring_opts){ .size = h.size, .slots = h.slots, .slot_size = h.slot_size };
+	r->size = h.size;
+	r->epoch = h.epoch;
+	if (map_twice(r, r->fd, name, err) == -1 ||
+	    ring_slots_map(r, r->fd, &opts, name, err) == -1)
+		goto fail;
+	/* What is put back where somebody cuts it: the producer moves it on. */
+	atomic_store(&r->horizon_offset, h.horizon_offset);
+	atomic_store(&r->horizon_segment, h.horizon_segment);
+	guard(r, &opts);
+	ring_follow(r);
+	*out = r;
+	return 0;
+fail:
+	ring_close(r);
+	return -1;
+}
+
+int
+ring_rename(struct ring *r, int dirfd, const char *name, struct err *err)
+{
+	char before[sizeof(r->name)];
+
+	strcpy(before, r->name);
+	if (set_name(r, name, err) == -1)
+		return -1;
+	if (renameat(dirfd, before, dirfd, name) == 0)
+		return 0;
+	err_set_errno(err, "rename %s to %s", before, name);
+	strcpy(r->name, before);
+	return -1;
+}
+
+int
+ring_remove(struct ring *r, int dirfd, struct err *err)
+{
+	if (unlinkat(dirfd, r->name, 0) == -1 && errno != ENOENT)
+		return err_set_errno(err, "remove %s", r->name);
+	ring_close(r);
+	return 0;
 }
 
 void
@@ -295,6 +395,18 @@ ring_commit(struct ring *r, size_t max, size_t n, unsigned flags)
 	return r->head;
 }
 
+const char *
+ring_name(const struct ring *r)
+{
+	return r->name;
+}
+
+size_t
+ring_size(const struct ring *r)
+{
+	return r->size;
+}
+
 uint64_t
 ring_durable(const struct ring *r)
 {
@@ -348,7 +460,7 @@ ring_count(struct ring *r, uint64_t pos, unsigned flag)
 	uint64_t n = 0;
 
 	while (ring_has_more(r, pos)) {
-		n += (entry_at(r, pos)->flags & flag) != 0;
+		n += flag == 0 || (entry_at(r, pos)->flags & flag) != 0;
 		pos += ring_entry_size(entry_at(r, pos)->length);
 	}
 	return n;
@@ -438,14 +550,20 @@ ring_was_starved(struct ring *r)
 	return atomic_load(&r->h->starved) != 0 && atomic_exchange(&r->h->starved, 0) != 0;
 }
 
-/* States first: a call commits before it closes, so that what is closed shows in the head.  The horizon
- * is 0 until a slot is published. */
+/* States first: a call commits before it closes, so that what is closed shows in the head. */
+static bool
+holds_nothing(const struct ring *r)
+{
+	return !ring_slots_open(r) && atomic_load(&r->h->head) == r->released;
+}
+
+/* The horizon is 0 until a slot is published. */
 uint64_t
 ring_needs_from(const struct ring *r)
 {
 	uint64_t horizon;
 
-	if (!ring_slots_open(r) && atomic_load(&r->h->head) == r->released)
+	if (holds_nothing(r))
 		return UINT64_MAX;
 	horizon = atomic_load_explicit(&r->h->horizon_segment, memory_order_acquire);
 	return horizon != 0 ? horizon : UINT64_MAX;

@@ -118,6 +118,10 @@ int ring_next_epoch(const struct ring_header *h, uint32_t *epoch, struct err *er
 int ring_write_header(
     int fd, const struct ring_opts *opts, uint32_t epoch, const char *name, struct err *err);
 
+/* Has the file less than its header says? */
+int ring_look_for_cut(
+    int fd, const struct ring_header *h, bool *cut, const char *name, struct err *err);
+
 /* ---- ring_slots.c ---- */
 
 uint64_t ring_states_bytes(unsigned slots); /* whole pages */
@@ -126,8 +130,9 @@ bool ring_slots_open(const struct ring *r); /* any of them; any thread */
 void ring_put_horizon(struct ring *r);	    /* into the header */
 uint64_t ring_slot_open_word(uint32_t epoch);
 uint32_t ring_slot_crc(const struct ring_slot *s, uint64_t index);
-int ring_slots_init(
+int ring_slots_map(
     struct ring *r, int fd, const struct ring_opts *opts, const char *name, struct err *err);
+int ring_slots_init(struct ring *r, const char *name, struct err *err); /* the producer's part */
 void ring_slots_fini(struct ring *r);
 
 #endif

@@ -215,9 +215,8 @@ ring_horizon(int dirfd, const char *name, uint64_t *segment, uint64_t *offset, s
 	return 0;
 }
 
-/* Has the file less than its header says? */
-static int
-look_for_cut(int fd, const struct ring_header *h, bool *cut, const char *name, struct err *err)
+int
+ring_look_for_cut(int fd, const struct ring_header *h, bool *cut, const char *name, struct err *err)
 {
 	struct ring_opts opts = { .size = h->size, .slots = h->slots, .slot_size = h->slot_size };
 	struct stat st;
@@ -241,7 +240,7 @@ ring_is_cut(int dirfd, const char *name, bool *cut, struct err *err)
 	if ((fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) == -1)
 		return errno == ENOENT ? 0 : err_set_errno(err, "open %s", name);
 	if ((rc = ring_read_header(fd, &h, name, err)) == 0)
-		rc = look_for_cut(fd, &h, cut, name, err);
+		rc = ring_look_for_cut(fd, &h, cut, name, err);
 	close(fd);
 	return rc;
 }
@@ -259,7 +258,7 @@ ring_clear(int dirfd, const char *name, struct err *err)
 	if ((fd = openat(dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) == -1)
 		return errno == ENOENT ? 0 : err_set_errno(err, "open %s", name);
 	if (ring_read_header(fd, &h, name, err) == -1 ||
-	    look_for_cut(fd, &h, &cut, name, err) == -1)
+	    ring_look_for_cut(fd, &h, &cut, name, err) == -1)
 		goto out;
 	opts = (struct ring_opts){ .size = h.size, .slots = h.slots, .slot_size = h.slot_size };
 	if (!ring_header_valid(&h))

@@ -45,7 +45,7 @@ slot_at(const struct ring_slots *t, unsigned slot)
 }
 
 int
-ring_slots_init(
+ring_slots_map(
     struct ring *r, int fd, const struct ring_opts *opts, const char *name, struct err *err)
 {
 	struct ring_slots *t = &r->slots;
@@ -63,6 +63,16 @@ ring_slots_init(
 	t->n = opts->slots;
 	t->states = base;
 	t->slots = (char *)base + states;
+	return 0;
+}
+
+int
+ring_slots_init(struct ring *r, const char *name, struct err *err)
+{
+	struct ring_slots *t = &r->slots;
+
+	if (t->n == 0)
+		return 0;
 	if ((t->unused = malloc(t->n * sizeof(*t->unused))) == NULL ||
 	    (t->generations = calloc(t->n, 1)) == NULL)
 		return err_set_errno(err, "%s", name);

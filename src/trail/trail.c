@@ -34,6 +34,20 @@ trail_is_id(const char *s)
 	return strspn(s, "0123456789abcdef") == TRAIL_ID_SIZE - 1 && s[TRAIL_ID_SIZE - 1] == '\0';
 }
 
+/* What has the lock must be what the path leads to. */
+static int
+share_directory(struct trail *t, int lock, struct err *err)
+{
+	struct stat locked, st;
+
+	if ((t->dirfd = fcntl(lock, F_DUPFD_CLOEXEC, 0)) == -1 || fstat(lock, &locked) == -1 ||
+	    stat(t->path, &st) == -1)
+		return err_set_errno(err, "%s: take the trail over", t->path);
+	if (locked.st_dev != st.st_dev || locked.st_ino != st.st_ino)
+		return err_set(err, "%s: the process to take over from has another trail", t->path);
+	return 0;
+}
+
 static int
 open_directory(struct trail *t, bool create, struct err *err)
 {
@@ -334,7 +348,9 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 	struct trail_state_info before;
 	bool fresh, lost;
 
-	if (find_group(t, opts->group, err) == -1 || open_directory(t, opts->create, err) == -1 ||
+	if (find_group(t, opts->group, err) == -1 ||
+	    (opts->lock != NULL ? share_directory(t, *opts->lock, err)
+				: open_directory(t, opts->create, err)) == -1 ||
 	    lock_directory(t, err) == -1)
 		return -1;
 	if (trail_state_load(t->dirfd, &before, err) == -1)
@@ -347,6 +363,8 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 	/* The state of another log says nothing of this one, nor does an identity that no line has. */
 	before.valid = before.valid && strcmp(before.log.id, t->log.id) == 0 && !trail_is_alien(t);
 	lost = !before.valid && !fresh;
+	if (opts->lock != NULL && (fresh || lost))
+		return err_set(err, "%s: this is not the trail that was given up", t->path);
 	if (lost && !opts->create)
 		return err_set(err,
 		    "%s: the file \"state\" is missing or damaged, and \"create\" is false: no new "
@@ -357,7 +375,7 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 	judge_expiry(t, opts, &before.gone);
 	if (before.valid && trail_finish_expiry(t, &before.gone, err) == -1)
 		return -1;
-	if (trail_recover(t, &before, err) == -1)
+	if (trail_recover(t, &before, opts->lock != NULL, err) == -1)
 		return -1;
 	t->found.state_lost |= lost || (fresh && t->last_seq > 0);
 	/* Nobody knows which numbers were used: those of another log cannot be mistaken for them. */
@@ -368,7 +386,32 @@ open_trail(struct trail *t, const struct trail_opts *opts, struct err *err)
 		return -1;
 	if (create_state(t, err) == -1 || ((fresh || lost) && trail_write_log(t, err) == -1))
 		return -1;
-	return count_segments(t, err) == -1 ? -1 : trail_recover_rings(t, t->rings, err);
+	if (count_segments(t, err) == -1)
+		return -1;
+	return trail_recover_rings(t, t->rings, opts->lock != NULL, err);
+}
+
+/* Not a number that a worker has, in any version. */
+void
+trail_given_ring_name(unsigned i, char out[TRAIL_RING_NAME_SIZE])
+{
+	snprintf(out, TRAIL_RING_NAME_SIZE, "ring.%u", TRAIL_GIVEN_RINGS + i);
+}
+
+int
+trail_give(struct trail *t, bool whole, struct err *err)
+{
+	if (!t->recorded || t->mark.seq != t->last_seq)
+		return err_set(err, "%s: not all of it is durable", t->path);
+	t->rings = 0;
+	return trail_identify(t, whole, err);
+}
+
+void
+trail_need_less(struct trail *t, uint64_t room)
+{
+	assert(room <= t->room);
+	t->room -= room;
 }
 
 void

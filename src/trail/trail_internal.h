@@ -295,10 +295,12 @@ bool trail_tells_of_expiry(struct trail *t, const struct trail_gone *g);
 
 /* ---- trail_recover ---- */
 
-/* Make segments and rings one whole, and the trail ready to append; t->found. */
-int trail_recover(struct trail *t, const struct trail_state_info *before, struct err *err);
-/* Of so many rings the files must be there. */
-int trail_recover_rings(struct trail *t, unsigned expected, struct err *err);
+/* Make segments and rings one whole, and the trail ready to append; t->found.  `given`: by the process
+ * that wrote them. */
+int trail_recover(
+    struct trail *t, const struct trail_state_info *before, bool given, struct err *err);
+/* Of so many rings the files must be there.  `given`: those that were given up are still filled. */
+int trail_recover_rings(struct trail *t, unsigned expected, bool given, struct err *err);
 /* The state page, but for the mark, as t has it now. */
 int trail_identify(struct trail *t, bool clean, struct err *err);
 

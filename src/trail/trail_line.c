@@ -197,6 +197,18 @@ trail_line_string(struct slice line, struct slice key)
 		   : SLICE_EMPTY;
 }
 
+size_t
+trail_line_place(struct slice line, struct slice key)
+{
+	struct member m;
+	size_t pos = 0;
+
+	while (next_member(line, &pos, &m))
+		if (slice_compare(m.key, key) >= 0)
+			return m.at;
+	return pos;
+}
+
 bool
 trail_line_range(struct slice line, struct slice start, struct trail_range *out)
 {

@@ -24,6 +24,7 @@ struct scan {
 	struct trail *t;
 	struct trail_mark before; /* the durable mark as found */
 	bool cut;		  /* the run before did not end well */
+	bool given;		  /* it has not ended: what is before the mark it vouches for */
 	struct trail_recovery *rec;
 	struct trail_cursor c;
 	uint64_t expect;   /* the next number */
@@ -222,7 +223,11 @@ scan_segment(struct scan *s, uint64_t first, uint64_t end, struct err *err)
 	s->expect = first;
 	s->line_end = 0;
 	s->promised = first < s->before.segment ? (uint64_t)st.st_size : durable;
-	trail_cursor_set(&s->c, fd, first, 0, (uint64_t)st.st_size);
+	if (s->given && first == s->before.segment && durable <= (uint64_t)st.st_size) {
+		s->expect = s->before.seq + 1;
+		s->line_end = durable;
+	}
+	trail_cursor_set(&s->c, fd, first, s->line_end, (uint64_t)st.st_size);
 	if (scan_lines(s, fd, first, end, &bad, err) == -1)
 		goto out;
 	if (end == TRAIL_SEQ_END) {
@@ -422,9 +427,9 @@ put_foreign_aside(struct trail *t, const struct trail_state_info *before, struct
 }
 
 int
-trail_recover(struct trail *t, const struct trail_state_info *before, struct err *err)
+trail_recover(struct trail *t, const struct trail_state_info *before, bool given, struct err *err)
 {
-	struct scan s = { .t = t, .rec = &t->found };
+	struct scan s = { .t = t, .rec = &t->found, .given = given && before->clean };
 	struct trail_list l;
 	int rc = -1;
 

@@ -2,11 +2,11 @@
  * Recovery of the rings: a line that a killed process had committed and that is not in the trail
  * yet is appended now, and so is the line of a call in flight that has no record.  Only lines after
  * a mark that the ring or the slot names can be in both; they are told by id and kind.  At last,
- * every intent whose call has no closing event gets one.
+ * every intent whose call has no closing event gets one; not so while another process's calls go on,
+ * whose intents look the same: who was killed has a slot for each of his.
  */
 #include "keytrail/clock.h"
 #include "keytrail/fault.h"
-#include "keytrail/ring.h"
 #include "trail_internal.h"
 
 #include <dirent.h>
@@ -32,6 +32,9 @@ struct held {
 
 struct rings {
 	struct trail *t;
+	bool given; /* rings of that kind are another process's */
+	trail_left_fn append;
+	void *arg;
 	char **names;
 	size_t nnames;
 	struct held *held;
@@ -40,6 +43,7 @@ struct rings {
 	uint64_t segment, offset; /* the oldest mark there is */
 	struct slice *intents;	  /* own copies: of these no closing event was seen yet */
 	size_t nintents, intents_room;
+	uint64_t from_slots, from_rings; /* appended */
 };
 
 /* Room for one more of n; the array grows at every power of two. */
@@ -311,22 +315,37 @@ compare_names(const void *a, const void *b)
 
 /* "ring.main" and "ring.<n>"; what else bears such a name is left alone. */
 static bool
-is_ring(int dirfd, const char *name)
+is_ring(const struct rings *r, const char *name)
 {
 	struct stat st;
-	uint64_t n;
+	uint64_t n = 0;
 
 	if (strncmp(name, "ring.", 5) != 0 ||
 	    (strcmp(name + 5, "main") != 0 && slice_to_u64(slice_of(name + 5), &n) == -1))
 		return false;
-	return fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+	if (r->given && n >= TRAIL_GIVEN_RINGS)
+		return false;
+	return fstatat(r->t->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+}
+
+static int
+add_name(struct rings *r, const char *name)
+{
+	char **more = grow(r->names, r->nnames, sizeof(*more));
+
+	if (more == NULL)
+		return -1;
+	r->names = more;
+	if ((r->names[r->nnames] = strdup(name)) == NULL)
+		return -1;
+	r->nnames++;
+	return 0;
 }
 
 static int
 list_rings(struct rings *r, struct err *err)
 {
 	struct dirent *d;
-	char **more;
 	DIR *dir;
 	int fd;
 
@@ -337,14 +356,8 @@ list_rings(struct rings *r, struct err *err)
 		return err_set_errno(err, "%s: list rings", r->t->path);
 	}
 	while (errno = 0, (d = readdir(dir)) != NULL) {
-		if (!is_ring(r->t->dirfd, d->d_name))
-			continue;
-		if ((more = grow(r->names, r->nnames, sizeof(*more))) == NULL)
+		if (is_ring(r, d->d_name) && add_name(r, d->d_name) == -1)
 			break;
-		r->names = more;
-		if ((r->names[r->nnames] = strdup(d->d_name)) == NULL)
-			break;
-		r->nnames++;
 	}
 	if (errno != 0) {
 		err_set_errno(err, "%s: list rings", r->t->path);
@@ -359,45 +372,43 @@ list_rings(struct rings *r, struct err *err)
 
 /* Append what recovery found, saying so. */
 static int
-append_recovered(struct rings *r, struct slice line, int64_t now, struct err *err)
+append_recovered(const struct rings *r, struct slice line, struct err *err)
 {
 	char text[TRAIL_LINE_MAX];
-	uint64_t seq;
 
 	/* The longest of lines has no room to say that it was recovered. */
 	if (line.n + TRAIL_RECOVERED_MAX + TRAIL_MEMBER_MAX <= TRAIL_LINE_MAX)
 		line = (struct slice){ text, trail_line_recovered(line, text) };
-	return trail_append(r->t, line, now, &seq, err);
+	return r->append(r->arg, line, err);
 }
 
 static int
-append_unknown(struct rings *r, int64_t now, struct err *err)
+append_unknown(struct rings *r, struct err *err)
 {
 	for (size_t i = 0; i < r->nheld; i++) {
 		const struct held *h = &r->held[i];
 
 		if (h->known)
 			continue;
-		if (note_event(r, h->line, err) == -1 ||
-		    append_recovered(r, h->line, now, err) == -1)
+		if (note_event(r, h->line, err) == -1 || append_recovered(r, h->line, err) == -1)
 			return -1;
 		if (h->slot)
-			r->t->found.from_slots++;
+			r->from_slots++;
 		else
-			r->t->found.from_rings++;
+			r->from_rings++;
 	}
 	return 0;
 }
 
 static int
-close_intents(struct rings *r, int64_t now, struct err *err)
+close_intents(struct rings *r, struct err *err)
 {
 	char text[TRAIL_LINE_MAX];
 
 	for (size_t i = 0; i < r->nintents; i++) {
 		size_t n = trail_line_closing(r->intents[i], text);
 
-		if (append_recovered(r, (struct slice){ text, n }, now, err) == -1)
+		if (append_recovered(r, (struct slice){ text, n }, err) == -1)
 			return -1;
 		r->t->found.intents_closed++;
 	}
@@ -407,11 +418,13 @@ close_intents(struct rings *r, int64_t now, struct err *err)
 static int
 append_all(struct rings *r, struct err *err)
 {
-	int64_t now = clock_wall_ns();
+	struct trail_recovery *found = &r->t->found;
 
-	if (append_unknown(r, now, err) == -1 || close_intents(r, now, err) == -1 ||
+	if (append_unknown(r, err) == -1 || (!r->given && close_intents(r, err) == -1) ||
 	    trail_write(r->t, err) == -1 || trail_sync(r->t, err) == -1)
 		return -1;
+	found->from_slots += r->from_slots;
+	found->from_rings += r->from_rings;
 	return 0;
 }
 
@@ -475,20 +488,94 @@ recover_all(struct rings *r, unsigned expected, struct err *err)
 	return 0;
 }
 
-int
-trail_recover_rings(struct trail *t, unsigned expected, struct err *err)
+static void
+rings_fini(struct rings *r)
 {
-	struct rings r = { .t = t };
+	for (size_t i = 0; i < r->nheld; i++)
+		free_slice(r->held[i].line);
+	for (size_t i = 0; i < r->nnames; i++)
+		free(r->names[i]);
+	for (size_t i = 0; i < r->nintents; i++)
+		free_slice(r->intents[i]);
+	free(r->held);
+	free(r->names);
+	free(r->intents);
+}
+
+static int
+append_now(void *arg, struct slice line, struct err *err)
+{
+	uint64_t seq;
+
+	return trail_append(arg, line, clock_wall_ns(), &seq, err);
+}
+
+int
+trail_recover_rings(struct trail *t, unsigned expected, bool given, struct err *err)
+{
+	struct rings r = { .t = t, .given = given, .append = append_now, .arg = t };
 	int rc = recover_all(&r, expected, err);
 
-	for (size_t i = 0; i < r.nheld; i++)
-		free_slice(r.held[i].line);
-	for (size_t i = 0; i < r.nnames; i++)
-		free(r.names[i]);
-	for (size_t i = 0; i < r.nintents; i++)
-		free_slice(r.intents[i]);
-	free(r.held);
-	free(r.names);
-	free(r.intents);
+	rings_fini(&r);
+	return rc;
+}
+
+/* It was drained in order: all up to the last line that the trail has is recorded, or told as lost. */
+static const struct held *
+last_known(const struct rings *r)
+{
+	for (size_t i = r->nheld; i > 0; i--)
+		if (r->held[i - 1].known && !r->held[i - 1].slot)
+			return &r->held[i - 1];
+	return NULL;
+}
+
+static void
+skip_to(struct ring *ring, const struct held *last, const struct trail_mark *mark)
+{
+	uint64_t pos = ring_tail(ring);
+	struct slice line;
+	unsigned flags;
+
+	while (ring_next(ring, &pos, &line, &flags) && !slice_equal(line, last->line))
+		continue;
+	ring_release(ring, pos, mark->segment, mark->offset);
+}
+
+int
+trail_skip_recorded(struct trail *t, struct ring *ring, struct err *err)
+{
+	struct rings r = { .t = t };
+	int rc = ring_recover(t->dirfd, ring_name(ring), hold, &r, err);
+
+	ring_follow(ring);
+	if (rc == 0 && r.nheld > 0 && (rc = mark_all_known(&r, err)) == 0 && last_known(&r) != NULL)
+		skip_to(ring, last_known(&r), &t->mark);
+	rings_fini(&r);
+	return rc;
+}
+
+static int
+find_left(struct rings *r, unsigned n, struct err *err)
+{
+	char name[TRAIL_RING_NAME_SIZE];
+
+	for (unsigned i = 0; i < n; i++) {
+		trail_given_ring_name(i, name);
+		if (ring_recover(r->t->dirfd, name, hold, r, err) == -1)
+			return err_prefix(err, "%s", r->t->path);
+	}
+	if (r->nheld > 0 && mark_all_known(r, err) == -1)
+		return -1;
+	return append_unknown(r, err);
+}
+
+int
+trail_find_left(struct trail *t, unsigned n, trail_left_fn each, void *arg, struct err *err)
+{
+	struct rings r = { .t = t, .append = each, .arg = arg };
+	int rc = find_left(&r, n, err);
+
+	rings_fini(&r);
 	return rc;
 }

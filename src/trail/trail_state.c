@@ -59,6 +59,12 @@ struct trail_state {
 	ino_t ino;
 };
 
+uint32_t
+trail_state_version(void)
+{
+	return VERSION;
+}
+
 static uint64_t
 slot_sum(uint64_t generation, const struct trail_mark *m)
 {

@@ -13,11 +13,8 @@
 #include <unistd.h>
 
 void
-verify_find(struct check *c, enum verify_kind kind, const char *fmt, ...)
+verify_report_add(struct verify_report *r, enum verify_kind kind, const char *fmt, va_list ap)
 {
-	struct verify_report *r = c->report;
-	va_list ap;
-
 	if (kind == VERIFY_ALTERED)
 		r->unaltered = VERIFY_NO;
 	else if (kind == VERIFY_INCOMPLETE)
@@ -27,8 +24,16 @@ verify_find(struct check *c, enum verify_kind kind, const char *fmt, ...)
 	if (r->nfindings++ >= VERIFY_FINDINGS_MAX)
 		return;
 	r->findings[r->nfindings - 1].kind = kind;
-	va_start(ap, fmt);
 	vsnprintf(r->findings[r->nfindings - 1].text, VERIFY_TEXT_MAX, fmt, ap);
+}
+
+void
+verify_find(struct check *c, enum verify_kind kind, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	verify_report_add(c->report, kind, fmt, ap);
 	va_end(ap);
 }
 

@@ -1,7 +1,8 @@
 /*
- * verify_internal: the state of a verification, shared by the walk through the lines (verify.c), the
- * numbers that have none (verify_gaps.c) and what is known from checkpoints besides the one in the directory: those kept elsewhere, and those
- * and the changes of keys that the lines tell of (verify_anchors.c).
+ * verify_internal: the state of a verification, shared by the walk through the lines (verify.c),
+ * the numbers that have none (verify_gaps.c) and what is known from checkpoints besides the one in
+ * the directory: those kept elsewhere, those that the lines tell of, and changes of keys
+ * (verify_anchors.c).
  */
 #ifndef KEYTRAIL_VERIFY_INTERNAL_H
 #define KEYTRAIL_VERIFY_INTERNAL_H

@@ -5,10 +5,13 @@
  *	journal	  COUNT lines of BYTES (in the trail) through ring, journal, hash tree and a sink that
  *		  throws them away, until tree and sink have all
  *	catch-up  a file sink's way through a backlog of COUNT lines of BYTES, which the page cache holds
+ *	stdout, syslog-tcp, syslog-tls, http (gzip, no TLS), kafka (lz4, to $KAFKA_BROKER)
+ *		  the same of another sink; its receiver answers and looks at nothing
  *	ledger	  COUNT lines of BYTES into the hash tree, read from the trail
  *	verify	  the same, signed, from the disk: MB of lines a second of processor time, and by how much
  *		  memory grows meanwhile
  *	render	  COUNT events into the ring
+ *	format	  COUNT lines in each format of a sink
  *	match	  COUNT requests with eight fields against 10, 100, 1,000, 10,000 routes, every other one
  *		  told by its path and ?action=
  *	load	  COUNT times: a configuration of 10,000 routes, as a start or a reload reads it
@@ -18,16 +21,22 @@
 #include "keytrail/clock.h"
 #include "keytrail/config.h"
 #include "keytrail/event.h"
+#include "keytrail/format.h"
 #include "keytrail/journal.h"
 #include "keytrail/ledger.h"
 #include "keytrail/parse.h"
 #include "keytrail/publisher.h"
 #include "keytrail/verify.h"
+#include "unit/pki.h"
 #include "unit/tempdir.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #define RING_BYTES    ((size_t)16 << 20)
@@ -118,20 +127,28 @@ read_first_line(const char *task, const char *file, char *out, int n)
 	return good;
 }
 
-/* Processor time of each thread that is not the main one, an event. */
+/* Processor time an event: of each thread but the main one, and of these but a receiver in all. */
 static void
 thread_rows(struct bench *b, const char *prefix)
 {
 	DIR *dir = opendir("/proc/self/task");
 	char comm[32], stat[96], text[80];
 	struct dirent *task;
+	double each, all = 0;
+	long tid;
 
-	while (dir != NULL && (task = readdir(dir)) != NULL)
-		if (strtol(task->d_name, NULL, 10) != getpid() &&
-		    read_first_line(task->d_name, "comm", comm, sizeof(comm)) &&
-		    read_first_line(task->d_name, "schedstat", stat, sizeof(stat)))
-			row(b, TEXT("%s.cpu.%.*s", prefix, (int)strcspn(comm, " "), comm),
-			    strtod(stat, NULL) / (double)b->count, "ns/event");
+	while (dir != NULL && (task = readdir(dir)) != NULL) {
+		tid = strtol(task->d_name, NULL, 10); /* of "..": 0 */
+		if (tid == 0 || tid == getpid() ||
+		    !read_first_line(task->d_name, "comm", comm, sizeof(comm)) ||
+		    !read_first_line(task->d_name, "schedstat", stat, sizeof(stat)))
+			continue;
+		comm[strcspn(comm, " ")] = '\0';
+		each = strtod(stat, NULL) / (double)b->count;
+		row(b, TEXT("%s.cpu.%s", prefix, comm), each, "ns/event");
+		all += strcmp(comm, "receiver") != 0 ? each : 0;
+	}
+	row(b, TEXT("%s.cpu", prefix), all, "ns/event");
 	if (dir != NULL)
 		closedir(dir);
 }
@@ -225,13 +242,17 @@ load_config(struct bench *b, const char *more)
 static struct publisher *
 start_sink(struct bench *b, const struct config *c)
 {
+	static struct sink_types types;
 	struct publisher_opts opts = { .config = c,
+		.types = &types,
 		.dirfd = trail_dirfd(b->trail),
 		.metrics = b->metrics,
 		.shard = metrics_shard_new(b->metrics),
 		.log = b->log };
 	struct publisher *p;
 
+	sink_types_init(&types);
+	need(b, sink_types_load(&types, c, &b->err) == 0);
 	need(b, publisher_start(&opts, &p, &b->err) == 0);
 	return p;
 }
@@ -330,11 +351,12 @@ bench_journal(struct bench *b)
 
 /* ---- a sink, the ledger ---- */
 
+/* The way of one sink through a backlog; the rows are named for `what`. */
 static void
-bench_catch_up(struct bench *b)
+go_through(struct bench *b, const char *what, const char *sink)
 {
-	struct config *c = load_config(
-	    b, "\"sinks\":[{\"name\":\"out\",\"type\":\"file\",\"path\":\"out.jsonl\"}]");
+	char text[512];
+	struct config *c = load_config(b, TEXT("\"sinks\":[{\"name\":\"out\",%s}]", sink));
 	struct publisher *p;
 	int64_t start;
 
@@ -343,11 +365,159 @@ bench_catch_up(struct bench *b)
 	start = clock_mono_ns();
 	p = start_sink(b, c);
 	wait_for_sink(b, p);
-	row(b, "catch-up.rate",
+	row(b, TEXT("%s.rate", what),
 	    (double)b->count * CLOCK_NS_PER_S / (double)(clock_mono_ns() - start), "events/s");
-	thread_rows(b, "catch-up");
+	thread_rows(b, what);
 	end_sink(p, c);
 	close_trail(b);
+}
+
+static void
+bench_catch_up(struct bench *b)
+{
+	go_through(b, "catch-up", "\"type\":\"file\",\"path\":\"out.jsonl\"");
+}
+
+static void
+bench_stdout(struct bench *b)
+{
+	go_through(b, "stdout", "\"type\":\"stdout\"");
+}
+
+static void
+bench_kafka(struct bench *b)
+{
+	const char *broker = getenv("KAFKA_BROKER");
+	char text[128];
+
+	err_set(&b->err, "KAFKA_BROKER has no address");
+	need(b, broker != NULL);
+	go_through(b, "kafka",
+	    TEXT("\"type\":\"kafka\",\"topic\":\"audit\",\"brokers\":[\"%s\"]", broker));
+}
+
+/* ---- receivers ---- */
+
+/* A thread that serves one connection after the other, each to its end. */
+struct receiver {
+	void (*serve)(struct receiver *r, int fd);
+	SSL_CTX *tls;
+	int listener;
+	pthread_t thread;
+	char bytes[1 << 20];
+};
+
+static void
+answer_requests(struct receiver *r, int fd)
+{
+	static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+	const char *head, *length;
+	size_t have = 0, whole;
+	ssize_t n;
+
+	while ((n = read(fd, r->bytes + have, sizeof(r->bytes) - 1 - have)) > 0) {
+		have += (size_t)n;
+		r->bytes[have] = '\0';
+		if ((head = strstr(r->bytes, "\r\n\r\n")) == NULL ||
+		    (length = strstr(r->bytes, "Content-Length: ")) == NULL)
+			continue;
+		whole = (size_t)(head + 4 - r->bytes) + strtoul(length + 16, NULL, 10);
+		if (have < whole)
+			continue;
+		have = 0; /* one at a time */
+		if (write(fd, answer, sizeof(answer) - 1) == -1)
+			return;
+	}
+}
+
+static void
+read_all(struct receiver *r, int fd)
+{
+	while (read(fd, r->bytes, sizeof(r->bytes)) > 0)
+		;
+}
+
+static void
+read_all_tls(struct receiver *r, int fd)
+{
+	SSL *ssl = SSL_new(r->tls);
+
+	SSL_set_fd(ssl, fd);
+	if (SSL_accept(ssl) == 1)
+		while (SSL_read(ssl, r->bytes, sizeof(r->bytes)) > 0)
+			;
+	SSL_free(ssl);
+}
+
+static void *
+receive(void *arg)
+{
+	struct receiver *r = arg;
+	int fd;
+
+	pthread_setname_np(pthread_self(), "receiver");
+	while ((fd = accept(r->listener, NULL, NULL)) != -1) {
+		r->serve(r, fd);
+		close(fd);
+	}
+	return NULL;
+}
+
+/* The port ends the sink's last member. */
+static void
+go_through_to(struct bench *b, struct receiver *r, const char *what, const char *sink)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t size = sizeof(at);
+	struct buf members = BUF_INIT;
+
+	r->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	err_set(&b->err, "no receiver can be had");
+	need(b, r->listener != -1 && bind(r->listener, (struct sockaddr *)&at, size) == 0 &&
+		    listen(r->listener, 1) == 0 &&
+		    getsockname(r->listener, (struct sockaddr *)&at, &size) == 0 &&
+		    pthread_create(&r->thread, NULL, receive, r) == 0);
+	buf_printf(&members, "%s:%u\"", sink, ntohs(at.sin_port));
+	go_through(b, what, members.mem);
+	buf_fini(&members);
+	shutdown(r->listener, SHUT_RDWR);
+	pthread_join(r->thread, NULL);
+	close(r->listener);
+}
+
+static void
+bench_http(struct bench *b)
+{
+	static struct receiver r = { .serve = answer_requests };
+
+	go_through_to(b, &r, "http", "\"type\":\"http\",\"url\":\"http://127.0.0.1");
+}
+
+static void
+bench_syslog_tcp(struct bench *b)
+{
+	static struct receiver r = { .serve = read_all };
+
+	go_through_to(b, &r, "syslog-tcp",
+	    "\"type\":\"syslog\",\"transport\":\"tcp\",\"address\":\"127.0.0.1");
+}
+
+static void
+bench_syslog_tls(struct bench *b)
+{
+	static struct receiver r = { .serve = read_all_tls };
+	struct pki_opts opts = { .name = "receiver", .san = "IP:127.0.0.1" };
+	struct pki_id id = pki_make(&opts);
+
+	pki_write(&id, b->dir, "receiver", NULL);
+	r.tls = SSL_CTX_new(TLS_server_method());
+	err_set(&b->err, "the receiver has no TLS");
+	need(b, r.tls != NULL && SSL_CTX_use_certificate(r.tls, id.cert) == 1 &&
+		    SSL_CTX_use_PrivateKey(r.tls, id.key) == 1);
+	go_through_to(b, &r, "syslog-tls",
+	    "\"type\":\"syslog\",\"tls\":{\"ca\":\"receiver.pem\"},\"address\":\"127.0.0.1");
+	SSL_CTX_free(r.tls);
+	pki_free(&id);
 }
 
 static void
@@ -424,40 +594,41 @@ bench_verify(struct bench *b)
 
 /* ---- rendering ---- */
 
+static const struct route unwrap = { .action = "kms.secrets.unwrap",
+	.action_2019 = "kms.secrets.unwrap",
+	.method = "POST",
+	.path = "/api/v2/keys/{id}/actions/unwrap",
+	.data_event = true,
+	.login = true };
+static const struct event_profile of_a_service = { .service_name = "Key Protect",
+	.crn_service = "kms",
+	.type_uri = "kms/secrets",
+	.region = "us-south",
+	.account = "",
+	.observer_id = "keytrail/00112233445566778899aabbccddeeff" };
+static const struct audit_event a_call = { .route = &unwrap,
+	.matched = true,
+	.status = 200,
+	.from_service = true,
+	.arrival_ns = 1592840176700000000,
+	.id = "01908c5e-7c3a-7123-8abc-0123456789ab",
+	.method = "POST",
+	.correlation = "ef56e7ed-abf5-4da4-bbf1-ac0d381891fd",
+	.correlation_source = CORRELATION_SERVICE,
+	.instance = "fd692647-43d0-4699-9f83-f39a54b1327b",
+	.key = "76c2c9cb-9095-5a24-811b-0ef4b24ac4d5",
+	.agent = "curl/7.88.1",
+	.address = "192.0.2.7",
+	.attempts = 1,
+	.identity = { .state = IDENTITY_TOKEN,
+	    .iam_id = "IBMid-1",
+	    .name = "jane@example.com",
+	    .account = "a12333e9bd28461a8c92385628efac9f",
+	    .grant = "apikey" } };
+
 static void
 bench_render(struct bench *b)
 {
-	static const struct route route = { .action = "kms.secrets.unwrap",
-		.action_2019 = "kms.secrets.unwrap",
-		.method = "POST",
-		.path = "/api/v2/keys/{id}/actions/unwrap",
-		.data_event = true,
-		.login = true };
-	static const struct event_profile profile = { .service_name = "Key Protect",
-		.crn_service = "kms",
-		.type_uri = "kms/secrets",
-		.region = "us-south",
-		.account = "",
-		.observer_id = "keytrail/00112233445566778899aabbccddeeff" };
-	static const struct audit_event ev = { .route = &route,
-		.matched = true,
-		.status = 200,
-		.from_service = true,
-		.arrival_ns = 1592840176700000000,
-		.id = "01908c5e-7c3a-7123-8abc-0123456789ab",
-		.method = "POST",
-		.correlation = "ef56e7ed-abf5-4da4-bbf1-ac0d381891fd",
-		.correlation_source = CORRELATION_SERVICE,
-		.instance = "fd692647-43d0-4699-9f83-f39a54b1327b",
-		.key = "76c2c9cb-9095-5a24-811b-0ef4b24ac4d5",
-		.agent = "curl/7.88.1",
-		.address = "192.0.2.7",
-		.attempts = 1,
-		.identity = { .state = IDENTITY_TOKEN,
-		    .iam_id = "IBMid-1",
-		    .name = "jane@example.com",
-		    .account = "a12333e9bd28461a8c92385628efac9f",
-		    .grant = "apikey" } };
 	struct ring_opts opts = { .size = RING_BYTES };
 	uint64_t before, end = 0;
 	struct ring *r;
@@ -473,7 +644,7 @@ bench_render(struct bench *b)
 			ring_release(r, end, 0, 0);
 			ring_claim(r, EVENT_LINE_MAX);
 		}
-		n = event_render(&profile, &ev, ring_line(r, EVENT_LINE_MAX));
+		n = event_render(&of_a_service, &a_call, ring_line(r, EVENT_LINE_MAX));
 		end = ring_commit(r, EVENT_LINE_MAX, n, 0);
 	}
 	row(b, "render.event", (double)(thread_ns() - start) / (double)b->count, "ns");
@@ -482,6 +653,43 @@ bench_render(struct bench *b)
 	row(b, "render.size", (double)n, "bytes");
 	ring_close(r);
 	close_trail(b);
+}
+
+/* ---- formats ---- */
+
+#define AN_ID "00112233445566778899aabbccddeeff"
+
+static void
+bench_format(struct bench *b)
+{
+	static const char *const names[] = {
+		[CONFIG_FORMAT_ACTIVITY_TRACKER] = "format.activity-tracker",
+		[CONFIG_FORMAT_OCSF] = "format.ocsf",
+		[CONFIG_FORMAT_ECS] = "format.ecs",
+		[CONFIG_FORMAT_CLOUDEVENTS] = "format.cloudevents",
+		[CONFIG_FORMAT_CEF] = "format.cef",
+	};
+	char line[EVENT_LINE_MAX + EVENT_TRAIL_MAX];
+	size_t n = event_render(&of_a_service, &a_call, line);
+	struct sink_event e = {
+		.seq = 7, .prev = 6, .log = AN_ID, .boot = AN_ID, .hash = AN_ID AN_ID
+	};
+	struct buf out = BUF_INIT;
+	int64_t start;
+
+	n += (size_t)snprintf(line + n, sizeof(line) - n,
+	    ",\"trail\":{\"at\":\"2020-06-22T15:36:16.70+0000\",\"boot\":\"" AN_ID
+	    "\",\"log\":\"" AN_ID "\",\"seq\":7,\"sum\":\"00000000\"}}");
+	e.line = (struct slice){ line, n };
+	for (unsigned i = 0; i < CONFIG_FORMATS; i++) {
+		start = thread_ns();
+		for (uint64_t k = 0; k < b->count; k++) {
+			buf_consume(&out, buf_size(&out));
+			need(b, format_render(i, &e, &out, &b->err) == 0);
+		}
+		row(b, names[i], (double)(thread_ns() - start) / (double)b->count, "ns");
+	}
+	buf_fini(&out);
 }
 
 /* ---- routes ---- */
@@ -643,9 +851,15 @@ static const struct kind {
 } kinds[] = {
 	{ "journal", bench_journal, 1000000 },
 	{ "catch-up", bench_catch_up, ((uint64_t)1 << 30) / 700 },
+	{ "stdout", bench_stdout, 1000000 },
+	{ "syslog-tcp", bench_syslog_tcp, 200000 },
+	{ "syslog-tls", bench_syslog_tls, 200000 },
+	{ "http", bench_http, 200000 },
+	{ "kafka", bench_kafka, 200000 },
 	{ "ledger", bench_ledger, 300000 },
 	{ "verify", bench_verify, 150000 },
 	{ "render", bench_render, 1000000 },
+	{ "format", bench_format, 200000 },
 	{ "match", bench_match, 1000000 },
 	{ "load", bench_load, 5 },
 };

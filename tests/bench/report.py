@@ -127,7 +127,8 @@ RSS with so many idle ones less that of the same proxy with room for none of the
 is reserved at the start counts. `bare` holds a connection to the back end for each."""
 
 ALONE_TEXT = """`journal.rate` ends when sink and hash tree have all events, `catch-up.rate` reads what the page
-cache still holds of the backlog. A start ends when `/readyz` says so, a reload when it is counted."""
+cache still holds of the backlog; so do the other sinks, each with its receiver on the same core. *cpu* is the sum
+of keytrail's threads and its libraries'. A start ends when `/readyz` says so, a reload when it is counted."""
 
 
 def write(result, folder):

@@ -12,6 +12,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -39,6 +40,7 @@ struct fixture {
 	int log_fd[2];
 	struct admin *admin;
 	struct err err;
+	const int *given;
 	unsigned refreshed;
 	bool failing;
 	struct {
@@ -121,6 +123,7 @@ start(struct fixture *f)
 	struct admin_opts opts = template;
 
 	opts.base = f->base;
+	opts.given = f->given;
 	opts.metrics = f->metrics;
 	opts.shard = f->shard;
 	opts.trail_dirfd = f->dirfd;
@@ -793,6 +796,125 @@ test_a_stale_socket_is_replaced_and_a_live_one_is_not(void **state)
 	}
 }
 
+static int
+ask_socket(struct fixture *f)
+{
+	return talk(f, connect_unix(f->socket_path),
+	    "GET /status HTTP/1.1\r\nConnection: close\r\n" LOCAL "\r\n");
+}
+
+/* Who comes between the two waits. */
+static void
+test_listeners_that_were_given_away_go_on(void **state)
+{
+	struct fixture *f = *state;
+	int fds[ADMIN_LISTENERS], early;
+
+	f->config.admin.socket = f->socket_path;
+	start_or_fail(f);
+	assert_int_equal(admin_give(f->admin, fds, &f->err), 0);
+	early = connect_tcp(f->config.metrics.port);
+	f->given = fds;
+	assert_int_equal(start(f), 0);
+	for (size_t i = 0; i < ADMIN_LISTENERS; i++)
+		close(fds[i]);
+	assert_int_equal(
+	    talk(f, early, "GET /livez HTTP/1.1\r\nConnection: close\r\n" LOCAL "\r\n"), 200);
+	assert_int_equal(ask(f, f->config.admin.address.port, "GET /status", LOCAL BEARER), 200);
+	assert_int_equal(ask_socket(f), 200);
+	admin_free(f->admin);
+	f->admin = NULL;
+	assert_int_equal(access(f->socket_path, F_OK), -1);
+}
+
+/* How many of this process' loops are told of the file. */
+static unsigned
+told_of(int fd)
+{
+	char path[64], link[64], line[256], want[64];
+	unsigned n = 0;
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	snprintf(want, sizeof(want), " ino:%lx ", (unsigned long)st.st_ino);
+	for (int i = 0; i < 256; i++) {
+		ssize_t len;
+		FILE *info;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", i);
+		if ((len = readlink(path, link, sizeof(link) - 1)) == -1)
+			continue;
+		link[len] = '\0';
+		if (strstr(link, "[eventpoll]") == NULL)
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", i);
+		info = fopen(path, "re");
+		while (fgets(line, sizeof(line), info) != NULL)
+			n += strstr(line, want) != NULL;
+		fclose(info);
+	}
+	return n;
+}
+
+static void
+test_who_gave_a_listener_away_hears_no_more_of_it(void **state)
+{
+	struct fixture *f = *state;
+	int fds[ADMIN_LISTENERS];
+
+	f->config.admin.socket = f->socket_path;
+	start_or_fail(f);
+	assert_int_equal(admin_give(f->admin, fds, &f->err), 0);
+	f->admin = NULL;
+	for (size_t i = 0; i < ADMIN_LISTENERS; i++) {
+		assert_int_equal(told_of(fds[i]), 0);
+		close(fds[i]);
+	}
+	unlink(f->socket_path);
+}
+
+static void
+test_what_there_is_not_is_not_given_away(void **state)
+{
+	struct fixture *f = *state;
+	int fds[ADMIN_LISTENERS];
+
+	f->config.metrics_enabled = false;
+	start_or_fail(f);
+	assert_int_equal(admin_give(f->admin, fds, &f->err), 0);
+	f->admin = NULL;
+	assert_int_equal(fds[ADMIN_METRICS], -1);
+	assert_int_not_equal(fds[ADMIN_ADDRESS], -1);
+	assert_int_equal(fds[ADMIN_SOCKET], -1);
+	close(fds[ADMIN_ADDRESS]);
+}
+
+/* Each in turn is the first for which there is none. */
+static void
+test_where_descriptors_are_short_nothing_is_given_away(void **state)
+{
+	struct fixture *f = *state;
+	int fds[ADMIN_LISTENERS], next;
+	struct rlimit before, limit;
+
+	f->config.admin.socket = f->socket_path;
+	start_or_fail(f);
+	next = dup(f->dirfd);
+	close(next);
+	getrlimit(RLIMIT_NOFILE, &before);
+	for (int n = 0; n < ADMIN_LISTENERS; n++) {
+		limit = (struct rlimit){ (rlim_t)(next + n), before.rlim_max };
+		setrlimit(RLIMIT_NOFILE, &limit);
+		assert_int_equal(admin_give(f->admin, fds, &f->err), -1);
+		setrlimit(RLIMIT_NOFILE, &before);
+		fds[0] = dup(f->dirfd);
+		assert_int_equal(fds[0], next);
+		close(fds[0]);
+	}
+	assert_int_equal(ask(f, f->config.admin.address.port, "GET /status", LOCAL BEARER), 200);
+	assert_int_equal(ask_socket(f), 200);
+}
+
 /* More than there may be, all silent. */
 static void
 test_a_new_connection_ends_the_oldest(void **state)
@@ -876,6 +998,10 @@ main(void)
 		TEST(test_an_operator_is_known_by_the_kernel),
 		TEST(test_what_changes_something_goes_over_the_socket_only),
 		TEST(test_a_stale_socket_is_replaced_and_a_live_one_is_not),
+		TEST(test_listeners_that_were_given_away_go_on),
+		TEST(test_who_gave_a_listener_away_hears_no_more_of_it),
+		TEST(test_what_there_is_not_is_not_given_away),
+		TEST(test_where_descriptors_are_short_nothing_is_given_away),
 		TEST(test_a_new_connection_ends_the_oldest),
 		TEST(test_a_port_in_use_is_named),
 		TEST(test_neither_listener_is_started_unasked),

@@ -19,10 +19,15 @@
 #define INCLUDE	     "\"include\":[\"key-protect.json\"]"
 #define BASE	     LISTEN "," UPSTREAM "," AUDIT "," INCLUDE
 /* The base on line 1, what a row says on line 2. */
-#define AND(more) "{" BASE ",\n" more "}"
+#define AND(more)    "{" BASE ",\n" more "}"
+#define FILTER(what) AND("\"sinks\":[{\"name\":\"a\",\"type\":\"stdout\",\"filter\":{" what "}}]")
+#define KAFKA(more)                                                                                \
+	AND("\"sinks\":[{\"name\":\"a\",\"type\":\"kafka\",\"brokers\":\"k:9\",\"topic\":\"t\","   \
+	    "\n" more "}]")
 #define WITH_AUDIT(more)                                                                           \
 	"{" LISTEN "," UPSTREAM "," INCLUDE ",\n\"audit\":{\"trail\":\"t\"," more ",\"sign\":"     \
 	"null}}"
+#define SYSLOG(members)	  AND("\"sinks\":[{\"name\":\"a\",\"type\":\"syslog\"," members "}]")
 #define WITH_LISTEN(what) "{" UPSTREAM "," AUDIT "," INCLUDE ",\n\"listen\":" what "}"
 #define WITH_UP(what)	  "{" LISTEN "," AUDIT "," INCLUDE ",\n\"upstream\":" what "}"
 #define ROUTE(more)                                                                                \
@@ -268,23 +273,59 @@ static const struct {
 	    "f.json:2:20: \"trusted_networks\" is \"10.0.0.0/8\"; wanted an array" },
 	{ AND("\"sinks\":[{\"name\":\"a\"}]"),
 	    "f.json:2:10: the object here has no \"type\"; it is required" },
-	{ AND("\"sinks\":[{\"name\":\"a\",\"type\":\"kafka\"}]"),
-	    "f.json:2:29: unknown type \"kafka\"; wanted one of \"stdout\", \"file\"" },
+	{ AND("\"sinks\":[{\"name\":\"a\",\"type\":\"pigeon\"}]"),
+	    "f.json:2:29: unknown type \"pigeon\"; wanted one of \"stdout\", \"file\", " },
 	{ AND("\"sinks\":[{\"name\":\"a/b\",\"type\":\"stdout\"}]"),
 	    "f.json:2:18: \"name\" is \"a/b\"; wanted letters, digits, '-' and '_', at most 64" },
 	{ AND("\"sinks\":[{\"name\":\"a\",\"type\":\"file\"}]"),
 	    "f.json:2:10: a sink of type \"file\" has a \"path\"" },
 	{ AND("\"sinks\":[{\"name\":\"a\",\"type\":\"stdout\",\"path\":\"x\"}]"),
-	    "f.json:2:45: \"path\" is for sinks of type \"file\"" },
+	    "f.json:2:45: \"path\" is for a sink of type \"file\"" },
 	{ AND("\"sinks\":[{\"name\":\"a\",\"type\":\"stdout\"},\n{\"name\":\"a\",\"type\":"
 	      "\"stdout\"}]"),
 	    "f.json:3:9: two sinks are named \"a\"" },
 	{ AND("\"sinks\":[{\"name\":\"a\",\"type\":\"file\",\"path\":\"p\"},\n"
 	      "{\"name\":\"b\",\"type\":\"file\",\"path\":\"p\"}]"),
 	    "f.json:3:34: two sinks write to p" },
+	{ AND("\"sinks\":[{\"name\":\"a\",\"type\":\"syslog\"}]"),
+	    "f.json:2:10: a sink of type \"syslog\" has a \"address\"" },
+	{ SYSLOG("\"address\":\"a:0\""), "f.json:2:48: \"address\" has port 0; wanted a port" },
+	{ SYSLOG("\"address\":\"a:1\",\"transport\":\"tcp\",\"tls\":{}"),
+	    "f.json:2:78: \"tls\" is for \"transport\": \"tls\"" },
+	{ SYSLOG("\"address\":\"a:1\",\"tls\":{\"key\":\"k\"}"),
+	    "f.json:2:60: a client certificate needs both \"certificate\" and \"key\"" },
+	{ SYSLOG("\"address\":\"a:1\",\"tls\":{\"verify\":false}"),
+	    "f.json:2:61: unknown member \"verify\" in tls; it has ca, server_name, certificate, "
+	    "key" },
+	{ SYSLOG("\"address\":\"a:1\",\"max_datagram\":100"),
+	    "f.json:2:69: \"max_datagram\" is 100; wanted 480 to 65507 bytes" },
 	{ AND("\"sinks\":[{\"name\":\"a\",\"type\":\"stdout\",\"fmt\":1}]"),
-	    "f.json:2:38: unknown member \"fmt\" in a sink; it has name, type, path, rotate_size, "
-	    "rotate_age, keep, start, intents" },
+	    "f.json:2:38: unknown member \"fmt\" in a sink; it has name, type, format, " },
+	{ AND("\"sinks\":[{\"name\":\"a\",\"type\":\"kafka\",\"topic\":\"t\"}]"),
+	    "f.json:2:10: a sink of type \"kafka\" has a \"brokers\"" },
+	{ AND("\"sinks\":[{\"name\":\"a\",\"type\":\"kafka\",\"brokers\":\"k:9\",\n"
+	      "\"topic\":\"a/b\"}]"),
+	    "f.json:3:9: \"topic\" is \"a/b\"; wanted letters, digits, '-', '_' and '.'" },
+	{ KAFKA("\"tls\":{\"certificate\":\"c\"}"),
+	    "f.json:3:22: a client certificate needs both \"certificate\" and \"key\"" },
+	{ KAFKA("\"tls\":{\"server_name\":\"k\"}"),
+	    "f.json:3:22: \"tls.server_name\" is for a sink of type \"syslog\" or \"http\"" },
+	{ KAFKA("\"path\":\"p\""), "f.json:3:8: \"path\" is for a sink of type \"file\"" },
+
+	{ FILTER("\"actions\":[\"kms.secrets.*\",\n\"kms.secretz.*\"]"),
+	    "f.json:3:1: sink \"a\": no route has an action like \"kms.secretz.*\"" },
+	{ FILTER("\"actions\":[\"kms.secrets.list_\"]"),
+	    "f.json:2:59: \"filter.actions\" is \"kms.secrets.list_\"; wanted a pattern of" },
+	{ FILTER("\"severities\":[\"crit*\",\"warn\"]"),
+	    "f.json:2:70: \"filter.severities\" is \"warn\"; it matches none there is" },
+	{ FILTER("\"outcomes\":[\"denied\"]"),
+	    "f.json:2:60: \"filter.outcomes\" is \"denied\"; it matches none there is" },
+	{ FILTER("\"accounts\":[\"ABC\"]"),
+	    "f.json:2:60: \"filter.accounts\" is \"ABC\"; wanted a pattern of" },
+	{ FILTER("\"regions\":[\"US-South\"]"),
+	    "f.json:2:59: \"filter.regions\" is \"US-South\"; wanted a pattern of" },
+	{ FILTER("\"region\":[\"us-south\"]"),
+	    "f.json:2:48: unknown member \"region\" in filter; did you mean \"regions\"?" },
 
 	/* routes and sets */
 	{ "{" LISTEN "," UPSTREAM "," AUDIT "}",
@@ -401,9 +442,9 @@ absent_members_have_their_defaults(void **state)
 	assert_null(c->listen.own.certificate);
 	assert_string_equal(c->listen.address.host, "127.0.0.1");
 	assert_int_equal(c->listen.address.port, 8443);
-	assert_true(c->upstream.tls);
-	assert_null(c->upstream.ca);
-	assert_string_equal(c->upstream.server_name, "kms.example.com");
+	assert_true(c->upstream.tls.on);
+	assert_null(c->upstream.tls.ca);
+	assert_string_equal(c->upstream.tls.server_name, "kms.example.com");
 	assert_string_equal(c->upstream.host, "kms.example.com");
 	assert_false(c->upstream.pass_host);
 	assert_int_equal(c->upstream.pool_idle, 64);
@@ -510,13 +551,13 @@ every_member_is_read(void **state)
 	assert_string_equal(c->listen.client_ca, "/etc/kt/ca.pem");
 	assert_string_equal(c->listen.client_crl, "/etc/kt/crl.pem");
 	assert_true(c->listen.client_optional);
-	assert_true(c->upstream.tls13);
+	assert_true(c->upstream.tls.tls13);
 	assert_int_equal(c->upstream.naddresses, 2);
 	assert_string_equal(c->upstream.addresses[1].host, "::1");
 	assert_int_equal(c->upstream.addresses[1].port, 2);
-	assert_string_equal(c->upstream.ca, "/etc/kt/ca.pem");
+	assert_string_equal(c->upstream.tls.ca, "/etc/kt/ca.pem");
 	assert_string_equal(c->upstream.host, "kms:8443");
-	assert_string_equal(c->upstream.certificate, "/etc/kt/c");
+	assert_string_equal(c->upstream.tls.certificate, "/etc/kt/c");
 	assert_int_equal(c->upstream.pool_idle, 1);
 	assert_int_equal(c->upstream.pool_max, 2);
 	assert_true(c->metrics_enabled);
@@ -707,6 +748,110 @@ secrets_come_from_files_of_their_own(void **state)
 	expect_error(f, ADMIN, "/secret is empty");
 	put_file(f, "secret", "short", 5, 0600);
 	expect_error(f, ADMIN, "/secret has 5 bytes; wanted at least 16");
+}
+
+/* ---- a sink over HTTP ---- */
+
+#define HTTP(url, more)                                                                            \
+	AND("\"sinks\":[{\"name\":\"a\",\"type\":\"http\",\"url\":\"" url "\"" more "}]")
+#define FILED(name) ",\"" name "\":{\"file\":\"key\"}"
+
+static const struct {
+	const char *text, *error; /* NULL: it is good */
+} http_sinks[] = {
+	{ HTTP("https://a", ""), NULL },
+	{ HTTP("http://[::1]:9200/base", ""), NULL },
+	{ HTTP("ftp://a", ""), "wanted an URL like" },
+	{ HTTP("https://", ""), "\"url\"" },
+	{ HTTP("https:///a", ""), "wanted an URL like" },
+	{ HTTP("https://u:p@a", ""), "wanted an URL like" },
+	{ HTTP("https://a?k=v", ""), "wanted an URL like" },
+	{ HTTP("https://a", ",\"preset\":\"elastic\""), "did you mean \"elasticsearch\"?" },
+	{ HTTP("https://a", FILED("bearer")), NULL },
+	{ HTTP("http://a", FILED("bearer")), "credentials need \"https\"" },
+	{ HTTP("http://a", ",\"basic\":{\"user\":\"u\"" FILED("password") "}"),
+	    "credentials need \"https\"" },
+	{ HTTP("http://a", ",\"headers\":[{\"name\":\"X-Key\"" FILED("value") "}]"),
+	    "credentials need \"https\"" },
+	{ HTTP("https://a", ",\"headers\":[{\"name\":\"X-Key\"" FILED("value") "}]"), NULL },
+	{ HTTP("https://a", ",\"headers\":[{\"name\":\"Host\"" FILED("value") "}]"),
+	    "wanted another header: this one the sink sets itself" },
+	{ HTTP("https://a", ",\"headers\":[{\"name\":\"a b\"" FILED("value") "}]"),
+	    "a header's name is a token" },
+	{ HTTP("https://a", ",\"basic\":{\"user\":\"u\"" FILED("password") "}"), NULL },
+	{ HTTP("https://a", ",\"basic\":{\"user\":\"u\"}"),
+	    "\"basic\" needs both \"user\" and \"password\"" },
+	{ HTTP("https://a", ",\"basic\":{\"user\":\"u:v\"" FILED("password") "}"),
+	    "wanted a name without ':'" },
+	{ HTTP("https://a", FILED("bearer") ",\"basic\":{\"user\":\"u\"" FILED("password") "}"),
+	    "a request has one Authorization" },
+	{ HTTP("https://a", ",\"preset\":\"ibm-cloud-logs\"" FILED("api_key")), NULL },
+	{ HTTP("https://a", ",\"preset\":\"ibm-cloud-logs\""),
+	    "\"api_key\" is for the preset \"ibm-cloud-logs\", which needs it" },
+	{ HTTP("https://a", FILED("api_key")), "\"api_key\" is for the preset" },
+	{ HTTP("https://a",
+	      ",\"preset\":\"ibm-cloud-logs\",\"iam_url\":\"http://iam\"" FILED("api_key")),
+	    "\"iam_url\" needs \"https\"" },
+	{ HTTP("https://a", ",\"preset\":\"splunk-hec\"" FILED("bearer")), NULL },
+	{ HTTP("https://a", ",\"preset\":\"splunk-hec\""), "\"splunk-hec\" needs a \"bearer\"" },
+	{ HTTP("https://a", ",\"preset\":\"cloudevents\",\"format\":\"ecs\""),
+	    "the preset \"cloudevents\" has the format \"cloudevents\" only" },
+	{ HTTP("https://a", ",\"preset\":\"json\",\"format\":\"cef\""),
+	    "the format \"cef\" is none of JSON" },
+	{ HTTP("https://a", ",\"format\":\"cef\""), NULL },
+	{ HTTP("https://a", ",\"proxy\":\"proxy:3128\""), "\"proxy\"" },
+	{ HTTP("https://a", ",\"index\":\"A\""), "wanted lower-case letters" },
+	{ HTTP("http://a", ",\"tls\":{}"), "\"tls\" needs \"https\" in \"url\"" },
+	{ HTTP("https://a", ",\"tls\":{\"certificate\":\"c\"}"),
+	    "needs both \"certificate\" and \"key\"" },
+	{ HTTP("https://a", ",\"tls\":{\"verify\":false}"), "unknown member \"verify\" in tls" },
+};
+
+static void
+a_receiver_gets_the_format_that_it_understands(void **state)
+{
+	static const struct {
+		const char *text;
+		enum config_format format;
+	} cases[] = {
+		{ HTTP("https://a", ""), CONFIG_FORMAT_ACTIVITY_TRACKER },
+		{ HTTP("https://a", ",\"preset\":\"loki\""), CONFIG_FORMAT_ACTIVITY_TRACKER },
+		{ HTTP("https://a", ",\"preset\":\"elasticsearch\""), CONFIG_FORMAT_ECS },
+		{ HTTP("https://a", ",\"preset\":\"opensearch\""), CONFIG_FORMAT_ECS },
+		{ HTTP("https://a", ",\"preset\":\"opensearch\",\"format\":\"ocsf\""),
+		    CONFIG_FORMAT_OCSF },
+		{ HTTP("https://a", ",\"preset\":\"cloudevents\""), CONFIG_FORMAT_CLOUDEVENTS },
+	};
+
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		struct config *c = NULL;
+		struct err err = { "" };
+
+		if (load_file(*state, cases[i].text, &c, &err) == -1)
+			fail_msg("%s", err.msg);
+		assert_int_equal(c->sinks[0].format, cases[i].format);
+		config_unref(c);
+	}
+}
+
+static void
+a_sink_over_http_keeps_its_credentials(void **state)
+{
+	const struct folder *f = *state;
+
+	put_file(f, "key", "a-secret\n", 9, 0600);
+	for (size_t i = 0; i < COUNT(http_sinks); i++) {
+		struct config *c = NULL;
+		struct err err = { "" };
+
+		if (http_sinks[i].error != NULL) {
+			expect_error(f, http_sinks[i].text, http_sinks[i].error);
+			continue;
+		}
+		if (load_file(f, http_sinks[i].text, &c, &err) == -1)
+			fail_msg("%s: %s", http_sinks[i].text, err.msg);
+		config_unref(c);
+	}
 }
 
 #define TOKENS(text)                                                                               \
@@ -1091,18 +1236,97 @@ the_nearest_word_is_near(void **state)
 	}
 }
 
+static void
+a_syslog_sink_has_tls_unless_it_says_otherwise(void **state)
+{
+	static const struct {
+		const char *members, *server_name;
+	} cases[] = {
+		{ SYSLOG("\"address\":\"a.example:6514\""), "a.example" },
+		{ SYSLOG("\"address\":\"a.example:6514\",\"tls\":{\"server_name\":\"b\"}"), "b" },
+		{ SYSLOG("\"address\":\"a.example:514\",\"transport\":\"udp\""), NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct config *c = load(cases[i].members);
+		const struct config_tls *tls = &c->sinks[0].tls;
+
+		assert_ptr_equal(config_remote_sink(c), &c->sinks[0]);
+		assert_int_equal(tls->on, cases[i].server_name != NULL);
+		if (tls->on)
+			assert_string_equal(tls->server_name, cases[i].server_name);
+		config_unref(c);
+	}
+}
+
+/* ---- sinks that are one place ---- */
+
+#define AT_FILE	  "\"type\":\"file\",\"path\":\"p\""
+#define AT_SYSLOG "\"type\":\"syslog\",\"address\":\"a:1\",\"transport\":\"tls\""
+
+static const struct {
+	const char *a, *b;
+	bool same;
+} places[] = {
+	{ AT_FILE, AT_FILE, true },
+	{ AT_FILE,
+	    AT_FILE ",\"start\":\"now\",\"intents\":true,\"required\":true,"
+		    "\"filter\":{\"outcomes\":[\"failure\"]}",
+	    true },
+	{ AT_FILE, AT_FILE ",\"rotate_size\":0,\"keep\":10", true },
+	{ AT_FILE, "\"type\":\"file\",\"path\":\"q\"", false },
+	{ AT_FILE, AT_FILE ",\"rotate_size\":1", false },
+	{ AT_FILE, AT_FILE ",\"rotate_age\":1", false },
+	{ AT_FILE, AT_FILE ",\"keep\":11", false },
+	{ AT_FILE, AT_FILE ",\"format\":\"ecs\"", false },
+	{ AT_FILE, "\"type\":\"stdout\"", false },
+	{ AT_SYSLOG, AT_SYSLOG, true },
+	{ AT_SYSLOG, AT_SYSLOG ",\"tls\":{\"server_name\":\"b\"}", false },
+	{ AT_SYSLOG, "\"type\":\"syslog\",\"address\":\"a:2\",\"transport\":\"tls\"", false },
+	{ AT_SYSLOG, "\"type\":\"syslog\",\"address\":\"a:1\",\"transport\":\"tcp\"", false },
+};
+
+static void
+a_sink_moves_with_what_is_its_own(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		const char *members[] = { places[i].a, places[i].b };
+		struct config *c[2];
+
+		for (int k = 0; k < 2; k++) {
+			char text[1024];
+			struct err err;
+
+			snprintf(
+			    text, sizeof(text), AND("\"sinks\":[{\"name\":\"a\",%s}]"), members[k]);
+			if (config_load_text("f.json", slice_of(text), ROUTES, &c[k], &err) == -1)
+				fail_msg("%s", err.msg);
+		}
+		if (config_same_place(c[0]->sinks, c[1]->sinks) != places[i].same)
+			fail_msg("%s and %s", members[0], members[1]);
+		config_unref(c[0]);
+		config_unref(c[1]);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_sink_moves_with_what_is_its_own),
 		cmocka_unit_test(bad_files_are_refused_with_their_place),
 		cmocka_unit_test(absent_members_have_their_defaults),
 		cmocka_unit_test(every_member_is_read),
 		cmocka_unit_test(the_host_header_follows_the_server),
+		cmocka_unit_test(a_syslog_sink_has_tls_unless_it_says_otherwise),
 		cmocka_unit_test(own_routes_replace_those_of_a_set),
 		cmocka_unit_test(the_environment_is_put_in_once),
 		cmocka_unit_test(secrets_come_from_files_of_their_own),
 		cmocka_unit_test(a_token_has_a_name_and_a_role),
+		cmocka_unit_test(a_sink_over_http_keeps_its_credentials),
+		cmocka_unit_test(a_receiver_gets_the_format_that_it_understands),
 		cmocka_unit_test(a_signing_key_is_read_and_kept_out_of_the_trail),
 		cmocka_unit_test(an_hmac_key_is_raw_hex_or_base64),
 		cmocka_unit_test(sets_are_sought_beside_the_file_first),

@@ -127,6 +127,33 @@ a_name_that_is_taken_stays_as_it_was(void **state)
 	buf_fini(&text);
 }
 
+static uint64_t
+stamp_of(const char *path)
+{
+	uint64_t stamp = FILE_STAMP_INIT;
+
+	file_stamp(&stamp, path);
+	return stamp;
+}
+
+static void
+a_stamp_tells_one_content_from_another(void **state)
+{
+	struct fixture *f = *state;
+	char path[TEMPDIR_SIZE + 16];
+	uint64_t missing, first, second;
+
+	snprintf(path, sizeof(path), "%s/stamped", f->dir);
+	assert_true(stamp_of(NULL) == FILE_STAMP_INIT);
+	missing = stamp_of(path);
+	assert_int_equal(file_replace(f->dirfd, "stamped", 0600, SLICE("a"), &f->err), 0);
+	first = stamp_of(path);
+	assert_true(first == stamp_of(path));
+	assert_int_equal(file_replace(f->dirfd, "stamped", 0600, SLICE("b"), &f->err), 0);
+	second = stamp_of(path);
+	assert_true(missing != first && first != second && second != missing);
+}
+
 int
 main(void)
 {
@@ -136,6 +163,8 @@ main(void)
 		cmocka_unit_test_setup_teardown(a_file_is_replaced_and_loaded, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 		    a_name_that_is_taken_stays_as_it_was, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    a_stamp_tells_one_content_from_another, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

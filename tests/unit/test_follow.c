@@ -257,6 +257,8 @@ there_are_so_many_and_who_leaves_makes_room(void **state)
 	for (unsigned i = 0; i < FOLLOW_MAX; i++)
 		assert_true(follow_add(f->follow, &f->seen[i].follower));
 	assert_false(follow_add(f->follow, &f->seen[FOLLOW_MAX].follower));
+	for (unsigned i = 0; i < FOLLOW_MAX; i++)
+		WAIT_FOR(&f->seen[i], f->seen[i].looked >= 2); /* has come up */
 	follow_cancel(f->follow, &f->seen[3].follower);
 	WAIT_FOR(&f->seen[3], f->seen[3].ended);
 	assert_true(follow_add(f->follow, &f->seen[FOLLOW_MAX].follower));

@@ -20,6 +20,8 @@
 
 #include <cmocka.h>
 
+#include "count_lines.h"
+
 #define RINGS	  2
 #define RING_SIZE 65536
 #define WAIT_NS	  (20 * CLOCK_NS_PER_S) /* for what must happen; never waited for in full */
@@ -343,27 +345,6 @@ commit_and_wait(struct fixture *f, unsigned ring, const char *id)
 	WAIT_UNTIL(ring_durable(f->rings[ring]) == pos);
 }
 
-/* How often the trail has this text within a line. */
-static unsigned
-count_lines(struct fixture *f, const char *text)
-{
-	struct trail_reader *r;
-	struct slice line;
-	uint64_t seq, last = 0;
-	unsigned n = 0;
-	int rc;
-
-	check(f, trail_reader_open(f->dir, 0, &r, &f->err));
-	while ((rc = trail_reader_next(r, &line, &seq, &f->err)) == 1) {
-		assert_true(last == 0 || seq == last + 1);
-		last = seq;
-		n += memmem(line.p, line.n, text, strlen(text)) != NULL;
-	}
-	check(f, rc);
-	trail_reader_close(r);
-	return n;
-}
-
 /* ---- what is durable when ---- */
 
 static void
@@ -380,13 +361,13 @@ a_waiter_is_released_only_after_the_sync(void **state)
 	assert_true(ring_durable(f->rings[0]) < pos);
 	assert_int_equal(atomic_load(&f->notified[0]), 0);
 	assert_int_equal(atomic_load(&f->durable), 0);
-	assert_int_equal(count_lines(f, "\"id\":"), 0);
+	assert_int_equal(count_lines(f->dir, "\"id\":"), 0);
 	hold_syncs(&f->disk, false);
 	WAIT_UNTIL(atomic_load(&f->durable) == 1);
 	assert_int_equal(ring_durable(f->rings[0]), pos);
 	assert_int_equal(atomic_load(&f->notified[0]), 1);
 	assert_int_equal(atomic_load(&f->notified[1]), 0);
-	assert_int_equal(count_lines(f, "\"id\":\"a\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"a\""), 1);
 }
 
 static void
@@ -479,7 +460,7 @@ who_is_expected_is_waited_for_and_nobody_else(void **state)
 	}
 	commit(f, 0, "the only one", RING_DURABLE);
 	assert_int_equal(stop(f), 0);
-	assert_int_equal(count_lines(f, "the only one"), 1);
+	assert_int_equal(count_lines(f->dir, "the only one"), 1);
 }
 
 static void
@@ -533,7 +514,7 @@ a_waiter_does_not_wait_for_the_flush_interval_of_others(void **state)
 	pause_ms(20); /* it dozes now, or will soon: both must do */
 	pos = commit(f, 1, "durable", RING_DURABLE);
 	WAIT_UNTIL(ring_durable(f->rings[1]) == pos);
-	assert_int_equal(count_lines(f, "\"id\":\"async\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"async\""), 1);
 }
 
 static void
@@ -585,7 +566,7 @@ stopping_makes_all_durable(void **state)
 	for (unsigned i = 0; i < 300; i++)
 		commit(f, i % 2, "x", 0);
 	assert_int_equal(stop(f), 0);
-	assert_int_equal(count_lines(f, "\"id\":\"x\""), 300);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"x\""), 300);
 	close_all(f, true);
 	open_all(f);
 	assert_true(f->rec.clean);
@@ -610,7 +591,7 @@ one_failed_sync_is_noticed_by_nobody(void **state)
 	assert_int_equal(ring_state(f->rings[0]), RING_OK);
 	assert_int_equal(metrics_value(f->metrics, METRIC_TRAIL_FAILURES, METRIC_TRAIL_SYNC), 1);
 	assert_int_equal(stop(f), 0);
-	assert_int_equal(count_lines(f, "\"id\":\"after\""), 2);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"after\""), 2);
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_RECORDED, 0), 3);
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_DURABLE, 0), 3);
 }
@@ -641,8 +622,8 @@ a_broken_disk_closes_the_rings_until_it_works_again(void **state)
 	assert_string_equal(why, "");
 	commit_and_wait(f, 1, "next");
 	assert_int_equal(stop(f), 0);
-	assert_int_equal(count_lines(f, "\"id\":\"held\""), 1);
-	assert_int_equal(count_lines(f, "\"id\":\"next\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"held\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"next\""), 1);
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_DURABLE, 0), 2);
 }
 
@@ -734,8 +715,8 @@ what_could_not_be_written_is_recovered_from_the_rings(void **state)
 	close_all(f, false);
 	set_faults(&f->disk, 0, 0, 0);
 	open_all(f);
-	assert_int_equal(count_lines(f, "\"id\":\"durable\""), 1);
-	assert_int_equal(count_lines(f, "\"id\":\"held\""), 2);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"durable\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"held\""), 2);
 }
 
 /* ---- own events ---- */
@@ -757,11 +738,11 @@ a_recovery_is_recorded(void **state)
 	opts.recovery = &rec;
 	start(f, &opts);
 	WAIT_UNTIL(atomic_load(&f->durable) == 3);
-	assert_int_equal(count_lines(f, "\"keytrail.recover\""), 1);
-	assert_int_equal(count_lines(f, "\"tornBytes\":17"), 1);
-	assert_int_equal(count_lines(f, "\"keytrail.corrupt\""), 1);
-	assert_int_equal(count_lines(f, "\"first\":5,\"last\":6"), 1);
-	assert_int_equal(count_lines(f, "\"keytrail.tamper\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"keytrail.recover\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"tornBytes\":17"), 1);
+	assert_int_equal(count_lines(f->dir, "\"keytrail.corrupt\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"first\":5,\"last\":6"), 1);
+	assert_int_equal(count_lines(f->dir, "\"keytrail.tamper\""), 1);
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_ACCEPTED, 0), 3);
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_DURABLE, 0), 3);
 }
@@ -776,7 +757,7 @@ a_clean_start_records_no_recovery(void **state)
 	opts.recovery = &rec;
 	start(f, &opts);
 	commit_and_wait(f, 0, "a");
-	assert_int_equal(count_lines(f, "keytrail."), 0);
+	assert_int_equal(count_lines(f->dir, "keytrail."), 0);
 }
 
 static void
@@ -789,10 +770,10 @@ own_events_survive_a_failed_sync(void **state)
 	start(f, &opts);
 	journal_report_corrupt(f->j, 7, 9);
 	journal_report_corrupt(f->j, 3, 4);
-	WAIT_UNTIL(count_lines(f, "\"keytrail.corrupt\"") == 2);
+	WAIT_UNTIL(count_lines(f->dir, "\"keytrail.corrupt\"") == 2);
 	assert_int_equal(stop(f), 0);
-	assert_int_equal(count_lines(f, "\"first\":3,\"last\":4"), 1);
-	assert_int_equal(count_lines(f, "\"first\":7,\"last\":9"), 1);
+	assert_int_equal(count_lines(f->dir, "\"first\":3,\"last\":4"), 1);
+	assert_int_equal(count_lines(f->dir, "\"first\":7,\"last\":9"), 1);
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_ACCEPTED, 0),
 	    metrics_value(f->metrics, METRIC_EVENTS_DURABLE, 0));
 }
@@ -806,13 +787,13 @@ damage_that_several_readers_meet_is_recorded_once(void **state)
 	start(f, &opts);
 	for (unsigned i = 0; i < 5; i++) {
 		journal_report_corrupt(f->j, 7, 9);
-		WAIT_UNTIL(count_lines(f, "\"first\":7,\"last\":9") == 1);
+		WAIT_UNTIL(count_lines(f->dir, "\"first\":7,\"last\":9") == 1);
 	}
 	journal_report_corrupt(f->j, 7, 8);
 	journal_report_corrupt(f->j, 7, 10);
-	WAIT_UNTIL(count_lines(f, "\"first\":7,\"last\":10") == 1);
+	WAIT_UNTIL(count_lines(f->dir, "\"first\":7,\"last\":10") == 1);
 	assert_int_equal(stop(f), 0);
-	assert_int_equal(count_lines(f, "keytrail.corrupt"), 2);
+	assert_int_equal(count_lines(f->dir, "keytrail.corrupt"), 2);
 }
 
 /* Nor by any run that comes later. */
@@ -824,7 +805,7 @@ damage_that_was_recorded_is_not_by_the_next_run(void **state)
 
 	start(f, &opts);
 	journal_report_corrupt(f->j, 7, 9);
-	WAIT_UNTIL(count_lines(f, "\"first\":7,\"last\":9") == 1);
+	WAIT_UNTIL(count_lines(f->dir, "\"first\":7,\"last\":9") == 1);
 	assert_int_equal(stop(f), 0);
 	close_all(f, true);
 	open_all(f);
@@ -832,9 +813,9 @@ damage_that_was_recorded_is_not_by_the_next_run(void **state)
 	start(f, &opts);
 	journal_report_corrupt(f->j, 8, 9);
 	journal_report_corrupt(f->j, 11, 11);
-	WAIT_UNTIL(count_lines(f, "\"first\":11,\"last\":11") == 1);
+	WAIT_UNTIL(count_lines(f->dir, "\"first\":11,\"last\":11") == 1);
 	assert_int_equal(stop(f), 0);
-	assert_int_equal(count_lines(f, "keytrail.corrupt"), 2);
+	assert_int_equal(count_lines(f->dir, "keytrail.corrupt"), 2);
 }
 
 /* But for those that are too many to wait. */
@@ -851,13 +832,13 @@ each_damage_is_recorded_with_its_own_numbers(void **state)
 		journal_report_corrupt(f->j, 10 * i, 10 * i + 1);
 	check(f, journal_add_ring(f->j, f->rings[0], on_notify, &f->notified[0], &f->err));
 	check(f, journal_start(f->j, &f->err));
-	WAIT_UNTIL(count_lines(f, "keytrail.corrupt") == 64);
+	WAIT_UNTIL(count_lines(f->dir, "keytrail.corrupt") == 64);
 	assert_int_equal(stop(f), 0);
 	for (unsigned i = 1; i < 64; i++) {
 		snprintf(text, sizeof(text), "\"first\":%u,\"last\":%u}", 10 * i, 10 * i + 1);
-		assert_int_equal(count_lines(f, text), 1);
+		assert_int_equal(count_lines(f->dir, text), 1);
 	}
-	assert_int_equal(count_lines(f, "\"first\":640,\"last\":701}"), 1);
+	assert_int_equal(count_lines(f->dir, "\"first\":640,\"last\":701}"), 1);
 }
 
 /* Long ago: the starts since have found nothing. */
@@ -878,10 +859,10 @@ what_an_earlier_start_told_of_is_not_told_again(void **state)
 	journal_report_corrupt(f->j, 3, 5);
 	journal_report_corrupt(f->j, 4, 4);
 	journal_report_corrupt(f->j, 5, 6);
-	WAIT_UNTIL(count_lines(f, "keytrail.corrupt") > 0);
+	WAIT_UNTIL(count_lines(f->dir, "keytrail.corrupt") > 0);
 	assert_int_equal(stop(f), 0);
-	assert_int_equal(count_lines(f, "keytrail.corrupt"), 1);
-	assert_int_equal(count_lines(f, "\"first\":5,\"last\":6"), 1);
+	assert_int_equal(count_lines(f->dir, "keytrail.corrupt"), 1);
+	assert_int_equal(count_lines(f->dir, "\"first\":5,\"last\":6"), 1);
 }
 
 /* Else a power cut would have it told once more. */
@@ -918,13 +899,13 @@ expired_segments_are_recorded_and_go(void **state)
 	atomic_store(&f->keep, 1);
 	journal_set_retention(f->j, 400 * 86400, 40000);
 	pause_ms(50);
-	assert_int_equal(count_lines(f, "\"id\":\"x\""), 400); /* not acknowledged */
+	assert_int_equal(count_lines(f->dir, "\"id\":\"x\""), 400); /* not acknowledged */
 	atomic_store(&f->keep, 401);
 	journal_set_retention(f->j, 400 * 86400, 40000);
 	WAIT_UNTIL((trail_stats(f->t, &stats), stats.bytes < 45000)); /* and what comes after */
 	assert_int_equal(stop(f), 0);
-	assert_true(count_lines(f, "\"keytrail.expire\"") >= 1);
-	assert_true(count_lines(f, "\"id\":\"x\"") < 400);
+	assert_true(count_lines(f->dir, "\"keytrail.expire\"") >= 1);
+	assert_true(count_lines(f->dir, "\"id\":\"x\"") < 400);
 }
 
 static void
@@ -946,9 +927,9 @@ make_expiry(struct fixture *f, struct journal_opts *opts)
 	commit_durable(f, 400);
 	atomic_store(&f->keep, 401);
 	journal_set_retention(f->j, 400 * 86400, 40000);
-	WAIT_UNTIL(count_lines(f, "\"keytrail.expire\"") == 1);
+	WAIT_UNTIL(count_lines(f->dir, "\"keytrail.expire\"") == 1);
 	commit_durable(f, 5);
-	assert_int_equal(count_lines(f, "\"id\":\"x\""), 405);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"x\""), 405);
 }
 
 static void
@@ -959,7 +940,7 @@ what_expires_goes_when_the_line_that_tells_is_signed(void **state)
 	struct trail_stats stats;
 
 	make_expiry(f, &opts);
-	assert_int_equal(count_lines(f, "\"keytrail.expire\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"keytrail.expire\""), 1);
 	atomic_store(&f->covered, 1000);
 	WAIT_UNTIL((trail_stats(f->t, &stats), stats.bytes < 45000));
 	assert_int_equal(stop(f), 0);
@@ -1012,13 +993,13 @@ an_expiry_that_is_not_made_is_taken_back(void **state)
 		assert_true(trail_expiry_left(f->t, &first, &last));
 		reasons[i](f);
 		atomic_store(&f->covered, 1000);
-		WAIT_UNTIL(count_lines(f, "\"keytrail.keep\"") == 1);
-		assert_int_equal(count_lines(f, "\"id\":\"x\""), 405);
+		WAIT_UNTIL(count_lines(f->dir, "\"keytrail.keep\"") == 1);
+		assert_int_equal(count_lines(f->dir, "\"id\":\"x\""), 405);
 		if (reasons[i] != stop_before_it_goes)
 			check(f, stop(f));
 		assert_false(trail_expiry_left(f->t, &first, &last));
-		assert_int_equal(count_lines(f, "\"keytrail.keep\""), 1);
-		assert_int_equal(count_lines(f, "\"details\":{\"first\":1,"), 2);
+		assert_int_equal(count_lines(f->dir, "\"keytrail.keep\""), 1);
+		assert_int_equal(count_lines(f->dir, "\"details\":{\"first\":1,"), 2);
 		teardown(state);
 	}
 }
@@ -1061,7 +1042,7 @@ what_a_call_in_flight_needs_does_not_expire(void **state)
 		if (i == 397) /* before the last is durable, it is looked at */
 			journal_set_retention(f->j, 400 * 86400, 40000);
 	}
-	assert_int_equal(count_lines(f, "\"id\":\"x\""), 400);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"x\""), 400);
 	ring_slot_close(f->rings[1], slot);
 	journal_set_retention(f->j, 400 * 86400, 40000);
 	WAIT_UNTIL((trail_stats(f->t, &stats), stats.bytes < 45000));
@@ -1083,9 +1064,9 @@ checkpoints_that_come_at_once_are_all_recorded(void **state)
 	journal_report_checkpoint(f->j, 9, SLICE("two"));
 	check(f, journal_start(f->j, &f->err));
 	assert_int_equal(stop(f), 0);
-	assert_int_equal(count_lines(f, "\"events\":7,\"note\":\"b25l\""), 1);
-	assert_int_equal(count_lines(f, "\"events\":8,"), 8);
-	assert_int_equal(count_lines(f, "\"events\":9,\"note\":\"dHdv\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"events\":7,\"note\":\"b25l\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"events\":8,"), 8);
+	assert_int_equal(count_lines(f->dir, "\"events\":9,\"note\":\"dHdv\""), 1);
 }
 
 /* The trail's last line is two hours old: is it the sidecar that was down, or the clock that is
@@ -1106,7 +1087,7 @@ a_clock_that_is_not_trusted_expires_nothing(void **state)
 
 		WAIT_UNTIL(ring_durable(f->rings[0]) == pos);
 	}
-	assert_int_equal(count_lines(f, "\"keytrail.expire\""), 0);
+	assert_int_equal(count_lines(f->dir, "\"keytrail.expire\""), 0);
 	/* Size does not ask the clock. */
 	journal_set_retention(f->j, 0, 40000);
 	WAIT_UNTIL((trail_stats(f->t, &stats), stats.bytes < 45000));
@@ -1152,14 +1133,15 @@ a_segment_that_goes_is_noticed_and_what_was_not_durable_written_again(void **sta
 			commit_and_wait(f, 0, "before");
 		take_segment_away(f, ways[i % 3]);
 		commit_and_wait(f, 0, "after");
-		WAIT_UNTIL(count_lines(f, "keytrail.tamper") == 1);
-		assert_int_equal(count_lines(f, "\"id\":\"after\""), 1);
-		assert_int_equal(count_lines(f, durable ? "\"first\":1,\"last\":1,\"segment\":1"
-							: "\"first\":0,\"last\":0,\"segment\":1"),
+		WAIT_UNTIL(count_lines(f->dir, "keytrail.tamper") == 1);
+		assert_int_equal(count_lines(f->dir, "\"id\":\"after\""), 1);
+		assert_int_equal(
+		    count_lines(f->dir, durable ? "\"first\":1,\"last\":1,\"segment\":1"
+						: "\"first\":0,\"last\":0,\"segment\":1"),
 		    1);
 		commit_and_wait(f, 0, "later");
 		assert_int_equal(stop(f), 0);
-		assert_int_equal(count_lines(f, "keytrail.tamper"), 1);
+		assert_int_equal(count_lines(f->dir, "keytrail.tamper"), 1);
 		assert_int_equal(
 		    faccessat(trail_dirfd(f->t), "00000000000000000001.jsonl.replaced", F_OK, 0),
 		    i % 3 == 2 ? 0 : -1);
@@ -1193,13 +1175,13 @@ a_line_that_is_too_long_is_counted_once_and_recorded(void **state)
 	hold_syncs(&f->disk, false);
 	WAIT_UNTIL(ring_durable(f->rings[0]) == pos);
 	assert_int_equal(stop(f), 0);
-	assert_int_equal(count_lines(f, "\"action\":\"keytrail.loss\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"action\":\"keytrail.loss\""), 1);
 	assert_int_equal(
-	    count_lines(f, "\"details\":{\"actions\":\"kms.secrets.wrap 1\",\"count\":1,"), 1);
-	assert_int_equal(count_lines(f, "\"initiators\":\"iam-7\""), 1);
-	assert_int_equal(count_lines(f, "\"reason\":\"too_large\""), 1);
+	    count_lines(f->dir, "\"details\":{\"actions\":\"kms.secrets.wrap 1\",\"count\":1,"), 1);
+	assert_int_equal(count_lines(f->dir, "\"initiators\":\"iam-7\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"reason\":\"too_large\""), 1);
 	assert_int_equal(metrics_value(f->metrics, METRIC_EVENTS_LOST, METRIC_LOSS_TOO_LARGE), 1);
-	assert_int_equal(count_lines(f, "\"id\":\"next\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"id\":\"next\""), 1);
 }
 
 /* ---- killed at any instruction ---- */

@@ -28,6 +28,7 @@ struct fixture {
 	struct trail_recovery rec;
 	struct ledger *l;
 	struct ledger_findings found;
+	bool trusts;
 	struct log *log;
 	struct err err;
 	_Atomic uint64_t told; /* size of the last checkpoint that was told of */
@@ -110,6 +111,8 @@ open_all(struct fixture *f)
 	if (trail_open(&topts, &f->t, &f->rec, &f->err) == -1)
 		fail_msg("%s", f->err.msg);
 	trail_recovery_recorded(f->t, &f->err);
+	if (f->trusts)
+		ledger_trust(f->l);
 	if (ledger_open(f->l, f->t, &f->rec, &f->found, &f->err) == -1)
 		return -1;
 	return f->found.unfit[0] != '\0' ? err_set(&f->err, "%s", f->found.unfit) : 0;
@@ -387,6 +390,22 @@ begin_again(struct fixture *f)
 {
 	assert_int_equal(trail_renew(f->t, &f->err), 0);
 	assert_int_equal(ledger_begin(f->l, f->t, &f->err), 0);
+}
+
+/* The one before has not ended: a takeover is not to end the service for it.  The next start is. */
+static void
+who_signed_the_lines_vouches_for_them(void **state)
+{
+	struct fixture *f = *state;
+
+	append_signed(f, 10);
+	forge(f, 4);
+	f->trusts = true;
+	open_well(f);
+	close_all(f, true);
+	f->trusts = false;
+	assert_int_equal(open_all(f), -1);
+	assert_int_equal(f->found.first, 4);
 }
 
 static void
@@ -856,6 +875,7 @@ main(void)
 		TEST(partial_tiles_go_when_the_full_one_is_there),
 		TEST(a_start_goes_on_where_the_last_one_ended),
 		TEST(tiles_that_are_gone_are_made_again),
+		TEST(who_signed_the_lines_vouches_for_them),
 		TEST(a_line_that_was_altered_ends_the_log_and_what_was_signed_stays),
 		TEST(what_is_signed_is_the_line_that_was_recorded),
 		TEST(what_could_not_be_synced_is_signed_as_it_was_appended_again),

@@ -20,6 +20,8 @@
 
 #include <cmocka.h>
 
+#include "bench_worker.h"
+
 struct fixture {
 	struct metrics *metrics;
 	struct config_address address;
@@ -50,7 +52,7 @@ setup(void **state)
 	f->worker.metrics = metrics_shard_new(f->metrics);
 	f->worker.log = log_new(open("/dev/null", O_WRONLY | O_CLOEXEC), LOG_LEVEL_ERROR);
 	f->workers[0] = &f->worker;
-	f->opts = (struct listener_opts){ &f->address, f->workers, 1 };
+	f->opts = (struct listener_opts){ &f->address, f->workers, 1, -1 };
 	getrlimit(RLIMIT_NOFILE, &f->descriptors);
 	*state = f;
 	return 0;
@@ -232,6 +234,62 @@ a_spare_descriptor_that_was_lost_is_taken_again(void **state)
 	close(client);
 }
 
+static void
+nothing(struct worker *w)
+{
+	(void)w;
+}
+
+static int
+no_init(struct worker *w, struct err *err)
+{
+	(void)w;
+	(void)err;
+	return 0;
+}
+
+static void
+turn_away(struct worker *w, int fd, const struct sockaddr_storage *peer)
+{
+	(void)w;
+	(void)peer;
+	close(fd);
+}
+
+/* Who gave it stops, and takes nobody any more. */
+static void
+who_was_given_a_listener_goes_on_with_it(void **state)
+{
+	static const struct worker_hooks hooks = { .init = no_init,
+		.fini = nothing,
+		.reload = nothing,
+		.accept = turn_away,
+		.drain = nothing,
+		.abort = nothing };
+	struct fixture *f = *state;
+	struct listener_opts opts = f->opts;
+	struct bench b = { .started = false };
+	struct listener *first, *second;
+
+	bench_open(&b, &hooks);
+	opts.workers = &b.worker;
+	assert_non_null(first = listener_new(&opts, &f->err));
+	assert_int_equal(worker_start(b.worker, &f->err), 0);
+	f->opts.given = listener_fd(first);
+	second = listen_with_memory(f, 0);
+	listener_give(first);
+	listener_give(first);
+	listener_stop(first);
+	for (unsigned i = 0; i < 50; i++)
+		assert_true(let_in(f, second));
+	worker_drain(b.worker, WORKER_STOPS, 0);
+	worker_join(b.worker);
+	listener_free(first);
+	bench_close(&b);
+	assert_true(let_in(f, second));
+	listener_free(second);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -243,6 +301,7 @@ main(void)
 		TEST(pages_of_files_are_no_memory_of_its_own),
 		TEST(memory_that_was_freed_lets_others_in),
 		TEST(what_the_service_has_already_is_not_kept_for_it_again),
+		TEST(who_was_given_a_listener_goes_on_with_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -148,12 +148,12 @@ test_names_beyond_the_table_are_other(void **state)
 		snprintf(name, sizeof(name), "sink%u", i);
 		index = metrics_sink(f->m, name);
 	}
-	metrics_add(f->a, METRIC_SINK_RETRIES, index, 1);
+	metrics_add(f->a, METRIC_SINK_BYTES, index, 1);
 	metrics_set(f->a, METRIC_SINK_UP, index, 1);
 	render(f, METRICS_TEXT_0_0_4);
 	assert_line(f->text.mem,
 	    "keytrail_requests_total{action=\"other\",outcome=\"success\",code=\"2xx\"} 1");
-	assert_line(f->text.mem, "keytrail_sink_retries_total{sink=\"other\"} 1");
+	assert_line(f->text.mem, "keytrail_sink_delivered_bytes_total{sink=\"other\"} 1");
 	assert_line(f->text.mem, "keytrail_sink_up{sink=\"other\"} 1");
 }
 
@@ -162,9 +162,9 @@ test_label_values_are_escaped(void **state)
 {
 	struct fixture *f = *state;
 
-	metrics_add(f->a, METRIC_SINK_RETRIES, metrics_sink(f->m, "a\"b\\c\nd"), 1);
+	metrics_add(f->a, METRIC_SINK_BYTES, metrics_sink(f->m, "a\"b\\c\nd"), 1);
 	assert_line(render(f, METRICS_TEXT_0_0_4),
-	    "keytrail_sink_retries_total{sink=\"a\\\"b\\\\c\\nd\"} 1");
+	    "keytrail_sink_delivered_bytes_total{sink=\"a\\\"b\\\\c\\nd\"} 1");
 }
 
 static void
@@ -188,6 +188,44 @@ test_observations_fall_into_buckets(void **state)
 	assert_line(f->text.mem, "keytrail_trail_commit_events_count 5");
 	render(f, METRICS_OPENMETRICS_1_0_0);
 	assert_line(f->text.mem, "keytrail_trail_commit_events_bucket{le=\"1.0\"} 1");
+}
+
+static void
+test_labels_of_two_names(void **state)
+{
+	struct fixture *f = *state;
+	unsigned a = metrics_sink(f->m, "a"), b = metrics_sink(f->m, "b");
+
+	metrics_add(f->a, METRIC_SINK_ATTEMPTS, metrics_attempt(b, METRIC_ATTEMPT_RETRY), 2);
+	metrics_set(f->a, METRIC_SINK_FIGURE, metrics_figure(f->m, b, "queue"), 7);
+	metrics_set(f->a, METRIC_SINK_FIGURE, metrics_figure(f->m, a, "round_trip"), 0.5);
+	render(f, METRICS_TEXT_0_0_4);
+	assert_line(f->text.mem, "keytrail_sink_deliveries_total{sink=\"a\",result=\"ok\"} 0");
+	assert_line(f->text.mem, "keytrail_sink_deliveries_total{sink=\"b\",result=\"retry\"} 2");
+	assert_line(f->text.mem, "keytrail_sink_figure{sink=\"b\",figure=\"queue\"} 7");
+	assert_line(f->text.mem, "keytrail_sink_figure{sink=\"a\",figure=\"round_trip\"} 0.5");
+	assert_null(strstr(f->text.mem, "sink=\"a\",figure=\"queue\""));
+	assert_null(strstr(f->text.mem, "sink=\"other\""));
+}
+
+static void
+test_a_histogram_of_each_sink(void **state)
+{
+	struct fixture *f = *state;
+	unsigned a = metrics_sink(f->m, "a"), b = metrics_sink(f->m, "b");
+
+	metrics_observe_at(f->a, METRIC_SINK_BATCH_EVENTS, b, 3);
+	metrics_observe_at(f->b, METRIC_SINK_BATCH_EVENTS, b, 5000);
+	assert_value(f->m, METRIC_SINK_BATCH_EVENTS, a, 0);
+	assert_value(f->m, METRIC_SINK_BATCH_EVENTS, b, 2);
+	render(f, METRICS_TEXT_0_0_4);
+	assert_line(f->text.mem, "keytrail_sink_batch_events_bucket{sink=\"b\",le=\"2\"} 0");
+	assert_line(f->text.mem, "keytrail_sink_batch_events_bucket{sink=\"b\",le=\"4\"} 1");
+	assert_line(f->text.mem, "keytrail_sink_batch_events_bucket{sink=\"b\",le=\"+Inf\"} 2");
+	assert_line(f->text.mem, "keytrail_sink_batch_events_sum{sink=\"b\"} 5003");
+	assert_line(f->text.mem, "keytrail_sink_batch_events_count{sink=\"b\"} 2");
+	assert_line(f->text.mem, "keytrail_sink_batch_events_count{sink=\"a\"} 0");
+	assert_null(strstr(f->text.mem, "batch_events_count{sink=\"other\"}"));
 }
 
 static void
@@ -410,6 +448,9 @@ touch_all(struct metrics *m, struct metrics_shard *s)
 	metrics_set(s, METRIC_SINK_LAG_EVENTS, sink, 3);
 	metrics_set(s, METRIC_SINK_DUE, sink, 5);
 	metrics_set(s, METRIC_SINK_LAG_SECONDS, sink, 0.123456789);
+	metrics_observe_at(s, METRIC_SINK_BATCH_EVENTS, sink, 3);
+	metrics_observe_at(s, METRIC_SINK_DELIVERY_SECONDS, sink, 0.01);
+	metrics_set(s, METRIC_SINK_FIGURE, metrics_figure(m, sink, "queue"), 2);
 	metrics_set(s, METRIC_CERTIFICATE_EXPIRY, metrics_file(m, "/tls.pem"), 1796083200);
 	metrics_build_info(m, "1.0", "OpenSSL 3.0.22", "llhttp 8.1.0");
 }
@@ -442,6 +483,8 @@ main(int argc, char **argv)
 		TEST(test_names_beyond_the_table_are_other),
 		TEST(test_label_values_are_escaped),
 		TEST(test_observations_fall_into_buckets),
+		TEST(test_labels_of_two_names),
+		TEST(test_a_histogram_of_each_sink),
 		TEST(test_what_is_shown_before_it_occurs),
 		TEST(test_the_build_is_shown),
 		TEST(test_openmetrics_names_families_and_units),

@@ -2,12 +2,15 @@
 
 #include "keytrail/buf.h"
 #include "keytrail/clock.h"
+#include "keytrail/crc32c.h"
+#include "keytrail/merkle.h"
 #include "keytrail/sink.h"
 #include "keytrail/trail.h"
 #include "tempdir.h"
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <math.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -27,13 +30,22 @@
 struct scripted {
 	pthread_mutex_t lock;
 	struct buf text; /* what was delivered, a line each */
+	struct buf told; /* of the same: "number<prev ", with an 's' behind a stub's number */
 	unsigned deliveries;
 	_Atomic bool down;    /* RETRY */
 	_Atomic bool stalled; /* RETRY at the deadline */
 	_Atomic bool cannot_open;
-	_Atomic bool rejects_odd; /* REJECT what has an odd number */
+	_Atomic bool rejects_odd;   /* REJECT what has an odd number */
+	_Atomic bool rejects_stubs; /* half of them */
+	_Atomic unsigned takes;	    /* so many events, then RETRY; 0: all */
+	_Atomic bool busy;	    /* BUSY in place of RETRY */
 	_Atomic bool flush_fails;
-	_Atomic unsigned reopened, opened;
+	_Atomic bool flush_waits;
+	_Atomic unsigned flushes;
+	_Atomic unsigned reopened, opened, closed;
+	_Atomic unsigned close_together; /* each waits for so many */
+	struct publisher *watched;	 /* or NULL */
+	_Atomic uint64_t kept_at_close;	 /* by it */
 };
 
 static struct scripted script = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -53,32 +65,40 @@ static void
 script_close(void *state)
 {
 	assert_ptr_equal(state, &script);
-}
-
-static bool
-is_odd(struct slice line)
-{
-	struct trail_member member;
-
-	return trail_parse_line(line, &member) == 0 && member.seq % 2 == 1;
+	script.closed++;
+	while (script.closed < script.close_together)
+		usleep(1000);
+	if (script.watched != NULL)
+		script.kept_at_close = publisher_keep_seq(script.watched);
 }
 
 static void
-script_take(const struct slice *lines, size_t n)
+script_take(const struct sink_event *events, size_t n)
 {
 	pthread_mutex_lock(&script.lock);
 	for (size_t i = 0; i < n; i++) {
-		buf_append_slice(&script.text, lines[i]);
+		buf_append_slice(&script.text, events[i].text);
 		buf_append(&script.text, "\n", 1);
+		buf_printf(&script.told, "%" PRIu64 "%s<%" PRIu64 " ", events[i].seq,
+		    events[i].stub ? "s" : "", events[i].prev);
 	}
 	script.deliveries++;
 	pthread_mutex_unlock(&script.lock);
 }
 
-static enum sink_result
-script_deliver(
-    void *state, const struct slice *lines, size_t n, int64_t deadline_ns, struct err *err)
+static bool
+is_rejected(const struct sink_event *e)
 {
+	return e->stub ? script.rejects_stubs && e->seq % 4 == 1
+		       : script.rejects_odd && e->seq % 2 == 1;
+}
+
+static enum sink_result
+script_deliver(void *state, const struct sink_event *events, size_t n, int64_t deadline_ns,
+    size_t *done, struct err *err)
+{
+	size_t fit = script.takes > 0 && script.takes < n ? script.takes : n;
+
 	(void)state;
 	if (script.down) {
 		err_set(err, "is down");
@@ -88,14 +108,16 @@ script_deliver(
 		usleep(1000);
 	if (script.stalled) {
 		err_set(err, "stands still");
-		return SINK_RETRY;
+		return script.busy ? SINK_BUSY : SINK_RETRY;
 	}
-	if (script.rejects_odd && is_odd(lines[0])) {
+	for (*done = 0; *done < fit && !is_rejected(&events[*done]); ++*done)
+		;
+	script_take(events, *done);
+	if (*done < fit)
 		err_set(err, "is odd");
+	if (*done < fit)
 		return SINK_REJECT;
-	}
-	script_take(lines, n);
-	return SINK_OK;
+	return *done == n ? SINK_OK : script.busy ? SINK_BUSY : SINK_RETRY;
 }
 
 static void
@@ -109,24 +131,35 @@ static int
 script_flush(void *state, int64_t deadline_ns, struct err *err)
 {
 	(void)state;
-	(void)deadline_ns;
+	script.flushes++;
+	while (script.flush_waits && clock_mono_ns() < deadline_ns)
+		usleep(1000);
+	if (script.flush_waits)
+		return 1;
 	return script.flush_fails ? err_set(err, "cannot be flushed") : 0;
+}
+
+static void
+script_figures(void *state, sink_figure_fn each, void *arg)
+{
+	(void)state;
+	each(arg, "deliveries", script.deliveries);
+	each(arg, "none", (double)NAN); /* as JSON cannot say it */
 }
 
 static struct sink_ops script_ops = {
 	.type = "stdout",
+	.verbatim = true,
 	.open = script_open,
 	.close = script_close,
 	.deliver = script_deliver,
 	.reopen = script_reopen,
+	.figures = script_figures,
 };
 
-/* Instead of the one in sink.c. */
-const struct sink_ops *
-sink_ops_of(enum config_sink_type type)
-{
-	return type == CONFIG_SINK_FILE ? &sink_file_ops : &script_ops;
-}
+static const struct sink_types types = {
+	.ops = { [CONFIG_SINK_STDOUT] = &script_ops, [CONFIG_SINK_FILE] = &sink_file_ops }
+};
 
 /* ---- the fixture ---- */
 
@@ -140,12 +173,16 @@ struct fixture {
 	struct log *log;
 	struct publisher *p;
 	struct err err;
-	uint64_t intents;
+	uint64_t intents, failures;
+	bool rejects; /* to record those */
+	char rejected[256];
+	_Atomic uint64_t recorded; /* what was rejected up to this number is */
 	char text[TEXT_MAX];
 };
 
-#define FILE_SINK   "{\"name\":\"file\",\"type\":\"file\",\"path\":\"audit.jsonl\"}"
-#define SCRIPT_SINK "{\"name\":\"script\",\"type\":\"stdout\"}"
+#define FIRST_SEGMENT "00000000000000000001.jsonl"
+#define FILE_SINK     "{\"name\":\"file\",\"type\":\"file\",\"path\":\"audit.jsonl\"}"
+#define SCRIPT_SINK   "{\"name\":\"script\",\"type\":\"stdout\"}"
 
 static struct config *
 load_config(struct fixture *f, const char *sinks)
@@ -189,16 +226,21 @@ setup(void **state)
 	f->metrics = metrics_new();
 	f->shard = metrics_shard_new(f->metrics);
 	open_trail(f);
-	script.text = BUF_INIT;
+	atomic_store(&f->recorded, UINT64_MAX);
+	script.text = script.told = BUF_INIT;
 	script.deliveries = 0;
 	script.reopened = 0;
-	script.opened = 0;
+	script.opened = script.closed = script.close_together = 0;
 	script.down = false;
 	script.stalled = false;
 	script.cannot_open = false;
-	script.rejects_odd = false;
-	script.flush_fails = false;
+	script.rejects_odd = script.rejects_stubs = false;
+	script.takes = 0;
+	script.flush_fails = script.flush_waits = script.busy = false;
+	script.flushes = 0;
+	script.watched = NULL;
 	script_ops.flush = NULL;
+	script_ops.verbatim = true;
 	*state = f;
 	return 0;
 }
@@ -236,17 +278,42 @@ teardown(void **state)
 	log_free(f->log);
 	metrics_free(f->metrics);
 	buf_fini(&script.text);
+	buf_fini(&script.told);
 	tempdir_remove(f->dir);
 	free(f);
 	return 0;
 }
 
+static uint64_t
+note_rejected(void *arg, const char *sink, uint64_t seq, const char *reason)
+{
+	struct fixture *f = arg;
+	size_t n = strlen(f->rejected);
+
+	snprintf(
+	    f->rejected + n, sizeof(f->rejected) - n, "%s %" PRIu64 " %s, ", sink, seq, reason);
+	return seq;
+}
+
+static bool
+is_recorded(void *arg, uint64_t report)
+{
+	const struct fixture *f = arg;
+
+	return report <= atomic_load(&f->recorded);
+}
+
 static void
 start(struct fixture *f, const char *sinks)
 {
-	struct publisher_opts opts = {
-		.dirfd = trail_dirfd(f->t), .metrics = f->metrics, .shard = f->shard, .log = f->log
-	};
+	struct publisher_opts opts = { .types = &types,
+		.dirfd = trail_dirfd(f->t),
+		.metrics = f->metrics,
+		.shard = f->shard,
+		.log = f->log,
+		.rejected = note_rejected,
+		.recorded = is_recorded,
+		.arg = f };
 
 	f->config = load_config(f, sinks);
 	opts.config = f->config;
@@ -255,17 +322,20 @@ start(struct fixture *f, const char *sinks)
 }
 
 /* n events, the i-th an intent where `intents` has bit i % 64, the others with the same words in a
- * place where they mean nothing; durable, and the sinks are told. */
+ * place where they mean nothing, and a failure where `failures` has that bit; durable, and the sinks
+ * are told. */
 static void
 record(struct fixture *f, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		char line[200];
 		uint64_t seq, next = trail_last_seq(f->t) + 1;
-		int len = snprintf(line, sizeof(line),
-		    "{\"action\":\"test\",\"id\":\"%" PRIu64 "\"%s", next,
-		    f->intents >> i % 64 & 1 ? ",\"kind\":\"intent\""
-					     : ",\"of\":{\"kind\":\"intent\"}");
+		int len =
+		    snprintf(line, sizeof(line), "{\"action\":\"%s\",\"id\":\"%" PRIu64 "\"%s%s",
+			f->rejects ? "keytrail.reject" : "test", next,
+			f->intents >> i % 64 & 1 ? ",\"kind\":\"intent\""
+						 : ",\"of\":{\"kind\":\"intent\"}",
+			f->failures >> i % 64 & 1 ? ",\"outcome\":\"failure\"" : "");
 
 		if (trail_append(f->t, (struct slice){ line, (size_t)len }, clock_wall_ns(), &seq,
 			&f->err) == -1)
@@ -335,6 +405,15 @@ script_text(struct fixture *f)
 	f->text[buf_size(&script.text)] = '\0';
 	if (buf_size(&script.text) > 0)
 		memcpy(f->text, script.text.mem, buf_size(&script.text));
+	pthread_mutex_unlock(&script.lock);
+	return f->text;
+}
+
+static const char *
+script_told(struct fixture *f)
+{
+	pthread_mutex_lock(&script.lock);
+	snprintf(f->text, TEXT_MAX, "%.*s", SLICE_ARG(buf_slice(&script.told)));
 	pthread_mutex_unlock(&script.lock);
 	return f->text;
 }
@@ -524,25 +603,175 @@ test_a_sink_that_cannot_be_opened_is_down(void **state)
 }
 
 static void
-test_a_rejected_event_goes_to_the_quarantine(void **state)
+test_a_stub_stands_for_a_rejected_event(void **state)
 {
 	struct fixture *f = *state;
+
+	script.rejects_odd = true;
+	record(f, 4);
+	f->rejects = true;
+	record(f, 1);
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	assert_string_equal(script_told(f), "1s<0 2<1 3s<2 4<3 5s<4 ");
+	/* Of the last one nobody is told: it tells of one itself. */
+	assert_string_equal(f->rejected, "script 1 is odd, script 3 is odd, ");
+	assert_numbers(read_file(f, f->trail, "quarantine.script.jsonl"), "1 3 5 ");
+	assert_int_equal(status_of(f, "script").counts.rejected, 3);
+	assert_string_equal(status_of(f, "script").last_error, "is odd");
+	check_ledger(f, "script", 0);
+	assert_int_equal(metrics_value(f->metrics, METRIC_SINK_REJECTED, 0), 3);
+	assert_int_equal(count(own_log(f), "\"sink_rejected\""), 3);
+	assert_int_equal(stop(f), 0);
+}
+
+static void
+test_a_cursor_waits_until_what_was_rejected_is_recorded(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t at;
+
+	script.rejects_odd = true;
+	atomic_store(&f->recorded, 0);
+	record(f, 4);
+	for (int life = 0; life < 2; life++) {
+		start(f, SCRIPT_SINK);
+		wait_for(caught_up(f, "script"));
+		assert_int_equal(stop(f), 0);
+		assert_true(publisher_position(trail_dirfd(f->t), "script", &at));
+		assert_int_equal(at, 0);
+	}
+	assert_string_equal(script_told(f), "1s<0 2<1 3s<2 4<3 1s<0 2<1 3s<2 4<3 ");
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	assert_int_equal(publisher_keep_seq(f->p), 1);
+	atomic_store(&f->recorded, 3);
+	wait_for(publisher_keep_seq(f->p) == 5);
+	assert_int_equal(stop(f), 0);
+}
+
+static void
+test_a_rejected_stub_is_left_out(void **state)
+{
+	struct fixture *f = *state;
+
+	script.rejects_odd = script.rejects_stubs = true;
+	script_ops.verbatim = false;
+	record(f, 6);
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	assert_string_equal(script_told(f), "2<0 3s<2 4<3 6<4 ");
+	assert_int_equal(count(script_text(f), "\"prev\":0}"), 1);
+	assert_int_equal(count(f->text, "\"prev\":4}"), 1);
+	assert_numbers(read_file(f, f->trail, "quarantine.script.jsonl"), "1 3 5 ");
+	assert_int_equal(status_of(f, "script").counts.rejected, 3);
+	check_ledger(f, "script", 0);
+}
+
+/* What a sink took before it failed is done with. */
+static void
+test_a_retry_goes_on_behind_what_was_taken(void **state)
+{
+	struct fixture *f = *state;
+
+	script.takes = 2;
+	script.rejects_odd = true;
+	record(f, 7);
+	start(f, SCRIPT_SINK);
+	wait_for(status_of(f, "script").counts.retries > 0);
+	check_ledger(f, "script", 0);
+	wait_for(caught_up(f, "script"));
+	assert_string_equal(script_told(f), "1s<0 2<1 3s<2 4<3 5s<4 6<5 7s<6 ");
+	check_ledger(f, "script", 0);
+}
+
+/* ---- what a sink is told of an event ---- */
+
+/* The JSON of the n-th line delivered. */
+static const char *
+delivered_line(struct fixture *f, unsigned n)
+{
+	char *p = f->text;
+
+	script_text(f);
+	while (--n > 0)
+		p = strchr(p, '\n') + 1;
+	*strchr(p, '\n') = '\0';
+	return p;
+}
+
+static void
+hash_of(const char *line, char out[65])
+{
+	struct merkle_hash leaf;
+
+	merkle_leaf(slice_of(line), &leaf);
+	for (int i = 0; i < 32; i++)
+		snprintf(out + 2 * i, 3, "%02x", leaf.b[i]);
+}
+
+static void
+test_a_line_goes_with_its_hash_and_with_who_came_before(void **state)
+{
+	struct fixture *f = *state;
+	char want[1024], line[512], hash[65];
+
+	script_ops.verbatim = false;
+	f->intents = 2;
+	record(f, 3);
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	assert_string_equal(script_told(f), "1<0 3<1 ");
+	snprintf(line, sizeof(line), "%s",
+	    strstr(read_file(f, f->trail, FIRST_SEGMENT), "{\"action\":\"test\",\"id\":\"3\""));
+	*strchr(line, '\n') = '\0';
+	hash_of(line, hash);
+	snprintf(want, sizeof(want),
+	    "{\"action\":\"test\",\"delivery\":{\"hash\":\"%s\",\"prev\":1},%s", hash,
+	    strstr(line, "\"id\""));
+	assert_string_equal(delivered_line(f, 2), want);
+}
+
+static void
+test_a_stub_says_what_is_fixed(void **state)
+{
+	struct fixture *f = *state;
+	char want[1024], hash[65];
 
 	script.rejects_odd = true;
 	record(f, 1);
 	start(f, SCRIPT_SINK);
 	wait_for(caught_up(f, "script"));
-	record(f, 1);
-	wait_for(caught_up(f, "script"));
-	record(f, 1);
-	wait_for(caught_up(f, "script"));
-	assert_numbers(script_text(f), "2 ");
-	assert_numbers(read_file(f, f->trail, "quarantine.script.jsonl"), "1 3 ");
-	assert_int_equal(status_of(f, "script").counts.rejected, 2);
-	check_ledger(f, "script", 0);
-	assert_int_equal(metrics_value(f->metrics, METRIC_SINK_REJECTED, 0), 2);
-	assert_int_equal(count(own_log(f), "\"sink_rejected\""), 2);
+	read_file(f, f->trail, FIRST_SEGMENT);
+	*strchr(f->text, '\n') = '\0';
+	hash_of(f->text, hash);
+	snprintf(want, sizeof(want),
+	    "{\"action\":\"test\",\"delivery\":{\"hash\":\"%s\",\"prev\":0,\"stub\":true},"
+	    "\"outcome\":\"\",\"trail\":{\"boot\":\"%s\",\"log\":\"%s\",\"seq\":1}}",
+	    hash, trail_boot_id(f->t), trail_log_id(f->t));
+	assert_string_equal(delivered_line(f, 1), want);
+}
+
+static void
+test_prev_is_kept_over_restarts_and_rewinds(void **state)
+{
+	struct fixture *f = *state;
+
+	f->intents = 4;
+	script_ops.flush = script_flush;
+	script.flush_fails = true;
+	record(f, 3);
+	start(f, SCRIPT_SINK);
+	wait_for(count(script_told(f), "2<1") >= 2);
+	assert_int_equal(strncmp(f->text, "1<0 2<1 1<0 2<1 ", 16), 0);
+	script.flush_fails = false;
+	wait_for(publisher_keep_seq(f->p) == 4);
 	assert_int_equal(stop(f), 0);
+	buf_consume(&script.told, buf_size(&script.told));
+	record(f, 1);
+	start(f, SCRIPT_SINK);
+	assert_int_equal(stop(f), 0);
+	assert_string_equal(script_told(f), "4<2 ");
 }
 
 static void
@@ -568,6 +797,75 @@ test_what_a_failed_flush_took_back_comes_again(void **state)
 	assert_int_equal(count(own_log(f), "\"sink_down\""), 1);
 	assert_int_equal(count(f->text, "\"sink_up\""), 1);
 	check_ledger(f, "script", 0);
+}
+
+/* ---- what takes longer than one call ---- */
+
+static void
+test_a_sink_that_is_busy_is_not_down(void **state)
+{
+	struct fixture *f = *state;
+
+	script.busy = true;
+	script.takes = 2;
+	record(f, 5);
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	assert_string_equal(script_told(f), "1<0 2<1 3<2 4<3 5<4 ");
+	assert_int_equal(script.deliveries, 3);
+	assert_int_equal(status_of(f, "script").counts.retries, 0);
+	assert_int_equal(count(own_log(f), "\"sink_down\""), 0);
+}
+
+static void
+test_a_sink_that_is_busy_takes_orders(void **state)
+{
+	struct fixture *f = *state;
+
+	script.busy = script.stalled = true;
+	record(f, 1);
+	start(f, SCRIPT_SINK);
+	wait_for(script.opened == 1);
+	publisher_reopen(f->p);
+	wait_for(script.reopened == 1);
+	assert_int_equal(stop_within(f, 0), 1);
+}
+
+static void
+test_nothing_is_delivered_while_a_flush_does_not_know(void **state)
+{
+	struct fixture *f = *state;
+
+	script_ops.flush = script_flush;
+	script.flush_waits = true;
+	record(f, 3);
+	start(f, SCRIPT_SINK);
+	wait_for(script.flushes > 0);
+	record(f, 2);
+	wait_for(script.flushes > 2);
+	assert_string_equal(script_told(f), "1<0 2<1 3<2 ");
+	assert_int_equal(publisher_keep_seq(f->p), 1);
+	script.flush_waits = false;
+	wait_for(publisher_keep_seq(f->p) == 6);
+	assert_string_equal(script_told(f), "1<0 2<1 3<2 4<3 5<4 ");
+	assert_int_equal(count(own_log(f), "\"sink_down\""), 0);
+}
+
+static void
+test_what_no_flush_knew_at_the_stop_comes_again(void **state)
+{
+	struct fixture *f = *state;
+
+	script_ops.flush = script_flush;
+	script.flush_waits = true;
+	record(f, 3);
+	start(f, SCRIPT_SINK);
+	wait_for(script.flushes > 0);
+	assert_int_equal(stop_within(f, 0), 3);
+	script.flush_waits = false;
+	start(f, SCRIPT_SINK);
+	assert_int_equal(stop(f), 0);
+	assert_string_equal(script_told(f), "1<0 2<1 3<2 1<0 2<1 3<2 ");
 }
 
 /* ---- stopping: trap 16 ---- */
@@ -770,6 +1068,21 @@ test_a_reload_adds_changes_and_removes_sinks(void **state)
 }
 
 static void
+test_a_reload_lets_all_that_leave_end_at_once(void **state)
+{
+	struct fixture *f = *state;
+
+	record(f, 1);
+	start(f, FILE_SINK "," SCRIPT_SINK ",{\"name\":\"other\",\"type\":\"stdout\"}");
+	wait_for(caught_up(f, "script") && caught_up(f, "other"));
+	script.close_together = 2;
+	reload(f, FILE_SINK);
+	assert_int_equal(script.closed, 2);
+	assert_int_equal(count(own_log(f), "sink_stuck"), 0);
+	assert_int_equal(stop(f), 0);
+}
+
+static void
 test_a_reload_changes_a_filter(void **state)
 {
 	struct fixture *f = *state;
@@ -784,6 +1097,29 @@ test_a_reload_changes_a_filter(void **state)
 	wait_for(caught_up(f, "script"));
 	assert_numbers(script_text(f), "3 4 ");
 	assert_int_equal(script.opened, 1);
+}
+
+/* What was read and made ready is made anew for the new place, and comes once. */
+static void
+test_a_reload_changes_the_format_of_what_waits(void **state)
+{
+	struct fixture *f = *state;
+
+	script.takes = 1;
+	record(f, 5);
+	start(f, SCRIPT_SINK);
+	wait_for(count(script_told(f), " ") > 0);
+	script.down = true;
+	wait_for(!status_of(f, "script").up);
+	reload(f, "{\"name\":\"script\",\"type\":\"stdout\",\"format\":\"ecs\"}");
+	wait_for(script.opened == 2);
+	script.down = false;
+	script.takes = 0;
+	wait_for(caught_up(f, "script"));
+	assert_int_equal(strncmp(script_told(f), "1<0 2<1 3<2 4<3 5<4 ", 20), 0);
+	assert_int_equal(count(f->text, " "), 5);
+	assert_int_equal(strncmp(delivered_line(f, 5), "{\"ecs\":{", 8), 0);
+	check_ledger(f, "script", 0);
 }
 
 static void
@@ -822,6 +1158,21 @@ test_a_reload_that_fails_changes_nothing(void **state)
 }
 
 static void
+test_a_reload_loads_no_module(void **state)
+{
+	struct fixture *f = *state;
+	struct config *next = load_config(
+	    f, SCRIPT_SINK ",{\"name\":\"far\",\"type\":\"http\",\"url\":\"https://a\"}");
+
+	start(f, FILE_SINK);
+	assert_int_equal(publisher_reload(f->p, next, &f->err), -1);
+	assert_string_equal(
+	    f->err.msg, "sink far: the module of type \"http\" is loaded at a start only: restart");
+	assert_int_equal(publisher_status(f->p, NULL, 0), 1);
+	config_unref(next);
+}
+
+static void
 test_reopen_reaches_the_sinks(void **state)
 {
 	struct fixture *f = *state;
@@ -845,6 +1196,258 @@ change_cursor(struct fixture *f, off_t at, const char *bytes, size_t n)
 	assert_true((fd = open(path, O_WRONLY)) != -1);
 	assert_int_equal(pwrite(fd, bytes, n, at), n);
 	close(fd);
+}
+
+/* ---- filters ---- */
+
+#define FAILURES "{\"name\":\"script\",\"type\":\"stdout\",\"filter\":{\"outcomes\":[\"fail*\"]}}"
+
+static void
+test_a_filter_holds_back_what_has_no_pattern(void **state)
+{
+	struct fixture *f = *state;
+
+	f->failures = 0x54; /* 3, 5 and 7 */
+	record(f, 8);
+	start(f, FAILURES);
+	wait_for(caught_up(f, "script"));
+	assert_string_equal(script_told(f), "3<0 5<3 7<5 ");
+	assert_int_equal(status_of(f, "script").counts.filtered, 5);
+	check_ledger(f, "script", 0);
+	/* Such a sink tells from a gap that which is held back. */
+	assert_int_equal(count(script_text(f), ",\"delivery\":{\"hash\":\""), 3);
+	wait_for(publisher_keep_seq(f->p) == 9);
+}
+
+/* Each delivery names the one before it, as often as it is made anew. */
+static void
+check_chain(const char *told)
+{
+	uint64_t last = 0, seq, prev;
+	char *p;
+
+	for (; *told != '\0'; told = p + 1) {
+		seq = strtoull(told, &p, 10);
+		prev = strtoull(strchr(p, '<') + 1, &p, 10);
+		if (seq > last && prev != last)
+			fail_msg("%" PRIu64 " names %" PRIu64 ", but %" PRIu64 " came before it",
+			    seq, prev, last);
+		assert_true(prev < seq);
+		last = seq > last ? seq : last;
+	}
+}
+
+/* Each number is in one place, whenever one looks. */
+static void
+check_sum(struct fixture *f)
+{
+	struct publisher_sink_status s = status_of(f, "script");
+
+	assert_int_equal(s.due, s.counts.delivered + s.counts.filtered + s.counts.rejected +
+				    s.counts.missing + s.waiting);
+}
+
+static void
+test_prev_is_right_whatever_fails(void **state)
+{
+	struct fixture *f = *state;
+
+	f->failures = 0x15b;
+	script_ops.flush = script_flush;
+	script.rejects_odd = script.rejects_stubs = true;
+	start(f, FAILURES);
+	for (unsigned i = 0; i < 200; i++) {
+		script.flush_fails = i % 40 == 7;
+		script.takes = i % 3 + 1;
+		record(f, 1 + i % 9);
+		check_sum(f);
+		if (i % 50 == 49) {
+			script.flush_fails = false;
+			stop_within(f, 0);
+			start(f, FAILURES);
+		}
+	}
+	script.takes = 0;
+	script.flush_fails = false;
+	wait_for(caught_up(f, "script"));
+	check_sum(f);
+	assert_true(count(script_told(f), " ") > 300);
+	check_chain(f->text);
+}
+
+/* ---- once more ---- */
+
+static void
+test_a_sink_is_sent_back_while_it_runs(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first;
+
+	record(f, 4);
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	assert_int_equal(publisher_replay(f->p, "script", "3", &first, &f->err), 0);
+	assert_int_equal(first, 3);
+	wait_for(count(script_told(f), " ") == 6);
+	assert_string_equal(f->text, "1<0 2<1 3<2 4<3 3<0 4<3 ");
+	assert_int_equal(count(own_log(f), "\"sink_replay\""), 1);
+	/* Counted once. */
+	check_ledger(f, "script", 0);
+	assert_int_equal(status_of(f, "script").counts.delivered, 4);
+	assert_int_equal(publisher_replay(f->p, "script", "5", &first, &f->err), -1);
+	assert_string_equal(f->err.msg, "5: no event is there yet");
+	assert_int_equal(publisher_replay(f->p, "script", "soon", &first, &f->err), -1);
+	assert_int_equal(publisher_replay(f->p, "other", "1", &first, &f->err), -1);
+	assert_string_equal(f->err.msg, "there is no sink \"other\"");
+}
+
+static void
+test_a_replay_skips_nothing(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first;
+
+	script.down = true;
+	record(f, 4);
+	start(f, SCRIPT_SINK);
+	assert_int_equal(publisher_replay(f->p, "script", "3", &first, &f->err), -1);
+	assert_string_equal(
+	    f->err.msg, "3: the sink is at event 0, and gets what follows without a replay");
+	script.down = false;
+	wait_for(caught_up(f, "script"));
+	assert_int_equal(publisher_replay(f->p, "script", "4", &first, &f->err), 0);
+	assert_int_equal(stop(f), 0);
+	assert_string_equal(script_told(f), "1<0 2<1 3<2 4<3 4<0 ");
+}
+
+static void
+test_a_replay_skips_nothing_that_a_flush_took_back(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first;
+
+	script_ops.flush = script_flush;
+	script.flush_fails = true;
+	record(f, 3);
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	assert_int_equal(publisher_replay(f->p, "script", "3", &first, &f->err), 0);
+	wait_for(strstr(own_log(f), "sink_replay") != NULL);
+	assert_non_null(strstr(own_log(f), "events from 1 on are delivered again"));
+	assert_int_equal(publisher_keep_seq(f->p), 1);
+	script.flush_fails = false;
+	wait_for(publisher_keep_seq(f->p) == 4);
+	assert_int_equal(stop(f), 0);
+}
+
+static void
+test_a_replay_skips_nothing_that_is_not_recorded(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first;
+
+	script.rejects_odd = true;
+	atomic_store(&f->recorded, 0);
+	record(f, 4);
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	assert_int_equal(publisher_replay(f->p, "script", "4", &first, &f->err), 0);
+	wait_for(strstr(own_log(f), "sink_replay") != NULL);
+	assert_non_null(strstr(own_log(f), "events from 1 on are delivered again"));
+	assert_int_equal(stop(f), 0);
+}
+
+static void
+test_what_is_to_be_replayed_is_kept_while_a_sink_leaves(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first;
+
+	record(f, 4);
+	start(f, SCRIPT_SINK);
+	wait_for(publisher_keep_seq(f->p) == 5);
+	record(f, 4);
+	wait_for(caught_up(f, "script"));
+	script.watched = f->p;
+	script.kept_at_close = 0;
+	assert_int_equal(publisher_replay(f->p, "script", "3", &first, &f->err), 0);
+	wait_for(script.kept_at_close > 0);
+	assert_int_equal(script.kept_at_close, 3);
+	script.watched = NULL;
+	assert_int_equal(stop(f), 0);
+}
+
+/* Neither a kill nor a sink that is down forgets it. */
+static void
+test_a_replay_outlives_the_process(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first, seq = 0;
+
+	record(f, 4);
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	script.down = true;
+	assert_int_equal(publisher_replay(f->p, "script", "1", &first, &f->err), 0);
+	wait_for(!status_of(f, "script").up);
+	assert_int_equal(publisher_keep_seq(f->p), 1);
+	stop_within(f, 0);
+	script.down = false;
+	assert_true(publisher_position(trail_dirfd(f->t), "script", &seq));
+	assert_int_equal(seq, 0);
+	start(f, SCRIPT_SINK);
+	assert_int_equal(stop(f), 0);
+	assert_string_equal(script_told(f), "1<0 2<1 3<2 4<3 1<0 2<1 3<2 4<3 ");
+}
+
+static void
+test_a_sink_is_sent_back_while_it_stands_still(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t first;
+
+	record(f, 4);
+	start(f, SCRIPT_SINK);
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(publisher_rewind(trail_dirfd(f->t), "script", "3", &first, &f->err), 0);
+	assert_int_equal(first, 3);
+	assert_int_equal(publisher_rewind(trail_dirfd(f->t), "script", "4", &first, &f->err), -1);
+	assert_string_equal(
+	    f->err.msg, "4: the sink is at event 2, and gets what follows without a replay");
+	start(f, SCRIPT_SINK);
+	assert_int_equal(stop(f), 0);
+	assert_string_equal(script_told(f), "1<0 2<1 3<2 4<3 3<0 4<3 ");
+	assert_int_equal(count(own_log(f), "cursor_foreign"), 0);
+	assert_int_equal(
+	    publisher_rewind(trail_dirfd(f->t), "script", "2020-01-01", &first, &f->err), 0);
+	assert_int_equal(first, 1);
+}
+
+/* ---- cursors of former versions ---- */
+
+/* One of a former version, which did not say what was delivered. */
+static void
+test_an_old_cursor_is_read(void **state)
+{
+	struct fixture *f = *state;
+	unsigned char slot[512] = "ktcursr1\x09";
+	uint64_t seq = 2;
+	uint32_t sum;
+
+	record(f, 3);
+	start(f, SCRIPT_SINK);
+	assert_int_equal(stop(f), 0);
+	memcpy(slot + 16, &seq, 8);
+	memcpy(slot + 24, trail_log_id(f->t), 33);
+	memcpy(slot + 57, trail_boot_id(f->t), 33);
+	sum = crc32c(0, slot, 508);
+	memcpy(slot + 508, &sum, 4);
+	change_cursor(f, 512, (const char *)slot, 512);
+	buf_consume(&script.told, buf_size(&script.told));
+	record(f, 1);
+	start(f, SCRIPT_SINK);
+	assert_int_equal(stop(f), 0);
+	assert_string_equal(script_told(f), "3<0 4<3 ");
 }
 
 static void
@@ -1057,7 +1660,8 @@ test_the_gauges_follow_the_sinks(void **state)
 	assert_int_equal(metrics_value(f->metrics, METRIC_SINK_LAG_EVENTS, 0), 3);
 	assert_true(metrics_value(f->metrics, METRIC_SINK_UP, 0) < 0.5);
 	assert_true(metrics_value(f->metrics, METRIC_SINK_LAG_SECONDS, 0) > 0);
-	assert_true(metrics_value(f->metrics, METRIC_SINK_RETRIES, 0) > 0);
+	assert_true(metrics_value(f->metrics, METRIC_SINK_ATTEMPTS,
+			metrics_attempt(0, METRIC_ATTEMPT_RETRY)) > 0);
 	reload(f, "");
 	publisher_set_gauges(f->p);
 	assert_int_equal(metrics_render(f->metrics, METRICS_TEXT_0_0_4, &text), 0);
@@ -1065,6 +1669,40 @@ test_the_gauges_follow_the_sinks(void **state)
 	assert_null(strstr(text.mem, "keytrail_sink_up{"));
 	assert_null(strstr(text.mem, "keytrail_sink_lag_events{"));
 	buf_fini(&text);
+}
+
+static double
+attempts(struct fixture *f, enum metric_attempt result)
+{
+	return metrics_value(f->metrics, METRIC_SINK_ATTEMPTS, metrics_attempt(0, result));
+}
+
+static void
+test_each_attempt_is_counted(void **state)
+{
+	struct fixture *f = *state;
+	unsigned figure = metrics_figure(f->metrics, 0, "deliveries");
+	struct publisher_sink_status s;
+
+	script.takes = 2;
+	script.rejects_odd = true;
+	record(f, 3);
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+	/* 1 is refused, its stub and 2 are taken; 3 is refused, then its stub is taken. */
+	assert_int_equal(attempts(f, METRIC_ATTEMPT_REJECT), 2);
+	assert_int_equal(attempts(f, METRIC_ATTEMPT_RETRY), 1);
+	assert_int_equal(attempts(f, METRIC_ATTEMPT_OK), 1);
+	assert_int_equal(metrics_value(f->metrics, METRIC_SINK_BATCH_EVENTS, 0), 4);
+	assert_int_equal(metrics_value(f->metrics, METRIC_SINK_DELIVERY_SECONDS, 0), 4);
+	assert_int_equal(metrics_value(f->metrics, METRIC_SINK_BYTES, 0),
+	    strlen(script_text(f)) - 3 /* newlines */);
+	wait_for(publisher_keep_seq(f->p) == 4);
+	s = status_of(f, "script");
+	assert_int_equal(s.nfigures, 1);
+	assert_string_equal(s.figures[0].name, "deliveries");
+	publisher_set_gauges(f->p);
+	assert_true(metrics_value(f->metrics, METRIC_SINK_FIGURE, figure) >= 2);
 }
 
 /* The first line of a thread's file that begins so, or "". */
@@ -1170,8 +1808,28 @@ main(void)
 		TEST(test_without_sinks_nothing_is_kept),
 		TEST(test_a_dead_sink_stops_no_other_and_loses_nothing),
 		TEST(test_a_sink_that_cannot_be_opened_is_down),
-		TEST(test_a_rejected_event_goes_to_the_quarantine),
+		TEST(test_a_stub_stands_for_a_rejected_event),
+		TEST(test_a_cursor_waits_until_what_was_rejected_is_recorded),
+		TEST(test_a_rejected_stub_is_left_out),
+		TEST(test_a_retry_goes_on_behind_what_was_taken),
+		TEST(test_a_line_goes_with_its_hash_and_with_who_came_before),
+		TEST(test_a_stub_says_what_is_fixed),
+		TEST(test_prev_is_kept_over_restarts_and_rewinds),
+		TEST(test_a_filter_holds_back_what_has_no_pattern),
+		TEST(test_prev_is_right_whatever_fails),
+		TEST(test_a_sink_is_sent_back_while_it_runs),
+		TEST(test_a_replay_skips_nothing),
+		TEST(test_a_replay_skips_nothing_that_a_flush_took_back),
+		TEST(test_a_replay_skips_nothing_that_is_not_recorded),
+		TEST(test_what_is_to_be_replayed_is_kept_while_a_sink_leaves),
+		TEST(test_a_replay_outlives_the_process),
+		TEST(test_a_sink_is_sent_back_while_it_stands_still),
+		TEST(test_an_old_cursor_is_read),
 		TEST(test_what_a_failed_flush_took_back_comes_again),
+		TEST(test_a_sink_that_is_busy_is_not_down),
+		TEST(test_a_sink_that_is_busy_takes_orders),
+		TEST(test_nothing_is_delivered_while_a_flush_does_not_know),
+		TEST(test_what_no_flush_knew_at_the_stop_comes_again),
 		TEST(test_a_stop_in_an_outage_keeps_and_counts_what_waits),
 		TEST(test_a_stop_waits_for_a_sink_that_comes_back_in_time),
 		TEST(test_a_killed_process_loses_nothing),
@@ -1180,9 +1838,12 @@ main(void)
 		TEST(test_a_new_sink_begins_where_it_is_told),
 		TEST(test_now_on_an_empty_trail),
 		TEST(test_a_reload_adds_changes_and_removes_sinks),
+		TEST(test_a_reload_lets_all_that_leave_end_at_once),
 		TEST(test_a_reload_changes_a_filter),
+		TEST(test_a_reload_changes_the_format_of_what_waits),
 		TEST(test_a_reload_helps_a_sink_that_is_down_at_once),
 		TEST(test_a_reload_that_fails_changes_nothing),
+		TEST(test_a_reload_loads_no_module),
 		TEST(test_reopen_reaches_the_sinks),
 		TEST(test_a_cursor_needs_no_new_room),
 		TEST(test_a_torn_slot_leaves_the_other),
@@ -1193,6 +1854,7 @@ main(void)
 		TEST(test_a_damaged_last_line_is_stepped_over_too),
 		TEST(test_the_equation_holds_in_every_life),
 		TEST(test_the_gauges_follow_the_sinks),
+		TEST(test_each_attempt_is_counted),
 		TEST(test_an_idle_sink_sleeps),
 		TEST(test_under_load_every_event_comes_once_and_in_order),
 	};

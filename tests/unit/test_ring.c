@@ -468,6 +468,75 @@ check_sequence(void *arg, struct slice line, unsigned flags, uint64_t segment, u
 	return 0;
 }
 
+/* ---- another process's ring ---- */
+
+static void
+a_ring_is_adopted_from_where_its_consumer_has_ended(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t pos = ring_tail(f->ring), first;
+	struct ring *adopted;
+	struct slice line;
+	unsigned flags;
+
+	first = commit_text(f->ring, "released", 0);
+	ring_release(f->ring, first, 7, 70);
+	commit_text(f->ring, "before", RING_DURABLE);
+	assert_int_equal(ring_adopt(f->fd, "ring.0", &adopted, &f->err), 0);
+	assert_int_equal(pos = ring_tail(adopted), first);
+	commit_text(f->ring, "after", 0);
+	assert_true(ring_next(adopted, &pos, &line, &flags));
+	assert_true(slice_equal(line, SLICE("before")));
+	assert_int_equal(flags, RING_DURABLE);
+	assert_true(ring_next(adopted, &pos, &line, &flags));
+	assert_true(slice_equal(line, SLICE("after")));
+	assert_int_equal(ring_committed(adopted), 0);
+	ring_release(adopted, pos, 8, 80);
+	assert_int_equal(ring_durable(f->ring), pos);
+	ring_set_state(adopted, RING_NO_ROOM);
+	assert_int_equal(ring_state(f->ring), RING_NO_ROOM);
+	ring_follow(f->ring);
+	assert_int_equal(ring_tail(f->ring), pos);
+	ring_close(adopted);
+}
+
+static void
+what_is_no_ring_of_this_version_is_not_adopted(void **state)
+{
+	struct fixture *f = *state;
+	struct ring *adopted;
+	uint32_t version;
+	int fd = openat(f->fd, "ring.0", O_RDWR);
+
+	assert_int_equal(ring_adopt(f->fd, "ring.1", &adopted, &f->err), -1);
+	assert_int_equal(pread(fd, &version, sizeof(version), 8), sizeof(version));
+	version++;
+	assert_int_equal(pwrite(fd, &version, sizeof(version), 8), sizeof(version));
+	assert_int_equal(ring_adopt(f->fd, "ring.0", &adopted, &f->err), -1);
+	assert_non_null(strstr(f->err.msg, "not a ring that this version can read"));
+	version--;
+	assert_int_equal(pwrite(fd, &version, sizeof(version), 8), sizeof(version));
+	assert_int_equal(ftruncate(fd, SIZE), 0);
+	assert_int_equal(ring_adopt(f->fd, "ring.0", &adopted, &f->err), -1);
+	assert_non_null(strstr(f->err.msg, "cut"));
+	close(fd);
+}
+
+static void
+a_ring_is_found_under_its_other_name(void **state)
+{
+	struct fixture *f = *state;
+	struct ring *adopted;
+	bool mended;
+
+	assert_int_equal(ring_rename(f->ring, f->fd, "ring.1000", &f->err), 0);
+	assert_null(ring_was_unlinked(f->ring, f->fd, &mended));
+	assert_int_equal(ring_adopt(f->fd, "ring.1000", &adopted, &f->err), 0);
+	assert_int_equal(ring_remove(adopted, f->fd, &f->err), 0);
+	assert_int_equal(faccessat(f->fd, "ring.1000", F_OK, 0), -1);
+	assert_int_equal(ring_rename(f->ring, f->fd, "ring.0", &f->err), -1);
+}
+
 static void
 a_killed_producer_loses_nothing(void **state)
 {
@@ -523,6 +592,9 @@ main(void)
 		TEST(files_that_are_no_ring_hold_nothing),
 		TEST(a_truncated_ring_gives_what_it_still_holds),
 		TEST(a_ring_changes_its_size_at_open),
+		TEST(a_ring_is_adopted_from_where_its_consumer_has_ended),
+		TEST(what_is_no_ring_of_this_version_is_not_adopted),
+		TEST(a_ring_is_found_under_its_other_name),
 		TEST(a_killed_producer_loses_nothing),
 	};
 

@@ -4,12 +4,15 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -232,7 +235,7 @@ static const struct {
 	{ moves_to, "trail/tile/new", 0, 0 },
 	{ removes, "trail/tile/new", 0, 0 },
 	{ makes_pipe, "trail/pipe", EACCES, 0 },
-	{ binds_unix, "trail/socket", EACCES, 0 },
+	{ binds_unix, "trail/socket", 0, 0 },
 	/* a sink whose folder is made later */
 	{ lists, "later", 0, 0 },
 	{ creates, "later/sink", 0, 0 },
@@ -340,7 +343,7 @@ read_in_no_folder(const struct place *p)
 	struct config c = *p->config;
 	char ca[] = NOWHERE;
 
-	c.upstream.ca = ca;
+	c.upstream.tls.ca = ca;
 	confine_and_read(p, &c, 0, true);
 }
 
@@ -350,7 +353,7 @@ read_beside_the_root(const struct place *p)
 	struct config c = *p->config;
 	char ca[] = "bare-name";
 
-	c.upstream.ca = ca;
+	c.upstream.tls.ca = ca;
 	c.nsinks = 0; /* relative, as the socket is */
 	c.admin.socket = NULL;
 	if (chdir("/") == -1)
@@ -404,6 +407,57 @@ the_root_is_never_left_whole(void **state)
 		in_child(runs[i], *state);
 }
 
+/* ---- names of hosts ---- */
+
+/* Beside what /etc/resolv.conf leads to is `beside`, which it may read or not. */
+static void
+confine_with_names(const struct place *p, const char *names, const char *beside, int want)
+{
+	struct config_sink remote = { .type = CONFIG_SINK_SYSLOG };
+	struct sandbox s = { .filters = NULL };
+	struct config c = *p->config;
+	struct err err;
+
+	c.sinks = &remote;
+	c.nsinks = 1;
+	/* Not every root may, nor can what is mounted be kept apart where "/" is no mount (chroot). */
+	if (unshare(CLONE_NEWNS) == -1 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == -1)
+		_exit(0);
+	if (mount("none", "/etc", "tmpfs", 0, NULL) == -1 ||
+	    mount("none", "/run", "tmpfs", 0, NULL) == -1 || mkdir("/run/names", 0700) == -1)
+		_exit(1);
+	make_file(names);
+	make_file(beside);
+	if (symlink(names, "/etc/resolv.conf") == -1)
+		_exit(2);
+	s.parts[SANDBOX_LANDLOCK].on = true;
+	if (sandbox_confine(&s, &c, &err) == -1 || reads("/etc/resolv.conf") != 0)
+		_exit(3);
+	if (reads(beside) != want)
+		_exit(4);
+}
+
+static void
+names_in_their_folder(const struct place *p)
+{
+	confine_with_names(p, "/run/names/resolv.conf", "/run/names/new", 0);
+}
+
+static void
+names_in_run(const struct place *p)
+{
+	confine_with_names(p, "/run/resolv.conf", "/run/secret", EACCES);
+}
+
+static void
+names_leave_it_no_more_than_their_folder(void **state)
+{
+	if (!kernel_has_landlock(*state))
+		skip();
+	in_child(names_in_their_folder, *state);
+	in_child(names_in_run, *state);
+}
+
 /* ---- what HUP may name ---- */
 
 static void
@@ -417,15 +471,15 @@ check_next(const struct place *p)
 
 	if (sandbox_look(&s, p->config, &err) == -1 || sandbox_confine(&s, p->config, &err) == -1)
 		_exit(1);
-	if (sandbox_check(&next, &err) == -1)
+	if (sandbox_check(&s, &next, &err) == -1)
 		_exit(2);
-	next.upstream.ca = outside;
-	if (sandbox_check(&next, &err) == 0 || strstr(err.msg, outside) == NULL)
+	next.upstream.tls.ca = outside;
+	if (sandbox_check(&s, &next, &err) == 0 || strstr(err.msg, outside) == NULL)
 		_exit(3);
-	next.upstream.ca = NULL;
+	next.upstream.tls.ca = NULL;
 	next.sinks = &sink;
 	next.nsinks = 1;
-	if (sandbox_check(&next, &err) == 0)
+	if (sandbox_check(&s, &next, &err) == 0)
 		_exit(4);
 }
 
@@ -477,6 +531,18 @@ static int
 listens(void)
 {
 	return result(listen(0, 1));
+}
+
+static int
+connects(void)
+{
+	return result(connect(-1, NULL, 0)) == EBADF ? 0 : EPERM;
+}
+
+static int
+asks_unsent(void)
+{
+	return result(ioctl(-1, TIOCOUTQ, NULL)) == EBADF ? 0 : EPERM;
 }
 
 static int
@@ -595,6 +661,12 @@ syncs(void)
 }
 
 static int
+removes_any(void)
+{
+	return result(unlinkat(-1, "f", 0)) == EBADF ? 0 : EPERM;
+}
+
+static int
 dates(void)
 {
 	return result(utimensat(-1, "f", NULL, 0)) == EBADF ? 0 : EPERM;
@@ -627,7 +699,7 @@ waits(void)
 	return result(usleep(1));
 }
 
-#define EVERY_KIND "main worker journal ledger reader follow sink"
+#define EVERY_KIND "main worker journal ledger reader follow sink publish"
 
 static const struct {
 	const char *label;
@@ -635,7 +707,7 @@ static const struct {
 	const char *kinds; /* where it is allowed */
 	int otherwise;
 } calls[] = {
-	{ "socket of IPv4", of_inet, "worker", EPERM },
+	{ "socket of IPv4", of_inet, "worker publish", EPERM },
 	{ "socket of packets", of_packet, "", EPERM },
 	{ "netlink", of_netlink, "", EPERM },
 	{ "Unix socket", of_unix, "", EPERM },
@@ -655,29 +727,45 @@ static const struct {
 	{ "setrlimit", raises_limit, "", EPERM },
 	{ "getrlimit", has_limit, EVERY_KIND, EPERM },
 	{ "io_uring", uses_ring, "", EPERM },
-	{ "fdatasync", syncs, "main journal ledger reader sink", EPERM },
-	{ "utimensat", dates, "journal", EPERM },
-	{ "a thread", makes_thread, "main", EPERM },
+	{ "fdatasync", syncs, "main journal ledger reader sink publish", EPERM },
+	{ "unlinkat", removes_any, "main journal ledger reader sink", EPERM },
+	{ "utimensat", dates, "main journal", EPERM },
+	{ "a thread", makes_thread, "main publish", EPERM },
+	{ "connect", connects, "worker publish", EPERM },
+	{ "unsent bytes", asks_unsent, "publish", EPERM },
 	{ "nanosleep", waits, EVERY_KIND, EPERM },
 	{ "a call that is not known yet", calls_tomorrow, "", ENOSYS },
 };
 
 static const char *kind_of_child;
+static bool with_network;
 
 static void
 try_calls(const struct place *p)
 {
+	struct config_sink remote = { .type = CONFIG_SINK_SYSLOG };
 	struct sandbox s = { .filters = NULL };
+	struct config c = *p->config;
 	struct err err;
 	int failed = 0;
 
-	if (sandbox_look(&s, p->config, &err) == -1)
+	if (with_network) {
+		c.sinks = &remote;
+		c.nsinks = 1;
+	}
+	if (sandbox_look(&s, &c, &err) == -1)
 		_exit(1);
 	if (sandbox_enter(&s, kind_of_child, &err) == -1)
 		_exit(1);
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
 		const char *found = strstr(calls[i].kinds, kind_of_child);
-		int got = calls[i].try(), want = found != NULL ? 0 : calls[i].otherwise;
+		int got, want;
+
+		/* Its children are sinks. */
+		if (with_network && found == NULL)
+			found = strstr(calls[i].kinds, "publish");
+		got = calls[i].try();
+		want = found != NULL ? 0 : calls[i].otherwise;
 
 		if (got != want) {
 			fprintf(stderr, "%s: %s: %s, wanted %s\n", kind_of_child, calls[i].label,
@@ -693,7 +781,7 @@ static void
 each_kind_has_its_calls(void **state)
 {
 	static const char *const kinds[] = { "main", "worker", "journal", "ledger", "reader",
-		"follow", "sink" };
+		"follow", "sink", "publish" };
 	struct sandbox s = { .filters = NULL };
 	const struct place *p = *state;
 	struct err err;
@@ -706,6 +794,23 @@ each_kind_has_its_calls(void **state)
 		kind_of_child = kinds[i];
 		in_child(try_calls, p);
 	}
+}
+
+static void
+main_may_what_its_sinks_may(void **state)
+{
+	struct sandbox s = { .filters = NULL };
+	const struct place *p = *state;
+	struct err err;
+
+	assert_int_equal(sandbox_look(&s, p->config, &err), 0);
+	sandbox_fini(&s);
+	if (!s.parts[SANDBOX_SECCOMP].on)
+		skip();
+	kind_of_child = "main";
+	with_network = true;
+	in_child(try_calls, p);
+	with_network = false;
 }
 
 static void
@@ -755,8 +860,11 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(nothing_but_what_is_named, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_root_is_never_left_whole, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+		    names_leave_it_no_more_than_their_folder, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_hup_names_has_to_be_within, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(each_kind_has_its_calls, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(main_may_what_its_sinks_may, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 		    a_thread_without_a_filter_is_told_of, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(

@@ -32,6 +32,8 @@
 #include "tempdir.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -957,7 +959,8 @@ run_sink_file(struct err *err)
 	const struct config_sink cfg = {
 		.name = name, .type = CONFIG_SINK_FILE, .path = path, .rotate_size = 10, .keep = 1
 	};
-	const struct slice lines[] = { SLICE("{\"action\":\"a\"}"), SLICE("{\"action\":\"b\"}") };
+	const struct sink_event events[] = { { .text = SLICE_INIT("{\"action\":\"a\"}") },
+		{ .text = SLICE_INIT("{\"action\":\"b\"}") } };
 	void *state;
 	int rc;
 
@@ -965,7 +968,10 @@ run_sink_file(struct err *err)
 	if ((rc = sink_file_ops.open(&cfg, &state, err)) == -1)
 		return -1;
 	for (unsigned i = 0; rc == 0 && i < 3; i++)
-		rc = sink_file_ops.deliver(state, lines, 2, INT64_MAX, err) == SINK_OK ? 0 : -1;
+		rc = sink_file_ops.deliver(state, events, 2, INT64_MAX, &(size_t){ 0 }, err) ==
+			     SINK_OK
+			 ? 0
+			 : -1;
 	sink_file_ops.close(state);
 	return rc;
 }
@@ -974,12 +980,45 @@ static int
 run_sink_stdout(struct err *err)
 {
 	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC), rc = -1;
-	const struct slice line = SLICE("{}");
+	const struct sink_event one = { .text = SLICE_INIT("{}") };
 	void *state;
 
 	if (sink_stdout_open_fd(fd, &state, err) == 0) {
-		rc = sink_stdout_ops.deliver(state, &line, 1, INT64_MAX, err) == SINK_OK ? 0 : -1;
+		rc = sink_stdout_ops.deliver(state, &one, 1, INT64_MAX, &(size_t){ 0 }, err) ==
+			     SINK_OK
+			 ? 0
+			 : -1;
 		sink_stdout_ops.close(state);
+	}
+	close(fd);
+	return rc;
+}
+
+/* To a port of its own, where it stays unread. */
+static int
+run_sink_syslog(struct err *err)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(sin);
+	char host[] = "127.0.0.1";
+	struct config_sink cfg = { .type = CONFIG_SINK_SYSLOG,
+		.address.host = host,
+		.transport = CONFIG_SYSLOG_UDP,
+		.max_datagram = 8192 };
+	const struct sink_event one = { .text = SLICE_INIT("{}"), .log = "a", .boot = "b" };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), rc = -1;
+	void *state;
+
+	assert_int_equal(bind(fd, (const struct sockaddr *)&sin, sizeof(sin)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&sin, &len), 0);
+	cfg.address.port = ntohs(sin.sin_port);
+	if (sink_syslog_ops.open(&cfg, &state, err) == 0) {
+		rc = sink_syslog_ops.deliver(state, &one, 1, INT64_MAX, &(size_t){ 0 }, err) ==
+			     SINK_OK
+			 ? 0
+			 : -1;
+		sink_syslog_ops.close(state);
 	}
 	close(fd);
 	return rc;
@@ -1021,12 +1060,15 @@ publish(const struct publisher_opts *opts, struct err *err)
 static int
 run_publisher(struct err *err)
 {
+	struct sink_types types;
 	struct publisher_opts opts = { .config = with_sinks,
+		.types = &types,
 		.dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
 		.metrics = metrics_new(),
 		.log = quiet };
 	int rc = -1;
 
+	sink_types_init(&types);
 	if (opts.metrics != NULL && (opts.shard = metrics_shard_new(opts.metrics)) != NULL)
 		rc = publish(&opts, err);
 	else
@@ -1078,6 +1120,7 @@ static const struct scarce_case cases[] = {
 	{ .label = "verify", .run = run_verify, .before = sign_trail },
 	{ .label = "sink file", .run = run_sink_file, .before = empty_dir },
 	{ .label = "sink stdout", .run = run_sink_stdout },
+	{ .label = "sink syslog", .run = run_sink_syslog },
 	{ .label = "publisher", .run = run_publisher, .before = fill_trail_for_sinks },
 };
 

@@ -6,9 +6,10 @@
 
 #include "admin/admin.h"
 #include "bench_worker.h"
+#include "cli/handover.h"
 #include "data/conn.h"
 #include "data/listener.h"
-#include "data/records.h"
+#include "keytrail/records.h"
 #include "data/resolver.h"
 #include "data/rewrite.h"
 #include "data/tickets.h"
@@ -91,7 +92,7 @@ setup(void **state)
 	bench_open(&bench, &conn_hooks);
 	alarm(0); /* of what takes as long as OpenSSL does */
 	pair.server = tls_server_new(&config->listen, NULL, &err);
-	pair.client = tls_client_new(&config->upstream, &err);
+	pair.client = tls_client_new(&config->upstream.tls, &err);
 	return pair.server != NULL && pair.client != NULL ? 0 : -1;
 }
 
@@ -190,7 +191,7 @@ shake_hands_well(const struct tls_server *server)
 	SSL_CTX *client;
 
 	scarce.on = false;
-	if ((client = tls_client_new(&config->upstream, &err)) == NULL)
+	if ((client = tls_client_new(&config->upstream.tls, &err)) == NULL)
 		fail_msg("%s", err.msg);
 	ok = handshake(client, tls_server_context(server));
 	SSL_CTX_free(client);
@@ -202,7 +203,7 @@ shake_hands_well(const struct tls_server *server)
 static int
 run_client(struct err *err)
 {
-	SSL_CTX *ctx = tls_client_new(&config->upstream, err);
+	SSL_CTX *ctx = tls_client_new(&config->upstream.tls, err);
 
 	if (ctx == NULL)
 		return -1;
@@ -240,7 +241,7 @@ run_verify(struct err *err)
 	int rc;
 
 	scarce.on = false;
-	if ((ctx = tls_client_new(&config->upstream, err)) == NULL)
+	if ((ctx = tls_client_new(&config->upstream.tls, err)) == NULL)
 		fail_msg("%s", err->msg);
 	cert = read_certificate("server");
 	scarce.on = true;
@@ -563,7 +564,7 @@ run_connect(struct err *err)
 	bench.config.upstream = config->upstream;
 	bench.config.upstream.addresses = &address;
 	bench.config.timeouts.connect = 20000;
-	bench.snapshot.client = tls_client_new(&config->upstream, err);
+	bench.snapshot.client = tls_client_new(&config->upstream.tls, err);
 	upstream_reconfigure(u);
 	bench_turn(&bench);
 	refused = REFUSAL_NONE;
@@ -587,9 +588,10 @@ run_connect(struct err *err)
 static int
 run_listener(struct err *err)
 {
-	struct listener_opts opts = {
-		.address = &config->listen.address, .workers = &bench.worker, .nworkers = 1
-	};
+	struct listener_opts opts = { .address = &config->listen.address,
+		.workers = &bench.worker,
+		.nworkers = 1,
+		.given = -1 };
 	struct listener *l = listener_new(&opts, err);
 
 	listener_free(l);
@@ -615,6 +617,22 @@ run_admin(struct err *err)
 		return -1;
 	admin_free(a);
 	return 0;
+}
+
+static int
+run_handover(struct err *err)
+{
+	const struct handover_opts opts = {
+		.base = base, .log = bench.log, .dirfd = trail_dirfd(bench.trail)
+	};
+	struct handover *h;
+	int rc;
+
+	if (handover_new(&opts, &h, err) == -1)
+		return -1;
+	rc = handover_open(h, err);
+	handover_free(h);
+	return rc;
 }
 
 /* ---- heads ---- */
@@ -676,6 +694,7 @@ static const struct scarce_case cases[] = {
 	{ .label = "a connection to the key service", .run = run_connect },
 	{ .label = "listener", .run = run_listener },
 	{ .label = "admin", .run = run_admin },
+	{ .label = "handover", .run = run_handover },
 	{ .label = "heads", .run = run_heads },
 };
 

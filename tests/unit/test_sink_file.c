@@ -21,6 +21,7 @@ struct fixture {
 	char path[TEMPDIR_SIZE + 64];
 	struct config_sink cfg;
 	void *sink;
+	size_t done;
 	struct err err;
 	char text[TEXT_MAX];
 };
@@ -77,17 +78,19 @@ open_sink(struct fixture *f)
 static enum sink_result
 deliver(struct fixture *f, ...)
 {
-	struct slice lines[64];
+	struct sink_event events[64] = { 0 };
 	size_t n = 0;
 	const char *s;
 	va_list ap;
 
 	va_start(ap, f);
 	while ((s = va_arg(ap, const char *)) != NULL)
-		lines[n++] = slice_of(s);
+		events[n++].text = slice_of(s);
 	va_end(ap);
 	f->err.msg[0] = '\0';
-	return sink_file_ops.deliver(f->sink, lines, n, clock_mono_ns() + CLOCK_NS_PER_S, &f->err);
+	f->done = 0;
+	return sink_file_ops.deliver(
+	    f->sink, events, n, clock_mono_ns() + CLOCK_NS_PER_S, &f->done, &f->err);
 }
 
 #define assert_delivered(f, ...)                                                                   \

@@ -23,7 +23,8 @@ struct fixture {
 	int fd[2]; /* read, write */
 	void *sink;
 	struct err err;
-	struct slice lines[LINES];
+	struct sink_event events[LINES];
+	size_t done; /* of them */
 	char bytes[LINES][LINE_LEN];
 	size_t n;
 	char text[TEXT_MAX];
@@ -41,7 +42,7 @@ setup(void **state)
 		snprintf(f->bytes[i], LINE_LEN, "{\"n\":%03u,\"pad\":\"", i);
 		f->bytes[i][strlen(f->bytes[i])] = 'x';
 		memcpy(f->bytes[i] + LINE_LEN - 2, "\"}", 2);
-		f->lines[i] = (struct slice){ f->bytes[i], LINE_LEN };
+		f->events[i].text = (struct slice){ f->bytes[i], LINE_LEN };
 	}
 	*state = f;
 	return 0;
@@ -60,12 +61,18 @@ teardown(void **state)
 	return 0;
 }
 
+/* Up to the n-th event, from where the last one stopped. */
 static enum sink_result
 deliver(struct fixture *f, size_t n, int64_t patience_ns)
 {
+	size_t done = 0;
+	enum sink_result result;
+
 	f->err.msg[0] = '\0';
-	return sink_stdout_ops.deliver(
-	    f->sink, f->lines, n, clock_mono_ns() + patience_ns, &f->err);
+	result = sink_stdout_ops.deliver(f->sink, f->events + f->done, n - f->done,
+	    clock_mono_ns() + patience_ns, &done, &f->err);
+	f->done += done;
+	return result;
 }
 
 static void
@@ -183,11 +190,12 @@ test_a_line_longer_than_a_pipe_takes_at_once_is_whole(void **state)
 {
 	struct fixture *f = *state;
 	char *line = malloc(16000);
-	struct slice one = { line, 16000 };
+	struct sink_event one = { .text = { line, 16000 } };
+	size_t done = 0;
 
 	memset(line, 'y', 16000);
 	fcntl(f->fd[1], F_SETPIPE_SZ, 4096);
-	while (sink_stdout_ops.deliver(f->sink, &one, 1, 0, &f->err) == SINK_RETRY)
+	while (sink_stdout_ops.deliver(f->sink, &one, 1, 0, &done, &f->err) == SINK_RETRY)
 		take(f, 100);
 	take(f, TEXT_MAX);
 	assert_int_equal(f->n, 16001);

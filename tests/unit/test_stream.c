@@ -40,7 +40,7 @@ group_setup(void **state)
 	    pki_make(&(struct pki_opts){ .name = "server", .san = "DNS:localhost", .issuer = &ca });
 	char certificate[TEMPDIR_SIZE + 16], key[TEMPDIR_SIZE + 16], ca_file[TEMPDIR_SIZE + 16];
 	struct config_listen listen = { .own = { certificate, key, NULL } };
-	struct config_upstream upstream = { .ca = ca_file };
+	struct config_tls upstream = { .ca = ca_file };
 	struct err err;
 
 	(void)state;

@@ -251,8 +251,8 @@ an_error_names_the_file_and_what_is_wrong(void **state)
 static void
 the_client_s_files_are_named_too(void **state)
 {
-	struct config_upstream no_ca = { .ca = path("none-ca.pem") };
-	struct config_upstream mismatch = {
+	struct config_tls no_ca = { .ca = path("none-ca.pem") };
+	struct config_tls mismatch = {
 		.ca = path("ca.pem"), .certificate = path("client.pem"), .key = path("server.key")
 	};
 	struct err err;
@@ -320,7 +320,7 @@ static SSL_CTX *
 client(const char *ca, const char *name)
 {
 	char certificate[TEMPDIR_SIZE + 64], key[TEMPDIR_SIZE + 64];
-	struct config_upstream cfg = {
+	struct config_tls cfg = {
 		.ca = path(ca), .certificate = name != NULL ? certificate : NULL, .key = key
 	};
 	struct err err;
@@ -1077,7 +1077,7 @@ a_response_that_is_no_proof_is_an_error(void **state)
 /* ---- until when ---- */
 
 static void
-expect_validity(const struct tls_validity *v, const char *file, int64_t from, int64_t until)
+expect_validity(const struct tlsfile_validity *v, const char *file, int64_t from, int64_t until)
 {
 	int64_t now = time(NULL);
 
@@ -1104,17 +1104,17 @@ the_end_of_every_file_is_told(void **state)
 	    NULL);
 	SSL_CTX *none = client("ca.pem", NULL);
 	size_t n;
-	const struct tls_validity *v = tls_server_validity(s, &n);
-	char text[TLS_TIME_SIZE];
+	const struct tlsfile_validity *v = tls_server_validity(s, &n);
+	char text[TLSFILE_TIME_SIZE];
 
 	(void)state;
 	assert_int_equal(n, 4);
 	for (size_t i = 0; i < n; i++)
 		expect_validity(&v[i], want[i].file, want[i].from, want[i].until);
-	assert_true(tls_validity_of(none, "x").until == INT64_MAX);
-	tls_time_text(0, text);
+	assert_true(tlsfile_validity_of(none, "x").until == INT64_MAX);
+	tlsfile_time_text(0, text);
 	assert_string_equal(text, "1970-01-01T00:00:00Z");
-	tls_time_text(INT64_MAX, text);
+	tlsfile_time_text(INT64_MAX, text);
 	assert_string_equal(text, "ever");
 	SSL_CTX_free(none);
 	tls_server_free(s);
@@ -1123,31 +1123,31 @@ the_end_of_every_file_is_told(void **state)
 static void
 so_is_that_of_files_for_the_key_service(void **state)
 {
-	struct config_upstream cfg = { .ca = path("bundle.pem"),
+	struct config_tls cfg = { .ca = path("bundle.pem"),
 		.certificate = path("under-old-ca.pem"),
 		.key = path("of-old-ca.key") };
-	struct tls_validity v[TLS_CLIENT_VALIDITIES_MAX];
+	struct tlsfile_validity v[TLSFILE_CLIENT_MAX];
 	struct err err;
 	SSL_CTX *ctx = tls_client_new(&cfg, &err);
 
 	(void)state;
 	assert_non_null(ctx);
-	assert_int_equal(tls_client_validity(ctx, &cfg, v), 2);
+	assert_int_equal(tlsfile_validity_of_client(ctx, &cfg, v), 2);
 	/* As good as the first of them that ends, be it an authority above. */
 	expect_validity(&v[0], "/bundle.pem", -7200, -3600);
 	expect_validity(&v[1], "/under-old-ca.pem", -7200, -3600);
 	SSL_CTX_free(ctx);
-	cfg = (struct config_upstream){ .naddresses = 0 };
+	cfg = (struct config_tls){ .ca = NULL };
 	ctx = tls_client_new(&cfg, &err);
 	assert_non_null(ctx);
-	assert_int_equal(tls_client_validity(ctx, &cfg, v), 0);
+	assert_int_equal(tlsfile_validity_of_client(ctx, &cfg, v), 0);
 	SSL_CTX_free(ctx);
 }
 
 static void
 the_key_service_may_have_to_speak_1_3(void **state)
 {
-	struct config_upstream cfg = { .ca = path("ca.pem"), .tls13 = true };
+	struct config_tls cfg = { .ca = path("ca.pem"), .tls13 = true };
 	struct err err;
 	struct call_opts o = { .client = tls_client_new(&cfg, &err),
 		.server = server("server", NULL, NULL) };

@@ -52,8 +52,8 @@ teardown(void **state)
 /* ---- turns ---- */
 
 struct asker {
-	struct worker_turn turn; /* first */
-	enum worker_work kind;
+	struct turn turn; /* first */
+	enum turn_kind kind;
 	struct worker *worker;
 	unsigned *order;
 	unsigned place; /* in which it was served; 0: not yet */
@@ -61,39 +61,39 @@ struct asker {
 };
 
 static void
-on_turn(struct worker_turn *turn)
+on_turn(struct turn *turn)
 {
 	struct asker *a = (struct asker *)turn;
 
 	a->place = ++*a->order;
 	if (a->again)
-		worker_turn_wait(a->worker, &a->turn, a->kind);
+		turns_wait(&a->worker->turns, &a->turn, a->kind);
 	a->again = false;
 }
 
 static void
-ask(struct bench *b, struct asker *a, enum worker_work kind, unsigned *order)
+ask(struct bench *b, struct asker *a, enum turn_kind kind, unsigned *order)
 {
 	*a = (struct asker){
 		.turn = { .ready = on_turn }, .kind = kind, .worker = b->worker, .order = order
 	};
-	worker_turn_wait(b->worker, &a->turn, kind);
+	turns_wait(&b->worker->turns, &a->turn, kind);
 }
 
 static void
-serve_a_few_at_a_time(struct bench *b, enum worker_work kind, unsigned few)
+serve_a_few_at_a_time(struct bench *b, enum turn_kind kind, unsigned few)
 {
-	struct asker askers[2 * WORKER_CALLS + 1];
+	struct asker askers[2 * TURN_CALLS + 1];
 	const unsigned n = 2 * few + 1;
 	unsigned order = 0;
 
 	for (unsigned i = 0; i < n; i++) {
 		ask(b, &askers[i], kind, &order);
-		worker_turn_wait(b->worker, &askers[i].turn, kind);
+		turns_wait(&b->worker->turns, &askers[i].turn, kind);
 	}
 	askers[0].again = true;
 	assert_int_equal(order, 0);
-	worker_turn_cancel(&askers[1].turn);
+	turns_cancel(&askers[1].turn);
 	bench_wait(b);
 	assert_int_equal(order, few);
 	bench_wait(b);
@@ -111,31 +111,31 @@ serve_a_few_at_a_time(struct bench *b, enum worker_work kind, unsigned few)
 static void
 those_who_ask_for_a_turn_are_served_a_few_at_a_time(void **state)
 {
-	serve_a_few_at_a_time(*state, WORKER_STEP, WORKER_STEPS);
-	serve_a_few_at_a_time(*state, WORKER_CALL, WORKER_CALLS);
+	serve_a_few_at_a_time(*state, TURN_STEP, TURN_STEPS);
+	serve_a_few_at_a_time(*state, TURN_CALL, TURN_CALLS);
 }
 
 static void
 steps_are_taken_between_rounds_of_the_calls_that_waited(void **state)
 {
 	struct bench *b = *state;
-	struct asker steps[WORKER_STEPS + 1], calls[WORKER_CALLS + 2];
+	struct asker steps[TURN_STEPS + 1], calls[TURN_CALLS + 2];
 	unsigned nsteps = 0, ncalls = 0;
 
-	for (unsigned i = 0; i < WORKER_STEPS + 1; i++)
-		ask(b, &steps[i], WORKER_STEP, &nsteps);
-	for (unsigned i = 0; i < WORKER_CALLS + 1; i++)
-		ask(b, &calls[i], WORKER_CALL, &ncalls);
+	for (unsigned i = 0; i < TURN_STEPS + 1; i++)
+		ask(b, &steps[i], TURN_STEP, &nsteps);
+	for (unsigned i = 0; i < TURN_CALLS + 1; i++)
+		ask(b, &calls[i], TURN_CALL, &ncalls);
 	bench_wait(b);
-	assert_int_equal(nsteps, WORKER_STEPS);
-	assert_int_equal(ncalls, WORKER_CALLS);
+	assert_int_equal(nsteps, TURN_STEPS);
+	assert_int_equal(ncalls, TURN_CALLS);
 	bench_wait(b);
-	assert_int_equal(nsteps, WORKER_STEPS);
-	assert_int_equal(ncalls, WORKER_CALLS + 1);
-	ask(b, &calls[WORKER_CALLS + 1], WORKER_CALL, &ncalls);
+	assert_int_equal(nsteps, TURN_STEPS);
+	assert_int_equal(ncalls, TURN_CALLS + 1);
+	ask(b, &calls[TURN_CALLS + 1], TURN_CALL, &ncalls);
 	bench_wait(b);
-	assert_int_equal(nsteps, WORKER_STEPS + 1);
-	assert_int_equal(ncalls, WORKER_CALLS + 2);
+	assert_int_equal(nsteps, TURN_STEPS + 1);
+	assert_int_equal(ncalls, TURN_CALLS + 2);
 }
 
 /* ---- waiting for the journal ---- */
@@ -245,20 +245,20 @@ who_waits_for_room_is_asked_once_a_time(void **state)
 /* ---- the end of a turn ---- */
 
 struct repeater {
-	struct worker_reap reap; /* first */
+	struct reap reap; /* first */
 	struct worker *worker;
 	bool stop;
 	unsigned runs;
 };
 
 static void
-reap_again(struct worker_reap *reap)
+reap_again(struct reap *reap)
 {
 	struct repeater *r = (struct repeater *)reap;
 
 	r->runs++;
 	if (!r->stop)
-		worker_reap_later(r->worker, &r->reap);
+		turns_reap_later(&r->worker->turns, &r->reap);
 }
 
 static void
@@ -281,8 +281,8 @@ reaping_does_not_starve_the_descriptors(void **state)
 	assert_int_equal(pipe(fds), 0);
 	event_assign(&readable, b->worker->base, fds[0], EV_READ, stop_repeating, &r);
 	event_add(&readable, NULL);
-	r.reap = (struct worker_reap){ .reap = reap_again };
-	worker_reap_later(b->worker, &r.reap);
+	r.reap = (struct reap){ .reap = reap_again };
+	turns_reap_later(&b->worker->turns, &r.reap);
 	assert_int_equal(write(fds[1], "x", 1), 1);
 	while (!r.stop)
 		bench_wait(b);

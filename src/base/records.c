@@ -1,4 +1,4 @@
-#include "data/records.h"
+#include "keytrail/records.h"
 
 #include "keytrail/pool.h"
 

@@ -6,8 +6,8 @@
  * keep some, and wipes no more than was filled.  OpenSSL tells its allocator nothing but sizes, so what
  * a thread keeps is nobody's but its own.
  */
-#ifndef KEYTRAIL_PROXY_RECORDS_H
-#define KEYTRAIL_PROXY_RECORDS_H
+#ifndef KEYTRAIL_RECORDS_H
+#define KEYTRAIL_RECORDS_H
 
 #include <stddef.h>
 
