@@ -23,6 +23,8 @@ import support  # noqa: E402  pylint: disable=wrong-import-position
 PLAINTEXT = base64.b64encode(b"a data key, 32 bytes long, in it").decode()
 COLUMNS = ("time", "action", "outcome", "status", "initiator", "correlation ID")
 
+here = os.path.relpath
+
 
 class Failed(Exception):
     pass
@@ -111,17 +113,16 @@ def compare(events, sent):
 
 
 def say_where(sidecar, kms):
-    here = os.path.relpath
     print(f"\n  routes file  {here(sidecar.file)}\n"
           f"  trail        {', '.join(here(p) for p in support.segments(sidecar.trail_dir))}\n"
           f"               {here(support.KEYTRAIL)} tail {here(sidecar.trail_dir)}\n"
-          f"  metrics      http://127.0.0.1:{sidecar.ports['metrics']}/metrics"
-          f" (saved in {here(sidecar.folder / 'metrics.txt')})\n"
+          f"  metrics      {here(sidecar.folder / 'metrics.txt')}\n"
           f"  own log      {here(sidecar.stderr_file)}\n")
     if os.environ.get("SERVE") != "1":
         return
     print(f"  sidecar      {sidecar.url}\n"
-          f"  admin        http://127.0.0.1:{sidecar.ports['admin']}/status\n"
+          f"  dashboard    http://127.0.0.1:{sidecar.ports['admin']}/\n"
+          f"  metrics      http://127.0.0.1:{sidecar.ports['metrics']}/metrics\n"
           f"  key service  https://localhost:{kms.port}\n\n"
           f"  curl --cacert {here(sidecar.pki['ca.pem'])} \\\n"
           f"       -H 'Authorization: Bearer {kms.token()}' \\\n"
@@ -145,7 +146,7 @@ def make_key(sidecar):
 
 
 def check_proof(sidecar, key):
-    print(f"\n  keytrail verify trail --key {key}")
+    print(f"  {here(support.KEYTRAIL)} verify {here(sidecar.trail_dir)} \\\n      --key {key}")
     print("    " + run("verify", sidecar.trail_dir, "--key", key).replace("\n", "\n    "))
 
 

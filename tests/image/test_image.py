@@ -22,18 +22,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "integration"))
 
+import backend as backends  # noqa: E402
 import http1  # noqa: E402
+import kafka  # noqa: E402
 import support  # noqa: E402
+from receiver import Receiver  # noqa: E402
 from support import wait_for  # noqa: E402
 from test_first_process import children  # noqa: E402
 from test_readme import free_ports  # noqa: E402
 
 SCRATCH = ROOT / "build" / "image"
-NAME, KMS = "localhost/keytrail:test", "localhost/kms:test"
+NAME, KAFKA, KMS = "localhost/keytrail:test", "localhost/keytrail:kafka", "localhost/kms:test"
 USER = 65532
 MIB = 1 << 20
-LIMIT = 25 * MIB
-# What is in it, besides the libraries that the program is linked with.
+# Of each image its sinks that are modules, and the limit of its size.
+IMAGES = {"image": (["http"], 25 * MIB), "image_kafka": (["http", "kafka"], 30 * MIB)}
+# What is in it, besides these and the libraries that they and the program are linked with.
 CONTENT = {"etc/group", "etc/nsswitch.conf", "etc/passwd", "etc/ssl/certs/ca-certificates.crt",
            "usr/lib/ssl/cert.pem", "usr/local/bin/keytrail",
            "usr/local/share/keytrail/routes/key-protect.json",
@@ -49,21 +53,20 @@ RESTRICTED = [*PLAIN, "--read-only", "--read-only-tmpfs=false", "--cap-drop", "a
 @pytest.fixture(scope="session")
 def podman():
     """podman(arguments): what it prints; its storage is this session's."""
-    if os.geteuid() != 0:
-        pytest.fail("containers are run here as root alone")
-    mounts = Path("/proc/self/mountinfo").read_text()
-    if not re.search(r"^(\S+ ){4}/ ", mounts, re.M) or " - cgroup" not in mounts:
-        pytest.fail("containers want a root that is a mount, no chroot, and cgroups under /sys/fs/cgroup")
     storage = SCRATCH / "storage"
     shutil.rmtree(storage, ignore_errors=True)
     storage.mkdir(parents=True)
     config = storage / "storage.conf"
-    config.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{storage}/root"\nrunroot = "{storage}/run"\n')
-    os.environ.update(CONTAINERS_STORAGE_CONF=str(config), BUILDAH_ISOLATION="chroot")
+    config.write_text(f'[storage]\ngraphroot = "{storage}/root"\nrunroot = "{storage}/run"\n')
+    engine = storage / "containers.conf"
+    engine.write_text('[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+                      f'lock_type = "file"\ntmp_dir = "{storage}/tmp"\n')
+    os.environ.update(CONTAINERS_STORAGE_CONF=str(config), CONTAINERS_CONF=str(engine),
+                      BUILDAH_ISOLATION="chroot")
 
     def run(*arguments, check=True):
-        done = subprocess.run(["podman", "--runtime", "runc", *map(str, arguments)], check=False,
-                              text=True, capture_output=True)
+        done = subprocess.run(["podman", *map(str, arguments)], check=False, text=True,
+                              capture_output=True)
         assert done.returncode == 0 or not check, f"podman {arguments}: {done.stderr}"
         return done.stdout.strip() if check else done
     yield run
@@ -86,13 +89,14 @@ def make_base():
 
 @pytest.fixture(scope="session")
 def build(podman):
-    """build(name, target): as `make image` does."""
+    """build(name, target, arguments of the Dockerfile): as `make image` does."""
     podman("import", "--quiet", make_base(), "debian:bookworm-slim")
 
-    def make(name, target):
+    def make(name, target="keytrail", **arguments):
+        flags = "".join(f" --build-arg {key}={value}" for key, value in arguments.items())
         done = subprocess.run([ROOT / "docker" / "build-image", name, target], check=False, text=True,
-                              env={**os.environ, "BUILD_FLAGS": "--network host"}, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
+                              env={**os.environ, "BUILD_FLAGS": f"--network host{flags}"},
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert done.returncode == 0, done.stdout[-8000:]
         return name
     return make
@@ -100,7 +104,12 @@ def build(podman):
 
 @pytest.fixture(scope="session")
 def image(build):
-    return build(NAME, "keytrail")
+    return build(NAME)
+
+
+@pytest.fixture(scope="session")
+def image_kafka(build):
+    return build(KAFKA, KAFKA="yes")
 
 
 @pytest.fixture(scope="session")
@@ -122,35 +131,54 @@ def kms(tmp_path_factory, pki):
 
 
 class Sidecar:
-    """A container of the image, from its start until it is ready."""
+    """An image with a routes file and a volume, in one container after the other."""
 
-    def __init__(self, podman, folder, pki, kms):
-        self.podman, self.pki = podman, pki
-        self.trail = folder / "volume"
-        self.trail.mkdir()
-        os.chown(self.trail, USER, USER)
-        signer = folder / "sign.key"
-        self.key = subprocess.run([support.KEYTRAIL, "keygen", signer, "example.com/image"], check=True,
-                                  text=True, stdout=subprocess.PIPE).stdout.strip()
-        os.chown(signer, USER, USER)
-        file = folder / "routes.json"
-        file.write_text(json.dumps({
-            "listen": {"address": "127.0.0.1:0",
+    def __init__(self, podman, image, folder, pki, kms, sink):
+        self.podman, self.image, self.folder, self.pki = podman, image, folder, pki
+        self.volume = podman("volume", "create")
+        self.trail = Path(podman("volume", "inspect", "--format", "{{.Mountpoint}}", self.volume)) / "trail"
+        self.port, self.health = free_ports(2)
+        self.key = subprocess.run([support.KEYTRAIL, "keygen", folder / "sign.key", "example.com/image"],
+                                  check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
+        os.chown(folder / "sign.key", USER, USER)
+        self.routes = {
+            "listen": {"address": f"127.0.0.1:{self.port}",
                        "tls": {"certificate": "/pki/server.pem", "key": "/pki/server.key"}},
             "upstream": {"address": f"localhost:{kms.port}", "tls": {"ca": "/pki/ca.pem"}},
-            "metrics": {"address": f"127.0.0.1:{free_ports(1)[0]}"},
+            "metrics": {"address": f"127.0.0.1:{self.health}"},
+            "admin": {"socket": "/run/keytrail/admin.sock"},
             "audit": {"trail": "/var/lib/keytrail/trail", "sign": {"file": "/sign.key"}},
-            "sinks": [{"name": "out", "type": "stdout"}],
-            "include": ["key-protect.json"]}))
+            "sinks": [{"name": "out", "type": "stdout"}, sink],
+            "include": ["key-protect.json"]}
+        (folder / "routes.json").write_text(json.dumps(self.routes))
+
+    def start(self, *options):
         begin = time.monotonic()
-        self.id = podman("run", "--detach", *RESTRICTED, "--env", "KEYTRAIL_CONFIG=/routes.json",
-                         "--volume", f"{pki.dir}:/pki:ro", "--volume", f"{signer}:/sign.key:ro",
-                         "--volume", f"{file}:/routes.json:ro",
-                         "--volume", f"{self.trail}:/var/lib/keytrail", NAME)
-        self.ports = wait_for(self.listening, "the listeners")
-        wait_for(lambda: self.metrics("/readyz") == "ready\n", "it to be ready")
+        self.id = self.podman("run", "--detach", *RESTRICTED, *options,
+                              "--env", "KEYTRAIL_CONFIG=/routes.json",
+                              "--volume", f"{self.pki.dir}:/pki:ro",
+                              "--volume", f"{self.folder}/sign.key:/sign.key:ro",
+                              "--volume", f"{self.folder}/routes.json:/routes.json:ro",
+                              "--volume", f"{self.volume}:/var/lib/keytrail",
+                              "--volume", "/run/keytrail", self.image)
+        self.wait_ready()
         self.seconds = time.monotonic() - begin
-        self.pid = int(podman("inspect", "--format", "{{.State.Pid}}", self.id))
+        self.pid = int(self.podman("inspect", "--format", "{{.State.Pid}}", self.id))
+        return self
+
+    def wait_ready(self):
+        try:
+            wait_for(lambda: is_ready(self.health), "it to be ready")
+        except AssertionError:
+            raise AssertionError(self.podman("logs", self.id, check=False)) from None
+
+    def stop(self):
+        self.podman("stop", "--time", support.PATIENCE, self.id)
+        assert self.podman("inspect", "--format", "{{.State.ExitCode}}", self.id) == "0"
+
+    def end(self):
+        """Removes its containers, too."""
+        self.podman("volume", "rm", "--force", self.volume)
 
     def log(self):
         """What it said, standard output and error."""
@@ -158,27 +186,76 @@ class Sidecar:
         return [json.loads(line) for line in (done.stdout + done.stderr).splitlines()
                 if line.startswith("{")]
 
-    def listening(self):
-        assert self.podman("inspect", "--format", "{{.State.Status}}", self.id) != "exited", self.log()
-        ports = {line["message"].split()[0]: int(line["message"].rpartition(":")[2])
-                 for line in self.log() if line.get("event") == "listening"}
-        return ports if len(ports) == 2 else None
-
-    def metrics(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['metrics']}{path}") as r:
-            return r.read().decode()
+    def workers(self):
+        started, = (line["message"] for line in self.log() if line.get("event") == "started")
+        return int(re.search(r"(\d+) workers", started)[1])
 
     def status(self, name):
         """A line of /proc/PID/status."""
         text = Path(f"/proc/{self.pid}/status").read_text()
         return re.search(rf"^{name}:\s*(.*)$", text, re.M)[1].split()
 
+    def list_keys(self, kms, n=1):
+        """So many calls; their correlation IDs."""
+        sent = [support.new_id() for _ in range(n)]
+        with http1.Client(int(self.port), self.pki.client()) as c:
+            for correlation in sent:
+                assert c.request("GET", "/api/v2/keys", kms.headers(correlation=correlation)).status == 200
+        return sent
+
+    def listed(self):
+        """The correlation IDs of such calls in the trail."""
+        return [e["correlationId"] for e in support.read_trail(self.trail)
+                if e["action"] == "kms.secrets.list"]
+
+
+def starts(trail):
+    """What each start recorded."""
+    return [e["details"] for e in support.read_trail(trail) if e["action"] == "keytrail.start"]
+
+
+def is_ready(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz") as r:
+            return r.read() == b"ready\n"
+    except OSError:
+        return False
+
+
+def seconds_alone(sidecar):
+    """From the start of this machine's own build, in no container, until it is ready."""
+    text = re.sub('"/(?!pki/)(var/lib/keytrail/|run/keytrail/)?', f'"{sidecar.folder}/',
+                  json.dumps(sidecar.routes)).replace('"/pki/', f'"{sidecar.pki.dir}/')
+    file = sidecar.folder / "alone.json"
+    file.write_text(text)
+    begin = time.monotonic()
+    environment = {**os.environ, "KEYTRAIL_ROUTES_DIR": str(support.ROUTES.parent),
+                   "KEYTRAIL_MODULES_DIR": str(support.BUILD)}
+    with subprocess.Popen([support.KEYTRAIL, "run", file], env=environment, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: is_ready(sidecar.health), "the program alone to be ready")
+            return time.monotonic() - begin
+        finally:
+            process.terminate()
+
 
 @pytest.fixture
-def sidecar(podman, image, tmp_path, pki, kms):
-    made = Sidecar(podman, tmp_path, pki, kms)
+def receiver(pki):
+    """Of a sink over HTTP."""
+    with contextlib.ExitStack() as stack:
+        def backend(script):
+            made = backends.RawBackend(script, pki.server())
+            stack.callback(made.close)
+            return made
+        yield Receiver(backend)
+
+
+@pytest.fixture
+def sidecar(podman, image, tmp_path, pki, kms, receiver):
+    made = Sidecar(podman, image, tmp_path, pki, kms, receiver.sink({"ca.pem": "/pki/ca.pem"})).start()
     yield made
-    podman("rm", "--force", made.id)
+    made.end()
 
 
 # ---- what is in it ----
@@ -194,23 +271,31 @@ def entries(podman, image, scratch):
         return tar.getmembers()
 
 
-def test_nothing_is_in_it_that_the_program_does_not_need(podman, image, tmp_path, capsys):
+def linked(*files):
+    """The names of the libraries that they are linked with."""
+    needed = subprocess.run(["ldd", *files], check=True, text=True, stdout=subprocess.PIPE)
+    return {Path(path).name for path in re.findall(r"(/\S+) \(", needed.stdout)}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_nothing_is_in_it_that_the_program_does_not_need(podman, name, request, tmp_path, capsys):
+    image, (sinks, limit) = request.getfixturevalue(name), IMAGES[name]
+    modules = [f"sink_{sink}.so" for sink in sinks]
+    content = CONTENT | {f"usr/local/lib/keytrail/{module}" for module in modules}
     members = entries(podman, image, tmp_path)
     files = {m.name: m for m in members if not m.isdir()}
-    assert CONTENT - files.keys() == set()
-    others = files.keys() - CONTENT
+    assert content - files.keys() == set()
+    others = files.keys() - content
     assert [name for name in others if not LIBRARY.fullmatch(name)] == []
-    needed = subprocess.run(["ldd", support.KEYTRAIL], check=True, text=True, stdout=subprocess.PIPE)
-    assert {Path(name).name for name in others} == {
-        Path(path).name for path in re.findall(r"(/\S+) \(", needed.stdout)}
+    assert {Path(name).name for name in others} == linked(support.KEYTRAIL,
+                                                          *(support.BUILD / module for module in modules))
     assert [m.name for m in members if m.mode & 0o6000] == []
     assert {m.name for m in members if m.uid != 0} == {"var/lib/keytrail", "run/keytrail"}
     size = sum(m.size for m in members)
     with capsys.disabled():
-        print(f"\nimage: {size / MIB:.1f} MiB")
-    assert size <= LIMIT
-    assert podman("inspect", "--format", "{{.Size}}", image).isdigit()
-    assert int(podman("inspect", "--format", "{{.Size}}", image)) <= LIMIT
+        print(f"\n{image}: {size / MIB:.1f} MiB")
+    assert 0 < size <= limit
+    assert 0 < int(podman("inspect", "--format", "{{.Size}}", image)) <= limit
 
 
 def test_it_says_how_it_wants_to_be_run(podman, image):
@@ -231,30 +316,69 @@ def test_it_says_what_is_wrong_and_ends(podman, image):
 # ---- its life ----
 
 
-def test_calls_through_it_are_in_the_trail_when_it_has_ended(podman, sidecar, kms, tmp_path, capsys):
-    with http1.Client(sidecar.ports["listen"], sidecar.pki.client()) as c:
-        sent = [support.new_id() for _ in range(20)]
-        for correlation in sent:
-            assert c.request("GET", "/api/v2/keys", kms.headers(correlation=correlation)).status == 200
-    assert podman("exec", sidecar.id, "keytrail", "health") == "ready"
-    podman("healthcheck", "run", sidecar.id)
-    resident = int(sidecar.status("VmRSS")[0]) / 1024
-    with capsys.disabled():
-        print(f"\ncontainer: ready after {sidecar.seconds:.2f} s, {resident:.1f} MiB resident")
+def test_it_has_no_right_that_it_does_not_need(sidecar, capsys):
     assert sidecar.status("Uid") == [str(USER)] * 4
     assert int(sidecar.status("CapEff")[0], 16) == int(sidecar.status("CapPrm")[0], 16) == 0
     assert sidecar.status("NoNewPrivs") == ["1"] and sidecar.status("NSpid")[-1] == "1"
-    podman("stop", "--time", support.PATIENCE, sidecar.id)
-    assert podman("inspect", "--format", "{{.State.ExitCode}}", sidecar.id) == "0"
-    trail = sidecar.trail / "trail"
-    support.check_trail(trail)
-    calls = [e["correlationId"] for e in support.read_trail(trail) if e["action"] == "kms.secrets.list"]
-    assert calls == sent
-    delivered = [line["correlationId"] for line in sidecar.log() if line.get("action") == "kms.secrets.list"]
-    assert delivered == sent
-    verified = subprocess.run([support.KEYTRAIL, "verify", trail, "--key", sidecar.key], check=False,
+    resident = int(sidecar.status("VmRSS")[0]) / 1024
+    sidecar.stop()
+    alone = seconds_alone(sidecar)
+    inside, outside = (starts(folder)[0]["sandbox"] for folder in (sidecar.trail, sidecar.folder / "trail"))
+    assert {*inside.split()} == {*outside.split(), "user"}
+    with capsys.disabled():
+        print(f"\ncontainer: ready {sidecar.seconds:.2f} s after `podman run`, {resident:.1f} MiB resident; "
+              f"the program alone: {alone:.2f} s")
+
+
+def test_its_health_is_told(podman, sidecar):
+    podman("healthcheck", "run", sidecar.id)
+    os.kill(sidecar.pid, signal.SIGSTOP)
+    assert podman("healthcheck", "run", sidecar.id, check=False).returncode == 1
+    os.kill(sidecar.pid, signal.SIGCONT)
+    podman("healthcheck", "run", sidecar.id)
+
+
+def test_calls_through_it_are_in_the_trail_when_it_has_ended(podman, sidecar, kms, receiver):
+    sent = sidecar.list_keys(kms, 20)
+    assert podman("exec", sidecar.id, "keytrail", "health") == "ready"
+    podman("exec", sidecar.id, "keytrail", "hold", "add", "case-7", "--from", "1", "--to", "9")
+    assert "case-7" in podman("exec", sidecar.id, "keytrail", "hold", "list")
+    sidecar.stop()
+    support.check_trail(sidecar.trail)
+    assert sidecar.listed() == sent
+    for delivered in (sidecar.log(), receiver.taken):
+        assert [e["correlationId"] for e in delivered if e.get("action") == "kms.secrets.list"] == sent
+    verified = subprocess.run([support.KEYTRAIL, "verify", sidecar.trail, "--key", sidecar.key], check=False,
                               text=True, capture_output=True)
     assert verified.returncode == 0, verified.stdout
+
+
+def test_events_reach_a_topic(podman, image_kafka, tmp_path, pki, kms):
+    with contextlib.closing(kafka.Mock()) as mock:
+        sidecar = Sidecar(podman, image_kafka, tmp_path, pki, kms, kafka.sink(mock.brokers)).start()
+        sent = sidecar.list_keys(kms, 20)
+        sidecar.stop()
+        taken = [json.loads(record["payload"]) for record in kafka.records(mock.brokers)]
+    assert [e["correlationId"] for e in taken if e["action"] == "kms.secrets.list"] == sent
+    sidecar.end()
+
+
+def test_another_container_goes_on_with_the_volume(sidecar, kms):
+    sent = sidecar.list_keys(kms)
+    sidecar.stop()
+    sidecar.start()
+    sent += sidecar.list_keys(kms)
+    sidecar.stop()
+    support.check_trail(sidecar.trail)
+    assert sidecar.listed() == sent
+    assert [(d["newLog"], d["clean"]) for d in starts(sidecar.trail)] == [(True, True), (False, True)]
+
+
+def test_workers_are_as_many_as_its_quota_allows(sidecar):
+    assert sidecar.workers() == len(os.sched_getaffinity(0))
+    sidecar.stop()
+    sidecar.start("--cpus", "0.5")
+    assert sidecar.workers() == 1
 
 
 def test_nothing_can_be_written_and_nothing_else_run(podman, sidecar):
@@ -275,18 +399,17 @@ def test_orphans_are_buried(sidecar, tmp_path):
 
 
 def test_a_kill_loses_nothing(podman, sidecar, kms):
-    with http1.Client(sidecar.ports["listen"], sidecar.pki.client()) as c:
-        assert c.request("GET", "/api/v2/keys", kms.headers()).status == 200
+    sent = sidecar.list_keys(kms)
     os.kill(sidecar.pid, signal.SIGKILL)
     wait_for(lambda: podman("inspect", "--format", "{{.State.Status}}", sidecar.id) == "exited",
              "its end")
     podman("start", sidecar.id)
-    trail = sidecar.trail / "trail"
-    wait_for(lambda: [e for e in support.read_trail(trail) if e["action"] == "keytrail.recover"],
+    sidecar.wait_ready()
+    wait_for(lambda: [e for e in support.read_trail(sidecar.trail) if e["action"] == "keytrail.recover"],
              "the record of the kill")
-    podman("stop", "--time", support.PATIENCE, sidecar.id)
-    support.check_trail(trail)
-    assert len([e for e in support.read_trail(trail) if e["action"] == "kms.secrets.list"]) == 1
+    sidecar.stop()
+    support.check_trail(sidecar.trail)
+    assert sidecar.listed() == sent
 
 
 def test_the_key_service_of_the_compose_file(podman, build, tmp_path):

@@ -37,12 +37,22 @@ class Oracle:
         self.reached = {}   # correlation ID -> method and path, as the back end saw it
         self.answered = {}  # correlation ID -> status, as a client saw it
 
+    def hear(self, connection):
+        """The correlation ID of the next request, which is not answered, or None."""
+        if (request := connection.read_request()) is None:
+            return None
+        correlation = request.get("Correlation-Id")
+        with self.lock:
+            self.reached[correlation] = request.method, request.target
+        return correlation
+
     def script(self, connection):
-        while (request := connection.read_request()) is not None:
-            correlation = request.get("Correlation-Id")
-            with self.lock:
-                self.reached[correlation] = request.method, request.target
+        while (correlation := self.hear(connection)) is not None:
             connection.send(ok(extra=f"Correlation-Id: {correlation}\r\n"))
+
+    def answer_nobody(self, connection):
+        while self.hear(connection) is not None:
+            pass
 
     def check(self, events):
         """All events there are against what is known; how many calls nobody knows the outcome of."""
@@ -82,7 +92,7 @@ class Oracle:
             (sent.action, sent.method, sent.template), event
 
 
-def call_until_gone(sidecar, oracle, first):
+def call_until_gone(sidecar, oracle, first, enough=lambda: False):
     try:
         with sidecar.client() as c:
             for call in itertools.islice(itertools.cycle(CALLS), first, None):
@@ -91,7 +101,7 @@ def call_until_gone(sidecar, oracle, first):
                 r = c.request(call.method, call.path, {"Correlation-Id": correlation}, call.body)
                 if r.status in oracle.statuses:
                     oracle.answered[correlation] = r.status
-                if r.get("Connection") == "close":
+                if r.get("Connection") == "close" or enough():
                     break
     except (OSError, http1.Closed):
         pass

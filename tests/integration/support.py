@@ -25,6 +25,8 @@ ROUTES = ROOT / "proxy" / "routes" / "key-protect.json"
 SANITIZED = not {"address", "thread", "valgrind"}.isdisjoint((BUILD.name, KEYTRAIL.parent.name))
 SANITIZER = {"TSAN_OPTIONS": f"suppressions={ROOT / 'tests' / 'tsan.supp'}",
              "UBSAN_OPTIONS": "print_stacktrace=1"}
+# The sinks that keytrail was built with, of those that are modules.
+MODULES = {kind for kind in ("http", "kafka") if (BUILD / f"sink_{kind}.so").exists()}
 # How long a condition may take.  Nothing waits that long unless something is wrong.
 PATIENCE = 60 if SANITIZED else 20
 
@@ -248,7 +250,8 @@ class Keytrail:
         self.file = self.folder / "routes.json"
         self.stderr_file = self.folder / "stderr"
         self.stdout_file = self.folder / "stdout"
-        self.environment = {**os.environ, **SANITIZER, **(environment or {})}
+        self.environment = {**os.environ, **SANITIZER, "KEYTRAIL_MODULES_DIR": str(BUILD),
+                            **(environment or {})}
         self.arguments = arguments
         self.program = KEYTRAIL
         self.process = None

@@ -74,7 +74,8 @@ def test_the_status_is_whole(busy):
     assert status["trail"]["secondsToFull"] is None  # too early to tell
     assert (status["ready"], status["summary"]) == (True, "Every call is recorded.")
     assert status["you"] == {"token": "none", "role": "viewer"}
-    assert {c["name"] for c in status["checks"]} == {"trail", "listener", "certificates", "signing"}
+    assert {c["name"] for c in status["checks"]} == {"trail", "listener", "certificates", "sinks",
+                                                     "signing"}
     assert status["certificates"] and not any(c["endsSoon"] for c in status["certificates"])
     (sink,) = status["sinks"]
     assert (sink["name"], sink["up"], sink["waiting"], sink["lastError"]) == ("file", True, 0, "")

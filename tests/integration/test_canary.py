@@ -231,8 +231,8 @@ class Watched:
         out["error answers"] = b"\n".join(self.local)
         # While it runs, so that the mapped files are as a dump would find them, and after.
         for stage in ("running", "stopped"):
-            for path in set(sidecar.folder.rglob("*")) - {sidecar.file}:
-                with contextlib.suppress(IsADirectoryError, FileNotFoundError):
+            for path in {p for p in sidecar.folder.rglob("*") if p.is_file()} - {sidecar.file}:
+                with contextlib.suppress(FileNotFoundError):
                     out[f"{stage}: {path.relative_to(sidecar.folder)}"] = path.read_bytes()
             if stage == "running":
                 sidecar.stop()

@@ -89,7 +89,7 @@ def test_help_of_a_command_tells_what_it_takes():
      'keytrail explain: no option "--jsn"; did you mean "--json"?'),
     (["routes"], "keytrail routes: wanted FILE"),
     (["routes", "--schema", "--json"], "keytrail routes: --json does not go with --schema"),
-    (["reference"], "keytrail reference: wanted commands | routes | metrics | events | refusals"),
+    (["reference"], "keytrail reference: wanted commands | routes | metrics | events | formats | refusals"),
     (["reference", "rotes"], 'keytrail reference: no word "rotes"; did you mean "routes"?'),
     (["reference", "routes", "metrics"], 'keytrail reference: what is "metrics"?'),
     (["tail", "a", "-n5", "--lines=6"], "keytrail tail: --lines is given twice"),

@@ -17,12 +17,13 @@ from support import KEYTRAIL, PATIENCE, ROOT, expired, read_lines, segments, wai
 
 ALL = sorted({point for folder in ("src", "proxy") for path in (ROOT / folder).rglob("*.c")
               for point in re.findall(r'FAULT_POINT\("([^"]+)"\)', path.read_text())})
-# Where something was done to the trail: test_tamper.py; where holds change: test_operate.py.
-MENDING, RENEWING, FOREIGN, ASIDE, HOLDING, KEEPING = (
+# Where something was done to the trail: test_tamper.py; where holds change: test_operate.py; from one
+# process to the next: test_takeover.py.
+MENDING, RENEWING, FOREIGN, ASIDE, HOLDING, TAKING, KEEPING = (
     [point for point in ALL if point.startswith(prefix)]
-    for prefix in ("mend.", "renew.", "foreign.", "aside.", "hold.", "keep."))
+    for prefix in ("mend.", "renew.", "foreign.", "aside.", "hold.", "takeover.", "keep."))
 POINTS = [point for point in ALL
-          if point not in MENDING + RENEWING + FOREIGN + ASIDE + HOLDING + KEEPING]
+          if point not in MENDING + RENEWING + FOREIGN + ASIDE + HOLDING + TAKING + KEEPING]
 CLIENTS = 4
 
 

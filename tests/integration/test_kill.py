@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -80,6 +81,67 @@ def test_every_call_has_one_record_however_the_sidecar_dies(keytrail, raw_backen
     assert unknown > 0 or cycles < 30
     sidecar.stop()
     check_proof(sidecar, signer[1])
+
+
+def keep_calling(sidecar, oracle, first, over):
+    while not over.is_set():
+        call_until_gone(sidecar, oracle, first)
+
+
+@contextlib.contextmanager
+def addresses(*names):
+    """Ports that stay the same, and nobody else's, whoever listens there."""
+    with contextlib.ExitStack() as stack:
+        held = {name: stack.enter_context(socket.socket()) for name in names}
+        for s in held.values():
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", 0))
+        yield {name: {"address": f"127.0.0.1:{s.getsockname()[1]}"} for name, s in held.items()}
+
+
+def take_over(sidecar, rng):
+    """A successor, and a kill of one side, of both or of none, at any instant of it; who is left."""
+    sides = [sidecar.process]
+    sidecar.spawn()
+    sides.append(sidecar.process)
+    time.sleep(rng.uniform(0, 0.4))
+    for side in rng.choice(([], sides[:1], sides[1:], sides)):
+        side.kill()
+    wait_for(lambda: any(p.poll() is not None for p in sides), "the end of a side")
+    return next((p for p in sides if p.poll() is None), sides[1])
+
+
+def test_every_call_has_one_record_whoever_dies_in_a_takeover(keytrail, raw_backend, signer,
+                                                              record_property):
+    print(f"seed {SEED}")
+    rng, cycles = random.Random(SEED), max(CYCLES // 10, 1)
+    oracle, over = Oracle(), threading.Event()
+    with addresses("listen", "metrics", "admin") as listeners:
+        sidecar = keytrail(raw_backend(oracle.script), merge(CONFIG, {
+            "audit": {"sign": {"file": str(signer[0])}}, **listeners}), arguments=("--takeover",))
+        threads = [threading.Thread(target=keep_calling, args=(sidecar, oracle, i, over))
+                   for i in range(CLIENTS)]
+        for t in threads:
+            t.start()
+        try:
+            for _ in range(cycles):
+                before = len(oracle.answered)
+                wait_for(lambda: len(oracle.answered) > before or
+                         sidecar.process.poll() is not None, "some traffic")
+                sidecar.process = take_over(sidecar, rng)
+        finally:
+            over.set()
+            sidecar.kill()
+            for t in threads:
+                t.join()
+        sidecar.stderr_file = sidecar.folder / "stderr-last"  # who was refused says so in words
+        sidecar.start()
+        sidecar.stop()
+    unknown = oracle.check(sidecar.events())
+    check_proof(sidecar, signer[1])
+    record_property("takeovers under traffic, one side or both killed in three of four", cycles)
+    record_property("calls of these were answered", len(oracle.answered))
+    record_property("calls of these are recorded with outcome unknown", unknown)
 
 
 class Moody(Oracle):

@@ -119,6 +119,9 @@ def test_install_puts_everything_below_its_root(installed):
     found = {str(p.relative_to(installed)): p.stat().st_mode & 0o7777
              for p in installed.rglob("*") if p.is_file()}
     assert found == {"bin/keytrail": 0o755,
+                     **{f"share/keytrail/elasticsearch/{p.name}": 0o644
+                        for p in (support.ROOT / "docker" / "elasticsearch").iterdir()},
+                     **{f"lib/keytrail/{p.name}": 0o755 for p in support.BUILD.glob("sink_*.so")},
                      **{f"share/keytrail/routes/{p.name}": 0o644
                         for p in support.ROUTES.parent.glob("*.json")},
                      **{f"share/man/man{p[-1]}/{p}.gz": 0o644 for p in PAGES},

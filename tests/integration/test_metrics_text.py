@@ -57,13 +57,15 @@ def test_histograms_add_up():
     for family in families(openmetrics, "--dump-openmetrics").values():
         if family.type != "histogram":
             continue
-        buckets = [(float(s.labels["le"]), s.value) for s in family.samples
-                   if s.name.endswith("_bucket")]
-        assert buckets == sorted(buckets)
-        assert math.isinf(buckets[-1][0])
-        values = {s.name: s.value for s in family.samples}
-        assert values[family.name + "_count"] == buckets[-1][1] > 0
-        assert values[family.name + "_sum"] > 0
+        for sink in {s.labels.get("sink") for s in family.samples}:
+            samples = [s for s in family.samples if s.labels.get("sink") == sink]
+            buckets = [(float(s.labels["le"]), s.value) for s in samples
+                       if s.name.endswith("_bucket")]
+            assert buckets == sorted(buckets)
+            assert math.isinf(buckets[-1][0])
+            values = {s.name: s.value for s in samples}
+            assert values[family.name + "_count"] == buckets[-1][1] > 0
+            assert values[family.name + "_sum"] > 0
 
 
 def test_no_sample_stands_there_twice():

@@ -1,17 +1,21 @@
 """The manual: the chapters made from tables are current, and the README's tour does what it shows."""
 
 import itertools
+import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
 
 import pytest
 
+import receiver
 import support
 import test_cheats
+import test_sink_contract
 
 README = support.ROOT / "README.md"
 PORTS = ("8443", "8444", "9480", "9481")
@@ -30,7 +34,7 @@ def reference(chapter):
 
 
 @pytest.mark.parametrize("chapter, page", [("commands", "commands.md"), ("routes", "routes-file.md"),
-                                           ("metrics", "metrics.md")])
+                                           ("metrics", "metrics.md"), ("formats", "formats.md")])
 def test_a_generated_chapter_is_current(chapter, page):
     made = (support.ROOT / "docs" / page).read_text()
     assert made == reference(chapter), "`make docs` writes it anew"
@@ -128,6 +132,16 @@ def test_the_table_of_cheats_says_what_is_tried_and_told():
             if said[name][0] != status or not re.search(words, said[name][1])] == []
 
 
+def test_the_table_of_sinks_has_each_fault_of_each():
+    """`make sinks` writes it."""
+    table = rows("Sinks", "sink")
+    assert {(row[0], row[1]) for row in table} == \
+        {(cls.name, fault) for cls, fault in test_sink_contract.PAIRS}
+    may_lose = {cls.name for cls in test_sink_contract.peers.PEERS if not cls.keeps}
+    assert [row for row in table if int(row[2].replace(",", "")) == 0] == []
+    assert [row for row in table if row[0] not in may_lose and row[5] != "0"] == []
+
+
 # ---- the tour ----
 
 
@@ -203,3 +217,21 @@ def test_the_tour_shows_what_happens(tmp_path):
     missing = [line for line in shown if line.strip() not in ("", "...")
                and not any(pattern_of(line).fullmatch(h) for h in happened)]
     assert missing == [], output
+
+
+def examples_of(chapter):
+    """The sinks that a section of the chapter on sinks shows."""
+    part = README.read_text().split(f"\n### {chapter}\n")[1].split("\n## ")[0].split("\n### ")[0]
+    return [json.loads(text) for text in re.findall(r"^```json\n(.*?)^```$", part, re.S | re.M)]
+
+
+def test_check_accepts_each_sink_over_http(keytrail, raw_backend, pki):
+    sinks = examples_of("http")
+    assert {sink.get("preset", "ndjson") for sink in sinks} == set(receiver.PATHS) - {"json"}
+    sidecar = keytrail(raw_backend(b""), {"sinks": sinks}, start=False)
+    folder = sidecar.folder / "secrets"
+    folder.mkdir()
+    (folder / "token").write_text("a-secret\n")
+    (folder / "token").chmod(0o600)
+    shutil.copy(pki["ca.pem"], folder / "ca.pem")
+    subprocess.run([support.KEYTRAIL, "check", sidecar.file], check=True, env=sidecar.environment)

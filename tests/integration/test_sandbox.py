@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from oracle import KEY
-from support import BUILD, KEYTRAIL, ROUTES, SANITIZED, Keytrail, merge, segments, wait_for
+from support import BUILD, KEYTRAIL, PATIENCE, ROUTES, SANITIZED, Keytrail, merge, segments, wait_for
 from test_startup import BAD_CONFIGURATION, FAILED, start_in_vain
 
 NO_SECCOMP = BUILD / "keytrail-noseccomp"
@@ -106,6 +106,17 @@ def test_it_becomes_its_own_user(start_as_user, own_folder):
     assert (segment.owner(), segment.group()) == (USER, GROUP)
     assert stat.S_IMODE(segment.stat().st_mode) == 0o640
     assert sidecar.reload(limits={"fields": 99})["outcome"] == "success"
+
+
+@as_root
+def test_its_user_takes_over_from_itself(start_as_user):
+    """Neither is root by then, nor may it look at the other."""
+    sidecar = start_as_user()
+    old = sidecar.process
+    sidecar.arguments = ("--takeover",)
+    sidecar.start()
+    assert old.wait(PATIENCE) == 0
+    assert [e["details"]["takeover"] for e in sidecar.own("keytrail.start")] == [False, True]
 
 
 @as_root
@@ -220,7 +231,52 @@ def test_each_thread_has_a_filter(keytrail, signer, tmp_path):
     assert {n: s["Seccomp"] for n, s in found.items()} == dict.fromkeys(names, ["2"])
     assert found["sink late"]["Seccomp_filters"] == ["2"], "its own, and what it has of main"
     assert parts(sidecar)["seccomp"] == {"name": "seccomp", "on": True, "detail":
-                                         "main worker journal ledger reader follow sink"}
+                                         "main worker journal ledger reader follow sink publish"}
+
+
+def syslog(name, port, **more):
+    return {"name": name, "type": "syslog", "address": f"127.0.0.1:{port}", "transport": "tcp", **more}
+
+
+def has_seccomp(sidecar):
+    detail = parts(sidecar)["seccomp"]["detail"]
+    if detail == "it was built without libseccomp":
+        pytest.skip(detail)
+
+
+def test_hup_may_add_a_sink_of_the_network_where_there_is_one(keytrail, dead_port):
+    """Its thread has a filter of its own, and what main may, too."""
+    sidecar = keytrail(config={"sinks": [syslog("first", dead_port())]})
+    has_seccomp(sidecar)
+    assert sidecar.reload(sinks=[syslog("first", dead_port()),
+                                 syslog("late", dead_port())])["outcome"] == "success"
+    found = wait_for(lambda: t if "publish late" in (t := threads(sidecar)) else None, "the thread")
+    assert {found[n]["Seccomp_filters"][0] for n in ("publish first", "publish late")} == {"1", "2"}
+
+    def refused():
+        """It may try to connect."""
+        sinks = json.loads(sidecar.fetch("admin", "/status"))["sinks"]
+        return all(s["lastError"].endswith("connect: Connection refused") for s in sinks)
+    wait_for(refused, "both to try")
+
+
+def test_hup_may_not_bring_the_first_sink_of_the_network(keytrail, dead_port):
+    sidecar = keytrail()
+    has_seccomp(sidecar)
+    assert sidecar.reload(sinks=[syslog("far", dead_port())])["outcome"] == "failure"
+    said = [line["message"] for line in sidecar.log_lines() if line["event"] == "reload_failed"]
+    assert said == ['sink far uses the network, which the process gave up at its start ("sandbox"): '
+                    "restart; the running configuration stays"]
+
+
+def test_hup_may_not_have_a_sink_begin_to_use_the_network(keytrail, dead_port, tmp_path):
+    """Whose thread has given it up."""
+    far = syslog("far", dead_port())
+    sidecar = keytrail(config={"sinks": [far, {"name": "near", "type": "stdout"}]})
+    sidecar.reload(sinks=[far, syslog("near", dead_port())])
+    said = [line["message"] for line in sidecar.log_lines() if line["event"] == "reload_failed"]
+    assert said == ["sink near: its thread began without the network: restart, or give it another "
+                    "name; the running configuration stays"]
 
 
 def test_a_thread_without_its_filter_is_told_of(keytrail):

@@ -1,13 +1,19 @@
 """Sinks: everything durable is delivered, in order; a dead or slow one delays no request."""
 
+import hashlib
 import json
 import os
 import signal
+import subprocess
+import urllib.error
 
 import pytest
 
 from backend import ok
-from support import new_id, wait_for
+from support import BUILD, KEYTRAIL, PATIENCE, new_id, read_lines, segments, wait_for
+
+
+FAR = {"name": "far", "type": "http", "url": "https://a"}
 
 
 def file_sink(path, name="file", **more):
@@ -164,3 +170,267 @@ def test_undelivered_events_stay_in_the_trail(keytrail, raw_backend, tmp_path):
     sidecar.start()
     send(sidecar, 1)
     caught_up(sidecar, path)
+
+
+# ---- modules ----
+
+def test_a_module_is_loaded_and_driven(keytrail, raw_backend):
+    """Within the sandbox, which closes after it was loaded."""
+    sidecar = keytrail(raw_backend(ok()), {"sinks": [FAR]},
+                       environment={"KEYTRAIL_MODULES_DIR": str(BUILD / "modules" / "good")})
+    send(sidecar, 10)
+    wait_for(lambda: sidecar.metric("keytrail_sink_events_delivered_total", sink="far") ==
+             len(sidecar.events()), "the module to have all")
+
+
+def test_a_reload_that_needs_a_module_is_refused(keytrail, raw_backend):
+    sidecar = keytrail(raw_backend(ok()), {"sandbox": "off"})  # it would refuse first
+    event = sidecar.reload(sinks=[FAR])
+    assert event["outcome"] == "failure"
+    assert any("loaded at a start only: restart" in line["message"]
+               for line in sidecar.log_lines())
+
+
+# ---- filters ----
+
+def filtered_sink(path, **patterns):
+    return file_sink(path, filter=patterns)
+
+
+def check_chain(events):
+    """Each that is delivered for the first time names the one before it; repeats say the same."""
+    last, named = 0, {}
+    for seq, prev in ((e["trail"]["seq"], e["delivery"]["prev"]) for e in events):
+        assert named.setdefault(seq, prev) == prev
+        if seq > last:
+            assert prev == last, (seq, prev, last)
+            last = seq
+
+
+def leaf_hashes(sidecar):
+    return {json.loads(line)["trail"]["seq"]: hashlib.sha256(b"\0" + line).hexdigest()
+            for path in segments(sidecar.trail_dir) for line in path.read_bytes().splitlines()}
+
+
+def test_a_filter_holds_calls_back_but_nothing_of_its_own_life(keytrail, raw_backend, tmp_path):
+    path = tmp_path / "events.jsonl"
+    sidecar = keytrail(raw_backend(ok()), {"sinks": [
+        filtered_sink(path, actions=["kms.secrets.*"], severities=["critical"])]})
+    with sidecar.client() as c:
+        for i in range(30):
+            assert c.request("GET", "/api/v2/keys" if i % 3 else "/nowhere",
+                             {"Correlation-Id": new_id()}).status == 200
+    sidecar.stop()
+    events, got = sidecar.events(), delivered(path)
+    wanted = [e for e in events if e["action"].startswith("keytrail.") or e["severity"] == "critical"]
+    assert len(wanted) < len(events) - 15
+    assert [{k: v for k, v in e.items() if k != "delivery"} for e in got] == wanted
+    check_chain(got)
+    hashes = leaf_hashes(sidecar)
+    assert all(e["delivery"]["hash"] == hashes[e["trail"]["seq"]] for e in got)
+
+
+def test_prev_tells_no_loss_over_kills_and_restarts(keytrail, raw_backend, tmp_path):
+    path = tmp_path / "events.jsonl"
+    sidecar = keytrail(raw_backend(ok()), {"sinks": [
+        filtered_sink(path, actions=["kms.secrets.list"])]})
+    for life in range(6):
+        with sidecar.client() as c:
+            for i in range(20):
+                c.request("GET", "/api/v2/keys" if i % 4 else "/api/v2/keys/" + new_id(),
+                          {"Correlation-Id": new_id()})
+        (sidecar.kill if life % 2 else sidecar.stop)()
+        sidecar.start()
+    sidecar.stop()
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    check_chain(events)
+    wanted = [e["trail"]["seq"] for e in sidecar.events()
+              if e["action"].startswith("keytrail.") or e["action"] == "kms.secrets.list"]
+    assert sorted({e["trail"]["seq"] for e in events}) == wanted
+
+
+# ---- rejections ----
+
+def quarantined(sidecar, name):
+    path = sidecar.trail_dir / f"quarantine.{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_what_a_sink_rejects_is_kept_and_recorded(keytrail, raw_backend):
+    """Of the event that tells of it, which the sink rejects as well, there is no other one."""
+    sidecar = keytrail(raw_backend(ok()), {"sinks": [FAR | {"name": "picky"}]},
+                       environment={"KEYTRAIL_MODULES_DIR": str(BUILD / "modules" / "good")})
+    send(sidecar, 10)
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys?x=%", {}).status == 400
+    told = sidecar.wait_own("keytrail.reject")
+    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="picky") == 0, "the sink")
+    sidecar.stop()
+    events = sidecar.events()
+    failed = [e for e in events if e["outcome"] == "failure"]
+    assert quarantined(sidecar, "picky") == failed and len(failed) == 2
+    assert [(e["severity"], e["details"]) for e in told] == [("warning", {
+        "count": 1, "first": failed[0]["trail"]["seq"], "last": failed[0]["trail"]["seq"],
+        "reason": "of failures it will not hear", "sink": "picky"})]
+    assert sidecar.own("keytrail.reject") == told
+
+
+def test_a_kill_does_not_hide_what_was_rejected(keytrail, raw_backend, disk):
+    """Dead after the stub was delivered and before anybody could record what it stands for."""
+    sidecar = keytrail(raw_backend(ok()), {"sinks": [FAR]}, environment={
+        **disk.environment, "KEYTRAIL_MODULES_DIR": str(BUILD / "modules" / "good")})
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys?x=%", {}).status == 400
+    wait_for(lambda: any(e["outcome"] == "failure" for e in sidecar.events()), "the failure")
+    disk.set("sync */0*.jsonl stall")
+    before = len(read_lines(sidecar.trail_dir))
+    sidecar.signal(signal.SIGHUP)
+    wait_for(lambda: len(read_lines(sidecar.trail_dir)) > before, "a line that is not durable")
+    sidecar.write_config(sinks=[FAR, FAR | {"name": "picky", "start": "earliest"}])
+    sidecar.signal(signal.SIGHUP)
+    wait_for(lambda: sidecar.metric("keytrail_sink_events_rejected_total", sink="picky") == 1,
+             "the stub")
+    sidecar.kill()
+    disk.clear()
+    assert not sidecar.own("keytrail.reject")
+    sidecar.start()
+    (told,) = sidecar.wait_own("keytrail.reject")
+    assert told["details"]["first"] == quarantined(sidecar, "picky")[0]["trail"]["seq"]
+
+
+def test_a_sink_may_reject_before_the_others_are_there(keytrail, raw_backend, disk, tmp_path):
+    picky = FAR | {"name": "picky", "start": "earliest"}
+    sidecar = keytrail(raw_backend(ok()), environment={
+        **disk.environment, "KEYTRAIL_MODULES_DIR": str(BUILD / "modules" / "good")})
+    with sidecar.client() as c:
+        assert c.request("GET", "/api/v2/keys?x=%", {}).status == 400
+    sidecar.stop()
+    sidecar.write_config(sinks=[picky, file_sink(tmp_path / "events.jsonl", "late")])
+    disk.set("sync *cursor.late stall")
+    sidecar.spawn()
+    wait_for(lambda: quarantined(sidecar, "picky"), "the rejection")
+    disk.clear()
+    sidecar.wait_own("keytrail.reject")
+
+
+# ---- readiness ----
+
+def ready(sidecar):
+    """Whether it is, and what it says of its sinks."""
+    try:
+        answer = sidecar.fetch("admin", "/readyz?verbose")
+    except urllib.error.HTTPError as e:
+        assert e.code == 503
+        answer = e.read()
+    answer = json.loads(answer)
+    return answer["ready"], [c for c in answer["checks"] if c["name"] == "sinks"][0]
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_readiness_names_a_dead_sink(keytrail, raw_backend, tmp_path, required):
+    folder = tmp_path / "later"
+    sidecar = keytrail(raw_backend(ok()), {"sinks": [
+        file_sink(folder / "events.jsonl", "dead", required=required),
+        file_sink(tmp_path / "good.jsonl", "good", required=True)]})
+    send(sidecar, 1)
+    wait_for(lambda: sidecar.metric("keytrail_sink_up", sink="dead") == 0, "the sink to be down")
+    is_ready, check = ready(sidecar)
+    assert is_ready is not required and check["ok"] is not required
+    assert check["detail"].startswith("dead (required): " if required else "dead: ")
+    assert "good" not in check["detail"] and str(folder) in check["detail"]
+    folder.mkdir()
+    wait_for(lambda: ready(sidecar) == (True, {"detail": "", "name": "sinks", "ok": True}),
+             "the sink to be up")
+
+
+# ---- keytrail sinks, keytrail replay ----
+
+def run(*args):
+    return subprocess.run([KEYTRAIL, *map(str, args)], capture_output=True, text=True,
+                          timeout=PATIENCE, check=False)
+
+
+def listed(sidecar):
+    done = run("sinks", sidecar.file, "--json")
+    assert done.returncode == 0, done.stderr
+    return {s.pop("name"): s for s in json.loads(done.stdout)}
+
+
+def test_sinks_are_listed_whether_it_runs_or_not(keytrail, raw_backend, tmp_path):
+    sidecar = keytrail(raw_backend(ok()), {
+        "admin": {"socket": str(tmp_path / "admin")},
+        "sinks": [file_sink(tmp_path / "good.jsonl", "good"),
+                  file_sink(tmp_path / "later" / "dead.jsonl", "dead")],
+        "timeouts": {"drain": "100ms"}})
+    send(sidecar, 10)
+
+    def settled():
+        found = listed(sidecar)
+        last = sidecar.events()[-1]["trail"]["seq"]
+        dead = found["dead"]
+        return dead["state"] == "down" and dead["oldestSeconds"] > 0 and \
+            found["good"]["cursor"] == last and found
+
+    found = wait_for(settled, "the list")
+    last = found["good"]["cursor"]
+    assert found["good"] == {"type": "file", "state": "up", "cursor": last, "lag": 0,
+                             "oldestSeconds": 0, "lastError": ""}
+    assert (found["dead"]["cursor"], found["dead"]["lag"]) == (0, last)
+    assert "later" in found["dead"]["lastError"]
+    table = run("sinks", sidecar.file).stdout.splitlines()
+    assert table[1].split()[:3] == ["good", "file", "up"]
+    sidecar.stop()
+    last = sidecar.events()[-1]["trail"]["seq"]
+    stopped = {"type": "file", "state": "stopped", "oldestSeconds": None, "lastError": ""}
+    good = listed(sidecar)["good"]["cursor"]
+    assert 10 < good <= last
+    assert listed(sidecar) == {"good": {**stopped, "cursor": good, "lag": last - good},
+                               "dead": {**stopped, "cursor": 0, "lag": last}}
+
+
+def sequence(path):
+    return [json.loads(line)["trail"]["seq"] for line in path.read_text().splitlines()]
+
+
+def test_a_replay_brings_the_same_events_again(keytrail, raw_backend, tmp_path):
+    path = tmp_path / "events.jsonl"
+    sidecar = keytrail(raw_backend(ok()), {"admin": {"socket": str(tmp_path / "admin")},
+                                           "sinks": [file_sink(path)]})
+    send(sidecar, 10)
+    caught_up(sidecar, path)
+    last = sequence(path)[-1]
+    done = run("replay", sidecar.file, "--sink", "file", "--from", 5)
+    assert (done.returncode, done.stdout) == (
+        0, "sink file: what the trail holds from event 5 on is delivered again\n")
+    (call,) = sidecar.wait_own("keytrail.access")
+    assert call["outcome"] == "success"
+    assert {k: call["details"][k] for k in ("call", "first", "sink")} == {
+        "call": "/sinks/replay", "first": 5, "sink": "file"}
+    wait_for(lambda: sequence(path)[last:][:last - 4] == list(range(5, last + 1)), "the replay")
+    wrong = run("replay", sidecar.file, "--sink", "other", "--from", 1)
+    assert wrong.returncode == 1 and 'there is no sink "other"' in wrong.stderr
+    sidecar.stop()
+    before = sequence(path)
+    assert run("replay", sidecar.file, "--sink", "file", "--from", before[-1] - 1).returncode == 0
+    sidecar.start()
+    sidecar.stop()
+    assert sequence(path)[len(before):][:3] == [before[-1] - 1, before[-1], before[-1] + 1]
+    lines = path.read_text().splitlines()
+    assert len(set(lines)) == len(sidecar.events()) < len(lines)
+
+
+# ---- check --environment ----
+
+def test_check_asks_each_sink(keytrail, raw_backend):
+    picky = {**FAR, "name": "picky"}
+    found = {}
+    for names in ([FAR], [picky, FAR]):
+        sidecar = keytrail(raw_backend(ok()), {"sinks": names}, start=False)
+        environment = {**os.environ, "KEYTRAIL_MODULES_DIR": str(BUILD / "modules" / "good")}
+        done = subprocess.run([KEYTRAIL, "check", sidecar.file, "--environment"], text=True,
+                              env=environment, capture_output=True, timeout=PATIENCE, check=False)
+        assert "\n  sink far: it is there\n" in done.stdout
+        found[len(names)] = done
+    assert found[1].returncode == 0, found[1].stderr
+    assert found[2].returncode == 1
+    assert found[2].stderr == 'sinks: "picky": it wants to be left alone\n'

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from backend import ok
-from support import PATIENCE, Keytrail, segments
+from support import BUILD, PATIENCE, Keytrail, segments
 
 FAILED, BAD_CONFIGURATION = 1, 78
 
@@ -52,6 +52,16 @@ def test_a_member_that_is_wrong(keytrail, raw_backend, over, words):
     assert code == BAD_CONFIGURATION
     for word in words:
         assert word in line
+
+
+@pytest.mark.parametrize("which, why", [("nowhere", "No such file or directory"),
+                                        ("version", "made for keytrail 0.0.1")])
+def test_a_sink_without_its_module(keytrail, raw_backend, which, why):
+    code, line = start_in_vain(keytrail(
+        raw_backend(ok()), {"sinks": [{"name": "far", "type": "http", "url": "https://a"}]}, start=False,
+        environment={"KEYTRAIL_MODULES_DIR": str(BUILD / "modules" / which)}))
+    assert code == BAD_CONFIGURATION
+    assert "sink far: " in line and "sink_http.so" in line and why in line
 
 
 def test_a_key_that_does_not_fit_its_certificate(keytrail, raw_backend, pki):
