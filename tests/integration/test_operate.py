@@ -398,6 +398,7 @@ def test_a_change_of_a_hold_whose_record_is_not_durable(operated, disk, argument
     """What is removed without it, a signed line would have to excuse."""
     sidecar = operated(environment=disk.environment)
     hold(sidecar, "add", "old", "--from", "1", "--to", "2")
+    sidecar.wait_own("keytrail.access")  # the last of it: nothing meets the fault before what is asked now
     disk.set("sync *.jsonl EIO")
     told = hold(sidecar, *arguments, status=1)
     assert says in told and "not durable" in told
