@@ -72,30 +72,38 @@ set_bounds(struct exchange *x)
 	return rc;
 }
 
-/* What the environment says of proxies does not count. */
+/* As OpenSSL finds the system's, which is not where curl was told when it was built. */
+static const char *
+authorities(const struct config_tls *tls)
+{
+	return tls->ca != NULL ? tls->ca : getenv(X509_get_default_cert_file_env());
+}
+
+/* What the environment says of proxies does not count.  One over TLS is verified as the receiver is. */
 static CURLcode
-set_proxy(CURL *c, const char *proxy, const char *ca)
+set_proxy(CURL *c, const char *proxy, const struct config_tls *tls)
 {
 	CURLcode rc = curl_easy_setopt(c, CURLOPT_PROXY, proxy != NULL ? proxy : "");
 
 	rc |= curl_easy_setopt(c, CURLOPT_NOPROXY, "");
-	if (ca != NULL)
-		rc |= curl_easy_setopt(c, CURLOPT_PROXY_CAINFO, ca);
+	rc |= curl_easy_setopt(c, CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	if (authorities(tls) != NULL)
+		rc |= curl_easy_setopt(c, CURLOPT_PROXY_CAINFO, authorities(tls));
+	if (tls->ca != NULL)
+		rc |= curl_easy_setopt(c, CURLOPT_PROXY_CAPATH, NULL);
 	return rc;
 }
 
 static CURLcode
 set_tls(CURL *c, const struct config_tls *tls)
 {
-	/* As OpenSSL finds the system's, which is not where curl was told when it was built. */
-	const char *ca = tls->ca != NULL ? tls->ca : getenv(X509_get_default_cert_file_env());
 	CURLcode rc = curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 1L);
 
 	rc |= curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 2L);
 	rc |= curl_easy_setopt(c, CURLOPT_SSLVERSION,
 	    (long)(tls->tls13 ? CURL_SSLVERSION_TLSv1_3 : CURL_SSLVERSION_TLSv1_2));
-	if (ca != NULL)
-		rc |= curl_easy_setopt(c, CURLOPT_CAINFO, ca);
+	if (authorities(tls) != NULL)
+		rc |= curl_easy_setopt(c, CURLOPT_CAINFO, authorities(tls));
 	if (tls->ca != NULL)
 		rc |= curl_easy_setopt(c, CURLOPT_CAPATH, NULL);
 	if (tls->certificate != NULL) {
@@ -144,7 +152,7 @@ set_up(struct exchange *x, const struct config_sink *cfg, const struct config_tl
 	CURLcode rc = set_bounds(x);
 
 	rc |= curl_easy_setopt(x->easy, CURLOPT_PROTOCOLS_STR, tls ? "https" : "http");
-	rc |= set_proxy(x->easy, cfg->http.proxy, cfg->tls.ca);
+	rc |= set_proxy(x->easy, cfg->http.proxy, &cfg->tls);
 	rc |= tls ? set_tls(x->easy, server) : CURLE_OK;
 	if (rc != CURLE_OK)
 		return -1;
@@ -282,11 +290,18 @@ exchange_give_up(struct exchange *x)
 static int
 explain(struct exchange *x, CURLcode rc, struct err *err)
 {
-	long verify = X509_V_OK;
+	long verify = X509_V_OK, verify_proxy = X509_V_OK, tunnel = 0;
 
 	if (x->too_large)
 		return err_set(err, "%s: the answer is too large", x->url);
+	curl_easy_getinfo(x->easy, CURLINFO_HTTP_CONNECTCODE, &tunnel);
+	if (tunnel != 0 && tunnel / 100 != 2)
+		return err_set(err, "%s: the proxy does not connect (status %ld)", x->url, tunnel);
 	curl_easy_getinfo(x->easy, CURLINFO_SSL_VERIFYRESULT, &verify);
+	curl_easy_getinfo(x->easy, CURLINFO_PROXY_SSL_VERIFYRESULT, &verify_proxy);
+	if (rc == CURLE_PEER_FAILED_VERIFICATION && verify_proxy != X509_V_OK)
+		return err_set(err, "%s: the proxy's certificate: %s", x->url,
+		    X509_verify_cert_error_string(verify_proxy));
 	if (rc == CURLE_PEER_FAILED_VERIFICATION && verify != X509_V_OK)
 		return err_set(err, "%s: the server's certificate: %s", x->url,
 		    X509_verify_cert_error_string(verify));
