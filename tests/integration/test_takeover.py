@@ -413,6 +413,7 @@ def test_not_while_it_is_degraded(upgraded):
 
 def test_not_while_the_trail_cannot_be_written(upgraded, disk):
     sidecar = upgraded(environment=disk.environment)
+    sidecar.wait_own("keytrail.checkpoint")  # so that the call meets the fault first, and waits in its ring
     disk.set("write *.jsonl ENOSPC")
     correlation = one(sidecar, 0)
     assert sidecar.call("GET", "/api/v2/keys", {"Correlation-Id": correlation}).status == 200
