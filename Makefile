@@ -396,10 +396,13 @@ PRELOADED := $(patsubst tests/faults/%.c,$B/faults/%.so,$(wildcard tests/faults/
 TESTS ?= tests/integration
 
 # What judges docker/kubernetes, schemas of the API (pip) and of the operator (npm), and who renders it (Go);
-# and what sinks send, the schema of OCSF (pip).
+# and what sinks send, the schemas of OCSF and OTLP (pip) and of ECS (npm).
 SCHEMAS := kubernetes-validate==1.37.0 ocsf-json-schema==1.2.0
+OTLP    := opentelemetry-proto==1.45.2 protobuf==6.33.5
+NODE    := @kubernetes-models/prometheus-operator@6.0.0 @elastic/ecs@8.11.5
 JUDGED  := $(foreach s,$(SCHEMAS),build/vendor/$(firstword $(subst =, ,$s)))
-JUDGES  := $(JUDGED) build/vendor/prometheus-operator build/vendor/kustomize
+MODELS  := $(foreach s,$(NODE),build/vendor/$(firstword $(subst @, ,$(notdir $s))))
+JUDGES  := $(JUDGED) $(MODELS) build/vendor/otlp build/vendor/kustomize
 
 $(JUDGED):
 	@rm -rf $@ $@.new && mkdir -p $@.new
@@ -407,10 +410,16 @@ $(JUDGED):
 	$Q$(PYTHON) -m pip -q download --no-deps -d $@.new $(filter $(@F)==%,$(SCHEMAS))
 	@mv $@.new $@
 
-build/vendor/prometheus-operator:
+build/vendor/otlp:
+	@rm -rf $@ $@.new && mkdir -p $@.new
+	$(call say,PIP,$(@F))
+	$Q$(PYTHON) -m pip -q install --root-user-action=ignore --no-deps --target $@.new $(OTLP)
+	@mv $@.new $@
+
+$(MODELS):
 	@rm -rf $@ $@.new && mkdir -p $@.new
 	$(call say,NPM,$(@F))
-	$Qnpm install --silent --prefix $@.new --no-save --ignore-scripts @kubernetes-models/$(@F)@6.0.0
+	$Qnpm install --silent --prefix $@.new --no-save --ignore-scripts $(foreach s,$(NODE),$(if $(findstring /$(@F)@,$s),$s))
 	@mv $@.new $@
 
 build/vendor/kustomize:

@@ -2,8 +2,9 @@
 
 OCSF by its published schema of 1.8.0, the newest that a package brings; `attestation_list`, which 1.9.0
 adds, by what is transcribed here from objects/attestation.json and objects/fingerprint.json of that
-release.  ECS by the rows of its generated/csv/fields.csv (8.17) that are transcribed here, CloudEvents by
-sections 3.1 and 3.2 of its specification 1.0.2, CEF by the dictionary of its implementation standard.
+release.  ECS by the fields of 8.11 that its own package brings: later ones of 8 only add some.  OTLP by its
+own messages of protocol buffers.  CloudEvents by sections 3.1 and 3.2 of its specification 1.0.2, CEF by
+the dictionary of its implementation standard.
 """
 
 import datetime
@@ -12,6 +13,7 @@ import hashlib
 import ipaddress
 import json
 import re
+import subprocess
 import sys
 import zipfile
 
@@ -20,6 +22,7 @@ import pytest
 
 import support
 from backend import ok
+from receiver import Receiver
 from support import wait_for
 
 GOLDEN = support.ROOT / "tests" / "unit" / "golden"
@@ -159,53 +162,151 @@ def test_its_attestation_is_of_the_event_that_is_sent():
 
 # ---- ECS ----
 
-ECS = {"@timestamp": "date", "client.ip": "ip", "ecs.version": "keyword", "event.action": "keyword",
-       "event.category": "keyword[]", "event.created": "date", "event.dataset": "keyword",
-       "event.hash": "keyword", "event.id": "keyword", "event.kind": "keyword",
-       "event.module": "keyword", "event.outcome": "keyword", "event.provider": "keyword",
-       "event.reason": "keyword", "event.sequence": "long", "event.severity": "long",
-       "event.type": "keyword[]", "http.request.id": "keyword", "http.request.method": "keyword",
-       "http.response.status_code": "long", "message": "match_only_text",
-       "observer.product": "keyword", "observer.type": "keyword", "observer.vendor": "keyword",
-       "observer.version": "keyword", "service.id": "keyword", "service.name": "keyword",
-       "source.ip": "ip", "user.id": "keyword", "user.name": "keyword",
-       "user_agent.original": "keyword"}
-ALLOWED = {
-    "event.kind": {"event"},
-    "event.outcome": {"success", "failure", "unknown"},
-    # category: the types that it expects
-    "api": {"access", "admin", "allowed", "change", "creation", "deletion", "denied", "end", "info",
-            "start", "user"},
-    "process": {"access", "change", "end", "info", "start"},
-    "configuration": {"access", "change", "creation", "deletion", "info"},
-}
+
+@functools.cache
+def ecs():
+    """{field: what the schema says of it}"""
+    package = VENDOR / "ecs" / "node_modules" / "@elastic" / "ecs"
+    made = subprocess.run(["node", "-p", "JSON.stringify(require(process.argv[1]))", package], check=True,
+                          stdout=subprocess.PIPE)
+    published = json.loads(made.stdout)
+    assert published["EcsVersion"].startswith("8.")
+    return published["EcsFlat"]
+
+
+def instance(*classes):
+    return lambda value: type(value) in classes
+
+
+def parsed(function):
+    def fits(value):
+        try:
+            return function(value) is not None
+        except ValueError:
+            return False
+    return lambda value: isinstance(value, str) and fits(value)
+
+
 TYPES = {
-    "date": datetime.datetime.fromisoformat,
-    "ip": ipaddress.ip_address,
-    "keyword": lambda v: None if isinstance(v, str) and v else 1 / 0,
-    "match_only_text": lambda v: None if isinstance(v, str) else 1 / 0,
-    "long": lambda v: None if type(v) is int else 1 / 0,
-    "keyword[]": lambda v: None if v and all(isinstance(w, str) for w in v) else 1 / 0,
+    "date": parsed(lambda v: datetime.datetime.strptime(v, "%Y-%m-%dT%H:%M:%S.%fZ")),
+    "ip": parsed(ipaddress.ip_address),
+    "keyword": lambda v: isinstance(v, str) and 0 < len(v) <= 1024,
+    "match_only_text": instance(str),
+    "long": instance(int),
 }
 
 
-def test_ecs_has_fields_of_its_types():
-    seen = set()
+def faults_of_ecs(event):
+    found = []
+    for name, value in members(event):
+        field = ecs().get(name)
+        if name.startswith("keytrail."):
+            continue
+        if field is None:
+            found.append(f"{name} is none of its fields")
+            continue
+        values = value if "array" in field["normalize"] else [value]
+        if not isinstance(values, list) or not all(map(TYPES[field["type"]], values)):
+            found.append(f"{name} is no {field['type']}")
+        elif field.get("allowed_values"):
+            words = {w["name"]: w for w in field["allowed_values"]}
+            found += [f"{name} is {v}" for v in values if v not in words]
+            for expected in (words.get(v, {}).get("expected_event_types") for v in values):
+                if expected and not set(event["event"]["type"]) <= set(expected):
+                    found.append(f"event.type does not go with {value}")
+    return found
+
+
+def test_ecs_has_fields_types_and_words_of_its_schema():
+    assert "keytrail" not in {name.split(".")[0] for name in ecs()}
+    for _, made in golden("ecs"):
+        assert faults_of_ecs(json.loads(made)) == []
+
+
+@pytest.mark.parametrize("change", [
+    {"event": {"sum": "1"}}, {"event": {"action": 1}}, {"event": {"category": "api"}},
+    {"event": {"category": ["calls"]}}, {"event": {"type": ["indicator"]}},
+    {"event": {"outcome": "pending"}}, {"event": {"sequence": "1"}}, {"source": {"ip": "localhost"}},
+    {"@timestamp": "2026-11-23"}])
+def test_its_schema_of_fields_minds(change):
+    assert faults_of_ecs(support.merge(json.loads(golden("ecs")[0][1]), change)) != []
+
+
+# ---- what is installed for Elasticsearch and OpenSearch ----
+
+ELASTIC = support.ROOT / "docker" / "elasticsearch"
+
+
+def mapped():
+    """{field: its type} of the index template."""
+    def fields(properties, prefix=""):
+        for name, field in properties.items():
+            if "properties" in field:
+                yield from fields(field["properties"], f"{prefix}{name}.")
+            else:
+                yield prefix + name, field["type"]
+    template = json.loads((ELASTIC / "index-template.json").read_text())
+    return dict(fields(template["template"]["mappings"]["properties"]))
+
+
+def test_the_template_has_each_field_of_the_format():
+    chapter = (support.ROOT / "docs" / "formats.md").read_text().split("\n## ecs\n")[1].split("\n## ")[0]
+    rows = set(re.findall(r"^\| `([^`]+)`", chapter, re.MULTILINE))
+    # What a detail is, each action of the sidecar's own has otherwise: no mapping has that.
+    assert mapped().keys() == rows - {"keytrail.details"}
+    for name, kind in mapped().items():
+        if name in ecs():
+            assert kind == ecs()[name]["type"].replace("match_only_", ""), name
+
+
+def test_the_template_fits_what_is_sent():
+    fits = TYPES | {"boolean": instance(bool), "text": instance(str)}
     for _, made in golden("ecs"):
         for name, value in members(json.loads(made)):
-            seen.add(name)
-            if not name.startswith("keytrail."):
-                TYPES[ECS[name]](value.removesuffix("Z") + "0000" if ECS[name] == "date" else value)
-    assert seen >= ECS.keys()
+            if not name.startswith("keytrail.details"):
+                for one in value if isinstance(value, list) else [value]:
+                    assert fits[mapped()[name]](one), name
 
 
-def test_ecs_has_the_words_of_its_lists():
-    for _, made in golden("ecs"):
-        event = json.loads(made)["event"]
-        assert event["kind"] in ALLOWED["event.kind"]
-        assert event.get("outcome", "unknown") in ALLOWED["event.outcome"]
-        for category in event.get("category", ()):
-            assert set(event["type"]) <= ALLOWED[category]
+def saved_objects():
+    lines = (ELASTIC / "saved-objects.ndjson").read_text().splitlines()
+    objects = {(o["type"], o["id"]): o for o in map(json.loads, lines)}
+    assert len(objects) == len(lines)
+    return objects
+
+
+def test_saved_objects_refer_to_what_is_there():
+    objects = saved_objects()
+    for one in objects.values():
+        references = {r["name"]: objects[r["type"], r["id"]] for r in one["references"]}
+        source = one["attributes"].get("kibanaSavedObjectMeta", {}).get("searchSourceJSON", "{}")
+        assert {v for k, v in json.loads(source).items() if k.endswith("RefName")} == references.keys()
+
+
+def test_the_view_shows_each_call():
+    """Time, action, outcome, initiator, correlation ID, under the names that events have."""
+    pattern = saved_objects()["index-pattern", "keytrail-audit"]["attributes"]
+    view = saved_objects()["search", "keytrail-calls"]["attributes"]
+    template = json.loads((ELASTIC / "index-template.json").read_text())
+    assert [pattern["title"]] == template["index_patterns"]
+    columns = [pattern["timeFieldName"], *view["columns"]]
+    assert mapped()[columns[0]] == "date" and view["sort"] == [[columns[0], "desc"]]
+    query = json.loads(view["kibanaSavedObjectMeta"]["searchSourceJSON"])["query"]
+    wanted = dict(re.fullmatch(r'([\w.]+) : "?(\w+)"?', each).groups() for each in query["query"].split(" or "))
+    assert query["language"] == "kuery" and {*wanted, *columns} <= mapped().keys()
+    calls = 0
+    for line, made in golden("ecs"):
+        event, shown = json.loads(line), dict(members(json.loads(made)))
+        stub = shown.get("keytrail.stub", False)
+        assert ("initiator" in event or stub) == any(
+            word in json.dumps(shown.get(field)) for field, word in wanted.items())
+        assert shown[columns[0]] == event["eventTime"].replace("+0000", "Z")
+        if "initiator" in event and not stub:
+            calls += 1
+            outcome = event["outcome"].replace("pending", "")  # of an intent
+            assert [shown.get(c, "") for c in columns[1:]] == [
+                event["action"], outcome, event["initiator"]["id"], event["correlationId"]]
+    assert calls > 10
 
 
 # ---- CloudEvents ----
@@ -273,3 +374,70 @@ def test_a_sidecar_sends_each_format(keytrail, raw_backend, tmp_path):
         made = wait_for(path.read_text, name).splitlines()
         want = [identity_of(line, i) for i, line in enumerate(lines)]
         assert [identity(name, text) for text in made] == want, name
+
+
+# ---- OTLP ----
+
+
+def otlp():
+    """Who reads and writes OTLP's messages as JSON, and the module that has those of logs."""
+    sys.path.insert(0, str(VENDOR / "otlp"))
+    try:
+        from google.protobuf import json_format
+        from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+    finally:
+        sys.path.remove(str(VENDOR / "otlp"))
+    return json_format, logs_service_pb2
+
+
+def records_of(body):
+    """Of a request that holds what its messages have, in the one form that they give it, and no more."""
+    reader, messages = otlp()
+    request = reader.Parse(body, messages.ExportLogsServiceRequest())
+    assert reader.MessageToDict(request, use_integers_for_enums=True) == json.loads(body)
+    return [record for resource in request.resource_logs for scope in resource.scope_logs
+            for record in scope.log_records]
+
+
+@pytest.mark.skipif("http" not in support.MODULES, reason="built without the http sink")
+def test_otlp_is_what_its_messages_hold(keytrail, raw_backend, pki):
+    receiver = Receiver(raw_backend, "otlp")
+    sidecar = keytrail(raw_backend(ok()), {"sinks": [receiver.sink(pki, compression="none")]})
+    for path in ("/api/v2/keys", "/nowhere", "/api/v2//keys"):
+        sidecar.call("GET", path)
+    sidecar.stop()
+    lines = support.read_lines(sidecar.trail_dir)
+    records = [r for _, request, _ in receiver.requests for r in records_of(request.body)]
+    assert [json.loads(r.body.string_value)["trail"] for r in records] == [
+        json.loads(line)["trail"] for line in lines]
+    severities = {"normal": "INFO", "warning": "WARN", "critical": "FATAL"}
+    seen = set()
+    for record, line in zip(records, lines):
+        event = json.loads(line)
+        attributes = {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in record.attributes}
+        log, boot, seq, _, digest = identity_of(line, 0)
+        assert attributes == {"keytrail.log": log, "keytrail.boot": boot, "keytrail.seq": seq,
+                              "keytrail.hash": digest, "keytrail.action": event["action"]}
+        number = record.DESCRIPTOR.fields_by_name["severity_number"].enum_type.values_by_number
+        assert number[record.severity_number].name == f"SEVERITY_NUMBER_{record.severity_text}"
+        assert record.severity_text == severities[event["severity"]]
+        when = datetime.datetime.strptime(event["eventTime"], "%Y-%m-%dT%H:%M:%S.%f%z")
+        assert record.time_unix_nano // 10**7 == round(when.timestamp() * 100)
+        seen.add(event["severity"])
+    assert len(seen) > 1
+    # What the receiver of the tests answers is an answer, too.
+    refusal = receiver.refusal([]).partition(b"\r\n\r\n")[2]
+    reader, messages = otlp()
+    assert reader.Parse(refusal, messages.ExportLogsServiceResponse()).HasField("partial_success")
+
+
+@pytest.mark.parametrize("change", [
+    ('"severityNumber"', '"severity"'), ('"timeUnixNano":"', '"timeUnixNano":"x'),
+    ('"intValue":"1"', '"intValue":1'), ('"stringValue":"keytrail"', '"stringValue":7')])
+def test_its_messages_mind(change):
+    body = ('{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":'
+            '{"stringValue":"keytrail"}}]},"scopeLogs":[{"logRecords":[{"timeUnixNano":"1",'
+            '"severityNumber":9,"attributes":[{"key":"n","value":{"intValue":"1"}}]}]}]}]}')
+    assert len(records_of(body)) == 1
+    with pytest.raises((otlp()[0].ParseError, AssertionError)):
+        records_of(body.replace(*change))
