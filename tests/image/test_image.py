@@ -27,9 +27,8 @@ import http1  # noqa: E402
 import kafka  # noqa: E402
 import support  # noqa: E402
 from receiver import Receiver  # noqa: E402
-from support import wait_for  # noqa: E402
+from support import free_ports, wait_for  # noqa: E402
 from test_first_process import children  # noqa: E402
-from test_readme import free_ports  # noqa: E402
 
 SCRATCH = ROOT / "build" / "image"
 NAME, KAFKA, KMS = "localhost/keytrail:test", "localhost/keytrail:kafka", "localhost/kms:test"

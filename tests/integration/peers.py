@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kafka
 from backend import RawBackend, ok
-from support import wait_for
+from support import free_ports, wait_for
 
 
 class Peer:
@@ -79,12 +79,6 @@ def of_event(event):
 def whole_lines(path):
     """Of a file that somebody writes, or has not made yet."""
     return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-
-
-def free_port(kind):
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 class File(Peer):
@@ -168,7 +162,7 @@ class Rsyslog(Peer):
 
     def __init__(self, folder, pki):
         super().__init__(folder, pki)
-        self.port = free_port(self.kind)
+        self.port, = free_ports(1)
         self.process = None
         (self.folder / "work").mkdir()
         (self.folder / "rsyslog.conf").write_text(
@@ -285,7 +279,7 @@ class Http(Peer):
 
     def __init__(self, folder, pki):
         super().__init__(folder, pki)
-        self.port = free_port(socket.SOCK_STREAM)
+        self.port, = free_ports(1)
         self.backend = None
         self.going = threading.Event()
         self.going.set()
@@ -390,6 +384,8 @@ class Kafka(Peer):
                  "-o", str(len(self.arrivals)), "-X", "fetch.wait.max.ms=10",
                  "-X", "reconnect.backoff.max.ms=200", "-f", "%h\t%s\n"],
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+            if self.over:  # since it was looked at
+                self.reader.kill()
             with self.reader.stdout as out:
                 for line in out:
                     self.arrivals.append(self.of_record(*line.split(b"\t")))

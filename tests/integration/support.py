@@ -4,10 +4,13 @@ import base64
 import functools
 import hashlib
 import hmac
+import itertools
 import json
 import os
+import random
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -74,6 +77,21 @@ def merge(base, over):
         else:
             out[key] = merge(base.get(key), value)
     return out
+
+
+def is_free(port):
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def free_ports(n):
+    """Outside the range from which the kernel gives ports to others before they are used here."""
+    # Other ones in tests that run at the same time, whatever their seed.
+    candidates = random.SystemRandom().sample(range(10240, 32768), 50 * n)
+    return list(itertools.islice(filter(is_free, candidates), n))
 
 
 def text_of(path):
@@ -350,6 +368,8 @@ class Keytrail:
     def kill(self):
         self.process.kill()
         self.process.wait()
+        whole = self.stderr_file.read_bytes().rpartition(b"\n")
+        os.truncate(self.stderr_file, len(whole[0] + whole[1]))  # a line that it had begun is nobody's
 
     def finish(self):
         """For the end of a test: nothing stays, whatever happened."""
@@ -436,6 +456,16 @@ class Keytrail:
         """At least n events of calls; all that there are."""
         return wait_for(lambda: (c := self.calls()) if len(self.calls()) >= n else None,
                         f"{n} events")
+
+    def wait_delivered(self, sink, timeout=PATIENCE):
+        """Until this sink is done with all that the trail has by now.  That nothing waits says less: an
+        answer may be here before the sinks have heard of its event."""
+        last = self.events()[-1]["trail"]["seq"]
+
+        def is_done():
+            sinks = json.loads(self.fetch("admin", "/status"))["sinks"]
+            return next(s["position"] for s in sinks if s["name"] == sink) >= last
+        wait_for(is_done, f"sink {sink} to have {last}", timeout)
 
     # ---- its answers ----
 

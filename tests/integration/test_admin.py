@@ -25,8 +25,7 @@ def busy(keytrail, raw_backend, tmp_path):
     with sidecar.client() as c:
         for _ in range(20):
             assert c.request("GET", "/api/v2/keys", {"Correlation-Id": new_id()}).status == 200
-    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="file") == 0
-             and sidecar.metric("keytrail_events_durable_total") >= 20, "the sink to catch up")
+    sidecar.wait_delivered("file")
     wait_for(lambda: sidecar.metric("keytrail_request_duration_seconds_count") == 20,
              "the end of the last one")
     return sidecar

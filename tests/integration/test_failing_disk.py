@@ -375,7 +375,7 @@ def test_a_sink_whose_disk_fails_goes_on_later(keytrail, raw_backend, disk, rule
     wait_for(lambda: sidecar.metric("keytrail_sink_up", sink="out") == 0, "the sink to be down")
     sent += call_each(sidecar)
     disk.clear()
-    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="out") == 0, "the sink")
+    sidecar.wait_delivered("out")
     lines = [line for path in sidecar.folder.glob("out.jsonl*")
              for line in path.read_text().splitlines()]
     numbers = {json.loads(line)["trail"]["seq"] for line in lines}
@@ -427,7 +427,7 @@ def test_a_cursor_that_cannot_be_read_delivers_all_again(keytrail, raw_backend, 
     sidecar.kill()
     disk.set("read */cursor.out EIO")
     sidecar.start()
-    assert said(sidecar, "cursor_damaged")
+    wait_said(sidecar, "cursor_damaged")
     out = sidecar.folder / "out.jsonl"
     wait_for(lambda: all(c in text_of(out) for c in sent), "the sink")
 
@@ -476,7 +476,7 @@ def test_a_sink_steps_over_what_it_could_not_read_for_long(keytrail, raw_backend
 
     def is_done():
         sidecar.signal(signal.SIGUSR1)  # ends the pause before the next try
-        return sidecar.metric("keytrail_sink_lag_events", sink="out") == 0
+        return text_of(sink) and sidecar.metric("keytrail_sink_lag_events", sink="out") == 0
 
     wait_for(is_done, "the sink")
     assert json.loads(sink.read_text().splitlines()[0])["trail"]["seq"] == second
@@ -532,7 +532,7 @@ def test_a_sink_that_meets_damage_behind_which_no_line_stands_names_it(keytrail,
     disk.clear()
     sidecar.wait_own("keytrail.corrupt")
     assert call(sidecar, *DURABLE)[1].status == 200
-    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="out") == 0, "the sink")
+    sidecar.wait_delivered("out")
     told, = sidecar.own("keytrail.corrupt")
     assert (told["details"]["first"], told["details"]["last"]) == (last, last)
     sidecar.stop()
@@ -724,7 +724,7 @@ def test_a_recovery_that_goes_on_loses_nothing(keytrail, raw_backend, disk, rule
     sidecar, sent = die_with_full_rings(keytrail, raw_backend, disk)
     disk.set(rule)
     sidecar.start()
-    assert said_of_it is None or said(sidecar, said_of_it)
+    assert said_of_it is None or wait_said(sidecar, said_of_it)
     sent += [call(sidecar, *how)[0] for how in (DURABLE, INTENT)]
     assert sorted(e["correlationId"] for e in sidecar.calls()) == sorted(sent)
     assert unready(sidecar) is None and len({e["trail"]["log"] for e in sidecar.events()}) == 1

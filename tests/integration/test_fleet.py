@@ -26,7 +26,7 @@ def brokers():
 
 
 @pytest.fixture
-def fleet(keytrail, raw_backend, brokers, signer):
+def fleet(brokers, raw_backend, keytrail, signer):  # brokers end last
     """Sidecars that sign with one key, each in front of an instance of its own."""
     return [keytrail(raw_backend(ok()), {"sinks": [kafka.sink(brokers.brokers)],
                                          "audit": {"sign": {"file": str(signer[0])}}})
@@ -50,7 +50,9 @@ def run(fleet):
             send(sidecar, 20 + round_, i)
     for sidecar in fleet:
         sidecar.stop()
-        sidecar.start()  # which tells of the checkpoint of the stop
+        told = len(sidecar.own("keytrail.checkpoint"))
+        sidecar.start()
+        sidecar.wait_own("keytrail.checkpoint", told + 1)  # of the stop
         caught_up(sidecar)
 
 

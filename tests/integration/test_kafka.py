@@ -66,8 +66,8 @@ def test_while_no_broker_can_be_reached_events_wait(keytrail, raw_backend, broke
     sidecar = keytrail(raw_backend(ok()), {"sinks": [kafka.sink(brokers.brokers)]})
     send(sidecar, 50)
     wait_for(lambda: "broker can" in status(sidecar)["lastError"], "the reason")
-    assert sidecar.metric("keytrail_sink_up", sink="kafka") == 0
-    assert sidecar.metric("keytrail_sink_lag_events", sink="kafka") > 50
+    wait_for(lambda: sidecar.metric("keytrail_sink_up", sink="kafka") == 0, "the sink to be down")
+    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="kafka") > 50, "the count")
     brokers.tell("up 0")
     caught_up(sidecar)
     wait_for(lambda: sidecar.metric("keytrail_sink_up", sink="kafka") == 1, "the sink to be up")

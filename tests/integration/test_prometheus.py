@@ -15,9 +15,9 @@ import yaml
 
 import support
 from backend import ok
-from support import wait_for
+from support import free_ports, wait_for
 from test_operate import degrade, fill
-from test_readme import README, free_ports
+from test_readme import README
 
 DOCKER = support.ROOT / "docker"
 FOLDER = DOCKER / "prometheus"
@@ -31,7 +31,7 @@ NAME = re.compile(r"\bkeytrail_\w+")
 
 
 def promtool(*arguments):
-    done = subprocess.run(["promtool", *arguments], timeout=6 * support.PATIENCE, text=True, check=False,
+    done = subprocess.run(["promtool", *arguments], text=True, check=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode, done.stdout
 

@@ -25,8 +25,9 @@ def run(*args, **options):
 
 @pytest.fixture
 def signed(keytrail, signer):
-    """A running sidecar that signs, and the key."""
+    """A running sidecar that has signed for the first time, and the key."""
     sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])}}})
+    wait_for((sidecar.trail_dir / "checkpoint").exists, "the first checkpoint")
     return sidecar, signer[1]
 
 
@@ -157,8 +158,9 @@ def test_what_a_stop_signs_is_at_the_sinks_and_in_the_own_log(keytrail, signer, 
     assert f"events 1 to {told['trail']['seq']}" in kept.stdout, kept.stdout
 
 
-def test_many_events_are_signed_while_the_sidecar_runs_and_verify_does_not_cry_wolf(signed):
-    sidecar, key = signed
+def test_many_events_are_signed_while_the_sidecar_runs_and_verify_does_not_cry_wolf(keytrail, signer):
+    sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])}, "checkpoint_interval": "1h"}})
+    key = signer[1]
     calls(sidecar, 1100)
     event = wait_for(lambda: [e["details"] for e in sidecar.own("keytrail.checkpoint")
                               if e["details"]["events"] >= 1024], "a checkpoint of many")[0]
@@ -300,6 +302,7 @@ def put_in_place(segment, old, new):
 def test_a_proof_is_had_of_the_running_sidecar(keytrail, signer, tmp_path):
     sidecar = keytrail(None, {"audit": {"sign": {"file": str(signer[0])},
                                         "checkpoint_interval": "1h"}})
+    wait_for((sidecar.trail_dir / "checkpoint").exists, "the first checkpoint")
     calls(sidecar, 20)
     status, page = asked_for_proof(sidecar, "seq=7")
     assert status == 409 and page["covered"] < 7 and "not signed yet" in page["error"]

@@ -1,13 +1,10 @@
 """The manual: the chapters made from tables are current, and the README's tour does what it shows."""
 
-import itertools
 import json
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 
 import pytest
@@ -164,21 +161,6 @@ def pattern_of(line):
     return re.compile(re.escape(plain(line)).replace(re.escape("..."), ".*"))
 
 
-def is_free(port):
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
-def free_ports(n):
-    """Outside the range from which the kernel gives ports to others before they are used here."""
-    # Other ones in tests that run at the same time, whatever their seed.
-    candidates = random.SystemRandom().sample(range(10240, 32768), 50 * n)
-    return [str(p) for p in itertools.islice(filter(is_free, candidates), n)]
-
-
 def run_in_bash(script, folder):
     """What the script prints.  It runs in a session of its own, of which nothing is left."""
     with open(folder / "output", "w+", encoding="utf-8") as out:
@@ -202,7 +184,7 @@ def test_the_tour_shows_what_happens(tmp_path):
     (tmp_path / "build").mkdir()
     for program in (support.KEYTRAIL, support.KMS):
         (tmp_path / "build" / program.name).symlink_to(program)
-    ports = dict(zip(PORTS, free_ports(len(PORTS))))
+    ports = dict(zip(PORTS, map(str, support.free_ports(len(PORTS)))))
     typed = re.sub("|".join(PORTS), lambda port: ports[port[0]], typed)
     # Nobody types so fast that the key service would not listen yet.
     typed = typed.replace("KMS=$!\n", "KMS=$!\nuntil (exec 3<>/dev/tcp/127.0.0.1/"

@@ -9,7 +9,7 @@ import pytest
 
 import http1
 from backend import ok
-from faults import wait_said
+from faults import said, wait_said
 from support import new_id, wait_for
 
 
@@ -158,9 +158,9 @@ def test_a_bad_file_keeps_the_old_configuration(keytrail, raw_backend, pki):
         assert event["outcome"] == "failure" and event["severity"] == "warning"
         assert event["details"]["configDigest"] == digest
         assert sidecar.call("GET", "/api/v2/keys").status == 200
-    failures = [line for line in sidecar.log_lines() if line["event"] == "reload_failed"]
-    assert len(failures) == 4
-    assert any("wokers" in f["message"] and "workers" in f["message"] for f in failures)
+    wait_for(lambda: len(said(sidecar, "reload_failed")) == 4, "each to be told of")
+    failures = said(sidecar, "reload_failed")
+    assert any("wokers" in f and "workers" in f for f in failures)
     assert sidecar.metric("keytrail_reloads_total", result="failure") == 4
     sidecar.file.write_text(good)
     assert sidecar.reload()["outcome"] == "success"

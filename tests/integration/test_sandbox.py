@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from faults import said, wait_said
 from oracle import KEY
 from support import BUILD, KEYTRAIL, PATIENCE, ROUTES, SANITIZED, Keytrail, merge, segments, wait_for
 from test_startup import BAD_CONFIGURATION, FAILED, start_in_vain
@@ -83,8 +84,9 @@ def test_what_is_in_force_is_told(keytrail):
     assert found["user"]["on"] == (os.getuid() != 0)
     started = sidecar.own("keytrail.start")[0]["details"]["sandbox"]
     assert set(started.split()) == {name for name, p in found.items() if p["on"]}
-    off = [line["message"] for line in sidecar.log_lines() if line["event"] == "sandbox"]
-    assert len(off) == (1 if any(not p["on"] for p in found.values()) else 0)
+    missing = any(not p["on"] for p in found.values())
+    off = (wait_said if missing else said)(sidecar, "sandbox")
+    assert len(off) == (1 if missing else 0)
     for name, p in found.items():
         assert p["on"] or f"{name} ({p['detail']})" in off[0]
 
@@ -173,9 +175,9 @@ def test_hup_may_not_name_what_is_elsewhere(keytrail, pki, tmp_path, what):
                  elsewhere),
     }[what]
     assert sidecar.reload(**over)["outcome"] == "failure"
-    said = [line["message"] for line in sidecar.log_lines() if line["event"] == "reload_failed"]
-    assert said == [f'{named} is not what the process may use since its start ("sandbox"): restart; '
-                    'the running configuration stays']
+    assert wait_said(sidecar, "reload_failed") == [
+        f'{named} is not what the process may use since its start ("sandbox"): restart; '
+        'the running configuration stays']
     sidecar.stop()
     assert sidecar.start().call("GET", "/livez").status < 500
 
@@ -190,8 +192,8 @@ def test_a_kernel_without_landlock_is_told_of_once(keytrail):
     sidecar.start()
     assert parts(sidecar)["landlock"] == {"name": "landlock", "on": False,
                                           "detail": "the kernel has none"}
-    said = [line["message"] for line in sidecar.log_lines() if line["event"] == "sandbox"]
-    assert len(said) == 1 and "landlock (the kernel has none)" in said[0]
+    told, = wait_said(sidecar, "sandbox")
+    assert "landlock (the kernel has none)" in told
     assert sidecar.call("GET", "/livez").status < 500
 
 
@@ -264,9 +266,9 @@ def test_hup_may_not_bring_the_first_sink_of_the_network(keytrail, dead_port):
     sidecar = keytrail()
     has_seccomp(sidecar)
     assert sidecar.reload(sinks=[syslog("far", dead_port())])["outcome"] == "failure"
-    said = [line["message"] for line in sidecar.log_lines() if line["event"] == "reload_failed"]
-    assert said == ['sink far uses the network, which the process gave up at its start ("sandbox"): '
-                    "restart; the running configuration stays"]
+    assert wait_said(sidecar, "reload_failed") == [
+        'sink far uses the network, which the process gave up at its start ("sandbox"): '
+        "restart; the running configuration stays"]
 
 
 def test_hup_may_not_have_a_sink_begin_to_use_the_network(keytrail, dead_port, tmp_path):
@@ -274,9 +276,9 @@ def test_hup_may_not_have_a_sink_begin_to_use_the_network(keytrail, dead_port, t
     far = syslog("far", dead_port())
     sidecar = keytrail(config={"sinks": [far, {"name": "near", "type": "stdout"}]})
     sidecar.reload(sinks=[far, syslog("near", dead_port())])
-    said = [line["message"] for line in sidecar.log_lines() if line["event"] == "reload_failed"]
-    assert said == ["sink near: its thread began without the network: restart, or give it another "
-                    "name; the running configuration stays"]
+    assert wait_said(sidecar, "reload_failed") == [
+        "sink near: its thread began without the network: restart, or give it another "
+        "name; the running configuration stays"]
 
 
 def test_a_thread_without_its_filter_is_told_of(keytrail):
@@ -288,8 +290,8 @@ def test_a_thread_without_its_filter_is_told_of(keytrail):
         pytest.skip(found["detail"])
     assert found == {"name": "seccomp", "on": False,
                      "detail": "a thread could not take its filter"}
-    said = [line["message"] for line in sidecar.log_lines() if line["event"] == "sandbox"]
-    assert len(said) == 1 and "seccomp (a thread could not take its filter)" in said[0]
+    told, = wait_said(sidecar, "sandbox")
+    assert "seccomp (a thread could not take its filter)" in told
     assert sidecar.call("GET", "/livez").status < 500
 
 

@@ -4,15 +4,13 @@ import json
 import os
 import signal
 import subprocess
-from socket import SOCK_STREAM
 
 import pytest
 
 import receiver as receivers
 from backend import ok
-from peers import free_port
 from receiver import Hang, Receiver, status
-from support import KEYTRAIL, MODULES, new_id, wait_for
+from support import KEYTRAIL, MODULES, free_ports, new_id, wait_for
 
 pytestmark = pytest.mark.skipif("http" not in MODULES, reason="built without the http sink")
 
@@ -397,7 +395,7 @@ def test_a_receiver_that_begins_to_refuse_everything_gets_one_event_put_aside(ke
     send(sidecar, 10)
     is_down(sidecar, "nothing else was taken, so it may be the set-up")
     receiver.refuses = lambda event: False
-    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events") == 0, "the sink")
+    sidecar.wait_delivered("http")
     assert len((sidecar.trail_dir / "quarantine.http.jsonl").read_text().splitlines()) == 1
     assert sidecar.metric("keytrail_sink_events_rejected_total") == 1
 
@@ -477,7 +475,7 @@ def test_another_document_under_the_same_identity_is_an_alarm(keytrail, raw_back
     receiver.stored[forged] = {"forged": True}
     send(sidecar, 3)
     wait_for(lambda: sidecar.metric("keytrail_sink_events_rejected_total") > 0, "the rejection")
-    assert "conflict: another document has the identity" in sidecar.stderr()
+    wait_for(lambda: "conflict: another document has the identity" in sidecar.stderr(), "the alarm")
     assert receiver.stored[forged] == {"forged": True}
 
 
@@ -559,7 +557,7 @@ server {{ listen unix:{0}/sock; access_log off; return 204; }} }}
 """
 
     def __init__(self, folder, pki):
-        self.folder, self.port, self.process = folder, free_port(SOCK_STREAM), None
+        self.folder, self.port, self.process = folder, free_ports(1)[0], None
         folder.mkdir()
         (folder / "conf").write_text(self.CONF.format(folder, self.port, pki["kms.pem"], pki["kms.key"]))
 

@@ -10,6 +10,7 @@ import urllib.error
 import pytest
 
 from backend import ok
+from faults import wait_said
 from support import BUILD, KEYTRAIL, PATIENCE, new_id, read_lines, segments, wait_for
 
 
@@ -47,8 +48,9 @@ def test_the_file_sink_has_every_event(keytrail, raw_backend, tmp_path):
     send(sidecar, 50)
     events = caught_up(sidecar, path)
     assert len([e for e in events if e["action"] == "kms.secrets.list"]) == 50
-    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="file") == 0, "the count")
+    sidecar.wait_delivered("file")
     assert sidecar.metric("keytrail_sink_events_delivered_total", sink="file") == len(events)
+    assert sidecar.metric("keytrail_sink_lag_events", sink="file") == 0
     sidecar.stop()
     assert delivered(path) == sidecar.events()
 
@@ -106,8 +108,7 @@ def test_usr1_reopens_the_file(keytrail, raw_backend, tmp_path):
     caught_up(sidecar, path)
     path.rename(tmp_path / "moved.jsonl")
     sidecar.signal(signal.SIGUSR1)
-    wait_for(lambda: any(line["event"] == "reopened" for line in sidecar.log_lines()),
-             "the files to be reopened")
+    wait_said(sidecar, "reopened")
     send(sidecar, 5)
     sidecar.stop()
     old = [json.loads(line) for line in (tmp_path / "moved.jsonl").read_text().splitlines()]
@@ -134,7 +135,7 @@ def test_a_dead_sink_delays_nobody_and_catches_up(keytrail, raw_backend, tmp_pat
                                                      file_sink(good, "good")]})
     send(sidecar, 100)
     caught_up(sidecar, good)
-    assert sidecar.metric("keytrail_sink_up", sink="dead") == 0
+    wait_for(lambda: sidecar.metric("keytrail_sink_up", sink="dead") == 0, "the other one to be down")
     assert sidecar.metric("keytrail_sink_lag_events", sink="dead") > 100
     assert sidecar.fetch("metrics", "/readyz")
     folder.mkdir()
@@ -187,8 +188,7 @@ def test_a_reload_that_needs_a_module_is_refused(keytrail, raw_backend):
     sidecar = keytrail(raw_backend(ok()), {"sandbox": "off"})  # it would refuse first
     event = sidecar.reload(sinks=[FAR])
     assert event["outcome"] == "failure"
-    assert any("loaded at a start only: restart" in line["message"]
-               for line in sidecar.log_lines())
+    assert "loaded at a start only: restart" in wait_said(sidecar, "reload_failed")[0]
 
 
 # ---- filters ----
@@ -264,7 +264,7 @@ def test_what_a_sink_rejects_is_kept_and_recorded(keytrail, raw_backend):
     with sidecar.client() as c:
         assert c.request("GET", "/api/v2/keys?x=%", {}).status == 400
     told = sidecar.wait_own("keytrail.reject")
-    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="picky") == 0, "the sink")
+    sidecar.wait_delivered("picky")
     sidecar.stop()
     events = sidecar.events()
     failed = [e for e in events if e["outcome"] == "failure"]
@@ -282,6 +282,7 @@ def test_a_kill_does_not_hide_what_was_rejected(keytrail, raw_backend, disk):
     with sidecar.client() as c:
         assert c.request("GET", "/api/v2/keys?x=%", {}).status == 400
     wait_for(lambda: any(e["outcome"] == "failure" for e in sidecar.events()), "the failure")
+    sidecar.wait_delivered("far")  # so it is durable
     disk.set("sync */0*.jsonl stall")
     before = len(read_lines(sidecar.trail_dir))
     sidecar.signal(signal.SIGHUP)
@@ -333,6 +334,7 @@ def test_readiness_names_a_dead_sink(keytrail, raw_backend, tmp_path, required):
         file_sink(folder / "events.jsonl", "dead", required=required),
         file_sink(tmp_path / "good.jsonl", "good", required=True)]})
     send(sidecar, 1)
+    sidecar.wait_delivered("good")
     wait_for(lambda: sidecar.metric("keytrail_sink_up", sink="dead") == 0, "the sink to be down")
     is_ready, check = ready(sidecar)
     assert is_ready is not required and check["ok"] is not required

@@ -11,6 +11,7 @@ import pytest
 
 import peers
 from backend import ok
+from faults import wait_said
 from support import KEYTRAIL, Keytrail, replace, wait_for
 from test_sinks import send
 from test_startup import BAD_CONFIGURATION, start_in_vain
@@ -208,10 +209,9 @@ def test_a_certificate_that_is_replaced_is_used(keytrail, raw_backend, pki, tmp_
         sidecar = start_with(keytrail, raw_backend(ok()), sink)
         wait_for(lambda: far.seen == ["first"], "the first")
         own["pem"].write_bytes(b"no certificate")
-        wait_for(lambda: any(line["event"] == "reload_failed" for line in sidecar.log_lines()),
-                 "what is of no use to be told")
+        wait_said(sidecar, "reload_failed")
         send(sidecar, 3)
-        wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="far") == 0, "the sink")
+        sidecar.wait_delivered("far")
         assert far.seen == ["first"], "it goes on with what it has"
         become("second")
 

@@ -54,7 +54,7 @@ def test_without_its_state_a_trail_goes_on_as_a_new_log(keytrail, raw_backend, h
     sidecar = keytrail(raw_backend(ok()), {"sinks": SINKS})
     for _ in range(5):
         assert sidecar.call("GET", "/api/v2/keys").status == 200
-    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="file") == 0, "delivery")
+    sidecar.wait_delivered("file")
     if clean:
         sidecar.stop()
     else:

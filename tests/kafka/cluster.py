@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "integration"))
 
-from support import wait_for  # noqa: E402  pylint: disable=wrong-import-position
+from support import free_ports, wait_for  # noqa: E402  pylint: disable=wrong-import-position
 
 JARS = ROOT / "build" / "vendor" / "kafka"
 BROKERS = 3
@@ -43,17 +43,6 @@ controller.quorum.election.timeout.ms=1000
 controller.quorum.fetch.timeout.ms=2000
 offsets.topic.replication.factor=3
 """
-
-
-def free_ports(n):
-    """Taken together, so that none is given twice."""
-    sockets = [socket.socket() for _ in range(n)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 def java(*arguments, **options):

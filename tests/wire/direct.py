@@ -54,21 +54,13 @@ CUT = 400, 408, 499  # what nginx logs of a request whose end did not come
 UNKNOWN = re.compile(rb"OPTIONS (\*|(?i:https?)://[^/? ]+) ")
 
 
-def free_ports(n):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 class Nginx:
     """Behind keytrail at one port, reached directly at the other."""
 
     def __init__(self, folder, correlation):
         self.folder = folder
         folder.mkdir(parents=True)
-        self.behind, self.alone = free_ports(2)
+        self.behind, self.alone = support.free_ports(2)
         servers = "".join(SERVER.format(port=port, folder=folder, log=self.log(port),
                                         correlation=correlation.decode())
                           for port in (self.behind, self.alone))
