@@ -32,6 +32,7 @@ struct kafka_sink {
 	pthread_cond_t changed;
 	struct flight flights[FLIGHTS]; /* a ring */
 	size_t first, n;
+	size_t unreported;	     /* that are under way and have no report yet */
 	rd_kafka_resp_err_t trouble; /* the last one, since anything was acknowledged */
 	rd_kafka_resp_err_t refusal; /* of an event, the first one since the producer was made */
 	bool fatal;
@@ -46,6 +47,13 @@ flight_at(struct kafka_sink *k, size_t i)
 
 /* ---- librdkafka's threads ---- */
 
+/* What is queued behind an event that is refused is purged, and may be reported before it. */
+static bool
+is_consequence(rd_kafka_resp_err_t code)
+{
+	return code == RD_KAFKA_RESP_ERR__PURGE_QUEUE || code == RD_KAFKA_RESP_ERR__FATAL;
+}
+
 static void
 take_reports(struct kafka_sink *k, rd_kafka_event_t *event)
 {
@@ -57,21 +65,33 @@ take_reports(struct kafka_sink *k, rd_kafka_event_t *event)
 		f->acknowledged = m->err == RD_KAFKA_RESP_ERR_NO_ERROR;
 		if (f->acknowledged)
 			k->trouble = RD_KAFKA_RESP_ERR_NO_ERROR;
-		else if (k->refusal == RD_KAFKA_RESP_ERR_NO_ERROR)
+		else if (k->refusal == RD_KAFKA_RESP_ERR_NO_ERROR && !is_consequence(m->err))
 			k->refusal = m->err;
+		k->unreported--;
 	}
+}
+
+/* Why the producer has given up. */
+static rd_kafka_resp_err_t
+end_of(rd_kafka_t *rk)
+{
+	char why[256];
+	rd_kafka_resp_err_t code = rd_kafka_fatal_error(rk, why, sizeof(why));
+
+	return code != RD_KAFKA_RESP_ERR_NO_ERROR ? code : RD_KAFKA_RESP_ERR__FATAL;
 }
 
 /* That all are down says less than what came before it. */
 static void
-take_error(struct kafka_sink *k, rd_kafka_event_t *event)
+take_error(struct kafka_sink *k, rd_kafka_t *rk, rd_kafka_event_t *event)
 {
-	rd_kafka_resp_err_t code = rd_kafka_event_error(event);
+	bool fatal = rd_kafka_event_error_is_fatal(event) != 0;
+	rd_kafka_resp_err_t code = fatal ? end_of(rk) : rd_kafka_event_error(event);
 
 	if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN ||
 	    k->trouble == RD_KAFKA_RESP_ERR_NO_ERROR || k->trouble == RD_KAFKA_RESP_ERR__TRANSPORT)
 		k->trouble = code;
-	k->fatal |= rd_kafka_event_error_is_fatal(event) != 0;
+	k->fatal |= fatal;
 }
 
 static void
@@ -79,14 +99,13 @@ on_event(rd_kafka_t *rk, rd_kafka_event_t *event, void *sink)
 {
 	struct kafka_sink *k = sink;
 
-	(void)rk;
 	pthread_mutex_lock(&k->lock);
 	switch (rd_kafka_event_type(event)) {
 	case RD_KAFKA_EVENT_DR:
 		take_reports(k, event);
 		break;
 	case RD_KAFKA_EVENT_ERROR:
-		take_error(k, event);
+		take_error(k, rk, event);
 		break;
 	case RD_KAFKA_EVENT_STATS:
 		kafka_figures_read(&k->figures, rd_kafka_event_stats(event));
@@ -118,7 +137,7 @@ drop_producer(struct kafka_sink *k)
 	if (k->rk != NULL)
 		rd_kafka_destroy(k->rk);
 	k->rk = NULL;
-	k->first = k->n = 0;
+	k->first = k->n = k->unreported = 0;
 	k->fatal = false;
 	k->refusal = RD_KAFKA_RESP_ERR_NO_ERROR;
 }
@@ -205,6 +224,14 @@ headers_of(const struct sink_event *e, const char *format)
 	return headers;
 }
 
+static void
+count_unreported(struct kafka_sink *k, int n)
+{
+	pthread_mutex_lock(&k->lock);
+	k->unreported += (size_t)n;
+	pthread_mutex_unlock(&k->lock);
+}
+
 static rd_kafka_resp_err_t
 produce(struct kafka_sink *k, const struct sink_event *e)
 {
@@ -226,11 +253,13 @@ produce(struct kafka_sink *k, const struct sink_event *e)
 	rd_kafka_resp_err_t code;
 
 	*f = (struct flight){ .seq = e->seq };
+	count_unreported(k, 1);
 	error = rd_kafka_produceva(k->rk, parts, sizeof(parts) / sizeof(parts[0]));
 	if (error == NULL) {
 		k->n++;
 		return RD_KAFKA_RESP_ERR_NO_ERROR;
 	}
+	count_unreported(k, -1);
 	code = rd_kafka_error_code(error);
 	rd_kafka_error_destroy(error);
 	rd_kafka_headers_destroy(headers);
@@ -275,7 +304,8 @@ feed(struct kafka_sink *k, struct delivery *d)
 	return k->n > 0 ? RD_KAFKA_RESP_ERR_NO_ERROR : code;
 }
 
-/* Until the first is delivered or any is refused; false when neither is so by the deadline. */
+/* Until the first is delivered, any is refused, or all are reported; false when none is so by the
+ * deadline. */
 static bool
 await_report(struct kafka_sink *k, int64_t deadline_ns)
 {
@@ -287,8 +317,8 @@ await_report(struct kafka_sink *k, int64_t deadline_ns)
 
 	pthread_mutex_lock(&k->lock);
 	for (;;) {
-		reported =
-		    flight_at(k, 0)->acknowledged || k->refusal != RD_KAFKA_RESP_ERR_NO_ERROR;
+		reported = flight_at(k, 0)->acknowledged ||
+			   k->refusal != RD_KAFKA_RESP_ERR_NO_ERROR || k->unreported == 0;
 		if (reported || clock_mono_ns() >= deadline_ns)
 			break;
 		pthread_cond_timedwait(&k->changed, &k->lock, &until);
@@ -312,6 +342,8 @@ settle(struct kafka_sink *k, struct delivery *d)
 		k->moved_ns = clock_mono_ns();
 	}
 	refusal = k->refusal;
+	if (refusal == RD_KAFKA_RESP_ERR_NO_ERROR && k->n > 0 && k->unreported == 0)
+		refusal = end_of(k->rk);
 	pthread_mutex_unlock(&k->lock);
 	return refusal;
 }
@@ -334,9 +366,10 @@ judge(struct kafka_sink *k, const struct delivery *d, rd_kafka_resp_err_t code)
 	return SINK_REJECT;
 }
 
-/* What errors do not tell, the topic's metadata may. */
+/* What errors do not tell, the topic's metadata may.  A broker that does not give them in so short a
+ * time may be a slow one. */
 static rd_kafka_resp_err_t
-diagnose(struct kafka_sink *k)
+diagnose(struct kafka_sink *k, bool patient)
 {
 	const struct rd_kafka_metadata *m;
 	rd_kafka_resp_err_t code;
@@ -344,21 +377,23 @@ diagnose(struct kafka_sink *k)
 	pthread_mutex_lock(&k->lock);
 	code = k->trouble;
 	pthread_mutex_unlock(&k->lock);
-	if (code == RD_KAFKA_RESP_ERR_NO_ERROR &&
-	    (code = kafka_ask_for_topic(k->rk, k->cfg->kafka.topic, DIAGNOSE_MS, &m)) ==
-		RD_KAFKA_RESP_ERR_NO_ERROR) {
-		code = kafka_topic_trouble(m);
-		rd_kafka_metadata_destroy(m);
-	}
+	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return code;
+	code = kafka_ask_for_topic(k->rk, k->cfg->kafka.topic, DIAGNOSE_MS, &m);
+	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return patient ? RD_KAFKA_RESP_ERR_NO_ERROR : code;
+	code = kafka_topic_trouble(m);
+	rd_kafka_metadata_destroy(m);
 	return code;
 }
 
 static enum sink_result
 wait_on(struct kafka_sink *k, const struct delivery *d)
 {
-	rd_kafka_resp_err_t code = diagnose(k);
+	bool patient = clock_mono_ns() - k->moved_ns < SLOW_NS;
+	rd_kafka_resp_err_t code = diagnose(k, patient);
 
-	if (code == RD_KAFKA_RESP_ERR_NO_ERROR && clock_mono_ns() - k->moved_ns < SLOW_NS)
+	if (code == RD_KAFKA_RESP_ERR_NO_ERROR && patient)
 		return SINK_BUSY;
 	err_set(d->err, "topic %s: %s", k->cfg->kafka.topic,
 	    code != RD_KAFKA_RESP_ERR_NO_ERROR ? kafka_why(code)

@@ -16,6 +16,7 @@ JARS = ROOT / "build" / "vendor" / "kafka"
 BROKERS = 3
 PATIENCE = 120
 USER, PASSWORD = "keytrail", "for-tests-only"
+SECURED = "secured"  # what the names of topics begin with that the user may write to
 
 PROPERTIES = """
 process.roles=broker,controller
@@ -30,6 +31,8 @@ sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
 listener.name.secure.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
 listener.name.secure.ssl.keystore.type=PEM
 listener.name.secure.ssl.keystore.location={pem}
 log.dirs={data}
@@ -140,6 +143,12 @@ class Cluster:
              "--topic", name, "--partitions", str(partitions), "--replication-factor", "3", *pairs)
         wait_for(lambda: all(len(self.describe(name, f"127.0.0.1:{port}")) == partitions
                              for port in self.plain), "every broker to know the topic", PATIENCE)
+
+    def allow(self, operation, topics, pattern="literal"):
+        """What the user may; without it nothing."""
+        tool("kafka.admin.AclCommand", "--bootstrap-server", self.brokers, "--add", "--topic", topics,
+             "--resource-pattern-type", pattern, "--allow-principal", f"User:{USER}",
+             "--operation", operation)
 
     def describe(self, name, brokers=None):
         """Of each partition leader and replicas in sync; kcat asks for the topic of all that there

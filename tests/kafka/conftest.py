@@ -21,6 +21,7 @@ def cluster(tmp_path_factory, pki):
     try:
         made.format()
         made.start()
+        made.allow("Write", clusters.SECURED, "prefixed")
         yield made
     finally:
         made.close()

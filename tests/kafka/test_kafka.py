@@ -10,7 +10,7 @@ import pytest
 
 import kafka
 from backend import ok
-from cluster import PASSWORD, USER
+from cluster import PASSWORD, SECURED, USER
 from kafka import Account, caught_up, records
 from support import KEYTRAIL, new_id, wait_for
 
@@ -54,6 +54,12 @@ class Traffic:
 
 def status(sidecar):
     return json.loads(sidecar.fetch("admin", "/status"))["sinks"][0]
+
+
+def environment(sidecar):
+    return subprocess.run([KEYTRAIL, "check", "--environment", sidecar.file], check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          env=sidecar.environment).stdout
 
 
 def delivered(sidecar):
@@ -132,7 +138,7 @@ def secured(pki, folder, mechanism, password=PASSWORD):
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 def test_over_tls_with_a_password(keytrail, raw_backend, cluster, pki, tmp_path, mechanism):
-    topic = f"secured-{mechanism.lower()}"
+    topic = f"{SECURED}-{mechanism.lower()}"
     cluster.make_topic(topic)
     sidecar = start(keytrail, raw_backend, cluster.secure, topic,
                     **secured(pki, tmp_path, mechanism))
@@ -143,7 +149,7 @@ def test_over_tls_with_a_password(keytrail, raw_backend, cluster, pki, tmp_path,
 
 
 def test_a_wrong_password_is_named_and_the_right_one_read(keytrail, raw_backend, cluster, pki, tmp_path):
-    topic = "password"
+    topic = f"{SECURED}-password"
     cluster.make_topic(topic)
     more = secured(pki, tmp_path, "SCRAM-SHA-512", "a-wrong-one")
     sidecar = start(keytrail, raw_backend, cluster.secure, topic, **more)
@@ -152,6 +158,25 @@ def test_a_wrong_password_is_named_and_the_right_one_read(keytrail, raw_backend,
     secured(pki, tmp_path, "SCRAM-SHA-512")
     settle(sidecar, cluster, topic, "a wrong password, then the right one")
     assert "a-wrong-one" not in sidecar.stderr()
+
+
+def test_what_a_user_may_not_is_named_and_waits(keytrail, raw_backend, cluster, pki, tmp_path):
+    """First nothing, then to see the topic, then to write."""
+    topic = "users"
+    cluster.make_topic(topic)
+    sidecar = start(keytrail, raw_backend, cluster.secure, topic, **secured(pki, tmp_path, "PLAIN"))
+    refusal = f"topic {topic}: the user may not write to the topic"
+    wait_for(lambda: status(sidecar)["lastError"] == refusal, "the refusal", SLOW)
+    assert refusal in environment(sidecar)
+    cluster.allow("Describe", topic)
+    wait_for(lambda: f"topic {topic}: 6 partitions" in environment(sidecar), "the topic to be seen", SLOW)
+    found = environment(sidecar)
+    assert "its settings may not be read" in found
+    before = status(sidecar)["retries"]
+    wait_for(lambda: status(sidecar)["retries"] > before, "another try", SLOW)
+    assert status(sidecar)["lastError"] == refusal and delivered(sidecar) == 0
+    cluster.allow("Write", topic)
+    settle(sidecar, cluster, topic, "a user who may write late")
 
 
 def test_a_broker_of_another_authority_is_refused(keytrail, raw_backend, cluster, pki, tmp_path):
@@ -214,9 +239,7 @@ def test_check_tells_what_is_there(keytrail, raw_backend, cluster):
     cluster.make_topic("looked-at")
     sidecar = keytrail(raw_backend(ok()), {"sinks": [kafka.sink(cluster.brokers, topic="looked-at")]},
                        start=False)
-    found = subprocess.run([KEYTRAIL, "check", "--environment", sidecar.file], check=False,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                           env=sidecar.environment).stdout
+    found = environment(sidecar)
     assert ("3 brokers, topic looked-at: 6 partitions (0 without a leader, 0 with replicas out of sync), "
             "replication 3, min.insync.replicas 2, unclean.leader.election.enable false") in found
 
