@@ -146,7 +146,7 @@ module_src  = $(wildcard src/sink/sink_$(1).c src/sink/sink_$(1)_*.c)
 MODULES    := $(foreach m,$(MODULES),$(if $(call module_src,$m),$m))
 MODULE_SRC := $(foreach m,$(MODULES),$(call module_src,$m))
 KAFKA_MOCK := $(if $(filter kafka,$(MODULES)),$B/kafka-mock)
-MODULE_LIB_SRC := $(wildcard src/base/*.c src/sink/http_*.c) src/http/jsonscan.c src/audit/event_text.c src/trail/trail_line.c
+MODULE_LIB_SRC := $(wildcard src/base/*.c src/sink/http_*.c) src/http/jsonscan.c src/audit/event_text.c src/trail/trail_line.c src/config/config_format.c
 
 LIB_SRC   := $(sort $(filter-out $(foreach m,http kafka,$(call module_src,$m)),$(wildcard src/*/*.c)))
 PROXY_SRC := $(sort $(wildcard proxy/*.c proxy/*/*.c))

@@ -326,6 +326,7 @@ bool config_same_place(const struct config_sink *a, const struct config_sink *b)
 bool config_sink_is_remote(const struct config_sink *s);
 const char *config_sink_type_name(enum config_sink_type type); /* "file" */
 const struct config_sink *config_remote_sink(const struct config *c);
+const char *config_format_name(enum config_format format); /* "ocsf" */
 
 /* Do requests go to the same addresses, under the same Host? */
 bool config_same_service(const struct config_upstream *a, const struct config_upstream *b);

@@ -18,7 +18,8 @@
 #define AT(type, member)	  .field = offsetof(type, member), .size = sizeof(((type *)0)->member)
 #define WITH(type, second_member) .second = offsetof(type, second_member)
 
-extern const struct member_word config_guarantee_words[], config_grammar_words[];
+extern const struct member_word config_guarantee_words[], config_grammar_words[],
+    config_format_words[];
 
 /* As member_check_fn. */
 int config_check_name(const char *value, struct err *err);

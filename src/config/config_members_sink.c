@@ -20,15 +20,6 @@ static const struct member_word transport_words[] = {
 	{ NULL, 0 },
 };
 
-static const struct member_word format_words[] = {
-	{ "activity-tracker", CONFIG_FORMAT_ACTIVITY_TRACKER },
-	{ "ocsf", CONFIG_FORMAT_OCSF },
-	{ "ecs", CONFIG_FORMAT_ECS },
-	{ "cloudevents", CONFIG_FORMAT_CLOUDEVENTS },
-	{ "cef", CONFIG_FORMAT_CEF },
-	{ NULL, 0 },
-};
-
 static const struct member_word preset_words[] = {
 	{ "ndjson", CONFIG_HTTP_NDJSON },
 	{ "json", CONFIG_HTTP_JSON },
@@ -240,7 +231,7 @@ static const struct member sink_members[] = {
 	{ .name = "format",
 	    .type = MEMBER_WORD,
 	    SINK(format),
-	    .words = format_words,
+	    .words = config_format_words,
 	    .fallback = "\"activity-tracker\"",
 	    .help = "What is made of an event; `docs/formats.md` says how." },
 	{ .name = "filter",

@@ -31,7 +31,6 @@ static const struct format_row rows[] = {
 };
 
 static const struct format_table activity_tracker_table = {
-	.name = "activity-tracker",
 	.about = "The line of the trail with one member more, `delivery`: without it, it is that "
 		 "line byte for byte. A stub has these members only.",
 	.rows = rows,
@@ -99,7 +98,7 @@ format_reference(struct buf *out)
 		const struct format_table *table = formats[i].table;
 
 		if (buf_printf(out, "%s## %s\n\n%s\n\n| attribute | from |\n|---|---|\n",
-			i > 0 ? "\n" : "", table->name, table->about) == -1)
+			i > 0 ? "\n" : "", config_format_name(i), table->about) == -1)
 			return -1;
 		for (size_t row = 0; row < table->n; row++)
 			if (put_row(out, &table->rows[row]) == -1)

@@ -155,7 +155,6 @@ static const struct format_row rows[] = {
 };
 
 const struct format_table format_cef_table = {
-	.name = "cef",
 	.about = "ArcSight's Common Event Format: `CEF:0|keytrail|keytrail|<version>|<action>|"
 		 "<message>|<severity>|`, with 3 for normal, 6 for warning, 9 for critical, and "
 		 "these keys. It has a place for less than there is.",

@@ -60,7 +60,6 @@ static const struct format_row rows[] = {
 };
 
 const struct format_table format_cloudevents_table = {
-	.name = "cloudevents",
 	.about = "CloudEvents 1.0 in structured mode, as JSON.",
 	.rows = rows,
 	.n = sizeof(rows) / sizeof(rows[0]),

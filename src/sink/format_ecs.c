@@ -132,7 +132,6 @@ static const struct format_row rows[] = {
 };
 
 const struct format_table format_ecs_table = {
-	.name = "ecs",
 	.about = "The Elastic Common Schema, version " ECS_VERSION
 		 "; what it has no field for is below `keytrail`.",
 	.rows = rows,

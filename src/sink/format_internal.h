@@ -124,7 +124,6 @@ struct format_row {
 };
 
 struct format_table {
-	const char *name;
 	const char *about; /* for the manual */
 	const struct format_row *rows;
 	size_t n;

@@ -302,7 +302,6 @@ static const struct format_row rows[] = {
 };
 
 const struct format_table format_ocsf_table = {
-	.name = "ocsf",
 	.about = "The Open Cybersecurity Schema Framework, version " OCSF_VERSION
 		 ": calls as API Activity (6003), the sidecar's own events as Base Event (0).",
 	.rows = rows,

@@ -186,14 +186,6 @@ make_producer(struct kafka_sink *k, struct err *err)
 
 /* ---- one record ---- */
 
-static const char *const formats[CONFIG_FORMATS] = {
-	[CONFIG_FORMAT_ACTIVITY_TRACKER] = "activity-tracker",
-	[CONFIG_FORMAT_OCSF] = "ocsf",
-	[CONFIG_FORMAT_ECS] = "ecs",
-	[CONFIG_FORMAT_CLOUDEVENTS] = "cloudevents",
-	[CONFIG_FORMAT_CEF] = "cef",
-};
-
 /* Its own events are of no instance: they stay together by their log. */
 static struct slice
 key_of(const struct kafka_sink *k, const struct sink_event *e)
@@ -237,7 +229,7 @@ produce(struct kafka_sink *k, const struct sink_event *e)
 {
 	struct flight *f = flight_at(k, k->n);
 	struct slice key = key_of(k, e);
-	rd_kafka_headers_t *headers = headers_of(e, formats[k->cfg->format]);
+	rd_kafka_headers_t *headers = headers_of(e, config_format_name(k->cfg->format));
 	const rd_kafka_vu_t parts[] = {
 		{ .vtype = RD_KAFKA_VTYPE_TOPIC, .u.cstr = k->cfg->kafka.topic },
 		{ .vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = RD_KAFKA_MSG_F_COPY },

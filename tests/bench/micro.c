@@ -662,13 +662,7 @@ bench_render(struct bench *b)
 static void
 bench_format(struct bench *b)
 {
-	static const char *const names[] = {
-		[CONFIG_FORMAT_ACTIVITY_TRACKER] = "format.activity-tracker",
-		[CONFIG_FORMAT_OCSF] = "format.ocsf",
-		[CONFIG_FORMAT_ECS] = "format.ecs",
-		[CONFIG_FORMAT_CLOUDEVENTS] = "format.cloudevents",
-		[CONFIG_FORMAT_CEF] = "format.cef",
-	};
+	char name[32];
 	char line[EVENT_LINE_MAX + EVENT_TRAIL_MAX];
 	size_t n = event_render(&of_a_service, &a_call, line);
 	struct sink_event e = {
@@ -687,7 +681,8 @@ bench_format(struct bench *b)
 			buf_consume(&out, buf_size(&out));
 			need(b, format_render(i, &e, &out, &b->err) == 0);
 		}
-		row(b, names[i], (double)(thread_ns() - start) / (double)b->count, "ns");
+		snprintf(name, sizeof(name), "format.%s", config_format_name(i));
+		row(b, name, (double)(thread_ns() - start) / (double)b->count, "ns");
 	}
 	buf_fini(&out);
 }

@@ -183,8 +183,8 @@ test_attributes_are_in_canonical_order(void **state)
 
 		for (size_t row = 1; t != NULL && row < t->n; row++)
 			if (compare_paths(t->rows[row - 1].path, t->rows[row].path) >= 0)
-				fail_msg("%s: %s stands before %s", t->name, t->rows[row - 1].path,
-				    t->rows[row].path);
+				fail_msg("%s: %s stands before %s", formats[i].name,
+				    t->rows[row - 1].path, t->rows[row].path);
 	}
 }
 

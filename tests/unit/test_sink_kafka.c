@@ -28,6 +28,7 @@ extern const struct sink_module keytrail_sink;
 
 struct world {
 	char name[8], topic[16], host[16];
+	const char *format; /* what records say */
 	rd_kafka_t *rk;
 	rd_kafka_mock_cluster_t *cluster;
 	struct config_address brokers[BROKERS];
@@ -111,6 +112,7 @@ setup(void **state)
 	w->rk = client(RD_KAFKA_PRODUCER, NULL);
 	w->cluster = rd_kafka_mock_cluster_new(w->rk, BROKERS);
 	assert_int_equal(rd_kafka_mock_topic_create(w->cluster, TOPIC, PARTITIONS, BROKERS), 0);
+	w->format = "activity-tracker";
 	strcpy(w->name, "k");
 	strcpy(w->topic, TOPIC);
 	strcpy(w->host, "127.0.0.1");
@@ -210,7 +212,7 @@ struct arrivals {
 	bool disorder; /* in a partition, of first arrivals */
 };
 
-static uint64_t
+static const char *
 header(rd_kafka_message_t *m, const char *name)
 {
 	rd_kafka_headers_t *headers;
@@ -219,19 +221,20 @@ header(rd_kafka_message_t *m, const char *name)
 
 	assert_int_equal(rd_kafka_message_headers(m, &headers), 0);
 	assert_int_equal(rd_kafka_header_get_last(headers, name, &value, &n), 0);
-	return strtoull(value, NULL, 10);
+	return value;
 }
 
 static void
 take_message(struct world *w, struct arrivals *a, rd_kafka_message_t *m)
 {
-	uint64_t seq = header(m, "seq");
+	uint64_t seq = strtoull(header(m, "seq"), NULL, 10);
 	const struct sink_event *e = &w->events[seq - 1];
 
 	assert_in_range(seq, 1, EVENTS_MAX);
 	if (!e->stub)
 		assert_true(slice_equal((struct slice){ m->payload, m->len }, e->text));
-	assert_int_equal(header(m, "prev"), e->prev);
+	assert_int_equal(strtoull(header(m, "prev"), NULL, 10), e->prev);
+	assert_string_equal(header(m, "format"), w->format);
 	a->n++;
 	a->partition[seq] = m->partition;
 	if (a->times[seq]++ > 0) {
@@ -336,6 +339,18 @@ test_the_key_may_be_the_log_or_none(void **state)
 	open_again(w);
 	deliver_at_once(w, 100, 200);
 	assert_int_equal(arrivals(w).n, 200);
+}
+
+static void
+test_records_say_their_format(void **state)
+{
+	struct world *w = *state;
+
+	w->cfg.format = CONFIG_FORMAT_OCSF;
+	w->format = "ocsf";
+	open_again(w);
+	deliver_at_once(w, 0, 10);
+	assert_all_of(w, 10);
 }
 
 static void
@@ -579,6 +594,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_it_delivers_in_order_and_by_instance),
 		TEST(test_the_key_may_be_the_log_or_none),
+		TEST(test_records_say_their_format),
 		TEST(test_what_is_under_way_is_not_produced_twice),
 		TEST(test_a_slow_broker_is_no_dead_one),
 		TEST(test_another_batch_is_not_mistaken_for_what_is_under_way),
