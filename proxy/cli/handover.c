@@ -105,14 +105,21 @@ address_in(int dirfd, const char *name)
 	return sun;
 }
 
+static struct ucred
+peer_of(int fd)
+{
+	struct ucred who = { .pid = 0, .uid = (uid_t)-1 };
+	socklen_t n = sizeof(who);
+
+	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n);
+	return who;
+}
+
 static int
 check_peer(int fd, struct err *err)
 {
-	struct ucred who;
-	socklen_t n = sizeof(who);
+	struct ucred who = peer_of(fd);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == -1)
-		return err_set_errno(err, NAME);
 	if (who.uid != geteuid() && who.uid != 0)
 		return err_set(err, "process %ld is another user's (uid %lu)", (long)who.pid,
 		    (unsigned long)who.uid);
@@ -225,12 +232,21 @@ give(struct peer *p, const struct handover_hello *hello)
 		FAULT_POINT("takeover.given");
 }
 
+/* It was not answered in time: to ask for it would stop the journal for nobody. */
+static bool
+has_left(const struct peer *p)
+{
+	char byte;
+
+	return recv(p->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void
 on_hello(struct peer *p, struct packet *word, ssize_t n)
 {
 	struct err err;
 
-	if (n == 0) {
+	if (n == 0 || has_left(p)) {
 		drop(p);
 	} else if (!is_packet(word, n, HELLO)) {
 		err_set(&err, "what it said is not of this version's takeover");
@@ -261,15 +277,11 @@ on_ready(struct handover *h, const struct packet *word, ssize_t n)
 static void
 tell_hang(const struct peer *p)
 {
-	struct ucred who = { .pid = 0 };
-	socklen_t n = sizeof(who);
-
-	getsockopt(p->fd, SOL_SOCKET, SO_PEERCRED, &who, &n);
 	log_warn(p->handover->opts.log, "takeover_hangs",
 	    "process %ld was given the trail and does not serve yet: calls may wait for it; where "
 	    "it "
 	    "hangs, kill it, and this process goes on",
-	    (long)who.pid);
+	    (long)peer_of(p->fd).pid);
 }
 
 /* What else comes with a packet, descriptors, the kernel closes, since nobody asks for it. */
@@ -392,6 +404,8 @@ handover_free(struct handover *h)
 
 /* ---- the successor ---- */
 
+#define SILENT "does not answer: it or its disk hangs; where it does not come back, kill it"
+
 /* As recvmsg; the descriptors that came are in fds, in their order. */
 static ssize_t
 receive(int fd, struct packet *p, int fds[HANDOVER_ROLES], size_t *nfds)
@@ -452,6 +466,8 @@ await_gift(int conn, struct handover_fds *out, struct err *err)
 	if (is_packet(&p, n, GIVEN) && assign(&p, fds, nfds, out) == 0)
 		return 0;
 	close_all(fds, nfds);
+	if (n == -1 && errno == EAGAIN)
+		return err_set(err, "process %ld " SILENT, (long)peer_of(conn).pid);
 	if (n == -1)
 		return err_set_errno(err, "the running process");
 	if (!is_packet(&p, n, REFUSED))
@@ -461,15 +477,25 @@ await_gift(int conn, struct handover_fds *out, struct err *err)
 	return err_set(err, "the running process refuses: %s", p.why);
 }
 
+/* Which bounds connecting, too: where nobody is let in, it waits. */
+static bool
+be_patient(int fd, unsigned ms)
+{
+	const struct timeval t = { ms / 1000, (suseconds_t)(ms % 1000 * 1000) };
+
+	return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t)) == 0 &&
+	       setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)) == 0;
+}
+
 /* 1, 0: nobody is there, or -1. */
 static int
-meet(const char *dir, int *conn, struct err *err)
+meet(const struct handover_wish *wish, int *conn, struct err *err)
 {
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	int dirfd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int dirfd = open(wish->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	struct sockaddr_un sun = address_in(dirfd, NAME);
-	bool met =
-	    fd != -1 && dirfd != -1 && connect(fd, (const struct sockaddr *)&sun, sizeof(sun)) == 0;
+	bool met = fd != -1 && dirfd != -1 && be_patient(fd, wish->patience_ms) &&
+		   connect(fd, (const struct sockaddr *)&sun, sizeof(sun)) == 0;
 	int why = errno;
 
 	if (dirfd != -1)
@@ -482,19 +508,21 @@ meet(const char *dir, int *conn, struct err *err)
 		close(fd);
 	if (met)
 		return -1;
+	if (why == EAGAIN)
+		return err_set(err, "the running process " SILENT);
 	errno = why;
 	return why == ENOENT || why == ECONNREFUSED ? 0 : err_set_errno(err, "connect");
 }
 
 int
-handover_take(const char *dir, const struct handover_hello *hello, struct handover_fds *out,
-    int *conn, struct err *err)
+handover_take(
+    const struct handover_wish *wish, struct handover_fds *out, int *conn, struct err *err)
 {
 	struct packet p = packet_of(HELLO);
-	int rc = meet(dir, conn, err);
+	int rc = meet(wish, conn, err);
 
 	if (rc == 1) {
-		p.hello = *hello;
+		p.hello = wish->hello;
 		rc = send_packet(*conn, &p) == 0 ? 1 : err_set_errno(err, "say what is wanted");
 		if (rc == -1 || await_gift(*conn, out, err) == -1) {
 			close(*conn);
@@ -502,7 +530,7 @@ handover_take(const char *dir, const struct handover_hello *hello, struct handov
 		}
 	}
 	if (rc == -1)
-		return err_prefix(err, "%s/" NAME, dir);
+		return err_prefix(err, "%s/" NAME, wish->dir);
 	if (rc == 1)
 		FAULT_POINT("takeover.taken");
 	return rc;

@@ -64,9 +64,15 @@ void handover_free(struct handover *h);
 
 /* ---- the successor: blocks ---- */
 
+struct handover_wish {
+	const char *dir; /* the trail's */
+	struct handover_hello hello;
+	unsigned patience_ms; /* with a process that neither gives nor refuses */
+};
+
 /* 1: the descriptors, and the connection; 0: nobody is there; -1: refused, or it went wrong. */
-int handover_take(const char *dir, const struct handover_hello *hello, struct handover_fds *out,
-    int *conn, struct err *err);
+int handover_take(
+    const struct handover_wish *wish, struct handover_fds *out, int *conn, struct err *err);
 /* From now on `conn` does not block, and is at its end when the other process is. */
 int handover_ready(int conn, struct err *err);
 

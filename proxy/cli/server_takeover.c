@@ -21,6 +21,8 @@
 
 #define LEAVE_WAIT_MS 1000
 #define FOLLOW_UP_MS  1000
+/* Sinks may take three seconds to stop; the rest of it is one sync and a signature, or a disk that hangs. */
+#define GIFT_WAIT_MS 30000
 
 _Static_assert((int)HANDOVER_ADMIN == (int)HANDOVER_METRICS + (int)ADMIN_ADDRESS &&
 		   (int)HANDOVER_SOCKET == (int)HANDOVER_METRICS + (int)ADMIN_SOCKET,
@@ -82,12 +84,12 @@ int
 server_take_over(struct server *s, struct err *err)
 {
 	struct server_takeover *t = &s->takeover;
-	struct handover_hello hello;
+	struct handover_wish wish = { .dir = s->config->audit.trail, .patience_ms = GIFT_WAIT_MS };
 	int rc;
 
-	rc = describe(s->config, &hello, err);
+	rc = describe(s->config, &wish.hello, err);
 	if (rc == 0)
-		rc = handover_take(s->config->audit.trail, &hello, &t->from, &t->before, err);
+		rc = handover_take(&wish, &t->from, &t->before, err);
 	if (rc == -1)
 		return err_prefix(err, "take over");
 	if (rc == 0) {

@@ -128,8 +128,7 @@ teardown(void **state)
 
 struct successor {
 	pthread_t id;
-	const char *dir;
-	struct handover_hello hello;
+	struct handover_wish wish;
 	struct handover_fds fds;
 	int conn, rc;
 	atomic_bool done;
@@ -141,16 +140,23 @@ take(void *arg)
 {
 	struct successor *s = arg;
 
-	s->rc = handover_take(s->dir, &s->hello, &s->fds, &s->conn, &s->err);
+	s->rc = handover_take(&s->wish, &s->fds, &s->conn, &s->err);
 	s->done = true;
 	return NULL;
+}
+
+static struct handover_wish
+wish(const struct fixture *f)
+{
+	return (struct handover_wish){ .dir = f->dir,
+		.hello = { 3, 7, "listen.address 127.0.0.1:8443" },
+		.patience_ms = 60000 };
 }
 
 static void
 start(struct fixture *f, struct successor *s)
 {
-	*s =
-	    (struct successor){ .dir = f->dir, .hello = { 3, 7, "listen.address 127.0.0.1:8443" } };
+	*s = (struct successor){ .wish = wish(f) };
 	assert_int_equal(pthread_create(&s->id, NULL, take, s), 0);
 }
 
@@ -229,7 +235,7 @@ descriptors_come_in_their_roles(void **state)
 	take_over(f, &s);
 	assert_int_equal(f->heard.state_version, 3);
 	assert_int_equal(f->heard.ring_version, 7);
-	assert_string_equal(f->heard.terms, s.hello.terms);
+	assert_string_equal(f->heard.terms, s.wish.hello.terms);
 	assert_int_equal(s.fds.rings, 9);
 	for (size_t i = 0; i < HANDOVER_ROLES; i++) {
 		assert_int_equal(s.fds.of[i] == -1, f->has.of[i] == -1);
@@ -322,16 +328,16 @@ static void
 where_nobody_listens_nobody_is_there(void **state)
 {
 	struct fixture *f = *state;
-	struct successor s = { .dir = "/nonexistent" };
+	struct successor s = { .wish = { .dir = "/nonexistent" } };
 
 	take(&s);
 	assert_int_equal(s.rc, 0);
-	s.dir = f->top;
+	s.wish.dir = f->top;
 	take(&s);
 	assert_int_equal(s.rc, 0);
 	handover_free(f->handover);
 	f->handover = NULL;
-	s.dir = f->dir;
+	s.wish.dir = f->dir;
 	take(&s);
 	assert_int_equal(s.rc, 0);
 	assert_int_equal(faccessat(f->opts.dirfd, "takeover", F_OK, 0), -1);
@@ -343,7 +349,7 @@ a_stale_socket_is_nobody_and_is_replaced(void **state)
 {
 	struct fixture *f = *state;
 	struct handover *killed;
-	struct successor s = { .dir = f->dir };
+	struct successor s = { .wish = wish(f) };
 
 	assert_int_equal(linkat(f->opts.dirfd, "takeover", f->opts.dirfd, "kept", 0), 0);
 	handover_free(f->handover);
@@ -563,9 +569,9 @@ static void
 terms_end(void **state)
 {
 	struct fixture *f = *state;
-	struct successor s = { .dir = f->dir };
+	struct successor s = { .wish = wish(f) };
 
-	memset(s.hello.terms, 'x', sizeof(s.hello.terms));
+	memset(s.wish.hello.terms, 'x', sizeof(s.wish.hello.terms));
 	assert_int_equal(pthread_create(&s.id, NULL, take, &s), 0);
 	assert_int_equal(finish(f, &s), 1);
 	assert_int_equal(strlen(f->heard.terms), sizeof(f->heard.terms) - 1);
@@ -577,7 +583,7 @@ static void
 another_users_process_is_refused(void **state)
 {
 	struct fixture *f = *state;
-	struct successor s = { .dir = f->dir };
+	struct successor s = { .wish = wish(f) };
 	int status;
 	pid_t pid;
 
@@ -598,6 +604,29 @@ another_users_process_is_refused(void **state)
 }
 
 /* ---- a running process that does not speak it ---- */
+
+/* Its turn does not come; once its queue is full, nobody is let in, either. */
+static void
+who_does_not_answer_is_not_waited_for(void **state)
+{
+	struct fixture *f = *state;
+	struct successor s = { .wish = wish(f) };
+	char own[32];
+	unsigned told = 0;
+
+	snprintf(own, sizeof(own), "process %ld does not", (long)getpid());
+	s.wish.patience_ms = 1;
+	take(&s);
+	assert_int_equal(s.rc, -1);
+	assert_non_null(strstr(s.err.msg, own));
+	while (strstr(s.err.msg, "/takeover: the running process does not") == NULL && told++ < 100)
+		take(&s);
+	assert_in_range(told, 1, 99);
+	/* Those have left: nobody is asked for them. */
+	take_over(f, &s);
+	assert_int_equal(f->asked, 1);
+	be_gone(&s);
+}
 
 static const struct {
 	const char *label, *p;
@@ -674,6 +703,7 @@ main(void)
 		TEST(a_successor_takes_its_time),
 		TEST(terms_end),
 		TEST(another_users_process_is_refused),
+		TEST(who_does_not_answer_is_not_waited_for),
 		TEST(what_is_no_gift_is_an_error),
 	};
 
