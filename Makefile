@@ -442,18 +442,24 @@ run-kafka: programs
 	@KEYTRAIL_BUILD=$(CURDIR)/$B tests/kafka/run $(PYTHON) -m pytest -q -rs -s -p no:cacheprovider \
 	    $(if $(KEYTRAIL_RESULTS),--junitxml=$(KEYTRAIL_RESULTS)/kafka.xml) tests/kafka
 
-build/vendor/opensearch: tests/opensearch/pom.xml tests/opensearch/Server.java
+ENGINES := opensearch-2.11.1 elasticsearch-7.17.29
+ENGINES := $(ENGINES:%=build/vendor/%)
+
+$(ENGINES): ENGINE = $(firstword $(subst -, ,$(@F)))
+$(ENGINES): tests/opensearch/pom.xml tests/opensearch/Server.java
 	@rm -rf $@ $@.new && mkdir -p $@.new
 	$(call say,MAVEN,$(@F))
-	$Qmvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@.new >$@.log 2>&1 || { cat $@.log; exit 1; }
-	$Qjavac -d $@.new -cp '$@.new/*' tests/opensearch/Server.java
+	$Qmvn -q -B -f $< -Dengine=$(ENGINE) -Dengine.version=$(@F:$(ENGINE)-%=%) dependency:copy-dependencies \
+	    -DoutputDirectory=$(CURDIR)/$@.new >$@.log 2>&1 || { cat $@.log; exit 1; }
+	$Qsed 's/org\.opensearch/org.$(ENGINE)/' tests/opensearch/Server.java >$@.new/Server.java
+	$Qjavac -d $@.new -cp '$@.new/*' $@.new/Server.java
 	@mv $@.new $@ && touch $@
 
-test-opensearch: ## the http sink against OpenSearch itself, of its published Java artifacts
+test-opensearch: ## the http sink against OpenSearch and Elasticsearch themselves, of their published Java artifacts
 	$(call again,$(PACKAGES_OPENSEARCH),run-opensearch)
 
-run-opensearch: programs build/vendor/opensearch
-	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/integration/test_opensearch.py
+run-opensearch: programs $(ENGINES)
+	@KEYTRAIL_BUILD=$(CURDIR)/$B KEYTRAIL_ENGINES='$(ENGINES)' $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/integration/test_opensearch.py
 
 test-browser: ## the dashboard in headless Chromium, judged by axe-core too; screenshots in build/browser/shots
 	$(call again,$(PACKAGES_BROWSER),run-browser)

@@ -1,6 +1,10 @@
-"""The http sink against OpenSearch itself: `make test-opensearch` brings it, from its Java artifacts."""
+"""The http sink against OpenSearch and Elasticsearch themselves, which `make test-opensearch` brings.
+
+Elasticsearch's Java artifacts have no data streams: what it has instead is an index.
+"""
 
 import json
+import os
 import socket
 import subprocess
 import urllib.error
@@ -12,15 +16,17 @@ from backend import ok
 from support import ROOT, wait_for
 from test_sink_http import numbers, send, the_sink
 
-SERVER = ROOT / "build" / "vendor" / "opensearch"
-TEMPLATE = ROOT / "docker" / "elasticsearch" / "index-template.json"
+ENGINES = [ROOT / engine for engine in os.environ.get("KEYTRAIL_ENGINES", "").split()]
+SHIPPED = ROOT / "docker" / "elasticsearch"
 
-pytestmark = pytest.mark.skipif(not SERVER.exists(), reason="make test-opensearch brings it")
+pytestmark = pytest.mark.skipif(not ENGINES, reason="make test-opensearch brings them")
 
 
-class OpenSearch:
-    def __init__(self, folder):
-        self.folder = folder
+class Engine:
+    def __init__(self, jars, folder):
+        self.jars, self.folder = jars, folder
+        self.preset = jars.name.split("-")[0]
+        self.streams = self.preset == "opensearch"
         with socket.create_server(("127.0.0.1", 0)) as s:
             self.port = s.getsockname()[1]
         self.process = None
@@ -28,9 +34,9 @@ class OpenSearch:
     def start(self):
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
-                ["java", "-Xmx512m", "-cp", f"{SERVER}/*:{SERVER}", "Server", self.folder / "home",
+                ["java", "-Xmx512m", "-cp", f"{self.jars}/*:{self.jars}", "Server", self.folder / "home",
                  str(self.port)], stdout=log, stderr=log)
-        wait_for(self.healthy, "OpenSearch", timeout=120)
+        wait_for(self.healthy, self.preset, timeout=300)
 
     def healthy(self):
         assert self.process.poll() is None, (self.folder / "log").read_text()[-3000:]
@@ -58,73 +64,93 @@ class OpenSearch:
         return {hit["_id"]: hit["_source"] for hit in hits["hits"]["hits"]}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = OpenSearch(tmp_path_factory.mktemp("opensearch"))
+    def install(self):
+        """What is shipped, and no document."""
+        template = json.loads((SHIPPED / "index-template.json").read_text())
+        if not self.streams:
+            del template["data_stream"]
+        self.ask("PUT", "/_index_template/keytrail", template)
+        try:
+            self.ask("DELETE", "/_data_stream/keytrail-audit" if self.streams else "/keytrail-audit")
+        except urllib.error.HTTPError as e:
+            assert e.code == 404  # there was none
+
+
+@pytest.fixture(scope="module", params=ENGINES, ids=lambda jars: jars.name)
+def server(request, tmp_path_factory):
+    server = Engine(request.param, tmp_path_factory.mktemp("engine"))
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture
-def opensearch(server):
-    """Without a document, and with our template."""
-    server.ask("PUT", "/_index_template/keytrail", TEMPLATE.read_bytes())
-    try:
-        server.ask("DELETE", "/_data_stream/keytrail-audit")
-    except urllib.error.HTTPError:
-        pass  # there was none
+def engine(server):
+    server.install()
     return server
 
 
-def start(keytrail, raw_backend, opensearch):
+def start(keytrail, raw_backend, engine):
     return keytrail(raw_backend(ok()), {"sinks": [
-        {"name": "it", "type": "http", "preset": "opensearch", "url": f"http://127.0.0.1:{opensearch.port}"}]})
+        {"name": "it", "type": "http", "preset": engine.preset, "url": f"http://127.0.0.1:{engine.port}"}]})
 
 
-def stored(sidecar, opensearch):
+def stored(sidecar, engine):
     wait_for(lambda: the_sink(sidecar)["waiting"] == 0, "the sink to catch up", timeout=120)
-    found = opensearch.documents()
+    found = engine.documents()
     assert sorted(d["event"]["sequence"] for d in found.values()) == numbers(sidecar.events())
     assert all(identity.endswith(f"-{d['event']['sequence']}") for identity, d in found.items())
     assert the_sink(sidecar)["rejected"] == 0
 
 
-def test_a_data_stream_gets_every_event_once(keytrail, raw_backend, opensearch):
-    sidecar = start(keytrail, raw_backend, opensearch)
+def shown(engine, calls):
+    """The saved view has the calls, and columns that can be searched."""
+    objects = map(json.loads, (SHIPPED / "saved-objects.ndjson").read_text().splitlines())
+    view, = (o["attributes"] for o in objects if o["type"] == "search")
+    query = json.loads(view["kibanaSavedObjectMeta"]["searchSourceJSON"])["query"]["query"]
+    lucene = query.replace(" : ", ":").replace(" or ", " OR ")
+    found = engine.ask("POST", "/keytrail-audit/_search", {"query": {"query_string": {"query": lucene}}})
+    assert found["hits"]["total"]["value"] == calls
+    fields = engine.ask("GET", f"/keytrail-audit/_field_caps?fields={','.join(view['columns'])}")["fields"]
+    assert all(kind["searchable"] for name in view["columns"] for kind in fields[name].values())
+
+
+def test_it_gets_every_event_once(keytrail, raw_backend, engine):
+    sidecar = start(keytrail, raw_backend, engine)
     send(sidecar, 300)
-    stored(sidecar, opensearch)
-    found = opensearch.ask("POST", "/keytrail-audit/_search", {"query": {"bool": {"filter": [
+    stored(sidecar, engine)
+    found = engine.ask("POST", "/keytrail-audit/_search", {"query": {"bool": {"filter": [
         {"term": {"event.action": "kms.secrets.list"}}, {"term": {"event.outcome": "success"}},
         {"range": {"@timestamp": {"gte": "now-1h"}}}]}}})
     assert found["hits"]["total"]["value"] == 300
+    shown(engine, 300)
     # All of it again: what is there stays as it is.
     sidecar.kill()
     (sidecar.trail_dir / "cursor.it").unlink()
     sidecar.start()
-    stored(sidecar, opensearch)
+    stored(sidecar, engine)
 
 
-def test_a_killed_server_goes_on_where_it_was(keytrail, raw_backend, opensearch):
-    sidecar = start(keytrail, raw_backend, opensearch)
+def test_a_killed_server_goes_on_where_it_was(keytrail, raw_backend, engine):
+    sidecar = start(keytrail, raw_backend, engine)
     send(sidecar, 100)
-    opensearch.kill()
+    engine.kill()
     send(sidecar, 100)
-    opensearch.start()
+    engine.start()
     send(sidecar, 100)
-    stored(sidecar, opensearch)
+    stored(sidecar, engine)
 
 
-def test_another_document_under_an_identity_is_an_alarm(keytrail, raw_backend, opensearch):
-    sidecar = start(keytrail, raw_backend, opensearch)
+def test_another_document_under_an_identity_is_an_alarm(keytrail, raw_backend, engine):
+    sidecar = start(keytrail, raw_backend, engine)
     send(sidecar, 3)
-    stored(sidecar, opensearch)
+    stored(sidecar, engine)
     last = sidecar.events()[-1]["trail"]
     forged = f"{last['log']}-{last['boot']}-{last['seq'] + 1}"
-    opensearch.ask("PUT", f"/keytrail-audit/_create/{forged}",
-                   {"@timestamp": "2026-01-01T00:00:00Z", "forged": True})
+    engine.ask("PUT", f"/keytrail-audit/_create/{forged}",
+               {"@timestamp": "2026-01-01T00:00:00Z", "forged": True})
     send(sidecar, 3)
     rejected = sidecar.wait_own("keytrail.reject")
     assert rejected[0]["details"]["first"] == last["seq"] + 1
     assert "conflict: another document has the identity" in rejected[0]["details"]["reason"]
-    assert opensearch.documents()[forged]["forged"]
+    assert engine.documents()[forged]["forged"]

@@ -6,7 +6,10 @@ import org.opensearch.env.Environment;
 import org.opensearch.node.Node;
 import org.opensearch.transport.Netty4Plugin;
 
-/** Server FOLDER PORT: one node of OpenSearch, without its security plugin, on loopback. */
+/**
+ * Server FOLDER PORT: one node of OpenSearch, without its security plugin, on loopback; with the name of
+ * its packages replaced, one of Elasticsearch.
+ */
 public class Server {
     private static class Single extends Node {
         Single(Environment environment) {
