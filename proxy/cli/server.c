@@ -268,6 +268,7 @@ refuse_reload(struct server *s, const struct signalfd_siginfo *who)
 
 /* ---- signals ---- */
 
+/* One a turn: who signals without a pause keeps nobody else from his. */
 static void
 on_signal(evutil_socket_t fd, short what, void *arg)
 {
@@ -275,24 +276,24 @@ on_signal(evutil_socket_t fd, short what, void *arg)
 	struct signalfd_siginfo info;
 
 	(void)what;
-	while (read(fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-		switch (info.ssi_signo) {
-		case SIGHUP:
-			if (s->takeover.given)
-				refuse_reload(s, &info);
-			else
-				reload(s, &info);
+	if (read(fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+		return;
+	switch (info.ssi_signo) {
+	case SIGHUP:
+		if (s->takeover.given)
+			refuse_reload(s, &info);
+		else
+			reload(s, &info);
+		break;
+	case SIGUSR1:
+		if (s->takeover.given)
 			break;
-		case SIGUSR1:
-			if (s->takeover.given)
-				break;
-			publisher_reopen(s->publisher);
-			log_info(s->log, "reopened", "files of the sinks are reopened");
-			break;
-		default:
-			s->stopping = true;
-			event_base_loopbreak(s->base);
-		}
+		publisher_reopen(s->publisher);
+		log_info(s->log, "reopened", "files of the sinks are reopened");
+		break;
+	default:
+		s->stopping = true;
+		event_base_loopbreak(s->base);
 	}
 }
 

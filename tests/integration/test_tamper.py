@@ -288,16 +288,16 @@ def test_a_segment_that_cannot_be_put_aside_is_told_once(keytrail, raw_backend, 
     sidecar = keytrail(raw_backend(ok()), environment=disk.environment)
     call(sidecar)
     disk.set("rename *.foreign EIO")
-    put(foreign, sidecar, 30)
+    put(foreign, sidecar, 5000)  # far from where each try, which is recorded, takes the log
 
     def failures():
         sidecar.signal(signal.SIGHUP)  # looks at once
         return [e for e in sidecar.log_lines() if e["event"] == "not_put_aside"]
 
     wait_for(lambda: len(failures()) > 2, "the third try")
-    assert f"{30:020}.jsonl aside: Input/output error" in failures()[0]["message"]
+    assert f"{5000:020}.jsonl aside: Input/output error" in failures()[0]["message"]
     disk.clear()
-    aside = sidecar.trail_dir / f"{30:020}.jsonl.foreign"
+    aside = sidecar.trail_dir / f"{5000:020}.jsonl.foreign"
     wait_for(lambda: failures() and aside.exists(), "the one that succeeds")
     assert call(sidecar)
     assert len(sidecar.own("keytrail.corrupt")) == 1 and not sidecar.own("keytrail.tamper")
