@@ -17,7 +17,7 @@ import time
 import pytest
 
 from backend import ok
-from support import KEYTRAIL, PATIENCE, new_id
+from support import KEYTRAIL, PATIENCE, new_id, wait_for
 
 ROW = "{:<40} {:>10} {:>12} {:>10} {:>10}"
 
@@ -37,6 +37,8 @@ def sidecar(keytrail, raw_backend, tmp_path, socket):
         running.call("GET", "/api/v2/keys")
     for _ in range(2):
         running.call("POST", f"/api/v2/keys/{new_id()}/actions/wrap")
+    wait_for(lambda: running.metric("keytrail_requests_total") == 5 and
+             running.metric("keytrail_requests_in_flight") == 0, "the end of the last one")
     return running
 
 

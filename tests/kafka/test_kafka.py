@@ -259,7 +259,9 @@ def test_a_fleet_is_judged_by_what_is_in_the_topic(keytrail, raw_backend, cluste
         cluster.start(2)
     for sidecar in sidecars:
         sidecar.stop()
-        sidecar.start()  # which tells of the checkpoint of the stop
+        told = len(sidecar.own("keytrail.checkpoint"))
+        sidecar.start()
+        sidecar.wait_own("keytrail.checkpoint", told + 1)  # of the stop
         caught_up(sidecar, timeout=SLOW)
     lines = "".join(f"{r['payload']}\n" for r in records(cluster.brokers, topic))
     done = subprocess.run([KEYTRAIL, "verify", "--delivered", "-", "--key", signer[1], "--json"],
