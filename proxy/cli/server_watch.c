@@ -85,7 +85,8 @@ tell_ends(struct server *s)
 
 /* ---- the timer ---- */
 
-/* Whoever replaces several files is given the time to: their state has to stay for one look. */
+/* Whoever replaces several files is given the time to: their state has to stay for one look.  What sinks
+ * leave behind has no timer of its own. */
 static void
 on_look(evutil_socket_t fd, short what, void *arg)
 {
@@ -101,6 +102,8 @@ on_look(evutil_socket_t fd, short what, void *arg)
 	if (state == before && (state != f->loaded || again))
 		server_reload_files(s);
 	tell_ends(s);
+	if (s->publisher != NULL)
+		publisher_reap(s->publisher);
 }
 
 int

@@ -42,7 +42,7 @@ free_place(struct publisher *p, const char *name)
 	for (unsigned i = 0; i < PLACES; i++) {
 		struct place *s = &p->places[i];
 
-		if (s->used || s->stuck)
+		if (s->used || s->leaving)
 			continue;
 		if (strcmp(s->name, name) == 0)
 			return s;
@@ -94,7 +94,7 @@ begin(struct place *s, const struct config_sink *cfg, struct err *err)
 static void
 reset(struct place *s, const struct config *config, const struct config_sink *cfg)
 {
-	s->ended = s->reopen = s->stopping = s->replay = false;
+	s->ended = s->reopen = s->stopping = s->replay = s->stuck = false;
 	s->next = config_ref(config);
 	s->type = s->p->types->ops[cfg->type]->type;
 	s->required = cfg->required;
@@ -119,14 +119,119 @@ kind_of(const struct config_sink *cfg)
 	return config_sink_is_remote(cfg) ? "publish" : "sink";
 }
 
+/* ---- its end ---- */
+
+static bool
+has_ended(struct place *s, int64_t until_ns)
+{
+	struct timespec ts = { (time_t)(until_ns / CLOCK_NS_PER_S),
+		(long)(until_ns % CLOCK_NS_PER_S) };
+	int rc = 0;
+	bool ended;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->ended && rc != ETIMEDOUT)
+		rc = pthread_cond_timedwait(&s->changed, &s->lock, &ts);
+	ended = s->ended;
+	pthread_mutex_unlock(&s->lock);
+	return ended;
+}
+
+/* Of a thread that has ended. */
+static void
+join(struct place *s)
+{
+	pthread_join(s->thread, NULL);
+	atomic_store(&s->running, false);
+	if (s->next != NULL)
+		config_unref(s->next);
+	s->next = NULL;
+	if (s->leaving)
+		publisher_show(s);
+	s->leaving = false;
+}
+
+static void
+tell_stuck(struct place *s)
+{
+	if (!s->stuck)
+		log_error(s->p->log, "sink_stuck", "sink %s does not return from a write", s->name);
+	s->stuck = true;
+}
+
+static void
+tell_to_stop(struct place *s, int64_t deadline_ns, uint64_t stop_seq)
+{
+	pthread_mutex_lock(&s->lock);
+	s->stopping = true;
+	s->stop_ns = deadline_ns;
+	s->stop_seq = stop_seq;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* No sink any more; nobody waits for its thread. */
+static void
+let_go(struct place *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->leaving = true;
+	pthread_mutex_unlock(&s->lock);
+	tell_to_stop(s, clock_mono_ns(), 0);
+	s->used = false;
+	publisher_show(s);
+}
+
+void
+publisher_reap(struct publisher *p)
+{
+	int64_t now = clock_mono_ns();
+
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct place *s = &p->places[i];
+
+		if (!s->leaving)
+			continue;
+		if (has_ended(s, now)) {
+			join(s);
+		} else if (now >= s->stop_ns + STUCK_NS) {
+			tell_stuck(s);
+			atomic_store(&s->keep, NOTHING_TO_KEEP);
+		}
+	}
+}
+
+/* A cursor is of one thread. */
+static int
+wait_for_former(struct publisher *p, const char *name, struct err *err)
+{
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct place *s = &p->places[i];
+
+		if (!s->leaving || strcmp(s->name, name) != 0)
+			continue;
+		if (!has_ended(s, s->stop_ns + STUCK_NS))
+			return err_set(err,
+			    "sink %s: it was removed, and has not returned from a write since: "
+			    "restart, or give it another name",
+			    name);
+		join(s);
+	}
+	return 0;
+}
+
+/* ---- its start ---- */
+
 static int
 start_sink(struct publisher *p, const struct config *config, const struct config_sink *cfg,
     struct err *err)
 {
-	struct place *s = free_place(p, cfg->name);
+	struct place *s;
 	char name[sizeof(s->name) + 16];
 
-	if (s == NULL)
+	if (wait_for_former(p, cfg->name, err) == -1)
+		return -1;
+	if ((s = free_place(p, cfg->name)) == NULL)
 		return err_set(err, "sink %s: there can be %d sinks", cfg->name, PLACES);
 	snprintf(s->name, sizeof(s->name), "%s", cfg->name);
 	s->metric = metrics_sink(p->metrics, cfg->name);
@@ -148,43 +253,6 @@ start_sink(struct publisher *p, const struct config *config, const struct config
 	s->remote = config_sink_is_remote(cfg);
 	atomic_store(&s->running, true);
 	return 0;
-}
-
-static void
-tell_to_stop(struct place *s, int64_t deadline_ns, uint64_t stop_seq)
-{
-	pthread_mutex_lock(&s->lock);
-	s->stopping = true;
-	s->stop_ns = deadline_ns;
-	s->stop_seq = stop_seq;
-	pthread_cond_broadcast(&s->changed);
-	pthread_mutex_unlock(&s->lock);
-}
-
-/* A write to a dead file system may never return: then the thread is left behind, and its memory. */
-static void
-join(struct place *s, int64_t deadline_ns)
-{
-	int64_t until = deadline_ns + STUCK_NS;
-	struct timespec ts = { (time_t)(until / CLOCK_NS_PER_S), (long)(until % CLOCK_NS_PER_S) };
-	int rc = 0;
-
-	pthread_mutex_lock(&s->lock);
-	while (!s->ended && rc != ETIMEDOUT)
-		rc = pthread_cond_timedwait(&s->changed, &s->lock, &ts);
-	s->stuck = !s->ended;
-	pthread_mutex_unlock(&s->lock);
-	atomic_store(&s->running, false);
-	if (s->stuck) {
-		log_error(s->p->log, "sink_stuck", "sink %s does not return from a write", s->name);
-		pthread_detach(s->thread);
-		s->p->stuck = true;
-		return;
-	}
-	pthread_join(s->thread, NULL);
-	if (s->next != NULL)
-		config_unref(s->next);
-	s->next = NULL;
 }
 
 /* ---- all of them ---- */
@@ -351,16 +419,6 @@ publisher_reopen(struct publisher *p)
 
 /* ---- reload ---- */
 
-/* Of one that was told to stop. */
-static void
-remove_sink(struct place *s, int64_t deadline_ns)
-{
-	join(s, deadline_ns);
-	s->used = false;
-	publisher_show(s);
-	atomic_store(&s->keep, NOTHING_TO_KEEP);
-}
-
 static void
 change_sink(struct place *s, const struct config *next, const struct config_sink *cfg)
 {
@@ -411,36 +469,46 @@ check_kinds(struct publisher *p, const struct config *next, struct err *err)
 	return 0;
 }
 
-/* What can fail comes first, and is undone.  All that leave are told before one is waited for. */
+/* What can fail comes first, and is undone. */
 int
 publisher_reload(struct publisher *p, const struct config *next, struct err *err)
 {
-	bool added[PLACES] = { false }, leaves[PLACES] = { false }, failed;
-	int64_t now;
+	bool added[PLACES] = { false }, failed;
 
 	if (sink_types_check(p->types, next, err) == -1 || check_kinds(p, next, err) == -1)
 		return -1;
+	publisher_reap(p);
 	failed = start_added(p, next, added, err) == -1;
-	now = clock_mono_ns();
 	for (unsigned i = 0; i < PLACES; i++) {
 		struct place *s = &p->places[i];
 		const struct config_sink *cfg = publisher_find_config(next, s->name);
 
 		if (!s->used || (failed && !added[i]) || (!failed && added[i]))
 			continue;
-		leaves[i] = failed || cfg == NULL;
-		if (leaves[i])
-			tell_to_stop(s, now, 0);
+		if (failed || cfg == NULL)
+			let_go(s);
 		else
 			change_sink(s, next, cfg);
 	}
-	for (unsigned i = 0; i < PLACES; i++)
-		if (leaves[i])
-			remove_sink(&p->places[i], now);
 	return failed ? -1 : 0;
 }
 
 /* ---- the end ---- */
+
+/* A write to a dead file system may never return: then the thread is left behind, and its memory. */
+static void
+end(struct place *s)
+{
+	if (has_ended(s, s->stop_ns + STUCK_NS)) {
+		join(s);
+		return;
+	}
+	tell_stuck(s);
+	pthread_detach(s->thread);
+	atomic_store(&s->running, false);
+	s->leaving = false;
+	s->p->stuck = true;
+}
 
 uint64_t
 publisher_stop(struct publisher *p, int64_t deadline_ns)
@@ -449,14 +517,15 @@ publisher_stop(struct publisher *p, int64_t deadline_ns)
 	struct publisher_sink_status st;
 
 	for (unsigned i = 0; i < PLACES; i++)
-		if (atomic_load(&p->places[i].running))
+		if (p->places[i].used)
 			tell_to_stop(&p->places[i], deadline_ns, durable);
 	for (unsigned i = 0; i < PLACES; i++) {
 		struct place *s = &p->places[i];
 
-		if (!atomic_load(&s->running))
+		if (atomic_load(&s->running))
+			end(s);
+		if (!s->used)
 			continue;
-		join(s, deadline_ns);
 		publisher_fill_status(s, &st);
 		undelivered += st.waiting;
 	}

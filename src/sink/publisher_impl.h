@@ -53,7 +53,7 @@ struct place {
 
 	/* Main's; the thread reads name and cursor_name. */
 	bool used;   /* a sink of the configuration in force */
-	bool stuck;  /* its thread did not end */
+	bool stuck;  /* its thread did not end in time, which was told */
 	bool remote; /* it uses the network, as only such a thread may */
 	char name[64];
 	char cursor_name[80];
@@ -72,6 +72,7 @@ struct place {
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t changed;
 	bool ended, reopen, stopping, replay;
+	bool leaving; /* was removed; its thread is to end, or to be joined */
 	struct line_id replay_from;
 	int64_t stop_ns;	   /* deadline when stopping */
 	uint64_t stop_seq;	   /* deliver up to here when stopping */

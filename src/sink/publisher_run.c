@@ -498,6 +498,8 @@ finish(struct place *s)
 	pthread_mutex_lock(&s->lock);
 	/* What a failed flush took back is undelivered. */
 	s->counted = s->pos.seq;
+	if (s->leaving)
+		atomic_store(&s->keep, NOTHING_TO_KEEP);
 	s->ended = true;
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);

@@ -39,6 +39,8 @@ struct scripted {
 	_Atomic bool rejects_stubs; /* half of them */
 	_Atomic unsigned takes;	    /* so many events, then RETRY; 0: all */
 	_Atomic bool busy;	    /* BUSY in place of RETRY */
+	_Atomic bool frozen;	    /* does not return, whatever the deadline */
+	_Atomic bool inside;	    /* was called */
 	_Atomic bool flush_fails;
 	_Atomic bool flush_waits;
 	_Atomic unsigned flushes;
@@ -104,6 +106,9 @@ script_deliver(void *state, const struct sink_event *events, size_t n, int64_t d
 		err_set(err, "is down");
 		return SINK_RETRY;
 	}
+	script.inside = true;
+	while (script.frozen)
+		usleep(1000);
 	while (script.stalled && clock_mono_ns() < deadline_ns)
 		usleep(1000);
 	if (script.stalled) {
@@ -1077,9 +1082,41 @@ test_a_reload_lets_all_that_leave_end_at_once(void **state)
 	wait_for(caught_up(f, "script") && caught_up(f, "other"));
 	script.close_together = 2;
 	reload(f, FILE_SINK);
-	assert_int_equal(script.closed, 2);
-	assert_int_equal(count(own_log(f), "sink_stuck"), 0);
+	wait_for(script.closed == 2);
 	assert_int_equal(stop(f), 0);
+	assert_int_equal(count(own_log(f), "sink_stuck"), 0);
+}
+
+/* A cursor is of one thread: until that has returned, no other gets its name. */
+static void
+test_a_reload_waits_for_no_write_and_shares_no_cursor(void **state)
+{
+	struct fixture *f = *state;
+	struct config *again = load_config(f, FILE_SINK "," SCRIPT_SINK);
+
+	start(f, SCRIPT_SINK);
+	record(f, 1);
+	wait_for(caught_up(f, "script"));
+	script.inside = false;
+	script.frozen = true;
+	record(f, 1);
+	wait_for(script.inside);
+	reload(f, FILE_SINK);
+	assert_int_equal(count(own_log(f), "sink_stuck"), 0);
+	wait_for((publisher_reap(f->p), count(own_log(f), "sink_stuck") == 1));
+	assert_int_equal(publisher_keep_seq(f->p), 3);
+	assert_int_equal(publisher_reload(f->p, again, &f->err), -1);
+	assert_non_null(strstr(f->err.msg, "sink script: it was removed, and has not returned"));
+	assert_int_equal(publisher_status(f->p, NULL, 0), 1);
+	script.frozen = false;
+	wait_for(publisher_reload(f->p, again, &f->err) == 0);
+	record(f, 1);
+	wait_for(caught_up(f, "script"));
+	assert_numbers(script_text(f), "1 2 3 ");
+	assert_int_equal(script.opened, 2);
+	assert_int_equal(stop(f), 0);
+	assert_int_equal(count(own_log(f), "sink_stuck"), 1);
+	config_unref(again);
 }
 
 static void
@@ -1839,6 +1876,7 @@ main(void)
 		TEST(test_now_on_an_empty_trail),
 		TEST(test_a_reload_adds_changes_and_removes_sinks),
 		TEST(test_a_reload_lets_all_that_leave_end_at_once),
+		TEST(test_a_reload_waits_for_no_write_and_shares_no_cursor),
 		TEST(test_a_reload_changes_a_filter),
 		TEST(test_a_reload_changes_the_format_of_what_waits),
 		TEST(test_a_reload_helps_a_sink_that_is_down_at_once),
