@@ -84,17 +84,21 @@ buf_append_u64(struct buf *b, uint64_t v)
 int
 buf_printf(struct buf *b, const char *fmt, ...)
 {
+	size_t room = buf_room(b);
 	va_list ap;
 	int n;
 
 	va_start(ap, fmt);
-	n = vsnprintf(NULL, 0, fmt, ap);
+	n = vsnprintf(room > 0 ? buf_tail(b) : NULL, room, fmt, ap);
 	va_end(ap);
-	if (n < 0 || buf_reserve(b, (size_t)n + 1) == -1)
-		return -1;
-	va_start(ap, fmt);
-	vsnprintf(buf_tail(b), (size_t)n + 1, fmt, ap);
-	va_end(ap);
+	if (n < 0 || (size_t)n >= room) {
+		b->high = b->cap; /* what had no room was begun there */
+		if (n < 0 || buf_reserve(b, (size_t)n + 1) == -1)
+			return -1;
+		va_start(ap, fmt);
+		vsnprintf(buf_tail(b), (size_t)n + 1, fmt, ap);
+		va_end(ap);
+	}
 	buf_commit(b, (size_t)n);
 	return 0;
 }

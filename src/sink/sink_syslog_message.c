@@ -20,9 +20,8 @@ static const struct {
 };
 
 static unsigned
-priority(struct slice line)
+priority(struct slice name)
 {
-	struct slice name = trail_line_string(line, SLICE("severity"));
 	unsigned severity = 6;
 
 	for (size_t i = 0; i < sizeof(severities) / sizeof(severities[0]); i++)
@@ -60,38 +59,41 @@ put_word(struct slice word, size_t max, struct buf *out)
 static int
 put_value(struct slice value, struct buf *out)
 {
-	for (size_t i = 0; i < value.n; i++)
-		if ((strchr("\"\\]", value.p[i]) != NULL && value.p[i] != '\0' &&
-			buf_append(out, "\\", 1) == -1) ||
-		    buf_append(out, value.p + i, 1) == -1)
+	size_t done = 0;
+
+	for (size_t i = 0; i < value.n; i++) {
+		if (value.p[i] != '"' && value.p[i] != '\\' && value.p[i] != ']')
+			continue;
+		if (buf_append_slice(out, slice_sub(value, done, i)) == -1 ||
+		    buf_append(out, "\\", 1) == -1)
 			return -1;
-	return 0;
+		done = i;
+	}
+	return buf_append_slice(out, slice_sub(value, done, value.n));
 }
 
 static int
-put_param(const char *name, struct slice value, struct buf *out)
+put_param(struct slice opening, struct slice value, struct buf *out)
 {
-	if (buf_printf(out, " %s=\"", name) == -1 || put_value(value, out) == -1)
+	if (buf_append_slice(out, opening) == -1 || put_value(value, out) == -1)
 		return -1;
 	return buf_append(out, "\"", 1);
 }
 
 static int
-put_data(const struct sink_event *e, struct buf *out)
+put_data(const struct sink_event *e, struct slice action, struct slice severity, struct buf *out)
 {
-	static const char *const members[] = { "action", "outcome", "severity" };
+	struct slice outcome = trail_line_string(e->line, SLICE("outcome"));
 
-	if (buf_printf(out, "[" SYSLOG_SD_ID) == -1 ||
-	    put_param("log", slice_of(e->log), out) == -1 ||
-	    put_param("boot", slice_of(e->boot), out) == -1 ||
+	if (put_param(SLICE("[" SYSLOG_SD_ID " log=\""), slice_of(e->log), out) == -1 ||
+	    put_param(SLICE(" boot=\""), slice_of(e->boot), out) == -1 ||
 	    buf_printf(out, " seq=\"%" PRIu64 "\" prev=\"%" PRIu64 "\"", e->seq, e->prev) == -1 ||
-	    put_param("hash", slice_of(e->hash), out) == -1)
+	    put_param(SLICE(" hash=\""), slice_of(e->hash), out) == -1 ||
+	    put_param(SLICE(" action=\""), action, out) == -1 ||
+	    put_param(SLICE(" outcome=\""), outcome, out) == -1 ||
+	    put_param(SLICE(" severity=\""), severity, out) == -1)
 		return -1;
-	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
-		if (put_param(members[i], trail_line_string(e->line, slice_of(members[i])), out) ==
-		    -1)
-			return -1;
-	return buf_printf(out, "%s]", e->stub ? " stub=\"true\"" : "");
+	return buf_append_slice(out, e->stub ? SLICE(" stub=\"true\"]") : SLICE("]"));
 }
 
 static bool
@@ -107,14 +109,15 @@ int
 syslog_message(const struct sink_event *e, const char *host, int process, struct buf *out)
 {
 	struct slice action = trail_line_string(e->line, SLICE("action"));
+	struct slice severity = trail_line_string(e->line, SLICE("severity"));
 
-	if (buf_printf(out, "<%u>1 ", priority(e->line)) == -1 || put_time(e->line, out) == -1 ||
+	if (buf_printf(out, "<%u>1 ", priority(severity)) == -1 || put_time(e->line, out) == -1 ||
 	    buf_append(out, " ", 1) == -1 || put_word(slice_of(host), 255, out) == -1 ||
 	    buf_printf(out, " keytrail %d ", process) == -1 ||
 	    put_word(action, MSGID_MAX, out) == -1 || buf_append(out, " ", 1) == -1 ||
-	    put_data(e, out) == -1 ||
+	    put_data(e, action, severity, out) == -1 ||
 	    /* MSG-UTF8 begins with one, MSG-ANY does not; ASCII is either. */
-	    buf_printf(out, " %s", is_ascii(e->text) ? "" : BOM) == -1)
+	    buf_append_slice(out, is_ascii(e->text) ? SLICE(" ") : SLICE(" " BOM)) == -1)
 		return -1;
 	return buf_append_slice(out, e->text);
 }

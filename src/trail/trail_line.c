@@ -122,14 +122,29 @@ struct member {
 	struct slice key, value;
 };
 
+/* A quote that ends a string has an even number of backslashes before it. */
+static bool
+is_escaped(const char *p, size_t quote)
+{
+	size_t n = 0;
+
+	while (p[quote - n - 1] == '\\')
+		n++;
+	return n % 2 == 1;
+}
+
 /* The offset after the string that begins at i, or the end. */
 static size_t
 skip_string(struct slice s, size_t i)
 {
-	for (i++; i < s.n && s.p[i] != '"'; i++)
-		if (s.p[i] == '\\')
-			i++;
-	return i < s.n ? i + 1 : s.n;
+	const char *quote;
+
+	while ((quote = memchr(s.p + i + 1, '"', s.n - i - 1)) != NULL) {
+		i = (size_t)(quote - s.p);
+		if (!is_escaped(s.p, i))
+			return i + 1;
+	}
+	return s.n;
 }
 
 /* The offset of the ',' or '}' that ends the value at i, or the end. */

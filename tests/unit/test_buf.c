@@ -187,6 +187,29 @@ a_pool_lends_wiped_memory_again(void **state)
 }
 
 static void
+what_printf_began_where_it_had_no_room_is_wiped(void **state)
+{
+	struct pool pool;
+	struct buf b = { .pool = &pool };
+	char *mem;
+
+	(void)state;
+	pool_init(&pool, 64, POOL_KEPT);
+	assert_int_equal(buf_printf(&b, "%s", "begun: "), 0);
+	mem = b.mem;
+	memset(mem + 7, 0, 64 - 7);
+	assert_int_equal(buf_printf(&b, "%080d", 1), 0);
+	assert_int_equal(buf_size(&b), 87);
+	assert_true(slice_equal(slice_sub(buf_slice(&b), 0, 8), SLICE("begun: 0")));
+	if (pool.n > 0) {
+		assert_ptr_equal(pool.kept, mem);
+		assert_true(is_wiped(mem, 64));
+	}
+	buf_fini(&b);
+	pool_fini(&pool);
+}
+
+static void
 a_buf_outgrows_its_pool(void **state)
 {
 	struct pool pool;
@@ -270,6 +293,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_pool_lends_wiped_memory_again),
+		cmocka_unit_test(what_printf_began_where_it_had_no_room_is_wiped),
 		cmocka_unit_test(a_buf_outgrows_its_pool),
 		cmocka_unit_test(a_trim_frees_what_was_not_needed_since_the_last_one),
 		cmocka_unit_test(what_is_swapped_keeps_its_pool),
