@@ -40,6 +40,7 @@ class Bench:
         self.sidecar = keytrail(backend, {"sinks": [self.sink()], "timeouts": {"drain": "500ms"}},
                                 start=False)
         self.peer.attach(self.sidecar)
+        self.another = lambda: keytrail(backend)
         self.more = {}
 
     def sink(self, **more):
@@ -226,10 +227,10 @@ def two_with_one_dead(b):
 
 
 def make_backlog(b):
-    """Of events like the sidecar's; what memory it has without a sink, and what a call costs."""
+    """Of events like the sidecar's; what memory it has without a sink."""
     b.sidecar.write_config(sinks=[])
     b.start()
-    cost = cost_of_calls(b)
+    b.send(2000 if BACKLOG >= LONG else 100)
     call = b.sidecar.wait_calls(1)[0]
     line = next(x for x in read_lines(b.sidecar.trail_dir) if json.loads(x) == call)
     before = anonymous_kb(b.sidecar)
@@ -238,27 +239,40 @@ def make_backlog(b):
     subprocess.run([BUILD / "bench" / "backlog", b.sidecar.trail_dir, str(BACKLOG)],
                    input=line + b"\n", check=True)
     b.sidecar.write_config(sinks=[b.sink()])
-    return before, cost
+    return before
 
 
-def cost_of_calls(b, n=2000 if BACKLOG >= LONG else 100):
-    """Nanoseconds of the workers' processor a call."""
+def cost_of_calls(sidecar, n=100):
+    """Nanoseconds of the workers' processor for some."""
     def spent():
-        tasks = Path(f"/proc/{b.sidecar.process.pid}/task")
+        tasks = Path(f"/proc/{sidecar.process.pid}/task")
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()
                    if (task / "comm").read_text().startswith("worker-"))
-    b.send(100)  # to warm up
     before = spent()
-    b.send(n)
-    return (spent() - before) / n
+    send(sidecar, n)
+    return spent() - before
+
+
+def cost_beside(b, plain, most=20):
+    """Of a call while the sink is busy, to one of a sidecar without a sink: in turns, so that what else
+    the machine does is in both."""
+    busy = alone = 0
+    for sidecar in (b.sidecar, plain):
+        send(sidecar, 100)  # to warm up
+    for _ in range(most):
+        alone += cost_of_calls(plain)
+        busy += cost_of_calls(b.sidecar)
+        if b.status()["waiting"] == 0:
+            break
+    return busy / alone
 
 
 def backlog_of_many(b):
-    before, cost = make_backlog(b)
-    most = before
+    before = most = make_backlog(b)
+    plain = b.another()
     b.peer.start()
     b.start()
-    cost = cost_of_calls(b) / cost
+    cost = cost_beside(b, plain)
 
     def caught_up():
         nonlocal most
