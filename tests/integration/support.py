@@ -232,7 +232,7 @@ class Kms:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(10) == 0
+        assert self.process.wait(PATIENCE) == 0
         self.process.stdout.close()
 
     def token(self, **claims):

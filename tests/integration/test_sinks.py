@@ -136,7 +136,7 @@ def test_a_dead_sink_delays_nobody_and_catches_up(keytrail, raw_backend, tmp_pat
     send(sidecar, 100)
     caught_up(sidecar, good)
     wait_for(lambda: sidecar.metric("keytrail_sink_up", sink="dead") == 0, "the other one to be down")
-    assert sidecar.metric("keytrail_sink_lag_events", sink="dead") > 100
+    wait_for(lambda: sidecar.metric("keytrail_sink_lag_events", sink="dead") > 100, "the count")
     assert sidecar.fetch("metrics", "/readyz")
     folder.mkdir()
     caught_up(sidecar, folder / "events.jsonl")
@@ -371,7 +371,7 @@ def test_sinks_are_listed_whether_it_runs_or_not(keytrail, raw_backend, tmp_path
         last = sidecar.events()[-1]["trail"]["seq"]
         dead = found["dead"]
         return dead["state"] == "down" and dead["oldestSeconds"] > 0 and \
-            found["good"]["cursor"] == last and found
+            found["good"]["cursor"] == dead["lag"] == last and found
 
     found = wait_for(settled, "the list")
     last = found["good"]["cursor"]
