@@ -279,6 +279,9 @@ resolver_new(struct worker *w, void (*changed)(void *arg), void *arg, struct err
 		free(r);
 		return NULL;
 	}
+	/* evdns asks for "kMs" where "kms" is meant, which some servers (podman's) do not know.  Who
+	 * guesses an answer gains nothing: the key service shows a certificate. */
+	evdns_base_set_option(r->dns, "randomize-case:", "0");
 	return r;
 }
 

@@ -25,17 +25,18 @@ struct evdns_getaddrinfo_request {
 };
 
 static struct evdns_getaddrinfo_request asked[4];
+static struct evdns_base *asked_of;
 
 struct evdns_getaddrinfo_request *
-evdns_getaddrinfo(struct evdns_base *dns, const char *name, const char *service,
-    const struct evutil_addrinfo *hints, evdns_getaddrinfo_cb done, void *arg)
+evdns_getaddrinfo(struct evdns_base *dns, const char *name, const char *servname,
+    const struct evutil_addrinfo *hints, evdns_getaddrinfo_cb cb, void *arg)
 {
-	(void)dns;
-	(void)service;
+	asked_of = dns;
+	(void)servname;
 	(void)hints;
 	for (size_t i = 0; i < sizeof(asked) / sizeof(asked[0]); i++)
 		if (asked[i].done == NULL) {
-			asked[i].done = done;
+			asked[i].done = cb;
 			asked[i].arg = arg;
 			snprintf(asked[i].name, sizeof(asked[i].name), "%s", name);
 			return &asked[i];
@@ -296,6 +297,49 @@ no_more_targets_than_fit(void **state)
 	assert_int_equal(resolver_count(f->resolver), RESOLVER_TARGETS_MAX);
 }
 
+static void
+on_nothing(int result, char type, int count, int ttl, void *addresses, void *arg)
+{
+	(void)result;
+	(void)type;
+	(void)count;
+	(void)ttl;
+	(void)addresses;
+	(void)arg;
+}
+
+/* A name server of containers may know "kms" and no "kMs". */
+static void
+a_name_is_asked_for_as_it_is_written(void **state)
+{
+	static const char name[] = "a-name-of-so-many-letters-that-one-would-be-a-capital.test";
+	struct fixture *f = *state;
+	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t n = sizeof(sin);
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	char query[512], want[sizeof(name) + 1];
+	ssize_t got;
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&sin, &n), 0);
+	look_up(f, "a.test", NULL);
+	evdns_base_clear_nameservers_and_suspend(asked_of);
+	assert_int_equal(
+	    evdns_base_nameserver_sockaddr_add(asked_of, (struct sockaddr *)&sin, sizeof(sin), 0),
+	    0);
+	evdns_base_resume(asked_of);
+	assert_non_null(
+	    evdns_base_resolve_ipv4(asked_of, name, DNS_QUERY_NO_SEARCH, on_nothing, NULL));
+	while ((got = recv(fd, query, sizeof(query), 0)) == -1)
+		bench_turn(&f->bench);
+	snprintf(want, sizeof(want), ".%s", name);
+	want[0] = (char)(strchr(name, '.') - name);
+	*strchr(want, '.') = (char)strlen("test");
+	assert_true(got > 12 + (ssize_t)sizeof(want));
+	assert_memory_equal(query + 12, want, sizeof(want));
+	close(fd);
+}
+
 int
 main(void)
 {
@@ -312,6 +356,8 @@ main(void)
 		cmocka_unit_test_setup_teardown(
 		    other_names_forget_the_former_ones, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_more_targets_than_fit, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    a_name_is_asked_for_as_it_is_written, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
