@@ -396,8 +396,8 @@ PRELOADED := $(patsubst tests/faults/%.c,$B/faults/%.so,$(wildcard tests/faults/
 TESTS ?= tests/integration
 
 # What judges docker/kubernetes, schemas of the API (pip) and of the operator (Go), and who renders it (Go);
-# and what sinks send, the schemas of OCSF and OTLP (pip) and of ECS (npm).
-SCHEMAS  := kubernetes-validate==1.37.0 ocsf-json-schema==1.2.0
+# what sinks send, the schemas of OCSF and OTLP (pip) and of ECS (npm); and compose files, theirs (pip).
+SCHEMAS  := kubernetes-validate==1.37.0 ocsf-json-schema==1.2.0 check-jsonschema==0.39.0
 OPERATOR := github.com/prometheus-operator/prometheus-operator@v0.65.1
 JUDGED   := $(foreach s,$(SCHEMAS),build/vendor/$(firstword $(subst =, ,$s)))
 JUDGES   := $(JUDGED) build/vendor/ecs.json build/vendor/otlp build/vendor/podmonitors.yaml build/vendor/kustomize

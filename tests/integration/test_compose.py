@@ -2,7 +2,10 @@
 
 import json
 import subprocess
+import zipfile
 
+import jsonschema
+import pytest
 import yaml
 
 import support
@@ -22,6 +25,19 @@ def source_of(service, path):
     """The file of this tree that a service finds there."""
     target = max((t for t in mounts(service) if path == t or path.startswith(t + "/")), key=len)
     return FOLDER / mounts(service)[target] / path[len(target):].lstrip("/")
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "fleet/compose.yaml"])
+def test_it_is_what_the_specification_of_compose_allows(file):
+    """By the schema that check-jsonschema brings; a member that it has not is told."""
+    package, = (support.ROOT / "build" / "vendor" / "check-jsonschema").glob("*.whl")
+    with zipfile.ZipFile(package) as wheel:
+        schema = json.loads(wheel.read("check_jsonschema/builtin_schemas/vendor/compose-spec.json"))
+    judge = jsonschema.validators.validator_for(schema)(schema)
+    compose = yaml.safe_load((FOLDER / file).read_text())
+    judge.validate(compose)
+    compose["services"]["kms"]["volume"] = []
+    assert not judge.is_valid(compose)
 
 
 def test_what_it_mounts_is_there():
