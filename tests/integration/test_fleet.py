@@ -1,6 +1,7 @@
 """A fleet: many sidecars, one topic, and whether all that they delivered is there."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,9 +12,10 @@ import yaml
 import kafka
 from backend import ok
 from kafka import caught_up, records
-from support import KEYTRAIL, MODULES, ROOT, new_id
+from support import BUILD, KEYTRAIL, MODULES, ROOT, new_id
 
 SIDECARS = 3
+README = ROOT / "README.md"
 
 
 @pytest.fixture
@@ -121,6 +123,22 @@ def test_a_lost_disk_leaves_what_was_delivered(fleet, brokers, signer):
 
 # ---- examples ----
 
+def test_the_readmes_recipe(fleet, brokers, signer):
+    """As it stands there, but for the brokers, the topic and the key."""
+    run(fleet)
+    recipe = re.search(r"^```\n(kcat .*?)```", README.read_text(), re.M | re.S)[1]
+    for written, ours in (("kafka-1.example.com:9093", brokers.brokers), ("keytrail-audit", kafka.TOPIC),
+                          (recipe[recipe.index("--key"):], f"--key '{signer[1]}'")):
+        assert written in recipe
+        recipe = recipe.replace(written, ours)
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", recipe], stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "PATH": f"{BUILD}:{os.environ['PATH']}"}, check=False)
+    assert done.returncode == 0, done.stdout
+    for sidecar in fleet:
+        assert sidecar.events()[0]["trail"]["log"] in done.stdout
+    print(done.stdout)
+
+
 FOLDER = ROOT / "docker" / "fleet"
 
 
@@ -152,7 +170,7 @@ def check(keytrail, sinks):
 
 def test_the_readmes_sink_is_good(keytrail, tmp_path):
     text = re.search(r'^"sinks": (\[.*?"type": "kafka".*?\n?.*?\] *)$(?=\n```)',
-                     (ROOT / "README.md").read_text(), re.M | re.S)[1]
+                     README.read_text(), re.M | re.S)[1]
     secret = tmp_path / "password"
     secret.write_text("a password\n")
     secret.chmod(0o600)
