@@ -4,14 +4,16 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import urllib.error
+from pathlib import Path
 
 import pytest
 
 from backend import ok
 from faults import wait_said
-from support import BUILD, KEYTRAIL, PATIENCE, new_id, read_lines, segments, wait_for
+from support import BUILD, KEYTRAIL, MODULES, PATIENCE, new_id, read_lines, segments, wait_for
 
 
 FAR = {"name": "far", "type": "http", "url": "https://a"}
@@ -436,3 +438,31 @@ def test_check_asks_each_sink(keytrail, raw_backend):
     assert found[1].returncode == 0, found[1].stderr
     assert found[2].returncode == 1
     assert found[2].stderr == 'sinks: "picky": it wants to be left alone\n'
+
+
+def publishing(sidecar):
+    """The names of the threads whose receivers are elsewhere."""
+    tasks = Path(f"/proc/{sidecar.process.pid}/task")
+    names = [(task / "comm").read_text().strip() for task in tasks.iterdir()]
+    return {name for name in names if name.startswith("publish ")}
+
+
+@pytest.mark.skipif("http" not in MODULES, reason="built without the http sink")
+def test_removing_silent_sinks_holds_nobody_up(keytrail, raw_backend):
+    """Each waits for an answer for up to a second more: the main thread, who accepts, does not."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        sidecar = keytrail(raw_backend(ok()), {"sinks": [
+            {"name": f"far{i}", "type": "http", "url": url} for i in range(6)]})
+        wait_for(lambda: len(publishing(sidecar)) == 6, "the threads")
+        held = [silent.accept()[0] for _ in range(6)]  # and nothing more
+        sidecar.write_config(sinks=[])
+        sidecar.signal(signal.SIGHUP)
+        wait_said(sidecar, "reloaded")
+        assert publishing(sidecar), "those that leave are still at it"
+        assert sidecar.fetch("metrics", "/livez")
+        send(sidecar, 1)
+        wait_for(lambda: not publishing(sidecar), "their end")
+        for connection in held:
+            connection.close()
+    sidecar.tell_accepted()
