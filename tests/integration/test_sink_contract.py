@@ -315,7 +315,8 @@ def test_what_was_accepted_arrives(cls, fault, keytrail, raw_backend, tmp_path, 
         bench.settle()
         tell(bench.row(fault))
         bench.sidecar.stop()
-        if fault == "backlog" and BACKLOG >= LONG:
-            shutil.rmtree(bench.sidecar.trail_dir)  # nobody wants to look at each line again
     finally:
+        if fault == "backlog" and BACKLOG >= LONG:
+            bench.sidecar.kill()
+            shutil.rmtree(bench.sidecar.trail_dir)  # nobody wants to look at each line again
         bench.close()
