@@ -18,7 +18,7 @@ import pytest
 
 import peers
 from backend import ok
-from support import BUILD, MODULES, PATIENCE, new_id, read_lines, segments, wait_for
+from support import BUILD, MODULES, PATIENCE, SANITIZED, new_id, read_lines, segments, wait_for
 from test_sinks import send
 
 BACKLOG = int(os.environ.get("KEYTRAIL_BACKLOG", "3000"))
@@ -280,7 +280,7 @@ def backlog_of_many(b):
         return b.status()["waiting"] == 0
     wait_for(caught_up, "the backlog to be delivered", LONGEST)
     b.more = {"memory": most - before, "cost": round(cost, 2)}
-    assert most - before < MEMORY_MAX_KB
+    assert most - before < MEMORY_MAX_KB or SANITIZED, "memory holds no backlog"
     assert cost < COST_MAX or BACKLOG < LONG, "calls wait for no sink"
 
 
