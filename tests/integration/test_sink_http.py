@@ -4,13 +4,14 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
 import receiver as receivers
 from backend import ok
 from receiver import Hang, Receiver, status
-from support import KEYTRAIL, MODULES, free_ports, new_id, wait_for
+from support import KEYTRAIL, MODULES, free_ports, new_id, replace, wait_for
 
 pytestmark = pytest.mark.skipif("http" not in MODULES, reason="built without the http sink")
 
@@ -222,6 +223,31 @@ def test_a_client_certificate_is_shown(keytrail, raw_backend, pki):
     sink = receiver.sink(pki)
     sink["tls"] |= {"certificate": pki["client.pem"], "key": pki["client.key"]}
     sidecar.reload(sinks=[sink])
+    caught_up(sidecar, receiver)
+
+
+def test_files_of_tls_that_are_replaced_are_used(keytrail, raw_backend, pki, tmp_path):
+    receiver = Receiver(raw_backend, context=pki.server(client_ca="ca.pem"))
+    names = {"ca": "ca.pem", "certificate": "client.pem", "key": "client.key"}
+    files = {member: tmp_path / name for member, name in names.items()}
+
+    def put(member, name):
+        replace(files[member], Path(pki[name]).read_bytes())
+
+    put("ca", "ca.pem")
+    put("certificate", "other-kms.pem")
+    put("key", "other-kms.key")
+    sidecar = start(keytrail, raw_backend, receiver, tls={m: str(f) for m, f in files.items()})
+    is_down(sidecar, "https://localhost")
+    assert receiver.taken == []
+    put("certificate", "client.pem")
+    put("key", "client.key")
+    caught_up(sidecar, receiver)
+    put("ca", "other-ca.pem")
+    receiver.faults.append(receivers.closing)
+    send(sidecar, 1)
+    is_down(sidecar, "the server's certificate")
+    put("ca", "ca.pem")
     caught_up(sidecar, receiver)
 
 
