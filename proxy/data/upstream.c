@@ -1,56 +1,14 @@
-#include "data/upstream.h"
-
-#include "data/descriptors.h"
-#include "data/tls.h"
+#include "data/upstream_internal.h"
 #include "keytrail/clock.h"
 
-#include <event2/event.h>
-
 #include <assert.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
-#include <unistd.h>
-
-/*
- * A request waits in the queue until there is a target and room in the pool, then owns the
- * connection that is being made for it; when that fails, the next target is tried.
- */
-
-TAILQ_HEAD(conn_queue, upstream_conn);
-TAILQ_HEAD(request_queue, upstream_request);
-TAILQ_HEAD(share_queue, upstream_share);
-
-/* What a source has; two in one bucket share a share. */
-struct upstream_share {
-	unsigned in_use;
-	struct request_queue held;	  /* what waits until it may have more */
-	TAILQ_ENTRY(upstream_share) link; /* of who holds some */
-};
-
-struct upstream {
-	struct worker *worker;
-	struct resolver *resolver;
-	struct conn_queue idle; /* newest first */
-	struct request_queue waiting;
-	struct share_queue over; /* a share that used, and asks for, more than it may */
-	struct event serve_event;
-	struct wtimer idle_timer; /* for the oldest idle one */
-	unsigned nopen;
-	unsigned nidle;
-	unsigned generation;
-	struct stream_session session;
-	struct upstream_share shares[PEERS_BUCKETS];
-};
 
 static const struct config_upstream *
 config_of(const struct upstream *u)
 {
 	return &u->worker->lease->snapshot->config->upstream;
 }
-
-static void start_connecting(struct upstream *u, struct upstream_request *r);
 
 /* ---- shares ---- */
 
@@ -160,8 +118,28 @@ take_from_pool(struct upstream_conn *c, struct upstream_share *share)
 	metrics_add(c->pool->worker->metrics, METRIC_UPSTREAM_REUSES, 0, 1);
 }
 
-static void
-close_conn(struct upstream_conn *c)
+struct upstream_conn *
+upstream_add_conn(struct upstream *u, struct upstream_request *r)
+{
+	struct upstream_conn *c = calloc(1, sizeof(*c));
+
+	if (c == NULL)
+		return NULL;
+	c->pool = u;
+	c->in.pool = &u->worker->reads;
+	c->generation = u->generation;
+	c->stream.fd = -1;
+	c->request = r;
+	use(c, r->share);
+	r->conn = c;
+	u->nopen++;
+	atomic_fetch_add_explicit(u->worker->open_upstream, 1, memory_order_relaxed);
+	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, 1);
+	return c;
+}
+
+void
+upstream_close_conn(struct upstream_conn *c)
 {
 	struct upstream *u = c->pool;
 
@@ -185,7 +163,16 @@ check_idle(struct upstream_conn *c)
 	size_t n;
 
 	if (stream_may_read(&c->stream) && stream_read(&c->stream, &byte, 1, &n) != STREAM_AGAIN)
-		close_conn(c);
+		upstream_close_conn(c);
+}
+
+void
+upstream_ready(struct upstream_conn *c)
+{
+	if (c->idle)
+		check_idle(c);
+	else
+		c->ready(c->arg);
 }
 
 /* An answer that nobody asked for, or the end, may be here before the loop tells of it: whoever sent
@@ -216,7 +203,7 @@ close_old(void *arg)
 			wtimer_set(&u->idle_timer, (unsigned)(left / CLOCK_NS_PER_MS) + 1);
 			return;
 		}
-		close_conn(c);
+		upstream_close_conn(c);
 	}
 }
 
@@ -234,8 +221,8 @@ forget(struct upstream *u, struct upstream_request *r)
 	wtimer_fini(&r->timer);
 }
 
-static void
-fail_request(struct upstream *u, struct upstream_request *r, enum upstream_failure metric,
+void
+upstream_fail_request(struct upstream *u, struct upstream_request *r, enum upstream_failure metric,
     enum http_refusal why)
 {
 	metrics_add(u->worker->metrics, METRIC_UPSTREAM_FAILURES, metric, 1);
@@ -243,8 +230,8 @@ fail_request(struct upstream *u, struct upstream_request *r, enum upstream_failu
 	r->done(r->arg, NULL, why);
 }
 
-static void
-succeed(struct upstream *u, struct upstream_conn *c)
+void
+upstream_succeed(struct upstream *u, struct upstream_conn *c)
 {
 	struct upstream_request *r = c->request;
 
@@ -264,7 +251,7 @@ serve_from_pool(struct upstream *u, struct upstream_request *r)
 		return false;
 	if (r->fresh) {
 		if (u->nopen >= config_of(u)->pool_max)
-			close_conn(TAILQ_LAST(&u->idle, conn_queue));
+			upstream_close_conn(TAILQ_LAST(&u->idle, conn_queue));
 		return false;
 	}
 	take_from_pool(c, r->share);
@@ -283,12 +270,12 @@ serve(struct upstream *u, struct upstream_request *r)
 		return false;
 	if (resolver_count(u->resolver) > 0) {
 		dequeue(u, r);
-		start_connecting(u, r);
+		upstream_connect(u, r);
 		return true;
 	}
 	if (resolver_pending(u->resolver))
 		return false;
-	fail_request(u, r, UPSTREAM_FAILURE_RESOLVE, REFUSAL_UPSTREAM_UNREACHABLE);
+	upstream_fail_request(u, r, UPSTREAM_FAILURE_RESOLVE, REFUSAL_UPSTREAM_UNREACHABLE);
 	return true;
 }
 
@@ -339,193 +326,6 @@ on_resolved(void *arg)
 	serve_waiting(arg);
 }
 
-/* ---- connecting ---- */
-
-static void
-blame(struct upstream *u, struct upstream_conn *c, const char *text)
-{
-	char address[RESOLVER_TEXT_SIZE];
-
-	resolver_text(&c->target, address);
-	log_warn(u->worker->log, "upstream_failed", "%s: %s", address, text);
-}
-
-/* Try the next target, as long as there is one that was not tried. */
-static void
-try_next(struct upstream *u, struct upstream_conn *c, enum upstream_failure metric,
-    enum http_refusal why)
-{
-	struct upstream_request *r = c->request;
-
-	resolver_set_aside(u->resolver, &c->target);
-	c->request = NULL;
-	r->conn = NULL;
-	close_conn(c);
-	if (r->tries >= resolver_count(u->resolver)) {
-		fail_request(u, r, metric, why);
-		return;
-	}
-	metrics_add(u->worker->metrics, METRIC_UPSTREAM_FAILURES, metric, 1);
-	start_connecting(u, r);
-}
-
-static void
-fail_target(struct upstream *u, struct upstream_conn *c, enum upstream_failure metric,
-    enum http_refusal why, const char *text)
-{
-	blame(u, c, text);
-	c->request->blamed = why;
-	try_next(u, c, metric, why);
-}
-
-/* It is no target's fault. */
-static void
-fail_for_memory(struct upstream *u, struct upstream_conn *c)
-{
-	fail_request(u, c->request, UPSTREAM_FAILURE_MEMORY, REFUSAL_OUT_OF_MEMORY);
-	close_conn(c);
-}
-
-static void
-go_on_connecting(struct upstream *u, struct upstream_conn *c)
-{
-	enum stream_result r = stream_connected(&c->stream);
-	struct err err;
-
-	if (r == STREAM_AGAIN)
-		return;
-	if (r != STREAM_OK) {
-		err_set_errno(&err, "connect");
-		fail_target(u, c, UPSTREAM_FAILURE_CONNECT, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
-		return;
-	}
-	if ((r = stream_handshake(&c->stream, &err)) == STREAM_AGAIN)
-		return;
-	if (r == STREAM_OK)
-		succeed(u, c);
-	else if (c->stream.starved)
-		fail_for_memory(u, c);
-	else if (SSL_get_verify_result(c->stream.ssl) != X509_V_OK)
-		fail_target(u, c, UPSTREAM_FAILURE_UNTRUSTED, REFUSAL_UPSTREAM_UNTRUSTED, err.msg);
-	else
-		fail_target(
-		    u, c, UPSTREAM_FAILURE_HANDSHAKE, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
-}
-
-static void
-on_ready(void *arg)
-{
-	struct upstream_conn *c = arg;
-
-	if (c->request != NULL)
-		go_on_connecting(c->pool, c);
-	else if (c->idle)
-		check_idle(c);
-	else
-		c->ready(c->arg);
-}
-
-static int
-open_socket(const struct resolver_target *t, bool *connecting)
-{
-	int fd = socket(t->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int one = 1, saved;
-
-	if (fd == -1)
-		return -1;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-	*connecting = connect(fd, (const struct sockaddr *)&t->address, t->len) == -1;
-	if (!*connecting || errno == EINPROGRESS)
-		return fd;
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return -1;
-}
-
-static int
-open_stream(struct upstream *u, struct upstream_conn *c, int fd, bool connecting)
-{
-	const struct snapshot *snap = u->worker->lease->snapshot;
-	struct stream_opts opts = { .base = u->worker->base,
-		.method = u->worker->stream_method,
-		.ctx = snap->client,
-		.client = true,
-		.server_name = snap->config->upstream.tls.server_name,
-		.session = &u->session,
-		.connecting = connecting,
-		.ready = on_ready,
-		.arg = c };
-	struct err err;
-
-	tls_session_check(&u->session);
-	return stream_open(&c->stream, fd, &opts, &err);
-}
-
-/* No local port is free, or no local address leads there, as to ::1 where IPv6 is off: another target
- * may still be reached. */
-static void
-fail_locally(struct upstream *u, struct upstream_conn *c)
-{
-	enum http_refusal blamed = c->request->blamed;
-
-	try_next(
-	    u, c, UPSTREAM_FAILURE_BUSY, blamed != REFUSAL_NONE ? blamed : REFUSAL_UPSTREAM_BUSY);
-}
-
-static void
-fail_to_open(struct upstream *u, struct upstream_conn *c)
-{
-	int error = errno;
-	struct err err;
-
-	err_set_errno(&err, "connect");
-	if (!descriptors_are_short(error) && error != EADDRNOTAVAIL) {
-		fail_target(u, c, UPSTREAM_FAILURE_CONNECT, REFUSAL_UPSTREAM_UNREACHABLE, err.msg);
-		return;
-	}
-	log_error(u->worker->log, "connect_failed", "%s", err.msg);
-	if (error == EADDRNOTAVAIL) {
-		fail_locally(u, c);
-		return;
-	}
-	fail_request(u, c->request, UPSTREAM_FAILURE_BUSY, REFUSAL_UPSTREAM_BUSY);
-	close_conn(c);
-}
-
-static void
-start_connecting(struct upstream *u, struct upstream_request *r)
-{
-	struct upstream_conn *c = calloc(1, sizeof(*c));
-	bool connecting;
-	int fd;
-
-	if (c == NULL) {
-		fail_request(u, r, UPSTREAM_FAILURE_MEMORY, REFUSAL_OUT_OF_MEMORY);
-		return;
-	}
-	c->pool = u;
-	c->in.pool = &u->worker->reads;
-	c->generation = u->generation;
-	c->stream.fd = -1;
-	c->request = r;
-	use(c, r->share);
-	r->conn = c;
-	r->tries++;
-	u->nopen++;
-	atomic_fetch_add_explicit(u->worker->open_upstream, 1, memory_order_relaxed);
-	metrics_add(u->worker->metrics, METRIC_UPSTREAM_OPEN, 0, 1);
-	c->target = resolver_next(u->resolver);
-	if ((fd = open_socket(&c->target, &connecting)) == -1) {
-		fail_to_open(u, c);
-	} else if (open_stream(u, c, fd, connecting) == -1) {
-		fail_for_memory(u, c);
-	} else if (c->stream.writable) {
-		go_on_connecting(u, c);
-	}
-}
-
 static void
 on_timeout(void *arg)
 {
@@ -534,15 +334,13 @@ on_timeout(void *arg)
 	struct upstream *u = r->pool;
 
 	if (c != NULL) {
-		resolver_set_aside(u->resolver, &c->target);
-		blame(u, c, "no connection in time");
-		c->stream.broken = true;
-		fail_request(u, r, UPSTREAM_FAILURE_TIMEOUT, REFUSAL_UPSTREAM_TIMEOUT);
-		close_conn(c);
+		upstream_blame_late(u, c);
+		upstream_fail_request(u, r, UPSTREAM_FAILURE_TIMEOUT, REFUSAL_UPSTREAM_TIMEOUT);
+		upstream_close_conn(c);
 	} else if (resolver_count(u->resolver) == 0) {
-		fail_request(u, r, UPSTREAM_FAILURE_RESOLVE, REFUSAL_UPSTREAM_TIMEOUT);
+		upstream_fail_request(u, r, UPSTREAM_FAILURE_RESOLVE, REFUSAL_UPSTREAM_TIMEOUT);
 	} else {
-		fail_request(u, r, UPSTREAM_FAILURE_BUSY, REFUSAL_UPSTREAM_BUSY);
+		upstream_fail_request(u, r, UPSTREAM_FAILURE_BUSY, REFUSAL_UPSTREAM_BUSY);
 	}
 }
 
@@ -584,7 +382,7 @@ upstream_cancel(struct upstream *u, struct upstream_request *r)
 		return;
 	forget(u, r);
 	if (c != NULL)
-		close_conn(c);
+		upstream_close_conn(c);
 }
 
 void
@@ -596,7 +394,7 @@ upstream_release(struct upstream_conn *c, bool reuse)
 	use_no_more(c);
 	if (!reuse || u->worker->draining != WORKER_STAYS || c->generation != u->generation ||
 	    buf_size(&c->in) > 0 || c->stream.hung_up || u->nidle >= config_of(u)->pool_idle) {
-		close_conn(c);
+		upstream_close_conn(c);
 		return;
 	}
 	buf_fini(&c->in);
@@ -617,7 +415,7 @@ void
 upstream_close_idle(struct upstream *u)
 {
 	while (!TAILQ_EMPTY(&u->idle))
-		close_conn(TAILQ_FIRST(&u->idle));
+		upstream_close_conn(TAILQ_FIRST(&u->idle));
 }
 
 void
