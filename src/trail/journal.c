@@ -2,226 +2,14 @@
 
 #include "journal_internal.h"
 #include "keytrail/clock.h"
-#include "keytrail/fault.h"
 #include "keytrail/thread.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <inttypes.h>
-#include <linux/futex.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
-#define RETRY_NS     (100 * CLOCK_NS_PER_MS) /* while the trail cannot be written */
 #define RETENTION_NS (60 * CLOCK_NS_PER_S)
 #define SIGNED_NS    CLOCK_NS_PER_S
 #define WATCH_NS     CLOCK_NS_PER_S
-#define CPU_PERCENT  6	/* of the time between two syncs that a sync may cost */
-#define BATCH	     64 /* lines that are worth a look though nobody waits: they are in the cache */
-
-/* ---- the commit ---- */
-
-static int64_t
-thread_cpu_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return (int64_t)ts.tv_sec * CLOCK_NS_PER_S + ts.tv_nsec;
-}
-
-void
-journal_tell(const struct member *m)
-{
-	if (m->notify != NULL)
-		m->notify(m->arg);
-}
-
-static void
-set_health(struct journal *j, const char *text)
-{
-	pthread_mutex_lock(&j->lock);
-	snprintf(j->health, sizeof(j->health), "%s", text);
-	pthread_mutex_unlock(&j->lock);
-}
-
-/* Producers see the state in their rings; those that wait for room or for an answer are woken.  After
- * a start without room the first ring has it first: its start stands before all else in the trail. */
-static void
-hand_down(struct journal *j)
-{
-	bool first_only = j->state == RING_OK && (j->unrecorded || j->untold);
-
-	for (size_t i = 0; i < (first_only ? 1 : j->nmembers); i++) {
-		struct member *m = &j->members[i];
-
-		if (ring_state(m->ring) == j->state)
-			continue;
-		ring_set_state(m->ring, j->state);
-		if (j->running)
-			journal_tell(m);
-	}
-}
-
-static void
-set_state(struct journal *j, enum ring_state state, const char *why)
-{
-	set_health(j, why);
-	if (state == j->state)
-		return;
-	if (state == RING_OK)
-		log_info(j->opts.log, "trail_writable", "the trail can be written again");
-	else
-		log_error(j->opts.log, "trail_not_writable", "%s", why);
-	j->state = state;
-	hand_down(j);
-}
-
-/* Nothing since the last good sync counts; it is all still in the rings, or in j->own. */
-static void
-fail(struct journal *j, enum metric_trail_op op, const struct err *err)
-{
-	metrics_add(j->opts.metrics, METRIC_TRAIL_FAILURES, op, 1);
-	log_error(j->opts.log, "trail_failed", "%s", err->msg);
-	j->failures++;
-	/* The first time a new segment is tried at once, and nobody need notice. */
-	j->retry_ns = clock_mono_ns() + (j->failures > 1 ? RETRY_NS : 0);
-	if (j->failures > 1)
-		set_state(j, RING_FAILED, err->msg);
-}
-
-/* So many syncs that they take CPU_PERCENT of a processor, by what the last ones cost. */
-static void
-adapt_spacing(struct journal *j, int64_t cost_ns)
-{
-	int64_t min = j->opts.spacing_min_us * CLOCK_NS_PER_US;
-	int64_t max = j->opts.spacing_max_us * CLOCK_NS_PER_US;
-	int64_t want;
-
-	j->sync_cost_ns += (cost_ns - j->sync_cost_ns) / 8;
-	want = j->sync_cost_ns * 100 / CPU_PERCENT;
-	j->spacing_ns = want < min ? min : want > max ? max : want;
-}
-
-/* Asked before the rings' room is given back: what is then claimed there has room on the disk. */
-static void
-check_room(struct journal *j, int64_t now)
-{
-	struct err err;
-
-	if (j->failures > 0)
-		return;
-	if (trail_reserve(j->opts.trail, &err) == 0) {
-		if (j->state != RING_OK)
-			set_state(j, RING_OK, "");
-		return;
-	}
-	set_state(j, RING_NO_ROOM, err.msg);
-	j->room_ns = now + RETRY_NS;
-}
-
-static void
-release(struct journal *j)
-{
-	uint64_t segment, offset;
-
-	trail_durable_mark(j->opts.trail, &segment, &offset);
-	for (size_t i = 0; i < j->nmembers; i++)
-		ring_release(j->members[i].ring, j->members[i].pos, segment, offset);
-	FAULT_POINT("journal.after_release");
-	for (size_t i = 0; i < j->nmembers; i++) {
-		struct member *m = &j->members[i];
-
-		bool starved = ring_was_starved(m->ring);
-
-		if (m->waits || starved)
-			journal_tell(m);
-		m->waits = false;
-		m->taken_durable = m->taken;
-	}
-	if (segment != j->segment)
-		j->retention_ns = 0; /* a segment was sealed: max_size may be passed */
-	j->segment = segment;
-	if (j->opts.durable != NULL)
-		j->opts.durable(j->opts.durable_arg, trail_durable_seq(j->opts.trail));
-}
-
-static void
-count_recorded(struct journal *j)
-{
-	if (j->pending > j->recorded) {
-		metrics_add(j->opts.metrics, METRIC_EVENTS_RECORDED, 0,
-		    (int64_t)(j->pending - j->recorded));
-		j->recorded = j->pending;
-	}
-}
-
-static uint64_t
-waiting_in_rings(const struct journal *j)
-{
-	uint64_t n = 0;
-
-	for (size_t i = 0; i < j->nmembers; i++)
-		n += ring_count(j->members[i].ring, j->members[i].pos, RING_DURABLE);
-	return n;
-}
-
-/* What was found is told of.  While the page cannot say so, a start after a power cut would tell of it
- * again. */
-static void
-settle(struct journal *j)
-{
-	struct err err;
-
-	j->unsettled = trail_recovery_recorded(j->opts.trail, &err) == -1;
-	if (j->unsettled)
-		log_error(j->opts.log, "state_not_synced", "%s", err.msg);
-}
-
-int
-journal_commit(struct journal *j)
-{
-	struct err err;
-	int64_t start = clock_mono_ns(), written, cpu;
-
-	if (trail_write(j->opts.trail, &err) == -1) {
-		fail(j, METRIC_TRAIL_WRITE, &err);
-		return -1;
-	}
-	count_recorded(j);
-	written = clock_mono_ns();
-	cpu = thread_cpu_ns();
-	if (trail_sync(j->opts.trail, &err) == -1) {
-		fail(j, METRIC_TRAIL_SYNC, &err);
-		return -1;
-	}
-	if (trail_could_not_roll(j->opts.trail, &err)) {
-		metrics_add(j->opts.metrics, METRIC_TRAIL_FAILURES, METRIC_TRAIL_OPEN, 1);
-		log_error(j->opts.log, "segment_grows_on", "%s", err.msg);
-	}
-	adapt_spacing(j, thread_cpu_ns() - cpu);
-	metrics_observe(j->opts.metrics, METRIC_FSYNC_SECONDS,
-	    (double)(clock_mono_ns() - written) / (double)CLOCK_NS_PER_S);
-	metrics_observe(j->opts.metrics, METRIC_COMMIT_EVENTS, (double)j->pending);
-	metrics_add(j->opts.metrics, METRIC_EVENTS_DURABLE, 0, (int64_t)j->pending);
-	j->last_sync_ns = start;
-	j->expected = j->waiting + waiting_in_rings(j);
-	j->pending = j->recorded = j->waiting = 0;
-	j->failures = 0;
-	buf_consume(&j->own, buf_size(&j->own));
-	atomic_store(&j->reports_durable, j->reports_recorded);
-	if (j->untold) {
-		j->untold = false;
-		settle(j);
-		hand_down(j);
-	}
-	check_room(j, clock_mono_ns());
-	FAULT_POINT("journal.before_release");
-	release(j);
-	return 0;
-}
 
 /* ---- draining ---- */
 
@@ -232,7 +20,7 @@ journal_append(struct journal *j, struct slice line)
 	uint64_t seq;
 
 	if (trail_append(j->opts.trail, line, clock_wall_ns(), &seq, &err) == -1) {
-		fail(j, METRIC_TRAIL_WRITE, &err);
+		journal_fail(j, METRIC_TRAIL_WRITE, &err);
 		return -1;
 	}
 	if (j->pending++ == 0)
@@ -289,8 +77,8 @@ drain_ring(struct journal *j, struct member *m)
 	return lose_vanished(j, m, committed - m->taken - m->vanished);
 }
 
-static bool
-rings_hold_more(const struct journal *j)
+bool
+journal_rings_hold_more(const struct journal *j)
 {
 	for (size_t i = 0; i < j->nmembers; i++)
 		if (ring_has_more(j->members[i].ring, j->members[i].pos))
@@ -301,7 +89,7 @@ rings_hold_more(const struct journal *j)
 int
 journal_drain(struct journal *j)
 {
-	if (j->unrecorded && rings_hold_more(j))
+	if (j->unrecorded && journal_rings_hold_more(j))
 		journal_record_recovery(j);
 	for (size_t i = 0; i < j->nmembers; i++)
 		if (drain_ring(j, &j->members[i]) == -1)
@@ -316,7 +104,7 @@ repair(struct journal *j)
 	struct err err;
 
 	if (trail_reopen(j->opts.trail, &err) == -1) {
-		fail(j, METRIC_TRAIL_OPEN, &err);
+		journal_fail(j, METRIC_TRAIL_OPEN, &err);
 		return -1;
 	}
 	j->pending = j->waiting = 0;
@@ -336,19 +124,6 @@ repair(struct journal *j)
 
 /* ---- what is due ---- */
 
-/* When what is pending must be synced.  Spacing gathers those who come by themselves.  Once as many
- * wait as can be expected, waiting on would gather nobody: callers who wait for their answers send
- * nothing meanwhile.  So a lone one never waits, and many share each sync without losing time. */
-static int64_t
-sync_due_ns(const struct journal *j)
-{
-	if (j->waiting == 0)
-		return j->pending_since_ns + j->opts.flush_interval_ms * CLOCK_NS_PER_MS;
-	if (j->waiting >= j->expected)
-		return 0;
-	return j->last_sync_ns + j->spacing_ns;
-}
-
 static void
 apply_retention(struct journal *j, int64_t now)
 {
@@ -356,7 +131,7 @@ apply_retention(struct journal *j, int64_t now)
 	journal_record_gaps(j);
 	switch (j->failures > 0 ? -1 : journal_expire(j)) {
 	case -1:
-		j->retention_ns = now + RETRY_NS;
+		j->retention_ns = now + JOURNAL_RETRY_NS;
 		break;
 	case 1:
 		j->retention_ns = now + SIGNED_NS;
@@ -389,10 +164,10 @@ watch(struct journal *j, int64_t now)
 	if (j->untold)
 		return;
 	if (j->unsettled)
-		settle(j);
+		journal_settle(j);
 	journal_record_harm(j);
 	if (trail_check(j->opts.trail, &err) == -1)
-		fail(j, METRIC_TRAIL_OPEN, &err);
+		journal_fail(j, METRIC_TRAIL_OPEN, &err);
 }
 
 /* Everything that is due now. */
@@ -407,11 +182,11 @@ work(struct journal *j)
 	} else {
 		journal_record_reports(j);
 		if (j->failures == 0 && journal_drain(j) == 0 && j->pending > 0 &&
-		    now >= sync_due_ns(j) && journal_commit(j) == 0)
+		    now >= journal_sync_due_ns(j) && journal_commit(j) == 0)
 			journal_record_cuts(j); /* what it met: nobody may wake us for it */
 	}
 	if (j->failures == 0 && (j->state != RING_NO_ROOM || now >= j->room_ns))
-		check_room(j, now);
+		journal_check_room(j, now);
 	if (j->failures > 0)
 		return;
 	if (atomic_exchange(&j->retention_changed, false) || now >= j->retention_ns ||
@@ -425,72 +200,6 @@ work(struct journal *j)
 	watch(j, now);
 }
 
-/* ---- sleeping ---- */
-
-static void
-sleep_until(int64_t when)
-{
-	struct timespec ts = { .tv_sec = when / CLOCK_NS_PER_S, .tv_nsec = when % CLOCK_NS_PER_S };
-
-	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
-}
-
-static long
-futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
-{
-	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
-}
-
-static bool
-called(struct journal *j)
-{
-	return atomic_load(&j->stop) || atomic_load(&j->retention_changed) ||
-	       (atomic_load(&j->reported) && !j->unrecorded) || rings_hold_more(j);
-}
-
-static int64_t
-earlier(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
-/* Until a kick, at most until `when`.  The order matters: say that we sleep, then look once more;
- * producers commit, then look whether we sleep. */
-static void
-sleep_until_kicked(struct journal *j, enum sleep how, int64_t when)
-{
-	int64_t left = when - clock_mono_ns();
-	struct timespec ts;
-
-	if (left <= 0)
-		return;
-	if (j->nadopted > 0)
-		left = earlier(left, JOURNAL_LOOK_NS);
-	ts = (struct timespec){ left / CLOCK_NS_PER_S, left % CLOCK_NS_PER_S };
-	atomic_store(&j->awaited, how == GATHERING ? (int64_t)(j->expected - j->waiting) : BATCH);
-	atomic_store(&j->sleeping, how);
-	if (!called(j))
-		futex(&j->sleeping, FUTEX_WAIT_PRIVATE, how, &ts);
-	atomic_store(&j->sleeping, AWAKE);
-}
-
-static void
-rest(struct journal *j)
-{
-	int64_t when = earlier(j->retention_ns, j->watch_ns);
-
-	if (j->state == RING_NO_ROOM)
-		when = earlier(when, j->room_ns);
-	if (j->failures > 0)
-		sleep_until(j->retry_ns);
-	else if (j->waiting > 0)
-		sleep_until_kicked(j, GATHERING, sync_due_ns(j));
-	else if (j->pending > 0)
-		sleep_until_kicked(j, DOZING, earlier(when, sync_due_ns(j)));
-	else
-		sleep_until_kicked(j, ASLEEP, when);
-}
-
 /* At the end nothing is spaced; a trail that fails is tried once more.  What comes meanwhile is the next
  * process's, where there is one. */
 static int
@@ -501,7 +210,7 @@ finish(struct journal *j)
 			? repair(j) == -1
 			: (journal_drain(j) == -1 || (j->pending > 0 && journal_commit(j) == -1)))
 			continue;
-		if (j->give || !rings_hold_more(j))
+		if (j->give || !journal_rings_hold_more(j))
 			return 0;
 	}
 	return -1;
@@ -516,7 +225,7 @@ run(void *arg)
 		journal_record_recovery(j);
 	while (!atomic_load(&j->stop)) {
 		work(j);
-		rest(j);
+		journal_rest(j);
 	}
 	if (j->failures == 0)
 		journal_record_reports(j);
@@ -548,7 +257,7 @@ begin(struct journal *j, const struct journal_opts *opts)
 	atomic_store(&j->retention_s, opts->retention_s);
 	atomic_store(&j->max_size, opts->max_size);
 	if (trail_reserve(j->opts.trail, &err) == -1)
-		set_state(j, RING_NO_ROOM, err.msg);
+		journal_set_state(j, RING_NO_ROOM, err.msg);
 }
 
 struct journal *
@@ -619,7 +328,7 @@ journal_resume(struct journal *j, const struct journal_opts *opts)
 	assert(!j->running && !j->relaying && j->nadopted == 0);
 	next.metrics = j->opts.metrics;
 	buf_consume(&j->own, buf_size(&j->own));
-	set_state(j, RING_OK, "");
+	journal_set_state(j, RING_OK, "");
 	j->untold = j->unsettled = j->expiry_failed = false;
 	j->failures = 0;
 	j->pending = j->recorded = j->waiting = j->expected = 0;
@@ -646,38 +355,6 @@ journal_start(struct journal *j, struct err *err)
 		return -1;
 	}
 	return 0;
-}
-
-void
-journal_wake(struct journal *j)
-{
-	if (atomic_exchange(&j->sleeping, AWAKE) != AWAKE)
-		futex(&j->sleeping, FUTEX_WAKE_PRIVATE, 1, NULL);
-}
-
-/* The count decides only when to look: who was seen in the ring before he came here wakes too early. */
-static bool
-completes_what_is_awaited(struct journal *j)
-{
-	return atomic_fetch_sub(&j->awaited, 1) <= 1;
-}
-
-void
-journal_kick(struct journal *j)
-{
-	uint32_t how = atomic_load(&j->sleeping);
-
-	if (how != AWAKE && (how != GATHERING || completes_what_is_awaited(j)))
-		journal_wake(j);
-}
-
-void
-journal_kick_async(struct journal *j)
-{
-	uint32_t how = atomic_load(&j->sleeping);
-
-	if (how == ASLEEP || (how == DOZING && completes_what_is_awaited(j)))
-		journal_wake(j);
 }
 
 int

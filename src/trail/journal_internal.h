@@ -1,5 +1,6 @@
 /*
- * journal_internal: the journal's state, shared by the thread (journal.c), the events that it
+ * journal_internal: the journal's state, shared by the thread (journal.c), its commits and what
+ * fails in them (journal_commit.c), its sleep and who wakes it (journal_wake.c), the events that it
  * records itself (journal_own.c), what expires (journal_expire.c), what readers report
  * (journal_reports.c) and what goes from one process to the next (journal_adopt.c).
  */
@@ -126,7 +127,29 @@ int journal_expire(struct journal *j);
 bool journal_may_remove(const struct journal *j);
 /* Record that what was said to go stays, and make that durable.  -1: not done, try again. */
 int journal_retract(struct journal *j);
+
+/* ---- commits (journal_commit.c) ---- */
+
+#define JOURNAL_RETRY_NS (100 * CLOCK_NS_PER_MS) /* while the trail cannot be written */
+
+/* Make all that was appended durable, and release who waits for it.  -1: it failed, and that is noted. */
 int journal_commit(struct journal *j);
+/* Nothing since the last good commit counts; it is all still in the rings, or in j->own. */
+void journal_fail(struct journal *j, enum metric_trail_op op, const struct err *err);
+void journal_set_state(struct journal *j, enum ring_state state, const char *why);
+/* Asked before the rings' room is given back: what is then claimed there has room on the disk. */
+void journal_check_room(struct journal *j, int64_t now);
+/* What was found is told of. */
+void journal_settle(struct journal *j);
+
+/* ---- sleep (journal_wake.c) ---- */
+
+/* When what is pending must be synced. */
+int64_t journal_sync_due_ns(const struct journal *j);
+/* Until something is due, or a kick. */
+void journal_rest(struct journal *j);
+/* Any thread. */
+void journal_wake(struct journal *j);
 
 /* ---- rings of another process (journal_adopt.c) ---- */
 
@@ -138,10 +161,8 @@ int journal_end_thread(struct journal *j, struct err *err);
 
 /* Append what the rings hold.  -1: it failed, and that is noted. */
 int journal_drain(struct journal *j);
+bool journal_rings_hold_more(const struct journal *j);
 /* Its producer, where there is one. */
 void journal_tell(const struct member *m);
-
-/* Any thread. */
-void journal_wake(struct journal *j);
 
 #endif

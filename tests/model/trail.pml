@@ -691,7 +691,7 @@ inline trail_reopen()
 
 /* ---- the journal ---- */
 
-inline check_room(ok)
+inline journal_check_room(ok)
 {
 	trail_reserve(ok);
 	ring_state = (ok -> RING_OK : RING_NO_ROOM)
@@ -732,7 +732,7 @@ inline journal_commit(ok)
 		failures = 0;
 		if
 		:: MUTATED(RELEASE_BEFORE_ROOM)
-		:: else -> check_room(ok)
+		:: else -> journal_check_room(ok)
 		fi;
 		release()
 	:: else -> fail()
@@ -788,7 +788,7 @@ proctype work() provided (MAY_RUN)
 	bool ok;
 
 	{
-		check_room(ok);
+		journal_check_room(ok);
 		do
 		:: failures > 0 && !(failures > 1 && disk_full) ->
 			if
@@ -799,10 +799,10 @@ proctype work() provided (MAY_RUN)
 			drain();
 			journal_commit(ok);
 			if
-			:: MUTATED(RELEASE_BEFORE_ROOM) && failures == 0 -> check_room(ok)
+			:: MUTATED(RELEASE_BEFORE_ROOM) && failures == 0 -> journal_check_room(ok)
 			:: else
 			fi
-		:: failures == 0 && ring_state == RING_NO_ROOM && !disk_full -> check_room(ok)
+		:: failures == 0 && ring_state == RING_NO_ROOM && !disk_full -> journal_check_room(ok)
 		:: failures == 0 && running == 0 && !RINGS_HOLD_MORE -> break
 		od;
 		stopped = true
@@ -1263,7 +1263,7 @@ proctype open_trail() provided (MAY_RUN)
 			ring_open(n);
 			journal_add_ring(n)
 		}
-		check_room(ok);
+		journal_check_room(ok);
 		atomic {
 			run work();
 			if
