@@ -65,7 +65,8 @@ struct audit_event {
 	unsigned status;	   /* of the final answer (the service's or ours); 0: none came */
 	bool from_service;	   /* status came from the key service */
 	/* status 0: why; a fixed word: "client_gone", "timeout", "connection_lost",
-	 * "malformed_answer", "foreign_location", "shutdown", or the label of the refusal that cut the request */
+	 * "malformed_answer", "foreign_location", "shutdown", or the label of the refusal that cut
+	 * the request */
 	const char *unknown_reason;
 	bool client_gone;   /* the client vanished; the service's status is known */
 	int64_t arrival_ns; /* wall clock */

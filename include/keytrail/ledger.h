@@ -70,7 +70,8 @@ struct ledger_findings {
 	uint64_t checked;	 /* lines compared with what was signed */
 };
 
-/* Before that: the process that signed it gives it on, and vouches for the lines, which are not compared. */
+/* Before that: the process that signed it gives it on, and vouches for the lines, which are not
+ * compared. */
 void ledger_trust(struct ledger *l);
 /* Load the tree that was signed, or make it again from the lines.  After -1 nothing is signed until
  * the next start; unfit: only ledger_begin may follow. */

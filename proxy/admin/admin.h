@@ -13,8 +13,9 @@
  * IP address where it is bound to all) or one of `admin.hosts`, `Origin` and `Sec-Fetch-Site` must not
  * be another site's (but for a link to the dashboard), and the token, where the configuration has any,
  * must be one of them; they are compared in constant time, and wrong ones are limited by source
- * (attempts.h).  No answer holds a byte of the request.  Heads are at most 8 KiB, there are no other bodies, and five seconds of silence
- * close a connection, and so does an age of five minutes; each listener has 64 (visitors.h).
+ * (attempts.h).  No answer holds a byte of the request.  Heads are at most 8 KiB, there are no other
+ * bodies, and five seconds of silence close a connection, and so does an age of five minutes; each
+ * listener has 64 (visitors.h).
  *
  * Main thread, on its event_base (evhttp).
  */

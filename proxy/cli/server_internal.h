@@ -139,8 +139,8 @@ void server_record_holds(struct server *s);
 void server_end_degrade(struct server *s, const char *why);
 void server_on_degrade_timer(evutil_socket_t fd, short what, void *arg);
 
-/* Before the trail is opened note the time of its last line; once it runs record that the clock was put back
- * meanwhile, and watch it. */
+/* Before the trail is opened note the time of its last line; once it runs record that the clock was
+ * put back meanwhile, and watch it. */
 void server_look_back(struct server *s);
 int server_watch_clock(struct server *s, struct err *err);
 /* Changes when one of the files of TLS that the configuration names was replaced. */

@@ -1,6 +1,6 @@
 /*
- * Any bytes as the index of a segment, with its seals put right: what it says stays within the segment, and a
- * query that believes it goes on from number to number, and ends.
+ * Any bytes as the index of a segment, with its seals put right: what it says stays within the
+ * segment, and a query that believes it goes on from number to number, and ends.
  */
 #include "../../src/trail/trail_index_internal.h"
 

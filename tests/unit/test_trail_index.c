@@ -886,8 +886,8 @@ an_intent_is_closed_by_a_line_of_a_segment_that_would_be_passed_over(void **stat
 
 #define LARGE (1U << 20)
 
-/* Of a sealed segment two pieces of its index; halving's reads where one begins, where the call is, and where
- * what is known ends; and the open one. */
+/* Of a sealed segment two pieces of its index; halving's reads where one begins, where the call is,
+ * and where what is known ends; and the open one. */
 static void
 a_call_is_found_without_reading_the_trail(void **state)
 {
