@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 struct bench {
@@ -109,6 +110,15 @@ bench_close(struct bench *b)
 	log_free(b->log);
 	tempdir_remove(b->dir);
 	alarm(0);
+}
+
+/* Of a test whose state it is, on the heap. */
+static inline int
+bench_teardown(void **state)
+{
+	bench_close(*state);
+	free(*state);
+	return 0;
 }
 
 /* Do what is due now. */

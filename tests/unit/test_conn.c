@@ -31,14 +31,6 @@ setup(void **state)
 	return 0;
 }
 
-static int
-teardown(void **state)
-{
-	bench_close(*state);
-	free(*state);
-	return 0;
-}
-
 /* Somebody who has connected, and asks for nothing yet. */
 static int
 connect_to(struct bench *b)
@@ -124,7 +116,7 @@ who_is_idle_for_long_goes_as_ever(void **state)
 	close(client);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, bench_teardown)
 
 int
 main(void)

@@ -378,6 +378,13 @@ caught_up(struct fixture *f, const char *name)
 	return status_of(f, name).waiting == 0;
 }
 
+static void
+start_and_catch_up(struct fixture *f)
+{
+	start(f, SCRIPT_SINK);
+	wait_for(caught_up(f, "script"));
+}
+
 /* The file, in f->text. */
 static const char *
 read_file(struct fixture *f, const char *folder, const char *name)
@@ -504,8 +511,7 @@ test_many_events_make_few_deliveries(void **state)
 	char *got;
 
 	record(f, 2000);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_int_equal(count(script_text(f), "\n"), 2000);
 	assert_true(script.deliveries >= 8 && script.deliveries <= 12);
 	got = numbers(f->text);
@@ -616,8 +622,7 @@ test_a_stub_stands_for_a_rejected_event(void **state)
 	record(f, 4);
 	f->rejects = true;
 	record(f, 1);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_string_equal(script_told(f), "1s<0 2<1 3s<2 4<3 5s<4 ");
 	/* Of the last one nobody is told: it tells of one itself. */
 	assert_string_equal(f->rejected, "script 1 is odd, script 3 is odd, ");
@@ -640,15 +645,13 @@ test_a_cursor_waits_until_what_was_rejected_is_recorded(void **state)
 	atomic_store(&f->recorded, 0);
 	record(f, 4);
 	for (int life = 0; life < 2; life++) {
-		start(f, SCRIPT_SINK);
-		wait_for(caught_up(f, "script"));
+		start_and_catch_up(f);
 		assert_int_equal(stop(f), 0);
 		assert_true(publisher_position(trail_dirfd(f->t), "script", &at));
 		assert_int_equal(at, 0);
 	}
 	assert_string_equal(script_told(f), "1s<0 2<1 3s<2 4<3 1s<0 2<1 3s<2 4<3 ");
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_int_equal(publisher_keep_seq(f->p), 1);
 	atomic_store(&f->recorded, 3);
 	wait_for(publisher_keep_seq(f->p) == 5);
@@ -663,8 +666,7 @@ test_a_rejected_stub_is_left_out(void **state)
 	script.rejects_odd = script.rejects_stubs = true;
 	script_ops.verbatim = false;
 	record(f, 6);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_string_equal(script_told(f), "2<0 3s<2 4<3 6<4 ");
 	assert_int_equal(count(script_text(f), "\"prev\":0}"), 1);
 	assert_int_equal(count(f->text, "\"prev\":4}"), 1);
@@ -724,8 +726,7 @@ test_a_line_goes_with_its_hash_and_with_who_came_before(void **state)
 	script_ops.verbatim = false;
 	f->intents = 2;
 	record(f, 3);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_string_equal(script_told(f), "1<0 3<1 ");
 	snprintf(line, sizeof(line), "%s",
 	    strstr(read_file(f, f->trail, FIRST_SEGMENT), "{\"action\":\"test\",\"id\":\"3\""));
@@ -745,8 +746,7 @@ test_a_stub_says_what_is_fixed(void **state)
 
 	script.rejects_odd = true;
 	record(f, 1);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	read_file(f, f->trail, FIRST_SEGMENT);
 	*strchr(f->text, '\n') = '\0';
 	hash_of(f->text, hash);
@@ -814,8 +814,7 @@ test_a_sink_that_is_busy_is_not_down(void **state)
 	script.busy = true;
 	script.takes = 2;
 	record(f, 5);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_string_equal(script_told(f), "1<0 2<1 3<2 4<3 5<4 ");
 	assert_int_equal(script.deliveries, 3);
 	assert_int_equal(status_of(f, "script").counts.retries, 0);
@@ -993,8 +992,7 @@ test_a_batch_of_intents_alone_is_passed(void **state)
 
 	f->intents = UINT64_MAX;
 	record(f, 600);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_string_equal(script_text(f), "");
 	assert_int_equal(status_of(f, "script").counts.filtered, 600);
 	wait_for(publisher_keep_seq(f->p) == 601);
@@ -1321,8 +1319,7 @@ test_a_sink_is_sent_back_while_it_runs(void **state)
 	uint64_t first;
 
 	record(f, 4);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_int_equal(publisher_replay(f->p, "script", "3", &first, &f->err), 0);
 	assert_int_equal(first, 3);
 	wait_for(count(script_told(f), " ") == 6);
@@ -1366,8 +1363,7 @@ test_a_replay_skips_nothing_that_a_flush_took_back(void **state)
 	script_ops.flush = script_flush;
 	script.flush_fails = true;
 	record(f, 3);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_int_equal(publisher_replay(f->p, "script", "3", &first, &f->err), 0);
 	wait_for(strstr(own_log(f), "sink_replay") != NULL);
 	assert_non_null(strstr(own_log(f), "events from 1 on are delivered again"));
@@ -1386,8 +1382,7 @@ test_a_replay_skips_nothing_that_is_not_recorded(void **state)
 	script.rejects_odd = true;
 	atomic_store(&f->recorded, 0);
 	record(f, 4);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_int_equal(publisher_replay(f->p, "script", "4", &first, &f->err), 0);
 	wait_for(strstr(own_log(f), "sink_replay") != NULL);
 	assert_non_null(strstr(own_log(f), "events from 1 on are delivered again"));
@@ -1422,8 +1417,7 @@ test_a_replay_outlives_the_process(void **state)
 	uint64_t first, seq = 0;
 
 	record(f, 4);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	script.down = true;
 	assert_int_equal(publisher_replay(f->p, "script", "1", &first, &f->err), 0);
 	wait_for(!status_of(f, "script").up);
@@ -1627,8 +1621,7 @@ test_a_damaged_line_is_stepped_over_and_named(void **state)
 
 	record(f, 5);
 	damage_line(f, "\"id\":\"3\"");
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_numbers(script_text(f), "1 2 4 5 ");
 	assert_non_null(strstr(own_log(f), "events 3 to 3"));
 	wait_for(publisher_keep_seq(f->p) == 6);
@@ -1643,8 +1636,7 @@ test_a_damaged_last_line_is_stepped_over_too(void **state)
 
 	record(f, 3);
 	damage_line(f, "\"id\":\"3\"");
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	assert_numbers(script_text(f), "1 2 ");
 	assert_non_null(strstr(own_log(f), "events 3 to 3"));
 	assert_int_equal(status_of(f, "script").counts.missing, 1);
@@ -1668,8 +1660,7 @@ test_the_equation_holds_in_every_life(void **state)
 	assert_int_equal(stop_within(f, 0), 5);
 	script.down = false;
 	script.rejects_odd = true;
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	check_ledger(f, "script", 0);
 	assert_int_equal(stop(f), 0);
 	start(f, SCRIPT_SINK);
@@ -1724,8 +1715,7 @@ test_each_attempt_is_counted(void **state)
 	script.takes = 2;
 	script.rejects_odd = true;
 	record(f, 3);
-	start(f, SCRIPT_SINK);
-	wait_for(caught_up(f, "script"));
+	start_and_catch_up(f);
 	/* 1 is refused, its stub and 2 are taken; 3 is refused, then its stub is taken. */
 	assert_int_equal(attempts(f, METRIC_ATTEMPT_REJECT), 2);
 	assert_int_equal(attempts(f, METRIC_ATTEMPT_RETRY), 1);

@@ -41,14 +41,6 @@ setup(void **state)
 	return 0;
 }
 
-static int
-teardown(void **state)
-{
-	bench_close(*state);
-	free(*state);
-	return 0;
-}
-
 /* ---- turns ---- */
 
 struct asker {
@@ -354,7 +346,7 @@ a_source_too_many_is_not_told_as_a_want_of_memory(void **state)
 	free(held);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, bench_teardown)
 
 int
 main(void)
