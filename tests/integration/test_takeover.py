@@ -203,6 +203,19 @@ def check(sidecar, unknown=0):
         assert not re.fullmatch(r"ring\.\d{4,}|takeover(\.new)?", name)
 
 
+def take_over_under(load, sidecar, **over):
+    """With calls after it, and the one before has ended well."""
+    old = take_over(sidecar, **over)
+    load.beat()
+    assert ends_well(old)
+
+
+def stop_and_check(sidecar, load):
+    assert not load.failures
+    sidecar.stop()
+    check(sidecar)
+
+
 # ---- the course of it ----
 
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
@@ -291,12 +304,8 @@ def test_nobody_has_to_be_there(upgraded):
 def test_the_number_of_workers_may_be_another(upgraded, pki, workers):
     sidecar = upgraded({"workers": workers[0]})
     with Load(sidecar, sidecar.oracle, pki.client()) as load:
-        old = take_over(sidecar, workers=workers[1])
-        load.beat()
-        assert ends_well(old)
-    assert not load.failures
-    sidecar.stop()
-    check(sidecar)
+        take_over_under(load, sidecar, workers=workers[1])
+    stop_and_check(sidecar, load)
 
 
 def test_sinks_may_be_others(upgraded, pki, tmp_path):
@@ -304,12 +313,8 @@ def test_sinks_may_be_others(upgraded, pki, tmp_path):
     new = tmp_path / "new.jsonl"
     sinks = sidecar.config["sinks"] + [{"name": "new", "type": "file", "path": str(new), "intents": True}]
     with Load(sidecar, sidecar.oracle, pki.client()) as load:
-        old = take_over(sidecar, sinks=sinks)
-        load.beat()
-        assert ends_well(old)
-    assert not load.failures
-    sidecar.stop()
-    check(sidecar)
+        take_over_under(load, sidecar, sinks=sinks)
+    stop_and_check(sidecar, load)
     lines = new.read_bytes().split(b"\n")[:-1]
     assert lines and lines == read_lines(sidecar.trail_dir)[-len(lines):]
 
@@ -346,12 +351,8 @@ def test_another_address_is_refused_before_anything_is_given(upgraded, pki, name
         assert "refuses" in words and name in words
         load.beat()
         wait_said(sidecar, "takeover_refused")
-        old = take_over(sidecar)
-        load.beat()
-        assert ends_well(old)
-    assert not load.failures
-    sidecar.stop()
-    check(sidecar)
+        take_over_under(load, sidecar)
+    stop_and_check(sidecar, load)
 
 
 def test_addresses_that_are_too_long_to_be_compared_are_refused(upgraded):
@@ -440,12 +441,8 @@ def test_a_successor_that_cannot_begin_is_none(upgraded, pki, disk, rule):
         assert "error" in words or "space" in words
         wait_said(sidecar, "takeover_failed")
         load.beat()
-        old = take_over(sidecar)
-        load.beat()
-        assert ends_well(old)
-    assert not load.failures
-    sidecar.stop()
-    check(sidecar)
+        take_over_under(load, sidecar)
+    stop_and_check(sidecar, load)
 
 
 def test_a_configuration_that_is_wrong_harms_nobody(upgraded):
@@ -549,12 +546,8 @@ def test_a_successor_that_goes_leaves_all_as_it_was(upgraded, pki):
                 assert successor.rings == sidecar.config["workers"] + 1
             wait_for(lambda: len(said(sidecar, "takeover_failed")) == n, "the old one to go on")
             load.beat()
-        old = take_over(sidecar)
-        load.beat()
-        assert ends_well(old)
-    assert not load.failures
-    sidecar.stop()
-    check(sidecar)
+        take_over_under(load, sidecar)
+    stop_and_check(sidecar, load)
 
 
 def test_a_successor_that_hangs_is_named_until_it_ends(upgraded):
