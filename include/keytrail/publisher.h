@@ -61,8 +61,8 @@ uint64_t publisher_keep_seq(struct publisher *p);
 
 /* Reload: settings of sinks that exist change, new ones start, missing ones stop (their cursor
  * stays and pins nothing); nobody waits for those, however long a delivery that is under way takes.  A
- * sink of a name that has not ended yet is waited for, a second at most, or refused after three where a
- * write does not return.  On -1 all is as before. */
+ * sink of a name that has not ended yet is waited for, two seconds at most, or refused after three where
+ * a write does not return.  On -1 all is as before. */
 int publisher_reload(struct publisher *p, const struct config *next, struct err *err);
 /* Now and then: what sinks that were removed leave behind. */
 void publisher_reap(struct publisher *p);

@@ -17,8 +17,8 @@ static const char *const names[] = {
 	[SANDBOX_SECCOMP] = "seccomp",
 	[SANDBOX_USER] = "user",
 	[SANDBOX_NO_NEW_PRIVS] = "no_new_privs",
-	[SANDBOX_DUMPABLE] = "dumpable",
-	[SANDBOX_CORE] = "core",
+	[SANDBOX_DUMPABLE] = "not_dumpable",
+	[SANDBOX_CORE] = "no_core",
 };
 
 /* ---- the own user ---- */

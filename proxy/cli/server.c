@@ -268,7 +268,7 @@ refuse_reload(struct server *s, const struct signalfd_siginfo *who)
 
 /* ---- signals ---- */
 
-/* One a turn: who signals without a pause keeps nobody else from his. */
+/* One a turn: HUPs without a pause keep no connection and no timer from theirs. */
 static void
 on_signal(evutil_socket_t fd, short what, void *arg)
 {

@@ -21,7 +21,7 @@
 
 #define LEAVE_WAIT_MS 1000
 #define FOLLOW_UP_MS  1000
-/* Sinks may take three seconds to stop; the rest of it is one sync and a signature, or a disk that hangs. */
+/* Sinks may take three seconds to stop; the rest is one sync and a signature, or a disk that hangs. */
 #define GIFT_WAIT_MS 30000
 
 _Static_assert((int)HANDOVER_ADMIN == (int)HANDOVER_METRICS + (int)ADMIN_ADDRESS &&

@@ -279,8 +279,8 @@ resolver_new(struct worker *w, void (*changed)(void *arg), void *arg, struct err
 		free(r);
 		return NULL;
 	}
-	/* evdns asks for "kMs" where "kms" is meant, which some servers (podman's) do not know.  Who
-	 * guesses an answer gains nothing: the key service shows a certificate. */
+	/* evdns asks for "kMs" where "kms" is meant, which some servers (podman's) do not know.  With
+	 * `upstream.tls`, who guesses an answer gains nothing; without it the network is trusted. */
 	evdns_base_set_option(r->dns, "randomize-case:", "0");
 	return r;
 }

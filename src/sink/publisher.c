@@ -232,7 +232,10 @@ start_sink(struct publisher *p, const struct config *config, const struct config
 	if (wait_for_former(p, cfg->name, err) == -1)
 		return -1;
 	if ((s = free_place(p, cfg->name)) == NULL)
-		return err_set(err, "sink %s: there can be %d sinks", cfg->name, PLACES);
+		return err_set(err,
+		    "sink %s: there can be %d sinks, and those that are removed count until they have "
+		    "ended",
+		    cfg->name, PLACES);
 	snprintf(s->name, sizeof(s->name), "%s", cfg->name);
 	s->metric = metrics_sink(p->metrics, cfg->name);
 	if (begin(s, cfg, err) == -1)
@@ -506,7 +509,9 @@ end(struct place *s)
 	tell_stuck(s);
 	pthread_detach(s->thread);
 	atomic_store(&s->running, false);
-	s->leaving = false;
+	pthread_mutex_lock(&s->lock);
+	s->leaving = false; /* nobody joins it */
+	pthread_mutex_unlock(&s->lock);
 	s->p->stuck = true;
 }
 

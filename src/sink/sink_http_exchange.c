@@ -83,6 +83,12 @@ authorities(const struct config_tls *tls)
 	return tls->ca != NULL ? tls->ca : getenv(X509_get_default_cert_file_env());
 }
 
+static long
+lowest(const struct config_tls *tls)
+{
+	return tls->tls13 ? CURL_SSLVERSION_TLSv1_3 : CURL_SSLVERSION_TLSv1_2;
+}
+
 /* What the environment says of proxies does not count.  One over TLS is verified as the receiver is. */
 static CURLcode
 set_proxy(CURL *c, const char *proxy, const struct config_tls *tls)
@@ -90,7 +96,7 @@ set_proxy(CURL *c, const char *proxy, const struct config_tls *tls)
 	CURLcode rc = curl_easy_setopt(c, CURLOPT_PROXY, proxy != NULL ? proxy : "");
 
 	rc |= curl_easy_setopt(c, CURLOPT_NOPROXY, "");
-	rc |= curl_easy_setopt(c, CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	rc |= curl_easy_setopt(c, CURLOPT_PROXY_SSLVERSION, lowest(tls));
 	if (authorities(tls) != NULL)
 		rc |= curl_easy_setopt(c, CURLOPT_PROXY_CAINFO, authorities(tls));
 	if (tls->ca != NULL)
@@ -104,8 +110,7 @@ set_tls(CURL *c, const struct config_tls *tls)
 	CURLcode rc = curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 1L);
 
 	rc |= curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 2L);
-	rc |= curl_easy_setopt(c, CURLOPT_SSLVERSION,
-	    (long)(tls->tls13 ? CURL_SSLVERSION_TLSv1_3 : CURL_SSLVERSION_TLSv1_2));
+	rc |= curl_easy_setopt(c, CURLOPT_SSLVERSION, lowest(tls));
 	if (authorities(tls) != NULL)
 		rc |= curl_easy_setopt(c, CURLOPT_CAINFO, authorities(tls));
 	if (tls->ca != NULL)

@@ -3,7 +3,6 @@
 #include "keytrail/trail.h"
 
 #include <inttypes.h>
-#include <string.h>
 
 #define FACILITY   13 /* log audit */
 #define MSGID_MAX  32

@@ -142,6 +142,15 @@ void journal_check_room(struct journal *j, int64_t now);
 /* What was found is told of. */
 void journal_settle(struct journal *j);
 
+/* Its producer, where there is one. */
+void journal_tell(const struct member *m);
+
+/* ---- rings (journal.c) ---- */
+
+/* Append what the rings hold.  -1: it failed, and that is noted. */
+int journal_drain(struct journal *j);
+bool journal_rings_hold_more(const struct journal *j);
+
 /* ---- sleep (journal_wake.c) ---- */
 
 /* When what is pending must be synced. */
@@ -158,11 +167,5 @@ void journal_end_adoption(struct journal *j);
 void journal_end_relay(struct journal *j);
 int journal_end_thread(struct journal *j, struct err *err);
 #define JOURNAL_LOOK_NS CLOCK_NS_PER_MS
-
-/* Append what the rings hold.  -1: it failed, and that is noted. */
-int journal_drain(struct journal *j);
-bool journal_rings_hold_more(const struct journal *j);
-/* Its producer, where there is one. */
-void journal_tell(const struct member *m);
 
 #endif

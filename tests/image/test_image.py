@@ -186,8 +186,9 @@ class Sidecar:
                 if line.startswith("{")]
 
     def workers(self):
-        started, = wait_for(lambda: [line["message"] for line in self.log() if line.get("event") == "started"],
-                            "its log to tell of the start")
+        def told():
+            return [line["message"] for line in self.log() if line.get("event") == "started"]
+        started, = wait_for(told, "its log to tell of the start")
         return int(re.search(r"(\d+) workers", started)[1])
 
     def status(self, name):

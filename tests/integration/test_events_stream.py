@@ -136,7 +136,8 @@ def test_under_load_it_is_the_trail(keytrail, raw_backend):
 
 
 def test_who_reads_too_slowly_is_told_and_goes_on_from_there(keytrail, raw_backend, tmp_path):
-    sidecar = keytrail(raw_backend(ok()), {  # calls that wait for no disk: who reads nothing for 30 s is sent away
+    # Calls that wait for no disk: who reads nothing for 30 s is sent away.
+    sidecar = keytrail(raw_backend(ok()), {
         "audit": {"guarantee": "async"}, "admin": {"socket": str(tmp_path / "s")}})
     with Stream(sidecar, over=Socket(tmp_path / "s")).begin() as stream:
         calls(sidecar, 3000)

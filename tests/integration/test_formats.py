@@ -288,7 +288,8 @@ def test_the_view_shows_each_call():
     columns = [pattern["timeFieldName"], *view["columns"]]
     assert mapped()[columns[0]] == "date" and view["sort"] == [[columns[0], "desc"]]
     query = json.loads(view["kibanaSavedObjectMeta"]["searchSourceJSON"])["query"]
-    wanted = dict(re.fullmatch(r'([\w.]+) : "?(\w+)"?', each).groups() for each in query["query"].split(" or "))
+    wanted = dict(re.fullmatch(r'([\w.]+) : "?(\w+)"?', each).groups()
+                  for each in query["query"].split(" or "))
     assert query["language"] == "kuery" and {*wanted, *columns} <= mapped().keys()
     calls = 0
     for line, made in golden("ecs"):

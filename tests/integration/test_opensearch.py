@@ -5,7 +5,6 @@ Elasticsearch's Java artifacts have no data streams: what it has instead is an i
 
 import json
 import os
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -13,7 +12,7 @@ import urllib.request
 import pytest
 
 from backend import ok
-from support import ROOT, wait_for
+from support import ROOT, free_ports, wait_for
 from test_sink_http import numbers, send, the_sink
 
 ENGINES = [ROOT / engine for engine in os.environ.get("KEYTRAIL_ENGINES", "").split()]
@@ -27,8 +26,7 @@ class Engine:
         self.jars, self.folder = jars, folder
         self.preset = jars.name.split("-")[0]
         self.streams = self.preset == "opensearch"
-        with socket.create_server(("127.0.0.1", 0)) as s:
-            self.port = s.getsockname()[1]
+        self.port, = free_ports(1)
         self.process = None
 
     def start(self):

@@ -79,8 +79,8 @@ def test_what_is_in_force_is_told(keytrail):
     found = parts(sidecar)
     assert proc(sidecar, "status")["NoNewPrivs"] == ["1"] and found["no_new_privs"]["on"]
     limits = Path(f"/proc/{sidecar.process.pid}/limits").read_text(encoding="ascii")
-    assert "Max core file size        0                    0 " in limits and found["core"]["on"]
-    assert found["dumpable"]["on"]
+    assert "Max core file size        0                    0 " in limits and found["no_core"]["on"]
+    assert found["not_dumpable"]["on"]
     assert found["user"]["on"] == (os.getuid() != 0)
     started = sidecar.own("keytrail.start")[0]["details"]["sandbox"]
     assert set(started.split()) == {name for name, p in found.items() if p["on"]}
@@ -99,7 +99,7 @@ def test_it_becomes_its_own_user(start_as_user, own_folder):
     assert status["Uid"] == [str(who.pw_uid)] * 4 and status["Gid"] == [str(who.pw_gid)] * 4
     assert status["CapEff"] == status["CapPrm"] == ["0000000000000000"]
     assert parts(sidecar)["user"] == {"name": "user", "on": True, "detail": f"uid {who.pw_uid}"}
-    assert parts(sidecar)["dumpable"]["on"]
+    assert parts(sidecar)["not_dumpable"]["on"]
     assert os.stat(f"/proc/{sidecar.process.pid}/environ").st_uid == 0, "it may be dumped"
     correlation = "00000000-0000-4000-8000-000000000001"
     assert sidecar.call("GET", f"/api/v2/keys/{KEY}", {"Correlation-Id": correlation}).status < 500

@@ -316,7 +316,7 @@ def test_what_was_accepted_arrives(cls, fault, keytrail, raw_backend, tmp_path, 
         tell(bench.row(fault))
         bench.sidecar.stop()
     finally:
-        if fault == "backlog" and BACKLOG >= LONG:
+        if fault == "backlog" and BACKLOG >= LONG and bench.sidecar.process is not None:
             bench.sidecar.kill()
-            shutil.rmtree(bench.sidecar.trail_dir)  # nobody wants to look at each line again
+            shutil.rmtree(bench.sidecar.trail_dir, ignore_errors=True)  # nobody looks at each line again
         bench.close()

@@ -1,8 +1,8 @@
 """The http sink through a proxy: a tunnel of TLS, of which the proxy sees where it leads and no more."""
 
 import contextlib
+import select
 import socket
-import threading
 
 import pytest
 
@@ -45,21 +45,23 @@ class Proxy:
             return
 
     def shovel(self, connection, other):
-        def back():
-            with contextlib.suppress(OSError):  # one of the two is gone, which ends both directions
-                while data := other.recv(65536):
+        """By one thread: a TLS socket is not for two."""
+        here = connection.sock
+        pending = getattr(here, "pending", lambda: 0)
+        with contextlib.suppress(OSError):  # one of the two is gone, which ends both directions
+            while True:
+                ready = [here] if pending() else select.select([here, other], [], [])[0]
+                if here in ready:
+                    if not (data := here.recv(65536)):
+                        break
+                    self.seen += data
+                    other.sendall(data)
+                if other in ready:
+                    if not (data := other.recv(65536)):
+                        break
                     connection.send(data)
-            end(connection.sock)
-
-        thread = threading.Thread(target=back)
-        thread.start()
-        try:
-            while data := connection.sock.recv(65536):
-                self.seen += data
-                other.sendall(data)
-        finally:
-            end(other)
-            thread.join()
+        end(here)
+        end(other)
 
     def cut(self):
         while self.tunnels:

@@ -455,11 +455,11 @@ def test_removing_silent_sinks_holds_nobody_up(keytrail, raw_backend):
         sidecar = keytrail(raw_backend(ok()), {"sinks": [
             {"name": f"far{i}", "type": "http", "url": url} for i in range(6)]})
         wait_for(lambda: len(publishing(sidecar)) == 6, "the threads")
+        silent.settimeout(PATIENCE)
         held = [silent.accept()[0] for _ in range(6)]  # and nothing more
         sidecar.write_config(sinks=[])
         sidecar.signal(signal.SIGHUP)
         wait_said(sidecar, "reloaded")
-        assert publishing(sidecar), "those that leave are still at it"
         assert sidecar.fetch("metrics", "/livez")
         send(sidecar, 1)
         wait_for(lambda: not publishing(sidecar), "their end")

@@ -697,7 +697,7 @@ inline journal_check_room(ok)
 	ring_state = (ok -> RING_OK : RING_NO_ROOM)
 }
 
-inline fail()
+inline journal_fail()
 {
 	failures++;
 	if
@@ -735,7 +735,7 @@ inline journal_commit(ok)
 		:: else -> journal_check_room(ok)
 		fi;
 		release()
-	:: else -> fail()
+	:: else -> journal_fail()
 	fi
 }
 

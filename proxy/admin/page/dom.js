@@ -58,10 +58,11 @@ export const bytes = (n) => scaled(n, ["B", "KiB", "MiB", "GiB", "TiB"], 1024);
 
 const brief = (n) => Number(n.toPrecision(2));
 
-export function seconds(s) {
+export function seconds(exact) {
+  const s = brief(exact);
   if (s === 0) return "0 s";
   if (s < 1e-3) return `${brief(s * 1e6)} µs`;
-  return s < 1 ? `${brief(s * 1e3)} ms` : `${brief(s)} s`;
+  return s < 1 ? `${brief(s * 1e3)} ms` : `${s} s`;
 }
 
 export function span(s) {
