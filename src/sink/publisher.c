@@ -233,7 +233,7 @@ start_sink(struct publisher *p, const struct config *config, const struct config
 		return -1;
 	if ((s = free_place(p, cfg->name)) == NULL)
 		return err_set(err,
-		    "sink %s: there can be %d sinks, and those that are removed count until they have "
+		    "sink %s: there can be %d sinks, and one that was removed is one until it has "
 		    "ended",
 		    cfg->name, PLACES);
 	snprintf(s->name, sizeof(s->name), "%s", cfg->name);
