@@ -161,7 +161,7 @@ def test_an_answer_that_stands_still(keytrail, raw_backend):
 
 # A byte every 20 ms is much more than body_rate; without an end it would go on for ever.  Who sends them
 # may be kept from it longer than that, but not as long as a body may stand still.
-TRICKLE = {"timeouts": {"body": "20s", "lifetime": "1s"}, "limits": {"body_rate": 1}}
+TRICKLE = {"timeouts": {"body": "2s", "lifetime": "1s"}, "limits": {"body_rate": 1}}
 
 
 @contextlib.contextmanager
