@@ -153,7 +153,8 @@ journal_record_recovery(struct journal *j)
 		record_renewal(j, j->opts.renewal);
 	if (r == NULL)
 		return;
-	if (!r->new_log && !r->clean) {
+	/* A new log whose first records did not become durable may have been torn, too. */
+	if (!r->clean && (!r->new_log || r->torn_last > 0)) {
 		const struct event_detail details[] = {
 			NUMBER("fromRings", r->from_rings),
 			NUMBER("fromSlots", r->from_slots),

@@ -760,6 +760,21 @@ a_clean_start_records_no_recovery(void **state)
 	assert_int_equal(count_lines(f->dir, "keytrail."), 0);
 }
 
+/* Its first start was not durable yet, so it is new still; but lines that it signed are gone. */
+static void
+what_is_torn_in_a_new_log_is_recorded(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_opts opts = plain_opts(f);
+	struct trail_recovery rec = { .new_log = true, .torn_first = 3, .torn_last = 10 };
+
+	opts.recovery = &rec;
+	start(f, &opts);
+	WAIT_UNTIL(atomic_load(&f->durable) == 1);
+	assert_int_equal(count_lines(f->dir, "\"keytrail.recover\""), 1);
+	assert_int_equal(count_lines(f->dir, "\"tornFirst\":3,\"tornLast\":10"), 1);
+}
+
 static void
 own_events_survive_a_failed_sync(void **state)
 {
@@ -1361,6 +1376,7 @@ main(void)
 		TEST(what_could_not_be_written_is_recovered_from_the_rings),
 		TEST(a_recovery_is_recorded),
 		TEST(a_clean_start_records_no_recovery),
+		TEST(what_is_torn_in_a_new_log_is_recorded),
 		TEST(own_events_survive_a_failed_sync),
 		TEST(damage_that_several_readers_meet_is_recorded_once),
 		TEST(damage_that_was_recorded_is_not_by_the_next_run),
