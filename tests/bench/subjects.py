@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import random
 import re
 import signal
 import socket
@@ -19,6 +18,9 @@ import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "integration"))
+from support import free_ports  # noqa: E402
+
 CIPHER = "TLS_AES_128_GCM_SHA256"
 CORRELATION = "7f1f0f3e-6b5c-4c2e-9d5a-0d1f6a1e2b3c"
 INSTANCE = "fd692647-43d0-4699-9f83-f39a54b1327b"
@@ -43,18 +45,6 @@ class Subject:
     trail: pathlib.Path = None
     env: dict = None
     process: subprocess.Popen = None
-
-
-PORTS = iter(random.sample(range(15000, 32000), 10000))  # below those that connections get
-
-
-def free_port():
-    """One that nobody else will be given."""
-    for port in PORTS:
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise LookupError("no port is free")
 
 
 def path_of(size):
@@ -161,7 +151,7 @@ def answer_text(size):
 def backend(folder, certs):
     """nginx: answers from files; a POST is answered, by a second server, once its body is read."""
     folder.mkdir(exist_ok=True)
-    port, second, count = free_port(), free_port(), free_port()
+    port, second, count = free_ports(3)
     files = folder / "backend" / "answers"
     head = nginx_head(folder / "backend", "access_log off;")
     files.mkdir()
@@ -189,12 +179,13 @@ def received(behind):
 
 
 def relay(certs, target, build):
-    port = free_port()
+    port, = free_ports(1)
     return Subject("bare", [ROOT / build / "bench/relay", port, target, certs, CIPHER, TICKETS], port)
 
 
 def nginx(folder, certs, target, log_options="", room=ROOM, workers=1):
-    port, folder = free_port(), folder / re.sub(r"\W+", "-", f"nginx{log_options}-{room}")
+    port, = free_ports(1)
+    folder /= re.sub(r"\W+", "-", f"nginx{log_options}-{room}")
     log, config = folder / "log.json", folder / "conf"
     fields = ('{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method",'
               '"uri":"$uri","status":$status,"correlation":"$upstream_http_correlation_id",'
@@ -215,7 +206,8 @@ proxy_ssl_name localhost; proxy_ssl_server_name on; proxy_ssl_protocols TLSv1.3;
 
 
 def haproxy(folder, certs, target, log, room=ROOM // 2):
-    port, folder = free_port(), folder / f"haproxy-{room}"
+    port, = free_ports(1)
+    folder /= f"haproxy-{room}"
     folder.mkdir(exist_ok=True)
     (folder / "openssl.cnf").write_text(openssl_defaults(f"NumTickets = {TICKETS}"))
     (folder / "haproxy.pem").write_text((certs / "server.pem").read_text()
@@ -265,7 +257,8 @@ def route_set(folder, guarantee):
 def keytrail(folder, certs, target, build, name, guarantee="async", sinks=(), routes=0, workers=1,
              tls=True, signed=True, room=20000, sandbox="on"):
     """Classification, identity and scrubbing on: always."""
-    port, metrics, home = free_port(), free_port(), folder / re.sub(r"\W+", "-", name)
+    port, metrics = free_ports(2)
+    home = folder / re.sub(r"\W+", "-", name)
     home.mkdir()
     program = ROOT / build / "keytrail"
     subprocess.run([program, "keygen", home / "sign.key", "bench"], check=True,

@@ -1354,19 +1354,27 @@ test_a_replay_skips_nothing(void **state)
 	assert_string_equal(script_told(f), "1<0 2<1 3<2 4<3 4<0 ");
 }
 
+/* Whatever it is asked for: no event is safely done with. */
+static void
+replay_goes_back_to_the_first(struct fixture *f, const char *from)
+{
+	uint64_t first;
+
+	assert_int_equal(publisher_replay(f->p, "script", from, &first, &f->err), 0);
+	wait_for(strstr(own_log(f), "sink_replay") != NULL);
+	assert_non_null(strstr(own_log(f), "events from 1 on are delivered again"));
+}
+
 static void
 test_a_replay_skips_nothing_that_a_flush_took_back(void **state)
 {
 	struct fixture *f = *state;
-	uint64_t first;
 
 	script_ops.flush = script_flush;
 	script.flush_fails = true;
 	record(f, 3);
 	start_and_catch_up(f);
-	assert_int_equal(publisher_replay(f->p, "script", "3", &first, &f->err), 0);
-	wait_for(strstr(own_log(f), "sink_replay") != NULL);
-	assert_non_null(strstr(own_log(f), "events from 1 on are delivered again"));
+	replay_goes_back_to_the_first(f, "3");
 	assert_int_equal(publisher_keep_seq(f->p), 1);
 	script.flush_fails = false;
 	wait_for(publisher_keep_seq(f->p) == 4);
@@ -1377,15 +1385,12 @@ static void
 test_a_replay_skips_nothing_that_is_not_recorded(void **state)
 {
 	struct fixture *f = *state;
-	uint64_t first;
 
 	script.rejects_odd = true;
 	atomic_store(&f->recorded, 0);
 	record(f, 4);
 	start_and_catch_up(f);
-	assert_int_equal(publisher_replay(f->p, "script", "4", &first, &f->err), 0);
-	wait_for(strstr(own_log(f), "sink_replay") != NULL);
-	assert_non_null(strstr(own_log(f), "events from 1 on are delivered again"));
+	replay_goes_back_to_the_first(f, "4");
 	assert_int_equal(stop(f), 0);
 }
 

@@ -778,18 +778,25 @@ try_calls(const struct place *p)
 }
 
 static void
-each_kind_has_its_calls(void **state)
+skip_without_seccomp(const struct place *p)
 {
-	static const char *const kinds[] = { "main", "worker", "journal", "ledger", "reader",
-		"follow", "sink", "publish" };
 	struct sandbox s = { .filters = NULL };
-	const struct place *p = *state;
 	struct err err;
 
 	assert_int_equal(sandbox_look(&s, p->config, &err), 0);
 	sandbox_fini(&s);
 	if (!s.parts[SANDBOX_SECCOMP].on)
 		skip();
+}
+
+static void
+each_kind_has_its_calls(void **state)
+{
+	static const char *const kinds[] = { "main", "worker", "journal", "ledger", "reader",
+		"follow", "sink", "publish" };
+	const struct place *p = *state;
+
+	skip_without_seccomp(p);
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		kind_of_child = kinds[i];
 		in_child(try_calls, p);
@@ -799,14 +806,9 @@ each_kind_has_its_calls(void **state)
 static void
 main_may_what_its_sinks_may(void **state)
 {
-	struct sandbox s = { .filters = NULL };
 	const struct place *p = *state;
-	struct err err;
 
-	assert_int_equal(sandbox_look(&s, p->config, &err), 0);
-	sandbox_fini(&s);
-	if (!s.parts[SANDBOX_SECCOMP].on)
-		skip();
+	skip_without_seccomp(p);
 	kind_of_child = "main";
 	with_network = true;
 	in_child(try_calls, p);
