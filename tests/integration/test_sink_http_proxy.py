@@ -148,8 +148,8 @@ FAULTS = {
     "forbidden": (status("403 Forbidden"), "(status 403)"),
     "no way": (status("502 Bad Gateway"), "(status 502)"),
     "redirect": (status("302 Found", "Location: https://localhost:1/\r\n"), "(status 302)"),
-    "an answer of its own": (status("200 OK"), "https://localhost"),
-    "garbage": (garbage, "https://localhost"),
+    "an answer of its own": (status("200 OK"), "SSL connect error"),
+    "garbage": (garbage, "receiving data from the peer"),
     "close": (closing, "https://localhost"),
     "reset": (resetting, "https://localhost"),
 }
