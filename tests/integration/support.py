@@ -1,6 +1,7 @@
 """What the integration tests share: the programs under test as objects."""
 
 import base64
+import contextlib
 import functools
 import hashlib
 import hmac
@@ -383,6 +384,14 @@ class Keytrail:
 
     def signal(self, number):
         self.process.send_signal(number)
+
+    def threads(self):
+        """{name: its folder in /proc}; one may end while the others are looked for."""
+        found = {}
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found[(task / "comm").read_text().strip()] = task
+        return found
 
     def reload(self, **over):
         """Change the configuration, HUP, wait for the record; its outcome."""

@@ -8,7 +8,6 @@ import re
 import subprocess
 import threading
 import urllib.error
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -434,8 +433,7 @@ def test_nothing_is_signed_before_the_change_of_keys_is_durable(keytrail, signer
     disk.set("sync *.jsonl stall 4")  # keytrail.start is durable, what follows it is not
     sidecar.spawn()
     wait_for(lambda: len(sidecar.events()) > before + 1, "what follows keytrail.start")
-    threads = {(task / "comm").read_text().strip()
-               for task in Path(f"/proc/{sidecar.process.pid}/task").iterdir()}
+    threads = sidecar.threads()
     assert "journal" in threads and "ledger" not in threads
     disk.clear()
     wait_for(lambda: any(e["event"] == "started" for e in sidecar.log_lines()), "the start")

@@ -214,9 +214,7 @@ def test_a_kernel_without_landlock_where_it_is_required(own_folder, pki, kms):
 
 def threads(sidecar):
     """{name of a thread: what proc says of it}, when all have begun."""
-    tasks = Path(f"/proc/{sidecar.process.pid}/task")
-    found = [proc(sidecar, f"task/{t.name}/status") for t in tasks.iterdir()]
-    return {" ".join(status["Name"]): status for status in found}
+    return {name: proc(sidecar, f"task/{task.name}/status") for name, task in sidecar.threads().items()}
 
 
 def test_each_thread_has_a_filter(keytrail, signer, tmp_path):

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -245,9 +244,8 @@ def make_backlog(b):
 def cost_of_calls(sidecar, n=100):
     """Nanoseconds of the workers' processor for some."""
     def spent():
-        tasks = Path(f"/proc/{sidecar.process.pid}/task")
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()
-                   if (task / "comm").read_text().startswith("worker-"))
+        return sum(int((task / "schedstat").read_text().split()[0])
+                   for name, task in sidecar.threads().items() if name.startswith("worker-"))
     before = spent()
     send(sidecar, n)
     return spent() - before

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import urllib.error
-from pathlib import Path
 
 import pytest
 
@@ -442,9 +441,7 @@ def test_check_asks_each_sink(keytrail, raw_backend):
 
 def publishing(sidecar):
     """The names of the threads whose receivers are elsewhere."""
-    tasks = Path(f"/proc/{sidecar.process.pid}/task")
-    names = [(task / "comm").read_text().strip() for task in tasks.iterdir()]
-    return {name for name in names if name.startswith("publish ")}
+    return {name for name in sidecar.threads() if name.startswith("publish ")}
 
 
 @pytest.mark.skipif("http" not in MODULES, reason="built without the http sink")
